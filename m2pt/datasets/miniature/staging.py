@@ -1,0 +1,72 @@
+"""A miniature appears whole or not at all, says what it was made of, and never overwrites anything else.
+
+A builder reads:
+
+    with staged(root) as folder:
+        ...  # write the official layout into `folder`
+        write_record(folder, seed=seed, sizes=sizes, sources={"train": [...], "val": [...]})
+
+Its bytes depend on the arguments alone: draw from `numpy.random.default_rng([seed, <a constant of the
+module>])`, write no dates, and write files in a fixed order.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from m2pt.atomic import write_json
+from m2pt.errors import InputError
+
+RECORD = "miniature.json"
+"""The file in a miniature's root that tells it from a real dataset; no part of the official layout."""
+
+
+@contextmanager
+def staged(root: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `root` that becomes `root` if the block succeeds and is deleted if not.
+
+    Raises:
+        InputError: `root` exists and is neither empty nor a miniature, so it may be somebody's data.
+    """
+    if root.exists() and not (root / RECORD).is_file() and not _is_empty_folder(root):
+        raise InputError(
+            f"{root} exists and is not a miniature ({RECORD} is missing): choose another root or remove it."
+        )
+    folder = root.with_name(f".{root.name}.{os.getpid()}.part")
+    replaced = root.with_name(f".{root.name}.{os.getpid()}.old")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        if root.exists():
+            root.rename(replaced)
+        folder.rename(root)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_record(
+    folder: Path, *, seed: int, sizes: Mapping[str, Any], sources: Mapping[str, Sequence[str]]
+) -> None:
+    """Record how the miniature in `folder` was made: seed, sizes, and the source items behind each split.
+
+    A source item is the name of whatever must not occur in two splits: a digit, a note, a photograph's
+    region, a shape's parameter set.
+
+    Raises:
+        ValueError: two splits share a source item.
+    """
+    owner: dict[str, str] = {}
+    for split, items in sources.items():
+        for item in items:
+            if owner.setdefault(item, split) != split:
+                raise ValueError(f"source item {item} is in both {owner[item]} and {split}")
+    distinct = {split: sorted(set(items)) for split, items in sources.items()}
+    write_json(folder / RECORD, {"seed": seed, "sizes": dict(sizes), "sources": distinct})
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
