@@ -1,0 +1,108 @@
+"""Every optimisation setting, named in one place; plain Python, so that reading a config imports no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le
+
+Positive = Annotated[int, Gt(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegative = Annotated[int, Ge(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a model is trained. The ranges are enforced where a config is read (pydantic honours them).
+
+    One optimizer step consumes `batch_size × accumulation × processes` samples, the effective batch.
+
+    Raises:
+        ValueError: two of a pair of alternatives are given, or neither; no training is left after the warmup.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    epochs: Positive | None = None
+    """Length in passes over the training split (an incomplete effective batch is dropped); or `steps`."""
+    steps: Positive | None = None
+    """Length in optimizer steps; or `epochs`."""
+    batch_size: Positive
+    """Samples per process and forward pass."""
+    accumulation: Positive = 1
+    """Forward passes per optimizer step."""
+
+    optimizer: Literal["adamw", "sgd", "lars", "lamb"] = "adamw"
+    """timm's name of the optimizer."""
+    optimizer_args: Mapping[str, bool | int | float] = field(default_factory=dict)
+    """Further arguments of that optimizer, such as `momentum`, `eps` or `always_adapt` (lars)."""
+    blr: PositiveFloat | None = None
+    """Base learning rate: lr = blr * effective batch / 256; or `lr`."""
+    lr: PositiveFloat | None = None
+    """Peak learning rate as it is, whatever the batch; or `blr`."""
+    betas: tuple[Fraction, Fraction] | None = None
+    """Adam's decay rates; null leaves the optimizer's own."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decay of matrices; vectors and what the model lists in `no_weight_decay()` are never decayed."""
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Factor of the learning rate from each block to the one below it."""
+    scale_lr: PositiveFloat | None = None
+    """Peak learning rate of the cross-modal scales, whatever the batch and layer; null: their layer's."""
+    scale_weight_decay: NonNegativeFloat = 0.0
+    """Decay of the cross-modal scales."""
+
+    warmup_epochs: NonNegativeFloat | None = None
+    """Linear warmup from 0, in epochs; or `warmup_steps`; neither means no warmup."""
+    warmup_steps: NonNegative | None = None
+    """Linear warmup from 0, in optimizer steps; or `warmup_epochs`."""
+    min_lr: NonNegativeFloat = 0.0
+    """What the cosine ends at (times the layer's factor)."""
+    clip_grad: PositiveFloat | None = None
+    """Largest norm of the whole gradient; null does not clip."""
+
+    precision: Literal["no", "bf16", "fp16", "auto"] = "auto"
+    """Automatic mixed precision; "auto" is bf16 or fp16 on a GPU, whichever it has, and none on a CPU."""
+    num_workers: NonNegative = 0
+    """Processes that load samples; the samples do not depend on it."""
+    log_every: Positive = 20
+    """Optimizer steps between lines of metrics.jsonl."""
+    checkpoint_every: Positive = 500
+    """Optimizer steps between resume checkpoints."""
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs and steps")
+        if (self.blr is None) == (self.lr is None):
+            raise ValueError("give exactly one of blr and lr")
+        if self.warmup_epochs is not None and self.warmup_steps is not None:
+            raise ValueError("give at most one of warmup_epochs and warmup_steps")
+        for length, warmup, unit in (
+            (self.epochs, self.warmup_epochs, "epochs"),
+            (self.steps, self.warmup_steps, "steps"),
+        ):
+            if length is not None and warmup is not None and warmup >= length:
+                raise ValueError(f"warmup_{unit} ({warmup}) must be less than {unit} ({length})")
+
+    def effective_batch(self, processes: int = 1) -> int:
+        """Samples per optimizer step."""
+        return self.batch_size * self.accumulation * processes
+
+    def peak_lr(self, processes: int = 1) -> float:
+        """Learning rate at the end of the warmup: `lr`, or MAE's `blr` × effective batch / 256."""
+        if self.lr is not None:
+            return self.lr
+        return (self.blr or 0.0) * self.effective_batch(processes) / 256
+
+    def length(self, steps_per_epoch: int) -> int:
+        """Optimizer steps in all."""
+        if self.steps is not None:
+            return self.steps
+        return (self.epochs or 0) * steps_per_epoch
+
+    def warmup(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of warmup."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return round((self.warmup_epochs or 0.0) * steps_per_epoch)
