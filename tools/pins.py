@@ -11,7 +11,7 @@ from importlib.metadata import Distribution, distributions
 
 # The virtual environment's own tools and the project are no dependencies of the project.
 UNPINNED = {"pip", "m2pt"}
-# Torch's default build for Linux brings these at versions that it names itself; its CPU build has none of them.
+# What torch's build for CUDA requires itself, mostly at exact versions, and its build for CPU does not.
 CUDA = re.compile(r"(cuda|nvidia|triton)\b")
 
 CONSTRAINTS_HEADER = """\

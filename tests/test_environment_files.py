@@ -1,0 +1,115 @@
+"""constraints.txt, environment.yml, pyproject.toml and the Makefile describe one environment."""
+
+import re
+import runpy
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PINNED_LINES = [
+    line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def is_cuda(name: str) -> bool:
+    return name.split("-")[0] in ("cuda", "nvidia", "triton")
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    return dict(line.split("==") for line in PINNED_LINES)
+
+
+@pytest.fixture(scope="module")
+def requirements() -> list[Requirement]:
+    """What the project asks for itself, in every extra but `dev`, which only names the others."""
+    lines = [*PROJECT["dependencies"], *(line for name in EXTRAS if name != "dev" for line in EXTRAS[name])]
+    return [Requirement(line) for line in lines]
+
+
+def needed(requirements: list[Requirement]) -> set[str]:
+    """The names of `requirements` and of all that they require in turn, as the installed packages say it."""
+    names: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    pending = list(requirements)
+    while pending:
+        requirement = pending.pop()
+        name = canonicalize_name(requirement.name)
+        names.add(name)
+        for extra in {"", *requirement.extras} - {known for package, known in seen if package == name}:
+            seen.add((name, extra))
+            for line in distribution(name).requires or []:
+                child = Requirement(line)
+                if child.marker is None or child.marker.evaluate({"extra": extra}):
+                    pending.append(child)
+    return names
+
+
+def test_constraints_are_exact_sorted_and_name_no_host():
+    assert all(re.fullmatch(r"[a-z0-9-]+==[A-Za-z0-9.]+", line) for line in PINNED_LINES)
+    names = [line.split("==")[0] for line in PINNED_LINES]
+    assert names == sorted(set(names))
+
+
+def test_every_requirement_of_the_project_has_a_pin_that_satisfies_it(pins, requirements):
+    for requirement in requirements:
+        pin = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(pin), (
+            f"constraints.txt pins {pin}, pyproject.toml asks {requirement}"
+        )
+
+
+def test_constraints_hold_all_that_is_needed_and_nothing_else(pins, requirements):
+    wanted = needed(requirements)
+    assert wanted - pins.keys() == set(), "needed, but not in constraints.txt"
+    # The CPU build of torch needs no CUDA package: their pins are then beyond what can be checked here.
+    beyond = {name for name in pins if is_cuda(name)}
+    assert pins.keys() - wanted - beyond == set(), "in constraints.txt, but not needed"
+
+
+def test_freezing_those_packages_gives_constraints_txt(pins):
+    freeze = runpy.run_path(str(ROOT / "tools" / "pins.py"))["constraints"]
+    spelling = {"pyyaml": "PyYAML", "ruamel-yaml": "ruamel.yaml", "zc-lockfile": "zc.lockfile"}
+    build = {"torch": "+cpu"}
+    found = [
+        (spelling.get(name, name), version + build.get(name, "")) for name, version in reversed(pins.items())
+    ]
+    installed = [SimpleNamespace(name=name, version=version) for name, version in [("pip", "24.0"), *found]]
+    assert freeze(installed) == (ROOT / "constraints.txt").read_text()
+
+
+def test_environment_yml_is_what_constraints_txt_gives():
+    command = [sys.executable, "tools/pins.py", "environment"]
+    constraints = (ROOT / "constraints.txt").read_text()
+    generated = subprocess.run(
+        command, cwd=ROOT, input=constraints, check=True, capture_output=True, text=True
+    )
+    assert generated.stdout == (ROOT / "environment.yml").read_text(), "run `make environment.yml`"
+
+
+def test_conda_gets_the_same_python_and_the_same_pins(pins):
+    python, pip, packages = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert PROJECT["requires-python"] == ">=3.11"
+    assert python == "python=3.11"
+    assert pip == "pip"
+    assert packages["pip"] == [f"{name}=={version}" for name, version in pins.items() if not is_cuda(name)]
+
+
+def test_dev_is_all_extras_and_the_makefile_installs_it_with_the_pins():
+    (dev,) = EXTRAS["dev"]
+    assert Requirement(dev).extras == EXTRAS.keys() - {"dev"}
+    command = ["make", "--always-make", "--dry-run", ".venv/complete"]
+    steps = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    (install,) = [step for step in steps if "-m pip" in step]
+    assert "--constraint constraints.txt --editable '.[dev]'" in install
