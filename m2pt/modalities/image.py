@@ -1,0 +1,42 @@
+"""Images: (B, 3, H, W), ImageNet-normalised, as MAE treats them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor
+
+from m2pt.errors import InputError
+from m2pt.modalities.patches import PatchTokenizer, count_patches
+
+
+class ImageTokenizer(PatchTokenizer):
+    """Non-overlapping patches of a square image; positions are learnable unless fixed."""
+
+    def __init__(self, dim: int, *, image_size: int, patch_size: int) -> None:
+        side = count_patches("image_size", image_size, patch_size, patch_size)
+        super().__init__(dim, channels=3, grid=(side, side), patch_size=patch_size, stride=patch_size)
+
+    @classmethod
+    def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
+        """Settings: `patch_size`; from the input: `image_size`."""
+        return cls(dim, image_size=input["image_size"], **settings)
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Interpolate positions learnt at another (square) image size, bicubic as in timm.
+
+        Raises:
+            InputError: the stored table is not that of a square image.
+        """
+        stored = state.get("pos_embed")
+        if stored is None or stored.shape[1] == self.pos_embed.shape[1]:
+            return dict(state)
+        side = math.isqrt(stored.shape[1] - 1)
+        if side * side != stored.shape[1] - 1:
+            raise InputError(
+                f"pos_embed has {stored.shape[1]} rows, which is not a class token and a square grid: "
+                "these are not the weights of an image model"
+            )
+        resampled = resample_abs_pos_embed(stored, list(self.grid), [side, side], num_prefix_tokens=1)
+        return {**state, "pos_embed": resampled}

@@ -1,0 +1,93 @@
+"""Patches of a 2-D plane: common to images and spectrograms."""
+
+import torch
+from torch import Tensor, nn
+
+from m2pt.errors import InputError
+from m2pt.modalities.masking import random_split, take
+from m2pt.modalities.positions import PositionTable, sincos_2d
+from m2pt.modalities.tokenizer import Tokenizer, Tokens
+
+
+def count_patches(name: str, size: int, patch: int, stride: int) -> int:
+    """Number of patches along one axis.
+
+    Raises:
+        InputError: patches at this stride do not end at the border.
+    """
+    if size < patch or (size - patch) % stride:
+        raise InputError(
+            f"{name} {size} cannot be cut into patches of {patch} at stride {stride}: "
+            f"choose a {name} of {patch} plus a multiple of {stride}"
+        )
+    return (size - patch) // stride + 1
+
+
+class PatchEmbed(nn.Module):
+    """A strided convolution as a linear map of patches; keys `proj.weight`, `proj.bias` as in timm."""
+
+    def __init__(self, proj: nn.Conv2d | nn.Conv3d) -> None:
+        super().__init__()
+        self.proj = proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) to (B, L, D), row-major over the patch grid."""
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class PatchTokenizer(Tokenizer):
+    """Square patches, a class token, 2-D sine-cosine positions, and MAE's objective.
+
+    Keys are those of timm's `VisionTransformer`: `cls_token`, `pos_embed` (its first row belongs to the class
+    token and starts at zero), `patch_embed.proj.*`. Source: MAE, `models_mae.py`.
+    """
+
+    num_prefix_tokens = 1
+
+    def __init__(
+        self, dim: int, *, channels: int, grid: tuple[int, int], patch_size: int, stride: int
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.patch_size = patch_size
+        self.stride = stride
+        self.num_tokens = grid[0] * grid[1]
+        self.target_dim = patch_size * patch_size * channels
+        self.patch_embed = PatchEmbed(nn.Conv2d(channels, dim, patch_size, stride))
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(dim, -1))
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        nn.init.normal_(self.cls_token, std=0.02)
+        table = torch.cat([torch.zeros(1, dim), sincos_2d(dim, grid)])
+        self.pos_embed = nn.Parameter(table.unsqueeze(0))
+
+    def fix_positions(self) -> None:
+        """Keep the sine-cosine table as it is."""
+        self.pos_embed.requires_grad_(False)
+
+    def prefix(self) -> Tensor:
+        """The class token with its row of the position table, (1, 1, D)."""
+        return self.cls_token + self.pos_embed[:, :1]
+
+    def forward(self, x: Tensor) -> Tokens:
+        """(B, C, H, W) to H/patch * W/patch tokens, row-major."""
+        return Tokens(self.patch_embed(x), self.pos_embed[:, 1:], source=x)
+
+    def draw_mask(self, batch: int, ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Every patch alike; int(L * (1 - ratio)) remain visible."""
+        visible = int(self.num_tokens * (1 - ratio))
+        return random_split(batch, self.num_tokens, self.num_tokens - visible, device)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, L, patch * patch * C): row, column, channel, the last fastest."""
+        cut = x.unfold(2, self.patch_size, self.stride).unfold(3, self.patch_size, self.stride)
+        return cut.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+
+    def target(self, source: Tensor, masked: Tensor) -> Tensor:
+        """Masked patches, each with mean 0 and unbiased variance 1 (`norm_pix_loss`), (B, M, target_dim)."""
+        patches = take(self.patches(source), masked)
+        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        return (patches - mean) / (variance + 1e-6).sqrt()
+
+    def decoder_positions(self, dim: int) -> nn.Module:
+        """The same sine-cosine table at the decoder's width (the class token gets none)."""
+        return PositionTable(sincos_2d(dim, self.grid))

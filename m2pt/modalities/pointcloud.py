@@ -1,0 +1,157 @@
+"""Point clouds: (B, N, 3) in the unit sphere, as Point-MAE treats them."""
+
+from collections.abc import Mapping
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from m2pt.errors import InputError
+from m2pt.modalities.masking import random_split, take
+from m2pt.modalities.tokenizer import Tokenizer, Tokens
+
+
+def farthest_points(points: Tensor, count: int) -> Tensor:
+    """Farthest-point sampling from the first point on.
+
+    Args:
+        points: (B, N, 3).
+        count: how many to choose, at most N.
+
+    Returns:
+        Indices (B, count), in the order chosen.
+    """
+    axes = points.permute(2, 0, 1).contiguous()  # one plane per coordinate: no reduction over three values
+    distance = points.new_full(points.shape[:2], torch.inf)
+    chosen = torch.zeros(len(points), 1, dtype=torch.long, device=points.device)
+    order = [chosen]
+    for _ in range(count - 1):
+        last = axes.gather(2, chosen.expand(3, -1, -1))
+        squares = (axes - last).square_()
+        distance = torch.minimum(distance, squares[0].add_(squares[1]).add_(squares[2]))
+        chosen = distance.argmax(dim=1, keepdim=True)
+        order.append(chosen)
+    return torch.cat(order, dim=1)
+
+
+def nearest_points(points: Tensor, centres: Tensor, count: int) -> Tensor:
+    """The `count` points (B, N, 3) nearest to each centre (B, G, 3), nearest first: indices (B, G, count)."""
+    # differences, not the expanded square: that one cancels for close points
+    distance = torch.cdist(centres, points, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance.topk(count, largest=False).indices
+
+
+def chamfer_distance(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance to the nearest point, predicted to target plus target to predicted.
+
+    Args:
+        predicted, target: (X, S, 3), X pairs of point sets.
+
+    Returns:
+        Scalar, Point-MAE's `cdl2`.
+    """
+    square = (predicted.unsqueeze(2) - target.unsqueeze(1)).square().sum(-1)
+    return square.amin(2).mean() + square.amin(1).mean()
+
+
+def position_network(dim: int) -> nn.Sequential:
+    """Point-MAE's position embedding: 3 → 128 → GELU → dim."""
+    return nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, dim))
+
+
+class PointEmbed(nn.Module):
+    """Mini-PointNet: a group of points to one token; `hidden` is 128 in Point-MAE.
+
+    Linear layers on points in rows stand for the official convolutions of kernel 1: the same map and the same
+    batch statistics, faster. Keys are the official ones; weights lack the trailing axis.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.first_conv = nn.Sequential(
+            nn.Linear(3, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, 2 * hidden)
+        )
+        self.second_conv = nn.Sequential(
+            nn.Linear(4 * hidden, 4 * hidden),
+            nn.BatchNorm1d(4 * hidden),
+            nn.ReLU(),
+            nn.Linear(4 * hidden, dim),
+        )
+
+    def forward(self, groups: Tensor) -> Tensor:
+        """(B, G, S, 3) to (B, G, D)."""
+        batch, count, size, _ = groups.shape
+        local = self.first_conv(groups.flatten(0, 2)).unflatten(0, (-1, size))
+        whole = local.amax(1)
+        # the official layer reads [whole, local]; the half that reads `whole` is the same for all its points
+        mix = cast(nn.Linear, self.second_conv[0])
+        from_whole, from_local = mix.weight.chunk(2, dim=1)
+        mixed = functional.linear(local, from_local)
+        mixed = mixed + functional.linear(whole, from_whole, mix.bias).unsqueeze(1)
+        features = self.second_conv[1:](mixed.flatten(0, 1))
+        return features.unflatten(0, (batch, count, size)).amax(2)
+
+
+class PointCloudTokenizer(Tokenizer):
+    """Groups of neighbours around farthest points; positions are a network of the group centres.
+
+    No class token, as in Point-MAE's pretraining and part segmentation. Source: Point-MAE, `Point_MAE.py`.
+    """
+
+    positions_every_block = True
+
+    def __init__(self, dim: int, *, points: int, groups: int, group_size: int, hidden: int = 128) -> None:
+        super().__init__()
+        if max(groups, group_size) > points:
+            raise InputError(
+                f"tokenizer asks for {groups} groups of {group_size} out of {points} points: "
+                "neither may exceed the number of points"
+            )
+        self.num_tokens = groups
+        self.group_size = group_size
+        self.target_dim = 3 * group_size
+        self.patch_embed = PointEmbed(dim, hidden)
+        self.pos_embed = position_network(dim)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                self.init_linear(module.weight)
+                nn.init.zeros_(module.bias)
+
+    @classmethod
+    def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
+        """Settings: `groups`, `group_size`, optional `hidden`; from the input: `points`."""
+        return cls(dim, points=input["points"], **settings)
+
+    def init_linear(self, weight: Tensor) -> None:
+        """Truncated normal, standard deviation .02."""
+        nn.init.trunc_normal_(weight, std=0.02)
+
+    def group(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, 3) to neighbours relative to their centre (B, G, S, 3) and centres (B, G, 3)."""
+        centres = take(x, farthest_points(x, self.num_tokens))
+        index = nearest_points(x, centres, self.group_size)
+        neighbours = take(x, index.flatten(1)).unflatten(1, (self.num_tokens, self.group_size))
+        return neighbours - centres.unsqueeze(2), centres
+
+    def forward(self, x: Tensor) -> Tokens:
+        """(B, N, 3) to one token per group."""
+        groups, centres = self.group(x)
+        return Tokens(self.patch_embed(groups), self.pos_embed(centres), source=groups, centres=centres)
+
+    def draw_mask(self, batch: int, ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Every group alike; int(ratio * groups) are masked (Point-MAE's `rand`)."""
+        return random_split(batch, self.num_tokens, int(ratio * self.num_tokens), device)
+
+    def target(self, source: Tensor, masked: Tensor) -> Tensor:
+        """The centred neighbours of the masked groups, (B, M, 3 * group_size)."""
+        return take(source.flatten(2), masked)
+
+    def decoder_positions(self, dim: int) -> nn.Module:
+        """A position network of the decoder's own."""
+        return position_network(dim)
+
+    def reconstruction_loss(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Chamfer distance between predicted and true neighbours; both (B, M, 3 * group_size)."""
+        shape = (-1, self.group_size, 3)
+        return chamfer_distance(predicted.reshape(shape), target.reshape(shape))

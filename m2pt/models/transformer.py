@@ -1,0 +1,139 @@
+"""The transformer body that all modalities share, so that their weights can be exchanged."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from timm.layers import LayerNorm
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from m2pt.errors import InputError
+from m2pt.modalities.audio import AudioTokenizer
+from m2pt.modalities.image import ImageTokenizer
+from m2pt.modalities.pointcloud import PointCloudTokenizer
+from m2pt.modalities.tokenizer import Tokenizer
+from m2pt.modalities.video import VideoTokenizer
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {
+    "image": ImageTokenizer,
+    "video": VideoTokenizer,
+    "audio": AudioTokenizer,
+    "pointcloud": PointCloudTokenizer,
+}
+
+
+def build_blocks(dim: int, depth: int, num_heads: int, mlp_ratio: float, drop_path: float) -> nn.ModuleList:
+    """timm Blocks with a qkv bias; the drop path rate rises linearly from 0 to `drop_path`.
+
+    Raises:
+        InputError: the width is not a multiple of the number of heads.
+    """
+    if dim % num_heads:
+        raise InputError(f"dim {dim} is not a multiple of num_heads {num_heads}")
+    rates = torch.linspace(0, drop_path, depth).tolist()
+    return nn.ModuleList(Block(dim, num_heads, mlp_ratio, qkv_bias=True, drop_path=rate) for rate in rates)
+
+
+class Encoder(nn.Module):
+    """Tokenizer, blocks, final LayerNorm.
+
+    The blocks are the same for all modalities: qkv with bias, timm's LayerNorm (eps 1e-6). Point-MAE differs
+    in both (no qkv bias, eps 1e-5), which would keep its blocks from being exchanged with the others'.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.embed_dim = dim
+        self.num_prefix_tokens = tokenizer.num_prefix_tokens
+        self.tokenizer = tokenizer
+        self.blocks = build_blocks(dim, depth, num_heads, mlp_ratio, drop_path)
+        self.norm: nn.Module = LayerNorm(dim)
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                tokenizer.init_linear(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return normalised tokens (B, P + L, D), prefix tokens first."""
+        tokens = self.tokenizer(x)
+        return self.encode(tokens.values, tokens.positions)
+
+    def encode(self, values: Tensor, positions: Tensor) -> Tensor:
+        """Run any subset of tokens (B, K, D) with positions (1 or B, K, D): normalised (B, P + K, D)."""
+        x = self._start(values, positions)
+        for block in self.blocks:
+            x = block(self._place(x, positions))
+        return self.norm(x)
+
+    def forward_taps(self, x: Tensor, taps: Sequence[int]) -> list[Tensor]:
+        """Return the tokens (B, L, D) after each of the blocks `taps` (0-based), without prefix or norm."""
+        tokens = self.tokenizer(x)
+        x = self._start(tokens.values, tokens.positions)
+        after = {}
+        for index, block in enumerate(self.blocks):
+            x = block(self._place(x, tokens.positions))
+            after[index] = x[:, self.num_prefix_tokens :]
+        return [after[tap] for tap in taps]
+
+    def _start(self, values: Tensor, positions: Tensor) -> Tensor:
+        x = values if self.tokenizer.positions_every_block else values + positions
+        prefix = self.tokenizer.prefix()
+        return x if prefix is None else torch.cat([prefix.expand(len(x), -1, -1), x], dim=1)
+
+    def _place(self, x: Tensor, positions: Tensor) -> Tensor:
+        return x + positions if self.tokenizer.positions_every_block else x
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers for `timm.optim`'s layer decay: tokenizer, each block, the rest."""
+        return {"stem": r"^tokenizer", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names that are never decayed, as in timm's `VisionTransformer`."""
+        return {"tokenizer.cls_token", "tokenizer.pos_embed"}
+
+
+def build_tokenizer(
+    modality: str, *, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Tokenizer:
+    """Make the tokenizer of a modality; see its `build` for the settings.
+
+    Raises:
+        InputError: unknown modality, or settings that do not fit each other.
+    """
+    if modality not in TOKENIZERS:
+        raise InputError(f"modality {modality!r} is unknown: choose one of {', '.join(TOKENIZERS)}")
+    return TOKENIZERS[modality].build(dim, input, settings)
+
+
+def build_encoder(
+    modality: str,
+    *,
+    input: Mapping[str, Any],
+    tokenizer: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    drop_path: float = 0.0,
+) -> Encoder:
+    """Make an encoder.
+
+    Args:
+        modality: image, video, audio or pointcloud.
+        input: input settings of the dataset (image_size, frames, mel_bins, points, ...).
+        tokenizer: patch_size; with tubelet_size (video), stride (audio); or groups, group_size (pointcloud).
+        backbone: dim, depth, num_heads, mlp_ratio.
+        drop_path: stochastic depth rate of the last block.
+
+    Raises:
+        InputError: unknown modality, or settings that do not fit each other.
+    """
+    made = build_tokenizer(modality, dim=backbone["dim"], input=input, settings=tokenizer)
+    return Encoder(made, **backbone, drop_path=drop_path)
