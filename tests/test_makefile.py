@@ -1,0 +1,126 @@
+"""The Makefile makes the environment whole or not at all. A stand-in for Python plays the installs."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Passes any check; `-m venv` puts a copy of itself in place; pip appends its arguments and the pins it was
+# given to pip.log, and fails while the file `offline` is there.
+PYTHON = """#!/usr/bin/env bash
+case "$*" in
+    *"-m venv "*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
+    *"-m pip "*)
+        echo "$*" >> pip.log
+        while [ "$1" != --constraint ]; do shift; done
+        cat "$2" >> pip.log
+        if test -e offline; then echo "ERROR: no network"; exit 1; fi ;;
+    *--version*) echo "Python 3.12.1" ;;
+esac
+"""
+OLD_PYTHON = """#!/usr/bin/env bash
+case "$*" in
+    *--version*) echo "Python 3.10.13" ;;
+    *) exit 1 ;;
+esac
+"""
+
+
+class Checkout:
+    """A folder with the Makefile, its pins, and programs that come first on PATH."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.programs = root / "bin"
+        self.programs.mkdir()
+        shutil.copy(ROOT / "Makefile", root)
+        (root / "pyproject.toml").touch()
+        (root / "constraints.txt").write_text("nvidia-nccl-cu13==2.30.7\ntorch==2.14.1\n")
+        self.add_program("python3", PYTHON)
+
+    def add_program(self, name: str, text: str) -> None:
+        (self.programs / name).write_text(text)
+        (self.programs / name).chmod(0o755)
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
+        # What a `make test VARIABLE=...` around these tests was given is not meant for this make.
+        own = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "PYTHON", "TORCH_FLAGS")
+        kept = {name: value for name, value in os.environ.items() if name not in own}
+        command = ["make", "--no-print-directory", *arguments]
+        return subprocess.run(
+            command, cwd=self.root, env={**kept, "PATH": path}, capture_output=True, text=True
+        )
+
+    def installs(self) -> list[str]:
+        """The arguments of every pip run so far."""
+        log = self.root / "pip.log"
+        return [line for line in log.read_text().splitlines() if "pip" in line] if log.exists() else []
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_the_environment_is_made_once(checkout: Checkout):
+    assert checkout.make(".venv/complete").returncode == 0
+    assert (checkout.root / ".venv" / "complete").exists()
+    assert not (checkout.root / ".venv" / "incomplete").exists()
+    assert checkout.make(".venv/complete").returncode == 0
+    (install,) = checkout.installs()
+    assert install.endswith("--constraint constraints.txt --editable .[dev]")
+
+
+def test_a_failed_install_is_reported_and_begun_again_from_nothing(checkout: Checkout):
+    (checkout.root / "offline").touch()
+    failed = checkout.make(".venv/complete")
+    assert failed.returncode != 0
+    assert "ERROR: no network" in failed.stderr
+    assert not (checkout.root / ".venv" / "complete").exists()
+    (checkout.root / ".venv" / "left-behind").touch()
+    (checkout.root / "offline").unlink()
+    assert checkout.make(".venv/complete").returncode == 0
+    assert not (checkout.root / ".venv" / "left-behind").exists()
+    assert (checkout.root / ".venv" / "complete").exists()
+
+
+def test_changed_pins_are_installed_over_a_complete_environment(checkout: Checkout):
+    checkout.make(".venv/complete")
+    (checkout.root / ".venv" / "kept").touch()
+    stamp = (checkout.root / ".venv" / "complete").stat().st_mtime
+    os.utime(checkout.root / "constraints.txt", (stamp + 1, stamp + 1))
+    assert checkout.make(".venv/complete").returncode == 0
+    assert len(checkout.installs()) == 2
+    assert (checkout.root / ".venv" / "kept").exists()
+
+
+def test_a_chosen_build_of_torch_comes_first_and_is_free_of_the_cuda_pins(checkout: Checkout):
+    assert checkout.make(".venv/complete", "TORCH_FLAGS=--index-url URL").returncode == 0
+    torch, everything = checkout.installs()
+    assert torch.endswith("--no-deps --index-url URL torch torchvision")
+    assert everything.endswith("--editable .[dev]")
+    pins = [line for line in (checkout.root / "pip.log").read_text().splitlines() if "==" in line]
+    assert pins == ["torch==2.14.1", "torch==2.14.1"]
+
+
+def test_an_old_python_is_refused_and_a_newer_one_on_this_machine_named(checkout: Checkout):
+    for name in ("python3", "python3.14", "python3.13"):
+        checkout.add_program(name, OLD_PYTHON)
+    checkout.add_program("python3.12", PYTHON)
+    refused = checkout.make("test")
+    assert refused.returncode != 0
+    assert "python3 is Python 3.10.13: Python 3.11 or newer with its venv module is needed" in refused.stderr
+    assert "make test PYTHON=python3.12" in refused.stderr
+    assert not (checkout.root / ".venv").exists()
+    assert checkout.make(".venv/complete", "PYTHON=python3.12").returncode == 0
+
+
+def test_table1_is_the_documented_snakemake_command_in_the_environment(checkout: Checkout):
+    steps = checkout.make("--dry-run", "table1").stdout.splitlines()
+    assert steps[-1].endswith("snakemake --cores all results/table1.csv")
+    assert f'PATH="{checkout.root}/.venv/bin:' in steps[-1]
