@@ -1,1 +1,51 @@
-"""The command line: one module per command, imported only when that command runs."""
+"""The command line: one module per command; what a command needs is imported only when it runs."""
+
+import argparse
+import errno
+import importlib
+import sys
+
+from m2pt.errors import InputError
+
+COMMANDS = {
+    "data": "build a miniature dataset, or check any dataset in an official layout",
+    "pretrain": "pretrain an encoder by masked autoencoding",
+    "import": "take an encoder from a file, or initialise it at random",
+    "finetune": "attach the auxiliaries to a target and finetune it on classification",
+    "merge": "merge the pathways: plain weights, no inference cost",
+    "evaluate": "evaluate the merged model and check that it equals the unmerged one",
+    "transfer": "train a detector or segmenter on a merged backbone and evaluate it",
+    "tabulate": "write a table from the result files",
+    "track": "mirror all runs to MLflow",
+}
+_FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit code: 0 done, 2 the input is wrong, 75 interrupted and saved."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="m2pt", description="Multimodal Pathway (arXiv 2401.14405).")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + "."
+        )
+        if name in arguments[:1]:
+            module = importlib.import_module(f"m2pt.commands.{'import_' if name == 'import' else name}")
+            module.add_arguments(subparser)
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(module.run(parsed) or 0)
+    except InputError as error:
+        print(f"m2pt {parsed.command}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _FULL_OR_FORBIDDEN:
+            raise
+        where = error.filename or "results"
+        print(
+            f"m2pt {parsed.command}: error: {where}: {error.strerror}; make room or give write permission "
+            "and run the same command again, nothing already computed is lost.",
+            file=sys.stderr,
+        )
+        return 2

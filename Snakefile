@@ -1,0 +1,53 @@
+"""Multimodal Pathway, from raw data to printed table. `snakemake --cores all results/table1.csv`"""
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from m2pt.errors import InputError
+from m2pt.reporting.background import start_background, stop_background
+from m2pt.schema.rules import Rules
+
+min_version("9.0")
+
+if not workflow.configfiles:  # a --configfile replaces the embedded default, nothing of which shows through
+
+    configfile: "config/config.yaml"
+
+
+try:
+    RULES = Rules(workflow.configfiles, config)
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+PLAN = RULES.plan
+RESULTS = PLAN.config.results
+THREADS = PLAN.config.threads
+ARGUMENTS = RULES.arguments
+
+
+rule all_tables:
+    default_target: True
+    input:
+        expand(f"{RESULTS}/{{table}}.{{kind}}", table=PLAN.tables, kind=["csv", "md", "tex"]),
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/transfer.smk"
+include: "workflow/rules/reporting.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+onstart:
+    start_background(PLAN.results)
+
+
+onsuccess:
+    stop_background(PLAN.results)
+
+
+onerror:
+    stop_background(PLAN.results)

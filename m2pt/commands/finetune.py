@@ -1,0 +1,83 @@
+"""`m2pt finetune RUN`: attach the auxiliaries to a target and finetune it; writes attached.safetensors."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("run", help="name of a classification run, a folder under results/runs")
+    add_seed_argument(parser)
+    add_plan_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Finetune and save the weights with their pathways."""
+    from m2pt import pathway
+    from m2pt.commands import assembled, trained
+    from m2pt.datasets.seeded import seed_generators
+    from m2pt.formats.weights import save_weights
+    from m2pt.models.exchange import to_exchange
+    from m2pt.tasks.classification import ClassificationLoss
+    from m2pt.training.loop import fit
+    from m2pt.training.settings import TrainingSettings
+
+    plan = load_plan(arguments)
+    seed, planned = arguments.seed, plan.run(arguments.run)
+    expect(arguments, planned.digest)
+    experiment, spec = planned.experiment, planned.spec
+    recipe = spec["recipe"]
+
+    trained.set_threads(plan)
+    dataset = trained.open_dataset(
+        plan,
+        experiment.dataset,
+        "train",
+        seed=seed,
+        augmentation=recipe["augmentation"],
+        input=spec["architecture"]["input"],
+    )
+    directory, weights = plan.run_directory(planned.name, seed), plan.input_weights(planned.name, seed)
+    seed_generators(seed)
+    model = assembled.classifier(spec)
+    assembled.start_from_inputs(model, planned, weights)
+    if experiment.mode == "fix":
+        freeze_linear_weights(model)
+    identity, made = trained.describe_run(
+        directory,
+        name=planned.name,
+        spec=spec,
+        seed=seed,
+        plan=plan,
+        weights=weights,
+        dataset=experiment.dataset,
+    )
+    model = fit(
+        model,
+        ClassificationLoss(spec["dataset"]["num_classes"], **recipe["mix"]),
+        dataset,
+        settings=TrainingSettings(**recipe["training"]),
+        directory=directory,
+        identity=identity,
+        seed=seed,
+        describe=pathway.scales,
+        device=plan.config.device,
+    )
+    save_weights(
+        directory / "attached.safetensors",
+        to_exchange(model.state_dict()),
+        trained.metadata(spec, seed, made),
+    )
+
+
+def freeze_linear_weights(model: "nn.Module") -> None:
+    """Leave exactly the classifier and the cross-modal scales trainable (the paper's "fix" setting)."""
+    from m2pt.pathway import is_scale
+
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_((is_scale(name) and parameter.requires_grad) or name.startswith("head."))

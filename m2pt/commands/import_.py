@@ -1,0 +1,48 @@
+"""`m2pt import ENCODER`: an encoder from a file, or at random weights; writes encoder.safetensors."""
+
+import argparse
+from pathlib import Path
+
+from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
+from m2pt.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("encoder", help="name of an encoder of the config with file: or random: true")
+    add_seed_argument(parser)
+    add_plan_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check the file against the config's architecture, so that a wrong one is found before any training."""
+    from m2pt.commands import trained
+    from m2pt.datasets.seeded import seed_generators
+    from m2pt.formats.weights import load_weights, save_weights
+    from m2pt.models.exchange import load_exchange, to_exchange
+    from m2pt.models.transformer import build_encoder
+    from m2pt.reporting.provenance import provenance
+    from m2pt.schema.experiments import digest
+
+    plan = load_plan(arguments)
+    name, seed = arguments.encoder, arguments.seed
+    source = plan.config.encoders.get(name)
+    if source is None or source.pretrain is not None:
+        raise InputError(
+            f"no encoder {name!r} to import in {arguments.config}; pretrained ones are for m2pt pretrain."
+        )
+    spec = plan.encoders[name]
+    expect(arguments, digest(spec))
+    seed_generators(seed)
+    encoder = build_encoder(**spec["architecture"])
+    if source.file is not None:
+        state, _ = load_weights(Path(source.file))
+        load_exchange(encoder, state, parts=("blocks",), source=source.file)
+        if all(any(part in key for key in state) for part in ("norm.", "patch_embed.")):
+            load_exchange(encoder, state, parts=("tokenizer", "norm"), source=source.file)
+    made = provenance(threads=plan.config.threads, device="cpu", manifest_digest="")
+    save_weights(
+        plan.encoder_directory(name, seed) / "encoder.safetensors",
+        to_exchange(encoder.state_dict()),
+        trained.metadata(spec, seed, made),
+    )

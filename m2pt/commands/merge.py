@@ -1,0 +1,26 @@
+"""`m2pt merge ATTACHED MERGED`: write W + λA into W. Needs torch alone, no model and no timm."""
+
+import argparse
+from pathlib import Path
+
+from m2pt.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("attached", type=Path, help="weights with pathways (attached.safetensors)")
+    parser.add_argument("merged", type=Path, help="where to write the plain weights")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Merge in float32; keys, shapes and number of parameters are those of the plain model."""
+    from m2pt.formats.weights import load_weights, save_weights
+    from m2pt.pathway import PathwayError, merge_state_dict
+
+    state, metadata = load_weights(arguments.attached)
+    try:
+        merged = merge_state_dict(state)
+    except PathwayError as error:
+        raise InputError(f"{arguments.attached}: {error}") from None
+    save_weights(arguments.merged, merged, metadata)
+    print(f"{arguments.merged}: {len(merged)} tensors, {len(state) - len(merged)} merged away")

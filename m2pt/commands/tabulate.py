@@ -1,0 +1,32 @@
+"""`m2pt tabulate TABLE`: CSV, Markdown and LaTeX from the result files. Needs neither torch nor timm."""
+
+import argparse
+
+from m2pt.atomic import write_text
+from m2pt.commands.planned import add_plan_arguments, expect, load_plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("table", help="name of a table of the config, for example table1")
+    add_plan_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write results/TABLE.csv, .md and .tex."""
+    from m2pt.reporting.cells import read_cells
+    from m2pt.reporting.tables import notes, to_csv, to_latex, to_markdown
+    from m2pt.schema.experiments import digest
+
+    plan = load_plan(arguments)
+    table = plan.table(arguments.table)
+    expect(arguments, digest([table.model_dump(mode="json"), plan.config.seeds]))
+    cells = read_cells(plan, arguments.table)
+    texts = {
+        "csv": to_csv(cells),
+        "md": to_markdown(table, cells, notes(table, plan.config.seeds, str(arguments.config))),
+        "tex": to_latex(table, cells, notes(table, plan.config.seeds, str(arguments.config))),
+    }
+    for suffix, text in texts.items():
+        write_text(plan.results / f"{arguments.table}.{suffix}", text)
+    print(texts["md"])

@@ -1,0 +1,133 @@
+"""What every training and evaluation command does around its own work: check, identify, describe, verify."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from m2pt.atomic import write_json
+from m2pt.errors import InputError
+from m2pt.reporting.cells import differing
+from m2pt.reporting.provenance import provenance
+from m2pt.schema.experiments import digest
+from m2pt.schema.plan import Plan, Spec
+
+
+def open_dataset(
+    plan: Plan, name: str, split: str, *, seed: int, augmentation: Spec | None, input: Spec
+) -> Any:
+    """Return a reader of a dataset of the config, after the quick form of its check.
+
+    Raises:
+        InputError: the dataset is missing or has faults; all of them are named.
+    """
+    from m2pt.datasets.layouts import check, reader
+
+    dataset, root = plan.config.datasets[name], plan.root(name)
+    faults = check(dataset.layout, root, num_classes=dataset.num_classes, full=False)
+    if faults:
+        raise InputError(f"dataset {name} at {root} is not sound:\n  " + "\n  ".join(faults))
+    return reader(dataset.layout)(
+        root, split, num_classes=dataset.num_classes, seed=seed, augmentation=augmentation, **input
+    )
+
+
+def manifest_digest(plan: Plan, dataset: str) -> str:
+    """Return the hash in a dataset's manifest: of its contents where they were read, else of its file list.
+
+    Raises:
+        InputError: the dataset has not been checked yet.
+    """
+    path = plan.manifest(dataset)
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; make it with: snakemake --cores all {path}") from None
+    return str(manifest.get("content_sha256", manifest["listing_sha256"]))
+
+
+def load_input(path: Path, spec: Spec) -> dict[str, Any]:
+    """Return the weights of an input, after checking that they are what the config asks for.
+
+    Raises:
+        InputError: the file is missing or damaged, or was made with another spec.
+    """
+    from m2pt.formats.weights import load_weights
+
+    state, metadata = load_weights(path)
+    stored = json.loads(metadata["spec"]) if "spec" in metadata else None
+    differences = list(differing(stored, spec))
+    if differences:
+        raise InputError(
+            f"{path}: made with another spec than the config asks for ({'; '.join(differences[:3])}); "
+            f"make it again with: snakemake --cores all --forcerun {path}"
+        )
+    return state
+
+
+def describe_run(
+    directory: Path,
+    *,
+    name: str,
+    spec: Spec,
+    seed: int,
+    plan: Plan,
+    weights: Mapping[str, Path],
+    dataset: str,
+) -> tuple[str, dict[str, Any]]:
+    """Write run.json and return the run's identity and its provenance.
+
+    The identity is a hash of spec, seed, input weights and dataset: what a resume checkpoint must agree with.
+    """
+    from m2pt.formats.weights import file_digest
+
+    manifest = manifest_digest(plan, dataset)
+    made = provenance(threads=plan.config.threads, device=device_name(plan), manifest_digest=manifest)
+    inputs = {role: file_digest(path) for role, path in weights.items()}
+    write_json(
+        directory / "run.json",
+        {
+            "name": name,
+            "seed": seed,
+            "spec": spec,
+            "provenance": made,
+            "inputs": inputs,
+            "tags": tags(name, spec),
+        },
+    )
+    return digest([spec, seed, inputs, manifest], 64), made
+
+
+def tags(name: str, spec: Spec) -> dict[str, str]:
+    """Return what a person would filter runs by."""
+    experiment = spec.get("experiment", {})
+    origin = experiment.get("transfer_from") or experiment
+    pathway = origin.get("pathway") or {}
+    return {
+        "task": experiment.get("task", spec.get("task", "")),
+        "dataset": spec["dataset"]["name"],
+        "mode": experiment.get("mode", ""),
+        "target_init": origin.get("target_init", name),
+        "auxiliary": "+".join(pathway.get("auxiliaries", ())),
+    }
+
+
+def set_threads(plan: Plan) -> None:
+    """Give torch the threads of the spec, whatever the machine has."""
+    import torch
+
+    torch.set_num_threads(plan.config.threads)
+
+
+def device_name(plan: Plan) -> str:
+    """Return what the training runs on, for people."""
+    import torch
+
+    if plan.config.device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "cpu"
+
+
+def metadata(spec: Spec, seed: int, made: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a weight file says about itself."""
+    return {"spec": json.dumps(spec), "seed": str(seed), "provenance": json.dumps(made)}

@@ -1,0 +1,64 @@
+"""The factors of an experiment. A run's name is a readable slug and a hash of exactly these."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from m2pt.schema.base import Strict
+from m2pt.schema.config import Name
+
+Task = Literal["classification", "detection", "semantic_segmentation"]
+Mode = Literal["tune", "fix"]
+LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+SCRATCH = "scratch"
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Return the first `length` hex digits of the SHA-256 of a JSON-able value, whatever its key order."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+class PathwaySpec(Strict):
+    """Which auxiliaries are attached to which layers, and how their scales behave (`pathway.attach`)."""
+
+    auxiliaries: Annotated[tuple[Name, ...], Field(min_length=1)]
+    layers: Annotated[tuple[str, ...], Field(min_length=1)] = LAYERS
+    scale_init: float = 0.0
+    scale_trainable: bool = True
+    order: Literal["normal", "reversed"] = "normal"
+
+
+class Experiment(Strict):
+    """The factors of one training on a target task.
+
+    `mode`: tune = everything is trained, fix = linear weights frozen; `target_init`: an encoder's name or
+    "scratch"; `transfer_from`: the experiment whose merged model a dense task starts from.
+    """
+
+    task: Task
+    dataset: Name
+    mode: Mode
+    target_init: Name
+    pathway: PathwaySpec | None = None
+    transfer_from: "Experiment | None" = None
+
+    @model_validator(mode="after")
+    def _merged_models_have_no_pathway(self) -> "Experiment":
+        if self.transfer_from is not None and self.pathway is not None:
+            raise ValueError("a transfer from a merged model takes no pathway of its own")
+        return self
+
+    @property
+    def auxiliaries(self) -> tuple[str, ...]:
+        """Names of the auxiliary encoders that this training itself attaches."""
+        return self.pathway.auxiliaries if self.pathway else ()
+
+    @property
+    def name(self) -> str:
+        """Readable slug and 8 hex digits of the factors: the run's folder under results/runs."""
+        origin = self.transfer_from or self
+        parts = [self.dataset, self.mode, "from", origin.target_init, *origin.auxiliaries]
+        return "-".join([*parts, digest(self.model_dump(mode="json"), 8)])

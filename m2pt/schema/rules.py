@@ -1,0 +1,142 @@
+"""What the workflow's rules ask of a plan: inputs and digests as functions of Snakemake's wildcards."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from m2pt.errors import InputError
+from m2pt.schema.base import read_yaml
+from m2pt.schema.experiments import digest
+from m2pt.schema.plan import Plan
+
+
+class Wildcards(Protocol):
+    """Wildcard values by name; which ones there are depends on the rule."""
+
+    dataset: str
+    encoder: str
+    run: str
+    seed: str
+    table: str
+
+
+class Rules:
+    """A plan seen from the workflow.
+
+    A digest given as `params` makes Snakemake run a rule again exactly when a value behind it changes, and
+    the command refuses to work if the config no longer says what the workflow was planned with.
+
+    Raises:
+        InputError: the config, a recipe or a table is wrong, or more than one config file is given.
+    """
+
+    def __init__(self, config_files: list[str], config: Mapping[str, Any]) -> None:
+        if len(config_files) != 1:
+            raise InputError(
+                f"a config is complete by itself: give one --configfile, not {', '.join(config_files)}."
+            )
+        path = Path(config_files[0])
+        in_file = read_yaml(path)
+        overrides = {key: value for key, value in config.items() if in_file.get(key) != value}
+        self.plan = Plan.load(path, overrides)
+        sets = [f"--set {key}={json.dumps(value, separators=(',', ':'))}" for key, value in overrides.items()]
+        self.arguments = " ".join(
+            [f"--config {path}", *(f"'{text}'" if " " in text[6:] else text for text in sets)]
+        )
+
+    # ---- wildcard constraints: one rule makes one kind of file ------------------------------------------
+
+    def miniatures(self) -> str:
+        """Datasets that are built."""
+        return _any_of(name for name, dataset in self.plan.config.datasets.items() if dataset.miniature)
+
+    def own_datasets(self) -> str:
+        """Datasets that lie on the user's disk."""
+        return _any_of(name for name, dataset in self.plan.config.datasets.items() if dataset.root)
+
+    def pretrained_encoders(self) -> str:
+        """Encoders that are pretrained here."""
+        return _any_of(name for name, encoder in self.plan.config.encoders.items() if encoder.pretrain)
+
+    def imported_encoders(self) -> str:
+        """Encoders that are a file or random weights."""
+        return _any_of(name for name, encoder in self.plan.config.encoders.items() if not encoder.pretrain)
+
+    def classification_runs(self) -> str:
+        """Runs that finetune a classifier."""
+        return _any_of(run.name for run in self.plan.runs.values() if run.experiment.task == "classification")
+
+    def transfer_runs(self) -> str:
+        """Runs that transfer to a dense task."""
+        return _any_of(run.name for run in self.plan.runs.values() if run.experiment.task != "classification")
+
+    # ---- digests: the params of rules -------------------------------------------------------------------
+
+    def dataset_digest(self, wildcards: Wildcards) -> str:
+        """Digest of a dataset's spec."""
+        return digest(self.plan.dataset_spec(wildcards.dataset))
+
+    def encoder_digest(self, wildcards: Wildcards) -> str:
+        """Digest of an encoder's spec."""
+        return digest(self.plan.encoders[wildcards.encoder])
+
+    def run_digest(self, wildcards: Wildcards) -> str:
+        """Digest of a run's spec."""
+        return self.plan.runs[wildcards.run].digest
+
+    def table_digest(self, wildcards: Wildcards) -> str:
+        """Digest of a table and of the seeds that fill it."""
+        table = self.plan.table(wildcards.table).model_dump(mode="json")
+        return digest([table, self.plan.config.seeds])
+
+    # ---- inputs -----------------------------------------------------------------------------------------
+
+    def manifests(self) -> list[str]:
+        """Manifests of all datasets that this config's tables need."""
+        return [str(self.plan.manifest(name)) for name in self.plan.datasets]
+
+    def imported_weights(self) -> list[str]:
+        """Encoders given as files, wanted before any training so that a bad file is found first."""
+        named = self.plan.config.encoders
+        return sorted(
+            {
+                str(self.plan.encoder_weights(name, seed))
+                for name in self.plan.used_encoders
+                if named[name].file is not None
+                for seed in self.plan.config.seeds
+            }
+        )
+
+    def encoder_manifest(self, wildcards: Wildcards) -> str:
+        """Manifest of the dataset that an encoder is pretrained on."""
+        return str(self.plan.manifest(str(self.plan.config.encoders[wildcards.encoder].dataset)))
+
+    def run_manifest(self, wildcards: Wildcards) -> str:
+        """Manifest of a run's dataset."""
+        return str(self.plan.manifest(self.plan.runs[wildcards.run].experiment.dataset))
+
+    def run_weights(self, wildcards: Wildcards) -> list[str]:
+        """Weights that a run starts from and attaches."""
+        return [str(path) for path in self.plan.input_weights(wildcards.run, int(wildcards.seed)).values()]
+
+    def evaluations(self, wildcards: Wildcards) -> list[str]:
+        """Result files behind a table's cells, all seeds."""
+        table = self.plan.table(wildcards.table)
+        runs = {
+            run.name: run
+            for row in table.rows
+            for column in table.columns
+            if (run := self.plan.cell_run(wildcards.table, row, column)) is not None
+        }
+        return [
+            str(self.plan.run_directory(name, seed) / "evaluation.json")
+            for name in runs
+            for seed in self.plan.config.seeds
+        ]
+
+
+def _any_of(names: Iterable[str]) -> str:
+    """Regular expression that matches exactly these names; of no names, one that matches nothing."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"

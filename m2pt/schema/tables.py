@@ -1,0 +1,93 @@
+"""A table is data: columns, rows, each row's baseline, the run behind a cell, the published number."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from m2pt.schema.base import Strict
+from m2pt.schema.config import Name
+from m2pt.schema.experiments import Mode, PathwaySpec, Task
+
+
+class Column(Strict):
+    """A metric of a task on a dataset; `transfer_from` names the dataset on which the start was finetuned.
+
+    `mode` is given for classification; for a dense task it follows from the config's freeze_backbone.
+    """
+
+    name: Name
+    group: str
+    title: str
+    metric: str
+    task: Task
+    dataset: Name
+    mode: Mode | None = None
+    transfer_from: Name | None = None
+
+    @model_validator(mode="after")
+    def _task_has_its_keys(self) -> "Column":
+        if (self.task == "classification") != (self.mode is not None):
+            raise ValueError(f"column {self.name}: mode is for classification, and classification needs it")
+        if (self.task == "classification") != (self.transfer_from is None):
+            raise ValueError(f"column {self.name}: transfer_from is for dense tasks, and they need it")
+        return self
+
+
+class Factors(Strict):
+    """What a row fixes for all its cells."""
+
+    target_init: Name
+    pathway: PathwaySpec | None = None
+
+
+class Row(Strict):
+    """A method; `columns` are the cells that are run, none for a row that is quoted only."""
+
+    method: str
+    setting: Literal["pretrained", "scratch", "control"]
+    run: Factors | None = None
+    columns: tuple[Name, ...] = ()
+    baseline: str | None = None
+    published: dict[Name, float] = Field(default_factory=dict)
+    note: str = ""
+
+
+class Table(Strict):
+    """Columns, rows and caption of one table of the paper."""
+
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Table":
+        columns = {column.name for column in self.columns}
+        methods = {(row.setting, row.method) for row in self.rows}
+        if len(columns) != len(self.columns) or len(methods) != len(self.rows):
+            raise ValueError("a column's name or a row's (setting, method) stands twice")
+        for row in self.rows:
+            for name in (*row.columns, *row.published):
+                if name not in columns:
+                    raise ValueError(
+                        f"row {row.method}: no column {name!r}; columns are {', '.join(columns)}"
+                    )
+            if row.columns and row.run is None:
+                raise ValueError(f"row {row.method}: cells are to be run but run: is missing")
+            if row.baseline is not None:
+                self.baseline(row)
+        return self
+
+    def baseline(self, row: Row) -> Row | None:
+        """Return the row that `row` is compared with: of its own setting, else of the pretrained one.
+
+        Raises:
+            ValueError: `row.baseline` names no row.
+        """
+        if row.baseline is None:
+            return None
+        for setting in (row.setting, "pretrained"):
+            for other in self.rows:
+                if (other.setting, other.method) == (setting, row.baseline):
+                    return other
+        raise ValueError(f"row {row.method}: its baseline {row.baseline!r} is not a row of this table")

@@ -1,0 +1,76 @@
+# Classification: attach the pathways and finetune, merge into a plain model, evaluate the merged model.
+
+
+rule finetune:
+    input:
+        manifest=RULES.run_manifest,
+        weights=RULES.run_weights,
+        gate=ancient(f"{RESULTS}/data/all_checked"),
+    output:
+        weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/attached.safetensors",
+    wildcard_constraints:
+        run=RULES.classification_runs(),
+        seed=r"\d+",
+    params:
+        digest=RULES.run_digest,
+    log:
+        f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.finetune.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/finetune/{{run}}-seed{{seed}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=2880,
+    conda:
+        "../../environment.yml"
+    shell:
+        "m2pt finetune {wildcards.run} --seed {wildcards.seed} {ARGUMENTS}"
+        " --expect {params.digest} > {log} 2>&1"
+
+
+rule merge:
+    input:
+        weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/attached.safetensors",
+    output:
+        weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/merged.safetensors",
+    wildcard_constraints:
+        run=RULES.classification_runs(),
+        seed=r"\d+",
+    log:
+        f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.merge.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/merge/{{run}}-seed{{seed}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    conda:
+        "../../environment.yml"
+    shell:
+        "m2pt merge {input.weights} {output.weights} > {log} 2>&1"
+
+
+rule evaluate:
+    input:
+        attached=f"{RESULTS}/runs/{{run}}/seed{{seed}}/attached.safetensors",
+        merged=f"{RESULTS}/runs/{{run}}/seed{{seed}}/merged.safetensors",
+    output:
+        evaluation=f"{RESULTS}/runs/{{run}}/seed{{seed}}/evaluation.json",
+    wildcard_constraints:
+        run=RULES.classification_runs(),
+        seed=r"\d+",
+    params:
+        digest=RULES.run_digest,
+    log:
+        f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.evaluate.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate/{{run}}-seed{{seed}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    conda:
+        "../../environment.yml"
+    shell:
+        "m2pt evaluate {wildcards.run} --seed {wildcards.seed} {ARGUMENTS}"
+        " --expect {params.digest} > {log} 2>&1"

@@ -1,0 +1,50 @@
+# Encoders: self-supervised pretraining by masked autoencoding, or weights that come from elsewhere.
+
+
+rule pretrain_encoder:
+    input:
+        manifest=RULES.encoder_manifest,
+        gate=ancient(f"{RESULTS}/data/all_checked"),
+    output:
+        weights=f"{RESULTS}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+    wildcard_constraints:
+        encoder=RULES.pretrained_encoders(),
+        seed=r"\d+",
+    params:
+        digest=RULES.encoder_digest,
+    log:
+        f"{RESULTS}/logs/encoders/{{encoder}}-seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/encoders/{{encoder}}-seed{{seed}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=2880,
+    conda:
+        "../../environment.yml"
+    shell:
+        "m2pt pretrain {wildcards.encoder} --seed {wildcards.seed} {ARGUMENTS}"
+        " --expect {params.digest} > {log} 2>&1"
+
+
+rule import_encoder:
+    output:
+        weights=f"{RESULTS}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+    wildcard_constraints:
+        encoder=RULES.imported_encoders(),
+        seed=r"\d+",
+    params:
+        digest=RULES.encoder_digest,
+    log:
+        f"{RESULTS}/logs/encoders/{{encoder}}-seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/encoders/{{encoder}}-seed{{seed}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    conda:
+        "../../environment.yml"
+    shell:
+        "m2pt import {wildcards.encoder} --seed {wildcards.seed} {ARGUMENTS}"
+        " --expect {params.digest} > {log} 2>&1"

@@ -1,0 +1,31 @@
+# Tables: tidy CSV, Markdown and LaTeX from the result files.
+
+
+rule tabulate:
+    input:
+        evaluations=RULES.evaluations,
+    output:
+        csv=report(
+            f"{RESULTS}/{{table}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+        markdown=f"{RESULTS}/{{table}}.md",
+        latex=f"{RESULTS}/{{table}}.tex",
+    wildcard_constraints:
+        table="|".join(PLAN.tables),
+    params:
+        digest=RULES.table_digest,
+    log:
+        f"{RESULTS}/logs/{{table}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{table}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    conda:
+        "../../environment.yml"
+    shell:
+        "m2pt tabulate {wildcards.table} {ARGUMENTS} --expect {params.digest} > {log} 2>&1"

@@ -1,0 +1,29 @@
+# Dense tasks: train a detector or a segmenter on the merged backbone, merge what it attached, evaluate.
+
+
+rule transfer:
+    input:
+        manifest=RULES.run_manifest,
+        weights=RULES.run_weights,
+        gate=ancient(f"{RESULTS}/data/all_checked"),
+    output:
+        weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/merged.safetensors",
+        evaluation=f"{RESULTS}/runs/{{run}}/seed{{seed}}/evaluation.json",
+    wildcard_constraints:
+        run=RULES.transfer_runs(),
+        seed=r"\d+",
+    params:
+        digest=RULES.run_digest,
+    log:
+        f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.transfer.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/transfer/{{run}}-seed{{seed}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=8000,
+        runtime=2880,
+    conda:
+        "../../environment.yml"
+    shell:
+        "m2pt transfer {wildcards.run} --seed {wildcards.seed} {ARGUMENTS}"
+        " --expect {params.digest} > {log} 2>&1"
