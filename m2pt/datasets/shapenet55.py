@@ -1,0 +1,203 @@
+"""ShapeNet-55 as Point-BERT and Point-MAE read it: lists of point clouds named by synset and model.
+
+    ShapeNet55-34/ShapeNet-55/train.txt, test.txt    lines `<synset>-<model>.npy`; their "test" is our "val"
+    shapenet_pc/<synset>-<model>.npy                 (n, 3) floats without unit; the official n is 8192
+
+A label is the rank of the synset among those of both lists.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m2pt.datasets.augmentation import settings_of
+from m2pt.datasets.faults import absent_files, file_faults, refuse
+from m2pt.datasets.packed import PackedList
+from m2pt.datasets.seeded import SeededDataset
+from m2pt.errors import InputError
+
+LISTS = {"train": "ShapeNet55-34/ShapeNet-55/train.txt", "val": "ShapeNet55-34/ShapeNet-55/test.txt"}
+CLOUDS = "shapenet_pc"
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Point-MAE's: a random factor and shift for each axis of the normalised cloud.
+
+    `scale` bounds the factor (official 2/3 to 3/2), `translate` the absolute shift (official 0.2).
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    translate: float = 0.0
+
+    def __call__(self, cloud: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scale and shift a cloud (n, 3); draws from NumPy's global generator."""
+        factor = np.random.uniform(*self.scale, size=3)
+        shift = np.random.uniform(-self.translate, self.translate, size=3)
+        return (cloud * factor + shift).astype(np.float32)
+
+
+class Reader(SeededDataset):
+    """Point clouds and synsets: `(float32 (points, 3), int)`, centred and scaled to the unit sphere.
+
+    `augmentation` has the optional keys of `Augmentation`, and takes a random sample of the stored points.
+    `None` takes points at equal steps through the file.
+
+    Raises:
+        InputError: a list is missing or malformed or the number of synsets is not `num_classes`; when an item
+            is read, its file is unreadable or holds fewer than `points` points.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        *,
+        num_classes: int,
+        points: int,
+        seed: int = 0,
+        augmentation: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(seed)
+        synsets = classes(root)
+        refuse(_class_count_faults(synsets, num_classes, root))
+        label = {synset: rank for rank, synset in enumerate(synsets)}
+        self._folder = root / CLOUDS
+        self._items = PackedList((label[synset], name) for synset, name in _items(root, split))
+        self._points = points
+        self._augmentation = settings_of(Augmentation, augmentation)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def load(self, index: int) -> tuple[Tensor, int]:
+        """Read cloud `index`, take a sample of its points, normalise and augment."""
+        label, name = self._items[index]
+        cloud = read_cloud(self._folder / name)
+        if len(cloud) < self._points:
+            raise InputError(
+                f"{self._folder / name} holds {len(cloud)} points, fewer than the {self._points} asked for."
+            )
+        if self._augmentation is None:
+            return torch.from_numpy(
+                unit_sphere(cloud[np.arange(self._points) * len(cloud) // self._points])
+            ), label
+        sample = cloud[np.random.permutation(len(cloud))[: self._points]]
+        return torch.from_numpy(self._augmentation(unit_sphere(sample))), label
+
+
+def read_cloud(path: Path) -> NDArray[np.float32]:
+    """Return the (n, 3) points of a `.npy` file.
+
+    Raises:
+        InputError: the file is missing, truncated, pickled, or of another shape.
+    """
+    try:
+        cloud = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as an array: {error}.") from error
+    if fault := _shape_fault(path, cloud):
+        raise InputError(fault)
+    return cloud.astype(np.float32, copy=False)
+
+
+def unit_sphere(cloud: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Centre a cloud (n, 3) on its mean and scale it so that its farthest point has norm 1."""
+    centred = cloud - cloud.mean(axis=0)
+    radius = np.sqrt(np.square(centred).sum(axis=1).max())
+    return centred / max(radius, np.finfo(np.float32).tiny)
+
+
+def classes(root: Path) -> list[str]:
+    """Return the synsets of both lists in label order."""
+    return sorted({synset for split in LISTS for synset, _ in _items(root, split)})
+
+
+def counts(root: Path) -> dict[str, int]:
+    """Return the number of clouds of each split."""
+    return {split: len(_items(root, split)) for split in LISTS}
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Yield both lists and every cloud that they name."""
+    for split, relative in LISTS.items():
+        yield root / relative
+        yield from (root / CLOUDS / name for _, name in _items(root, split))
+
+
+def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
+    """Return every fault: lists, synsets, missing files, sizes and shapes, and if `full` coordinates too.
+
+    The quick form maps each file: NumPy then reads the header and compares the size of the file with it.
+    """
+    faults: list[str] = []
+    synsets: dict[str, set[str]] = {}
+    for split, relative in LISTS.items():
+        items, found = _read_list(root / relative)
+        names = [f"{CLOUDS}/{name}" for _, name in items]
+        absent = absent_files(root, names, root / relative)
+        present = [root / name for name in dict.fromkeys(names) if name not in absent]
+        synsets[split] = {synset for synset, _ in items}
+        faults += found + list(absent.values())
+        faults += file_faults(present, _content_fault if full else _header_fault, what=f"shapenet55 {split}")
+    every = sorted(set().union(*synsets.values()))
+    faults += _class_count_faults(every, num_classes, root)
+    for split, relative in LISTS.items():
+        missing = [synset for synset in every if synset not in synsets[split]]
+        faults += [f"class {synset} is empty: it has no item in {root / relative}." for synset in missing]
+    return faults
+
+
+def _items(root: Path, split: str) -> list[tuple[str, str]]:
+    items, faults = _read_list(root / LISTS[split])
+    refuse(faults)
+    return items
+
+
+def _read_list(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return (synset, file name) of every good line and a fault for every other."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        return [], [f"{path} cannot be read as a list of files: {error}."]
+    items, faults = [], [] if lines else [f"{path} is empty: it should list `<synset>-<model>.npy`."]
+    for number, line in enumerate(lines, start=1):
+        synset, dash, model = line.partition("-")
+        if synset and dash and model.endswith(".npy") and "/" not in line:
+            items.append((synset, line))
+        else:
+            faults.append(f"{path} line {number} is {line!r}, not `<synset>-<model>.npy`.")
+    return items, faults
+
+
+def _class_count_faults(synsets: list[str], num_classes: int, root: Path) -> list[str]:
+    if len(synsets) == num_classes:
+        return []
+    return [f"the lists of {root} name {len(synsets)} synsets, not num_classes = {num_classes}."]
+
+
+def _shape_fault(path: Path, cloud: NDArray[Any]) -> str | None:
+    if cloud.ndim == 2 and cloud.shape[1] == 3 and len(cloud) and np.issubdtype(cloud.dtype, np.floating):
+        return None
+    return f"{path} holds {cloud.dtype} of shape {cloud.shape}, not floats of shape (points, 3)."
+
+
+def _header_fault(path: Path) -> str | None:
+    try:
+        return _shape_fault(path, np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        return f"{path} is truncated or no array: {error}."
+
+
+def _content_fault(path: Path) -> str | None:
+    try:
+        finite = np.isfinite(read_cloud(path)).all()
+    except InputError as error:
+        return str(error)
+    return None if finite else f"{path} holds coordinates that are infinite or not a number."
