@@ -35,11 +35,15 @@ def farthest_points(points: Tensor, count: int) -> Tensor:
     return torch.cat(order, dim=1)
 
 
+def distances(one: Tensor, other: Tensor) -> Tensor:
+    """Euclidean distances between the points (B, M, 3) and (B, N, 3): (B, M, N)."""
+    # by differences: the square expanded into a matrix product cancels for close points
+    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def nearest_points(points: Tensor, centres: Tensor, count: int) -> Tensor:
     """The `count` points (B, N, 3) nearest to each centre (B, G, 3), nearest first: indices (B, G, count)."""
-    # differences, not the expanded square: that one cancels for close points
-    distance = torch.cdist(centres, points, compute_mode="donot_use_mm_for_euclid_dist")
-    return distance.topk(count, largest=False).indices
+    return distances(centres, points).topk(count, largest=False).indices
 
 
 def chamfer_distance(predicted: Tensor, target: Tensor) -> Tensor:
@@ -51,8 +55,12 @@ def chamfer_distance(predicted: Tensor, target: Tensor) -> Tensor:
     Returns:
         Scalar, Point-MAE's `cdl2`.
     """
-    square = (predicted.unsqueeze(2) - target.unsqueeze(1)).square().sum(-1)
-    return square.amin(2).mean() + square.amin(1).mean()
+    with torch.no_grad():  # who is nearest to whom; gradients flow through the pairs found
+        distance = distances(predicted, target)
+        nearest_target, nearest_predicted = distance.argmin(2), distance.argmin(1)
+    forth = predicted - take(target, nearest_target)
+    back = target - take(predicted, nearest_predicted)
+    return forth.square().sum(-1).mean() + back.square().sum(-1).mean()
 
 
 def position_network(dim: int) -> nn.Sequential:

@@ -8,7 +8,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from m2pt.modalities.masking import random_split, take
-from m2pt.modalities.patches import PatchEmbed, count_patches
+from m2pt.modalities.patches import PatchEmbed, centre, count_patches
 from m2pt.modalities.positions import PositionTable, sinusoid_1d
 from m2pt.modalities.tokenizer import Tokenizer, Tokens
 
@@ -34,7 +34,7 @@ class VideoTokenizer(Tokenizer):
         # fixed, so not part of the state: a table of another length is made, never loaded
         self.register_buffer("positions", sinusoid_1d(dim, self.num_tokens).unsqueeze(0), persistent=False)
         for name, values in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
-            self.register_buffer(name, torch.tensor(values), persistent=False)
+            self.register_buffer(name, torch.tensor(values).unsqueeze(1), persistent=False)
 
     @classmethod
     def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
@@ -54,10 +54,10 @@ class VideoTokenizer(Tokenizer):
         return (visible.unsqueeze(1) + offset).flatten(1), (masked.unsqueeze(1) + offset).flatten(1)
 
     def cubes(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W) to (B, L, tubelet * patch * patch, 3)."""
+        """(B, 3, T, H, W) to (B, L, 3, tubelet * patch * patch)."""
         for axis, size in enumerate(self.cube, start=2):
             x = x.unfold(axis, size, size)
-        return x.permute(0, 2, 3, 4, 5, 6, 7, 1).flatten(4, 6).flatten(1, 3)
+        return x.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(5).flatten(1, 3)
 
     def target(self, source: Tensor, masked: Tensor) -> Tensor:
         """Masked cubes of the picture in [0, 1], each channel of a cube with mean 0 and variance 1.
@@ -65,9 +65,9 @@ class VideoTokenizer(Tokenizer):
         Returns:
             (B, M, tubelet * patch * patch * 3), channel fastest.
         """
-        cubes = take(self.cubes(source), masked) * self.std + self.mean
-        std, mean = torch.std_mean(cubes, dim=2, keepdim=True)
-        return ((cubes - mean) / (std + 1e-6)).flatten(2)
+        pixels = take(self.cubes(source), masked) * self.std + self.mean
+        centred, variance = centre(pixels)
+        return (centred / (variance.sqrt() + 1e-6)).transpose(2, 3).flatten(2)
 
     def decoder_positions(self, dim: int) -> nn.Module:
         """The sinusoid table at the decoder's width."""
