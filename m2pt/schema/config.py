@@ -97,7 +97,7 @@ class Video(Strict):
 
 
 class AudioInput(Strict):
-    """Log-mel filterbank of `frames` 10 ms steps, normalised as (x - mean) / (2 std); AudioSet's constants."""
+    """Log-mel filterbank of `frames` 10 ms steps, normalised as (x - mean) / (2 std); AudioSet's values."""
 
     frames: PositiveInt
     mel_bins: PositiveInt = 128

@@ -1,0 +1,170 @@
+"""Config, recipe and table files: what is refused, and with which words."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from m2pt.errors import InputError
+from m2pt.schema.base import read_yaml, validate
+from m2pt.schema.config import Config
+from m2pt.schema.experiments import Experiment, PathwaySpec
+from m2pt.schema.plan import Plan
+from m2pt.schema.recipes import Finetuning, ImagePretraining
+from m2pt.schema.tables import Table
+
+TINY = Path("tests/tiny/config.yaml")
+
+
+@pytest.fixture
+def config():
+    return read_yaml(TINY)
+
+
+def refused(model, value):
+    with pytest.raises(InputError) as error:
+        validate(model, value, "here.yaml")
+    return str(error.value)
+
+
+def test_a_misspelt_key_is_named_with_its_path_and_the_key_that_was_meant(config):
+    config["backbone"]["dmi"] = config["backbone"].pop("dim")
+    message = refused(Config, config)
+    assert "here.yaml: backbone.dmi: unknown key; did you mean 'dim'?" in message
+    assert "backbone.dim: this key is missing" in message
+
+
+def test_a_misspelt_training_setting_is_named(tmp_path):
+    recipe = read_yaml(Path("tests/tiny/recipes/imagenet_tune.yaml"))
+    recipe["training"]["weight_decy"] = 0.1
+    assert "training.weight_decy: unknown key; did you mean 'weight_decay'?" in refused(Finetuning, recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seeds": "zero"}, "seeds = 'zero'"),
+        ({"seeds": [-1]}, "seeds.0 = -1"),
+        ({"seeds": [1, 1]}, "a seed stands twice"),
+        ({"threads": 0}, "threads = 0"),
+        ({"device": "tpu"}, "device = 'tpu'"),
+        ({"tables": []}, "tables = []"),
+        ({"backbone": {"dim": 10, "depth": 1, "num_heads": 3}}, "dim 10 is not a multiple of num_heads 3"),
+    ],
+)
+def test_a_wrong_type_or_range_is_named_with_its_value(config, change, words):
+    assert words in refused(Config, config | change)
+
+
+def test_an_encoder_on_an_unknown_dataset_or_of_another_modality_is_refused(config):
+    unknown = copy.deepcopy(config)
+    unknown["encoders"]["image"]["dataset"] = "imagnet"
+    assert "no dataset 'imagnet'" in refused(Config, unknown)
+    config["encoders"]["image"]["dataset"] = "shapenet55"
+    assert "shapenet55 is not a dataset of modality image" in refused(Config, config)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("a: 1\na: 2\n")
+    with pytest.raises(InputError, match="'a' stands twice"):
+        read_yaml(path)
+
+
+def test_a_missing_file_and_a_file_that_is_no_mapping_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
+        read_yaml(tmp_path / "none.yaml")
+    path = tmp_path / "list.yaml"
+    path.write_text("- 1\n")
+    with pytest.raises(InputError, match=r"list\.yaml: holds list"):
+        read_yaml(path)
+
+
+def test_a_number_that_yaml_reads_as_a_string_is_hashed_as_a_number():
+    text = "{training: {epochs: 1, batch_size: 8, lr: 1e-3}, mask_ratio: 0.75, decoder: {dim: 8, depth: 1, num_heads: 1}}"
+    assert isinstance(yaml.safe_load(text)["training"]["lr"], str)
+    recipe = validate(ImagePretraining, yaml.safe_load(text), "recipe")
+    assert recipe.training.lr == 0.001
+
+
+def test_a_table_with_an_unknown_column_or_baseline_is_refused():
+    table = read_yaml(Path("tests/tiny/table.yaml"))
+    wrong_column = copy.deepcopy(table)
+    wrong_column["rows"][1]["columns"] = ["top1"]
+    assert "row MAE: no column 'top1'" in refused(Table, wrong_column)
+    table["rows"][2]["baseline"] = "MEA"
+    assert "its baseline 'MEA' is not a row" in refused(Table, table)
+
+
+def test_a_run_s_name_depends_on_its_factors_only():
+    def name(**changes):
+        factors = dict(task="classification", dataset="imagenet", mode="tune", target_init="image")
+        return Experiment(**{**factors, **changes}).name
+
+    plain = name()
+    assert plain.startswith("imagenet-tune-from-image-")
+    pathways = [PathwaySpec(auxiliaries=("audio",), scale_init=scale) for scale in (0.0, 0.01)]
+    others = [name(mode="fix"), name(target_init="scratch"), *(name(pathway=pathway) for pathway in pathways)]
+    assert len({plain, *others}) == 5
+    assert name(pathway=PathwaySpec(auxiliaries=["audio"], scale_init="0")) == others[2]
+
+
+def test_a_changed_recipe_value_changes_exactly_the_specs_that_depend_on_it(config, tmp_path):
+    before = Plan.load(TINY)
+    recipe = read_yaml(Path("tests/tiny/recipes/pretrain_pointcloud.yaml"))
+    recipe["training"]["lr"] = 2.0e-3
+    changed = tmp_path / "recipe.yaml"
+    changed.write_text(yaml.safe_dump(recipe))
+    config["encoders"]["pointcloud"]["pretrain"] = str(changed)
+    after = Plan.load(TINY, config)
+    assert list(before.runs) == list(after.runs)
+    different = {name for name in before.runs if before.runs[name].digest != after.runs[name].digest}
+    assert different == {name for name in before.runs if "pointcloud" in name}
+    assert before.encoders["image"] == after.encoders["image"]
+
+
+def test_a_comment_in_a_recipe_changes_nothing(config, tmp_path):
+    text = Path("tests/tiny/recipes/pretrain_image.yaml").read_text()
+    copied = tmp_path / "recipe.yaml"
+    copied.write_text("# another comment\n" + text)
+    config["encoders"]["image"]["pretrain"] = str(copied)
+    before, after = Plan.load(TINY), Plan.load(TINY, config)
+    assert {name: run.digest for name, run in before.runs.items()} == {
+        name: run.digest for name, run in after.runs.items()
+    }
+
+
+def test_pretraining_seeds_are_dealt_out_in_turn(config):
+    plan = Plan.load(TINY, {"seeds": [3, 4, 5], "pretrain_seeds": [7, 8]})
+    folders = [plan.encoder_weights("image", seed).parent.name for seed in (3, 4, 5)]
+    assert folders == ["seed7", "seed8", "seed7"]
+
+
+def test_an_unknown_run_table_or_encoder_is_named(config):
+    plan = Plan.load(TINY)
+    with pytest.raises(InputError, match="no run 'imagenet-tune'"):
+        plan.run("imagenet-tune")
+    with pytest.raises(InputError, match="no table 'table9'"):
+        plan.table("table9")
+    del config["encoders"]["random"]
+    with pytest.raises(InputError, match="row random auxiliary: no encoder 'random'"):
+        Plan(validate(Config, config, "here"))
+
+
+def test_the_shipped_config_and_table_agree_with_the_paper():
+    plan = Plan.load(Path("config/config.yaml"))
+    table = plan.tables["table1"]
+    rows = {(row.setting, row.method): row for row in table.rows}
+    mae, point = rows["pretrained", "MAE"], rows["pretrained", "M2PT-Point"]
+    gains = [round(point.published[c.name] - mae.published[c.name], 1) for c in table.columns]
+    assert gains == [0.6, 2.2, 2.7, 1.6, 1.8]  # the arrows of the paper's Table 1
+    vit, point = rows["scratch", "ViT"], rows["scratch", "M2PT-Point"]
+    assert [round(point.published[c.name] - vit.published[c.name], 1) for c in table.columns] == [
+        5.4,
+        5.0,
+        2.7,
+        1.7,
+        2.8,
+    ]
+    assert {row.method for row in table.rows if not row.columns} == {"SemMAE", "MFF"}
