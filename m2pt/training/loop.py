@@ -1,0 +1,280 @@
+"""The one training loop: pretraining, finetuning and transfer all call `fit`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from m2pt.errors import InputError
+from m2pt.training import checkpoint
+from m2pt.training.launch import launch, seed_step
+from m2pt.training.loading import Collate, training_stream
+from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile
+from m2pt.training.optimizer import create_optimizer, create_schedule, current_lr
+from m2pt.training.progress import Progress
+from m2pt.training.sampling import TrainingBatches
+from m2pt.training.settings import TrainingSettings
+from m2pt.training.signals import EXIT_CODE, Interrupted, SignalWatch
+
+Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
+Describe = Callable[[nn.Module], Mapping[str, float]]
+Snapshot = Callable[[nn.Module], None]
+
+AGREE_EVERY = 8
+"""Steps between the exchanges in which several processes agree to stop; a single one always looks."""
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    dataset: Dataset[Any],
+    *,
+    settings: TrainingSettings,
+    directory: Path,
+    identity: str,
+    seed: int,
+    collate: Collate | None = None,
+    describe: Describe | None = None,
+    snapshots: Mapping[int, Snapshot] | None = None,
+    device: str = "auto",
+) -> nn.Module:
+    """Train `model` in place and return it, unwrapped, on the training device and in training mode.
+
+    A training that was killed goes on from `directory`/resume.pt, and on a CPU with the same number of
+    threads ends with the same bits as an undisturbed one. A finished one returns its weights at once. State
+    of another identity in `directory` is set aside and training starts over (`checkpoint.prepare_directory`).
+    `model.train()` is called once, at the start: a model whose frozen part has dropout or batch statistics
+    overrides `train` to keep that part in evaluation mode.
+
+    Args:
+        model: initialised; what must not be trained has `requires_grad` False.
+        loss: maps (the possibly DDP-wrapped model, a batch on the device) to the mean loss over the batch and
+            further scalars to log, the same names each time.
+        dataset: map-style, of keys (epoch, index); see `m2pt.datasets.seeded`.
+        settings: how to train.
+        directory: of the run; see `m2pt.training.checkpoint` for what is written there.
+        identity: hex digest of all that the result depends on: spec and input weights.
+        seed: of the order of samples and of whatever is drawn in a step (mixup, masks, dropout).
+        collate: makes a batch of samples; None stacks them.
+        describe: values to log after each epoch, such as the cross-modal scales.
+        snapshots: for numbers of finished epochs, what to do with the model then, such as exporting its
+            weights; called again if a resumed training passes there again.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: what the user gave is wrong, or the directory cannot be used.
+        DivergedError: the loss became NaN or infinite; `failed.json` says so too.
+        Interrupted: SIGTERM, SIGINT or SIGUSR1 came; the state is saved, `interrupted.json` says so, exit
+            code 75.
+    """
+    training = _Training(model, loss, dataset, settings, seed, device, collate, describe, snapshots or {})
+    return training.run(directory, identity)
+
+
+class _Training:
+    """One call of `fit`: everything is built and checked before the directory is touched."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        dataset: Dataset[Any],
+        settings: TrainingSettings,
+        seed: int,
+        device: str,
+        collate: Collate | None,
+        describe: Describe | None,
+        snapshots: Mapping[int, Snapshot],
+    ) -> None:
+        self.model, self.loss, self.dataset, self.settings, self.seed = model, loss, dataset, settings, seed
+        self.collate, self.describe, self.snapshots = collate, describe, snapshots
+        self.accelerator = launch(settings.precision, device)
+        world = self.accelerator.num_processes
+        self.main = self.accelerator.is_main_process
+        self.batches = TrainingBatches(
+            len(dataset),  # type: ignore[arg-type]
+            batch_size=settings.batch_size,
+            accumulation=settings.accumulation,
+            seed=seed,
+            rank=self.accelerator.process_index,
+            world=world,
+        )
+        self.total = self.batches.stop = settings.length(self.batches.steps_per_epoch)
+        epochs = self.total // self.batches.steps_per_epoch
+        for epoch in snapshots:
+            if not 1 <= epoch <= epochs:
+                raise InputError(f"a snapshot after epoch {epoch} is asked of a training of {epochs} epochs")
+        optimizer = create_optimizer(model, settings, world)
+        self.schedule = create_schedule(optimizer, settings, self.batches.steps_per_epoch)
+        self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.window = LossWindow(self.accelerator)
+
+    def run(self, directory: Path, identity: str) -> nn.Module:
+        """Start, go on, or find it finished."""
+        self.directory, self.identity = directory, identity
+        moved = checkpoint.prepare_directory(directory, identity) if self.main else []
+        self.accelerator.wait_for_everyone()
+        with closing(Progress(directory / checkpoint.LOG, enabled=self.main)) as self.progress:
+            for line in moved:
+                self.progress.say(line)
+            if finished := checkpoint.load_finished(directory, identity):
+                self.model.load_state_dict(finished["model"])
+                self.progress.say(
+                    f"training finished earlier, after {finished['step']} steps: weights loaded"
+                )
+            else:
+                self._train()
+        if self.main:
+            checkpoint.remove(directory, checkpoint.RESUME)
+        return self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+
+    def _train(self) -> None:
+        """Do all steps that are left, and leave the marker of how that ended."""
+        metrics_length = self._resume()
+        self.progress.begin(start=self.step, total=self.total, samples_per_step=self.batches.effective)
+        if self.main:
+            checkpoint.remove(self.directory, checkpoint.FINISHED, checkpoint.INTERRUPTED, checkpoint.FAILED)
+        try:
+            with (
+                SignalWatch() as self.signals,
+                closing(
+                    MetricsFile(self.directory / checkpoint.METRICS, metrics_length, self.main)
+                ) as self.metrics,
+                training_stream(
+                    self.dataset, self.batches, num_workers=self.settings.num_workers, collate=self.collate
+                ) as stream,
+            ):
+                self.wrapped.train()
+                while self.step < self.total:
+                    self._advance(stream)
+                    self._record()
+                    self._keep()
+        except Exception as error:
+            if isinstance(error, DivergedError) and self.saved_step:
+                error.checkpoint = f"{self.directory / checkpoint.RESUME} (step {self.saved_step})"
+            with suppress(OSError):  # the first error tells more than a marker that cannot be written
+                self._mark(checkpoint.FAILED, reason=f"{type(error).__name__}: {error}")
+            raise
+
+    def _resume(self) -> int:
+        """Take up resume.pt, if there is one; return the length of metrics.jsonl that goes with it."""
+        self.step = self.saved_step = 0
+        state = checkpoint.load_resume(self.directory, self.identity, self.batches.effective)
+        if state is None:
+            return 0
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.window.restore(state["window"])
+        self.step = self.saved_step = self.batches.start = state["step"]
+        self.progress.say(f"resuming after step {self.step} of {self.total}")
+        return state["metrics_length"]
+
+    def _advance(self, stream: Iterator[Any]) -> None:
+        """One optimizer step: `accumulation` forward and backward passes, clip, update."""
+        self.schedule.step_update(self.step)
+        accumulation = self.settings.accumulation
+        sums: dict[str, Tensor] = {}
+        for micro in range(accumulation):
+            batch = send_to_device(next(stream), self.accelerator.device, non_blocking=True)
+            # After the batch: without workers, making it draws from the same generators.
+            seed_step(self.accelerator.device, self.seed, self.step, micro, self.accelerator.process_index)
+            last = micro == accumulation - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                value, others = self.loss(self.wrapped, batch)
+                self.accelerator.backward(value / accumulation)
+            for name, scalar in {"loss": value, **others}.items():
+                part = scalar.detach() / accumulation
+                sums[name] = sums[name] + part if name in sums else part
+        if self.settings.clip_grad is not None:
+            self.accelerator.clip_grad_norm_(self.trained, self.settings.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.window.add(self.step, current_lr(self.optimizer), sums)
+
+    def _record(self) -> None:
+        """Write what is due after this step: losses, and at an epoch's end `describe` and the snapshot."""
+        self.progress.advance()
+        epoch = (self.step - 1) // self.batches.steps_per_epoch + 1
+        if self.step % self.settings.log_every == 0 or self.step == self.total:
+            means, lr = self.window.mean(), current_lr(self.optimizer)
+            self.metrics.write({"step": self.step, "epoch": epoch, **means, "lr": lr})
+            self.progress.report(self.step, epoch, means["loss"], lr)
+        if self.step % self.batches.steps_per_epoch == 0:
+            if self.describe is not None:
+                self.metrics.write({"step": self.step, "epoch": epoch, **self.describe(self.model)})
+            if epoch in self.snapshots:
+                self.window.read()
+                if self.main:
+                    self.snapshots[epoch](self.model)
+
+    def _keep(self) -> None:
+        """Save what is due after this step.
+
+        This comes after the snapshot, so that no resumed training starts behind one that was never made.
+
+        Raises:
+            Interrupted: after saving, if the process was asked to stop.
+        """
+        if self.step == self.total:
+            self._finish()
+            return
+        stop = self._asked_to_stop()
+        if stop or self.step % self.settings.checkpoint_every == 0:
+            self._save()
+        if stop:
+            name = self.signals.received.name if self.signals.received else "another process's signal"
+            self._mark(checkpoint.INTERRUPTED, reason=name, exit_code=EXIT_CODE)
+            self.progress.say(f"stopped by {name} after step {self.step}; run the same command to go on")
+            self.accelerator.wait_for_everyone()
+            raise Interrupted(name)
+
+    def _asked_to_stop(self) -> bool:
+        asked = self.signals.received is not None
+        if self.accelerator.num_processes == 1:
+            return asked
+        if self.step % AGREE_EVERY:
+            return False
+        flag = torch.tensor(float(asked), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum").item())
+
+    def _save(self) -> None:
+        """Write resume.pt, unless the losses up to here show that the weights are spoilt."""
+        window = self.window.state()
+        if self.main:
+            scaler = self.accelerator.scaler
+            checkpoint.save(
+                self.directory / checkpoint.RESUME,
+                {
+                    "identity": self.identity,
+                    "step": self.step,
+                    "effective_batch": self.batches.effective,
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": scaler.state_dict() if scaler is not None else {},
+                    "window": window,
+                    "metrics_length": self.metrics.sync(),
+                },
+            )
+        self.saved_step = self.step
+
+    def _finish(self) -> None:
+        if self.main:
+            self.metrics.sync()
+            state = {"identity": self.identity, "step": self.step, "model": self.model.state_dict()}
+            checkpoint.save(self.directory / checkpoint.FINAL, state)
+        self._mark(checkpoint.FINISHED)
+        self.accelerator.wait_for_everyone()
+        self.progress.say(f"training finished after {self.step} steps")
+
+    def _mark(self, name: str, **content: Any) -> None:
+        if self.main:
+            checkpoint.mark(self.directory, name, {"identity": self.identity, "step": self.step, **content})

@@ -1,0 +1,128 @@
+"""metrics.jsonl and the losses on their way into it."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from m2pt.errors import InputError
+
+
+class DivergedError(Exception):
+    """The loss became NaN or infinite; says at which step and lr, and names the last checkpoint."""
+
+    def __init__(self, loss: float, step: int, lr: float) -> None:
+        super().__init__(loss, step, lr)
+        self.loss, self.step, self.lr = loss, step, lr
+        self.checkpoint = "none yet"
+
+    def __str__(self) -> str:
+        return (
+            f"the loss is {self.loss} at step {self.step}, with learning rate {self.lr:.3g}; last good "
+            f"checkpoint: {self.checkpoint}. Lower the learning rate, warm up longer or clip the gradient"
+        )
+
+
+class MetricsFile:
+    """metrics.jsonl: an object per line, without wall-clock values, so that a resume writes the same bytes.
+
+    Opening it cuts off what was written after `length` bytes, the file's length when the checkpoint was
+    taken. With `enabled` False (every process but the main one) nothing is opened or written.
+
+    Raises:
+        InputError: the file is shorter than that, so that lines are lost.
+    """
+
+    def __init__(self, path: Path, length: int = 0, enabled: bool = True) -> None:
+        self._file = path.open("ab") if enabled else None
+        if self._file is None:
+            return
+        present = self._file.tell()
+        if present < length:
+            self._file.close()
+            raise InputError(
+                f"{path} has {present} bytes, but had {length} when the checkpoint beside it was written: "
+                "restore it, or delete the folder to train from the start"
+            )
+        self._file.truncate(length)
+        self._file.seek(length)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one line and hand it to the system, so that it survives this process."""
+        if self._file is not None:
+            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.flush()
+
+    def sync(self) -> int:
+        """Put the lines on the disk and return the file's length in bytes."""
+        if self._file is None:
+            return 0
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+class LossWindow:
+    """The losses since the last logged line, left on the device until somebody reads them.
+
+    A GPU is not made to wait in every step, and yet the first non-finite loss is found with its exact step:
+    `read` looks at each, in order, before anything (a line, a checkpoint, exported weights) is made of the
+    model.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._unread: list[tuple[int, float, Tensor]] = []
+        self._names: list[str] = []
+        self._rows: list[list[float]] = []
+
+    def add(self, step: int, lr: float, losses: Mapping[str, Tensor]) -> None:
+        """Keep the losses of `step` (scalars on the device, "loss" first) and the learning rate it took."""
+        self._names = list(losses)
+        self._unread.append((step, lr, torch.stack([value.detach().float() for value in losses.values()])))
+
+    def read(self) -> None:
+        """Fetch what is on the device, averaged over the processes.
+
+        Raises:
+            DivergedError: a loss is NaN or infinite.
+        """
+        if not self._unread:
+            return
+        values = torch.stack([row for _, _, row in self._unread])
+        rows: list[list[float]] = self._accelerator.reduce(values, "mean").tolist()
+        for (step, lr, _), row in zip(self._unread, rows, strict=True):
+            if not math.isfinite(row[0]):
+                raise DivergedError(row[0], step, lr)
+        self._rows += rows
+        self._unread.clear()
+
+    def mean(self) -> dict[str, float]:
+        """Read, return the mean of each loss over the window, and start the next window."""
+        self.read()
+        columns = zip(*self._rows, strict=True)
+        means = {
+            name: math.fsum(column) / len(self._rows)
+            for name, column in zip(self._names, columns, strict=True)
+        }
+        self._rows.clear()
+        return means
+
+    def state(self) -> dict[str, Any]:
+        """Read, and return the window in plain containers for a checkpoint."""
+        self.read()
+        return {"names": self._names, "rows": self._rows}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with the window of a checkpoint."""
+        self._names, self._rows = list(state["names"]), list(state["rows"])
