@@ -1,0 +1,88 @@
+"""A miniature ImageNet: handwritten digits among fragments of other digits, in random colours.
+
+The digits are MNIST's (see `m2pt.datasets.miniature.digits`). Fragments come from digits of the same split.
+The ten folders are named like wnids, with a first figure 9 that WordNet does not use.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from m2pt.datasets.miniature.digits import CLASSES, SIDE, Digits, load_digits
+from m2pt.datasets.miniature.staging import staged, write_record
+
+STREAM = 1
+"""Keeps this builder's random numbers apart from those of the others for the same seed."""
+
+FRAGMENT = 9
+"""Side of a fragment in pixels."""
+
+MIN_CONTRAST = 90
+"""Least difference between the brightness of ink and paper, of 255."""
+
+
+def build(
+    root: Path, *, seed: int, train: int = 4000, val: int = 1000, image_size: int = 32, fragments: int = 6
+) -> None:
+    """Write `train` and `val` JPEG images of `image_size` pixels, each with up to `fragments` fragments."""
+    sizes = {"train": train, "val": val, "image_size": image_size, "fragments": fragments}
+    sources: dict[str, list[str]] = {}
+    with staged(root) as folder:
+        for split, count in (("train", train), ("val", val)):
+            digits = load_digits(split)
+            rng = np.random.default_rng([seed, STREAM, len(sources)])
+            for label in range(CLASSES):
+                (folder / split / wnid(label)).mkdir(parents=True)
+            sources[split] = []
+            for number, chosen in enumerate(digits.dealt(rng, count), 1):
+                image, used = _compose(rng, digits, int(chosen), image_size, fragments)
+                name = wnid(int(digits.labels[chosen]))
+                stem = f"{name}_{number}" if split == "train" else f"ILSVRC2012_val_{number:08d}"
+                Image.fromarray(image).save(folder / split / name / f"{stem}.JPEG", quality=95, subsampling=0)
+                sources[split] += [digits.names[index] for index in used]
+        write_record(folder, seed=seed, sizes=sizes, sources=sources)
+
+
+def wnid(label: int) -> str:
+    """Return the folder of a class."""
+    return f"n9{label:07d}"
+
+
+def _compose(
+    rng: np.random.Generator, digits: Digits, chosen: int, side: int, fragments: int
+) -> tuple[NDArray[np.uint8], list[int]]:
+    """Return an image (side, side, 3) and the indices of the digits in it."""
+    others = rng.integers(len(digits.images), size=rng.integers(fragments + 1))
+    ink = np.zeros((side, side))
+    for other in others:
+        source = rng.integers(4, SIDE - FRAGMENT - 3, size=2)  # the middle of a digit, where there is ink
+        target = rng.integers(side - FRAGMENT + 1, size=2)
+        _lighten(ink, digits.images[other][_window(source)], target)
+    _lighten(ink, digits.images[chosen], rng.integers(side - SIDE + 1, size=2))
+    coverage = ink[..., None] / 255
+    paper, colour = _colours(rng)
+    noise = rng.normal(0, 8, (side, side, 3))
+    pixels = coverage * colour + (1 - coverage) * paper + noise
+    return pixels.clip(0, 255).astype(np.uint8), [chosen, *others.tolist()]
+
+
+def _window(corner: NDArray[np.int64]) -> tuple[slice, slice]:
+    top, left = corner
+    return slice(top, top + FRAGMENT), slice(left, left + FRAGMENT)
+
+
+def _lighten(ink: NDArray[np.float64], stamp: NDArray[np.uint8], corner: NDArray[np.int64]) -> None:
+    """Lay `stamp` on `ink` with its upper left at `corner`; the stronger of the two shows."""
+    top, left = corner
+    view = ink[top : top + len(stamp), left : left + len(stamp)]
+    np.maximum(view, stamp, out=view)
+
+
+def _colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return two random colours whose brightness differs by `MIN_CONTRAST` or more."""
+    while True:
+        paper, colour = rng.uniform(0, 255, (2, 3))
+        if abs(paper.mean() - colour.mean()) >= MIN_CONTRAST:
+            return paper, colour
