@@ -1,0 +1,109 @@
+"""Object detection and instance segmentation: the training loss, and COCO's average precision."""
+
+import contextlib
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.ops import clip_boxes_to_image
+
+Targets = list[dict[str, Tensor]]
+METRICS = ("ap_box", "ap50_box", "ap_mask", "ap50_mask")
+
+
+def collate(samples: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> tuple[list[Tensor], Targets]:
+    """Keep images and targets as lists: both differ in size from sample to sample."""
+    images, targets = zip(*samples, strict=True)
+    return list(images), list(targets)
+
+
+def loss(model: nn.Module, batch: tuple[list[Tensor], Targets]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sum of Mask R-CNN's five losses for images and torchvision targets, and each of them."""
+    images, targets = batch
+    losses: dict[str, Tensor] = model(images, targets)
+    return torch.stack(list(losses.values())).sum(), losses
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, loader: DataLoader[tuple[list[Tensor], Targets]], device: torch.device
+) -> dict[str, float]:
+    """Return `ap_box`, `ap50_box`, `ap_mask`, `ap50_mask` in percent, against the dataset's own annotations.
+
+    Args:
+        model: a Mask R-CNN of `build_mask_rcnn`.
+        loader: a loader over the COCO reader, whose `annotation_file` is the ground truth.
+        device: where the model is.
+    """
+    model.eval()
+    reader: Any = loader.dataset
+    with quiet():
+        truth = COCO(str(reader.annotation_file))
+    results: list[dict[str, Any]] = []
+    for images, targets in loader:
+        predictions = model([image.to(device) for image in images])
+        for target, prediction in zip(targets, predictions, strict=True):
+            results += coco_results(prediction, target, reader.category_ids)
+    return average_precision(truth, results)
+
+
+def coco_results(
+    prediction: dict[str, Tensor], target: dict[str, Tensor], category_ids: list[int]
+) -> Iterator[dict[str, Any]]:
+    """Yield the detections of one image in COCO's result format, in the coordinates of the original image.
+
+    Args:
+        prediction: boxes (N, 4) as x1, y1, x2, y2 in pixels of the view, labels (N,) from 1, scores (N,),
+            masks (N, 1, M, M): probabilities to be stretched over the boxes.
+        target: image_id (); original_size and view_size (2,), height and width before and after resizing.
+        category_ids: the ground truth's category ids of labels 1, 2, …
+    """
+    height, width = target["original_size"].tolist()
+    stretch = target["original_size"] / target["view_size"]
+    boxes = clip_boxes_to_image(prediction["boxes"].cpu() * stretch.flip(0).repeat(2), (height, width))
+    masks = paste_masks_in_image(prediction["masks"].cpu(), boxes, (height, width))[:, 0] >= 0.5
+    labels, scores = prediction["labels"].tolist(), prediction["scores"].tolist()
+    for (x1, y1, x2, y2), label, score, mask in zip(boxes.tolist(), labels, scores, masks, strict=True):
+        yield {
+            "image_id": int(target["image_id"]),
+            "category_id": category_ids[label - 1],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "segmentation": rle.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8)),
+            "score": score,
+        }
+
+
+def average_precision(truth: COCO, results: list[dict[str, Any]]) -> dict[str, float]:
+    """COCO's AP (mean over IoU .50:.05:.95) and AP50 of boxes and masks, in percent.
+
+    Args:
+        truth: the ground truth; all of its images count, predicted or not.
+        results: detections with `bbox` and RLE `segmentation`; they are left as they are.
+    """
+    if not results:
+        return dict.fromkeys(METRICS, 0.0)
+    values = []
+    with quiet():
+        detections = truth.loadRes([dict(result) for result in results])
+        for kind in ("bbox", "segm"):
+            evaluation = COCOeval(truth, detections, kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            values += [100 * float(value) for value in evaluation.stats[:2]]
+    return dict(zip(METRICS, values, strict=True))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Swallow what pycocotools prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
