@@ -1,0 +1,76 @@
+"""Semantic segmentation: the training loss, and mean IoU as mmsegmentation counts it."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from m2pt.models.dense_settings import IGNORED
+
+Batch = tuple[list[Tensor], list[Tensor]]
+
+
+def collate(samples: Iterable[tuple[Tensor, Tensor]]) -> Batch:
+    """Keep images (3, h, w) and label maps (H, W) as lists: in evaluation they differ in size."""
+    images, labels = zip(*samples, strict=True)
+    return list(images), list(labels)
+
+
+def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sum of the model's losses for images and label maps of one size, and each of them."""
+    images, labels = batch
+    losses: dict[str, Tensor] = model(torch.stack(images), torch.stack(labels))
+    return torch.stack(list(losses.values())).sum(), losses
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, loader: Iterable[Batch], device: torch.device) -> dict[str, float]:
+    """Return `miou` and `pixel_accuracy` in percent over all labelled pixels of the loader.
+
+    Logits are resized to the label map, which may have its original size while the image is scaled.
+
+    Raises:
+        ValueError: the loader is empty.
+    """
+    model.eval()
+    confusion: Tensor | None = None
+    for images, labels in loader:
+        for image, label in zip(images, labels, strict=True):
+            logits = model(image[None].to(device))
+            logits = functional.interpolate(logits, label.shape, mode="bilinear", align_corners=False)
+            counts = confusion_matrix(logits.argmax(1)[0].cpu(), label.cpu(), logits.shape[1])
+            confusion = counts if confusion is None else confusion + counts
+    if confusion is None:
+        raise ValueError("the loader is empty")
+    return scores(confusion)
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Count the pixels of each (true class, predicted class), those labelled 255 left out.
+
+    Args:
+        predicted: integer classes, any shape.
+        labels: integer classes or 255, the same shape.
+        num_classes: number C of classes.
+
+    Returns:
+        int64 (C, C), true classes as rows.
+    """
+    known = labels != IGNORED
+    pairs = labels[known] * num_classes + predicted[known]
+    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def scores(confusion: Tensor) -> dict[str, float]:
+    """Mean IoU and pixel accuracy, in percent, of a confusion matrix with the true classes as rows.
+
+    A class that occurs neither in the truth nor in the prediction has no IoU and does not enter the mean;
+    one that is only predicted counts as 0 (mmsegmentation's `IoUMetric`).
+    """
+    hits = confusion.diagonal().double()
+    union = confusion.sum(0) + confusion.sum(1) - hits
+    return {
+        "miou": 100 * (hits / union).nanmean().item(),
+        "pixel_accuracy": 100 * (hits.sum() / confusion.sum()).item(),
+    }
