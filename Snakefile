@@ -4,7 +4,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from m2pt.errors import InputError
-from m2pt.reporting.background import start_background, stop_background
+from m2pt.reporting.background_tracker import start_background, stop_background
 from m2pt.schema.rules import Rules
 
 min_version("9.0")
