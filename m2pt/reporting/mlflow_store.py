@@ -1,0 +1,196 @@
+"""The few things the tracker asks of MLflow, within MLflow's limits."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from m2pt.errors import InputError
+from m2pt.reporting.run_folder import Point, Status
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
+
+RUN_TAG = "m2pt.run_id"
+
+# What one request may hold, and what a key or a value (mlflow/utils/validation.py).
+_METRICS_PER_REQUEST, _ITEMS_PER_REQUEST = 1000, 100
+_KEY_LENGTH, _PARAM_LENGTH, _TAG_LENGTH = 250, 6000, 8000
+
+# The tracker tries again by itself: a hanging server may hold it for seconds, not for many minutes.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+
+class StoredRun(NamedTuple):
+    """A run as the store knows it."""
+
+    run_id: str
+    status: str
+
+
+class MlflowStore:
+    """One experiment in an MLflow tracking store: `m2pt`, or what MLFLOW_EXPERIMENT_NAME says.
+
+    Its artifacts go to the folder `artifacts`, unless a server keeps them. The methods raise what MLflow
+    raises; `no_answer` and `is_missing` tell what it means.
+    """
+
+    def __init__(self, uri: str, *, artifacts: Path) -> None:
+        self.uri = uri
+        self._artifacts = artifacts
+        self._client: MlflowClient | None = None
+        self._experiment = ""
+
+    @property
+    def shown_uri(self) -> str:
+        """The tracking URI without user name and password."""
+        netloc = urlsplit(self.uri).netloc
+        return self.uri.replace(netloc, netloc.rpartition("@")[2]) if netloc else self.uri
+
+    def connect(self) -> bool:
+        """Connect unless connected; return whether the experiment had to be created, so that it is empty.
+
+        Raises:
+            InputError: MLflow has no store for such a URI.
+        """
+        if self._client is not None:
+            return False
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+        from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
+
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "m2pt")
+        try:
+            client = MlflowClient(tracking_uri=self.uri)
+        except UnsupportedModelRegistryStoreURIException:
+            raise InputError(
+                f"MLFLOW_TRACKING_URI: {self.shown_uri}: MLflow has no such store; "
+                "give an http(s):// server or a database such as sqlite:///path/mlflow.db"
+            ) from None
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            kept_by_server = urlsplit(self.uri).scheme in ("http", "https", "databricks")
+            location = None if kept_by_server else self._artifacts.as_uri()
+            self._experiment = client.create_experiment(name, artifact_location=location)
+        else:
+            self._experiment = experiment.experiment_id
+        self._client = client
+        return experiment is None
+
+    def disconnect(self) -> None:
+        """Forget the connection; the next `connect` makes another."""
+        self._client = None
+
+    @property
+    def client(self) -> "MlflowClient":
+        """The MLflow client, once connected."""
+        if self._client is None:
+            raise RuntimeError("connect() comes first")
+        return self._client
+
+    def find(self, identity: str) -> StoredRun | None:
+        """Return the run that was created with this identity, if there is one."""
+        found = self.client.search_runs(
+            [self._experiment],
+            f"tags.`{RUN_TAG}` = '{identity}'",
+            max_results=1,
+            order_by=["start_time DESC"],
+        )
+        return StoredRun(found[0].info.run_id, found[0].info.status) if found else None
+
+    def create(self, identity: str, name: str, started: int | None) -> StoredRun:
+        """Create a run of this identity; `started` in ms of the epoch, None for now."""
+        info = self.client.create_run(self._experiment, started, {RUN_TAG: identity}, name).info
+        return StoredRun(info.run_id, info.status)
+
+    def is_active(self, run_id: str) -> bool:
+        """Whether the run exists undeleted."""
+        return self.client.get_run(run_id).info.lifecycle_stage == "active"
+
+    def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Log params that the run lacks; MLflow refuses to change one."""
+        from mlflow.entities import Param
+
+        present = self.client.get_run(run_id).data.params
+        legal = {legal_key(key): _clipped(value, _PARAM_LENGTH) for key, value in params.items()}
+        missing = [Param(key, value) for key, value in legal.items() if key not in present]
+        for some in _slices(missing, _ITEMS_PER_REQUEST):
+            self.client.log_batch(run_id, params=some)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set or overwrite tags."""
+        from mlflow.entities import RunTag
+
+        legal = [RunTag(legal_key(key), _clipped(value, _TAG_LENGTH)) for key, value in tags.items()]
+        for some in _slices(legal, _ITEMS_PER_REQUEST):
+            self.client.log_batch(run_id, tags=some)
+
+    def log_points(self, run_id: str, points: Iterable[Point], timestamp: int) -> None:
+        """Log metric points with one time stamp (ms of the epoch); the same points again change nothing."""
+        from mlflow.entities import Metric
+
+        metrics = [Metric(legal_key(point.key), point.value, timestamp, point.step) for point in points]
+        for some in _slices(metrics, _METRICS_PER_REQUEST):
+            self.client.log_batch(run_id, metrics=some)
+
+    def logged_steps(self, run_id: str) -> set[tuple[str, int]]:
+        """(key, step) of every metric point that the run has."""
+        keys = self.client.get_run(run_id).data.metrics
+        return {(key, metric.step) for key in keys for metric in self.client.get_metric_history(run_id, key)}
+
+    def latest_metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of every metric."""
+        return self.client.get_run(run_id).data.metrics
+
+    def log_artifact(self, run_id: str, path: Path) -> None:
+        """Upload a file, in place of an earlier one of its name."""
+        self.client.log_artifact(run_id, str(path))
+
+    def set_status(self, run_id: str, status: Status) -> None:
+        """Set the run's status and, if it is over, when it ended."""
+        if status.ended is None:
+            self.client.update_run(run_id, status=status.name)
+        else:
+            self.client.set_terminated(run_id, status.name, status.ended)
+
+
+def legal_key(key: str) -> str:
+    """`key` in the alphabet and length that MLflow allows for metrics, params and tags."""
+    return re.sub(r"[^\w./ -]", "_", key)[:_KEY_LENGTH]
+
+
+def no_answer(error: Exception) -> bool:
+    """Whether an error means that the server cannot be reached or cannot work now, but may later."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import ConnectionError, Timeout
+
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+        return status >= 500 or status == 429
+    return isinstance(error, ConnectionError | Timeout)
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether the store answered that it holds no such run."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and error.get_http_status_code() == 404
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _slices(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

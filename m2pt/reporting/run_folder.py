@@ -1,0 +1,175 @@
+"""What a run's folder says about itself: the reader behind the tracker. Knows nothing of MLflow."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+RUN, METRICS, EVALUATION = "run.json", "metrics.jsonl", "evaluation.json"
+FINISHED, INTERRUPTED, FAILED = "finished.json", "interrupted.json", "failed.json"
+_WATCHED = (RUN, METRICS, EVALUATION, FINISHED, INTERRUPTED, FAILED)
+
+# Folders directly below results/ that hold no runs but may hold very many files.
+_WITHOUT_RUNS = {"data", "logs", "mlartifacts", "tracking"}
+
+
+class Status(NamedTuple):
+    """RUNNING, FINISHED, FAILED or KILLED (MLflow's words), and when it ended in ms of the epoch."""
+
+    name: str
+    ended: int | None
+
+
+class Point(NamedTuple):
+    """One value of one metric."""
+
+    key: str
+    step: int
+    value: float
+
+
+def find_runs(results: Path) -> Iterator["RunFolder"]:
+    """Yield every folder below `results` that holds a run.json, in sorted order."""
+    for folder, subfolders, files in os.walk(results):
+        at_top = Path(folder) == results
+        subfolders[:] = sorted(
+            name for name in subfolders if name[0] != "." and not (at_top and name in _WITHOUT_RUNS)
+        )
+        if RUN in files and not at_top:
+            yield RunFolder(results, Path(folder))
+
+
+def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as {"a.b.c": text}; strings stay as they are, any other value becomes JSON."""
+    flat: dict[str, str] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = as_text(value)
+    return flat
+
+
+def as_text(value: Any) -> str:
+    """`value` itself if it is a string, else its JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def points(line: str) -> list[Point]:
+    """The metrics of one line of metrics.jsonl: every number in it except its `step`.
+
+    Raises:
+        ValueError: the line is not a JSON object with an integer `step`.
+    """
+    entry = json.loads(line)
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        raise ValueError(f"{METRICS}: not an object with an integer 'step': {line[:80]!r}")
+    step = entry.pop("step")
+    return [Point(key, step, float(value)) for key, value in entry.items() if isinstance(value, int | float)]
+
+
+class RunFolder:
+    """A folder that a command fills: run.json first, then metrics.jsonl, then the files that tell the end.
+
+    run.json is {"name", "spec", "seed", "provenance", "tags"} and, if the run starts from weights, their
+    digests as "inputs". If the provenance names the `host` and the `pid` of the process that trains, a
+    training killed without a last word is recognised on that host.
+    """
+
+    def __init__(self, results: Path, path: Path) -> None:
+        self.path = path
+        self.directory = path.relative_to(results).as_posix()
+
+    def signature(self) -> dict[str, list[int]]:
+        """`file_signature` of every watched file that exists."""
+        found = {}
+        for name in _WATCHED:
+            with suppress(FileNotFoundError):
+                found[name] = file_signature(self.path / name)
+        return found
+
+    def description(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return self._json(RUN)
+
+    def identity(self) -> str:
+        """Digest of what this run is: its folder below results, spec, seed, input weights, dataset."""
+        description = self.description()
+        inputs = description.get("inputs"), description["provenance"].get("dataset_manifest")
+        what = json.dumps([self.directory, description["spec"], description["seed"], *inputs], sort_keys=True)
+        return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+    def lines(self, start: int = 0, stop: int | None = None) -> list[str]:
+        """Complete lines of metrics.jsonl from the `start`-th on; a line still being written is left out."""
+        try:
+            with (self.path / METRICS).open(encoding="utf-8") as stream:
+                return [line for line in islice(stream, start, stop) if line.endswith("\n")]
+        except FileNotFoundError:
+            return []
+
+    def evaluation(self) -> dict[str, float]:
+        """The final metrics in evaluation.json, {} if there is none yet."""
+        return self._json(EVALUATION)["metrics"] if (self.path / EVALUATION).exists() else {}
+
+    def started(self) -> int | None:
+        """When the run was started, in ms of the epoch, if its provenance says so."""
+        started = self.description()["provenance"].get("started")
+        return None if started is None else round(datetime.fromisoformat(started).timestamp() * 1000)
+
+    def has_leftovers(self, signature: Mapping[str, list[int]]) -> bool:
+        """Whether the metrics are older than run.json: what a training that just begins has found."""
+        return METRICS in signature and signature[METRICS][0] < signature[RUN][0]
+
+    def status(self, signature: Mapping[str, list[int]]) -> Status:
+        """Whether the run goes on, and if not, how and when it ended.
+
+        A marker of an interruption or failure counts only while it is the youngest: a resumed run writes
+        run.json or metrics.jsonl again. An evaluation older than those belongs to a former training.
+        """
+        last_sign = max(signature[name][0] for name in (RUN, METRICS) if name in signature)
+        if FINISHED in signature:
+            return Status("FINISHED", _milliseconds(signature[FINISHED]))
+        if EVALUATION in signature and signature[EVALUATION][0] >= last_sign:
+            return Status("FINISHED", _milliseconds(signature[EVALUATION]))
+        for marker, name in ((FAILED, "FAILED"), (INTERRUPTED, "KILLED")):
+            if marker in signature and signature[marker][0] >= last_sign:
+                return Status(name, _milliseconds(signature[marker]))
+        return (
+            Status("KILLED", last_sign // 1_000_000) if self._process_is_gone() else Status("RUNNING", None)
+        )
+
+    def _process_is_gone(self) -> bool:
+        provenance = self.description()["provenance"]
+        if "pid" not in provenance or provenance["host"] != platform.node():
+            return False  # not for us to say
+        return not process_exists(provenance["pid"])
+
+    def _json(self, name: str) -> dict[str, Any]:
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
+
+
+def file_signature(path: Path) -> list[int]:
+    """Modification time in ns and size: a file is taken as unchanged while both are."""
+    stat = path.stat()
+    return [stat.st_mtime_ns, stat.st_size]
+
+
+def process_exists(pid: int) -> bool:
+    """Whether a process of that id runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _milliseconds(stat: list[int]) -> int:
+    return stat[0] // 1_000_000

@@ -1,0 +1,47 @@
+"""How far the mirroring of one run has come, on disk."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from m2pt import atomic
+
+
+@dataclass
+class Cursor:
+    """What the tracking server has acknowledged of one run.
+
+    Before lines are sent, their number and the time they are stamped with are written down (`sending`,
+    `sending_time`). If nobody learns whether they arrived (a crash, a timeout), the very same points are
+    sent again: MLflow's SQL stores have (run, key, step, time, value) as primary key and ignore what they
+    hold already.
+    """
+
+    run_id: str
+    """Id of the run in MLflow."""
+    identity: str
+    """`RunFolder.identity` of what was sent."""
+    first_line: str = ""
+    """First line of metrics.jsonl; another one means that the training began anew with other code."""
+    lines: int = 0
+    """Lines of metrics.jsonl acknowledged."""
+    sending: int = 0
+    """Lines on their way, 0 if none."""
+    sending_time: int = 0
+    """Their time stamp, in ms of the epoch."""
+    status: str = "RUNNING"
+    """Status acknowledged."""
+    seen: dict[str, list[int]] = field(default_factory=dict)
+    """Signature of the files at the last time when all of them had been sent."""
+
+    @classmethod
+    def load(cls, path: Path) -> "Cursor | None":
+        """Read a cursor; None if there is none."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def save(self, path: Path) -> None:
+        """Write the cursor atomically."""
+        atomic.write_json(path, asdict(self))
