@@ -50,7 +50,10 @@ def run(arguments: argparse.Namespace) -> None:
     )
     seed_generators(seed)
     model = build_masked_autoencoder(
-        **architecture, decoder=recipe["decoder"], mask_ratio=recipe["mask_ratio"]
+        **architecture,
+        decoder=recipe["decoder"],
+        mask_ratio=recipe["mask_ratio"],
+        drop_path=recipe["drop_path"],
     )
     model = fit(
         model,

@@ -131,6 +131,8 @@ class PointcloudTokenizer(Strict):
 
     groups: PositiveInt
     group_size: PositiveInt
+    hidden: PositiveInt = 128
+    """Units of the mini-PointNet's first layer; 128 in Point-MAE."""
 
 
 class Pointcloud(Strict):

@@ -74,6 +74,8 @@ class Pretraining(Strict):
     training: TrainingSettings
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
     decoder: Decoder
+    drop_path: Fraction = 0.0
+    """Stochastic depth of the last block of encoder and decoder; Point-MAE alone has it in pretraining."""
 
 
 class ImagePretraining(Pretraining):
