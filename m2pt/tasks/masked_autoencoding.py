@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def loss(model: nn.Module, batch: Sequence[Any]) -> tuple[Tensor, dict[str, Tensor]]:
+def reconstruction_loss(model: nn.Module, batch: Sequence[Any]) -> tuple[Tensor, dict[str, Tensor]]:
     """Reconstruct the inputs of a batch (inputs, labels); labels are not looked at.
 
     Args:
