@@ -20,7 +20,7 @@ FRAGMENT = 9
 """Side of a fragment in pixels."""
 
 MIN_CONTRAST = 90
-"""Least difference between the brightness of ink and paper, of 255."""
+"""By how much, of 255, ink is brighter than paper at least."""
 
 
 def build(
@@ -81,8 +81,8 @@ def _lighten(ink: NDArray[np.float64], stamp: NDArray[np.uint8], corner: NDArray
 
 
 def _colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return two random colours whose brightness differs by `MIN_CONTRAST` or more."""
+    """Return two random colours for paper and ink, the ink brighter by `MIN_CONTRAST` or more."""
     while True:
         paper, colour = rng.uniform(0, 255, (2, 3))
-        if abs(paper.mean() - colour.mean()) >= MIN_CONTRAST:
+        if colour.mean() - paper.mean() >= MIN_CONTRAST:
             return paper, colour
