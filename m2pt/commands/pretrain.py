@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.models.exchange import to_exchange
     from m2pt.models.masked_autoencoder import build_masked_autoencoder
     from m2pt.schema.experiments import digest
-    from m2pt.tasks.masked_autoencoding import loss
+    from m2pt.tasks.masked_autoencoding import reconstruction_loss
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     model = fit(
         model,
-        loss,
+        reconstruction_loss,
         dataset,
         settings=TrainingSettings(**recipe["training"]),
         directory=directory,
