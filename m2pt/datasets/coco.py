@@ -39,7 +39,7 @@ class Augmentation:
 
 
 class Reader(SeededDataset):
-    """Images and their instances: `(float32 (3, S, S), target)` with S = `image_size`, ImageNet-normalised.
+    """Images and their instances: `(float32 (3, S, S), target)`, S = `image_size`, ImageNet-normalised.
 
     The target is torchvision's for Mask R-CNN: `boxes` float32 (N, 4) x1 y1 x2 y2 in pixels of the view,
     `labels` int64 (N,) in 1..num_classes (ranks of the ids, which are in `category_ids`), `masks` uint8
@@ -68,9 +68,8 @@ class Reader(SeededDataset):
         instances = read_instances(self.annotation_file)
         self.category_ids = sorted(category["id"] for category in instances["categories"])
         if len(self.category_ids) != num_classes:
-            raise InputError(
-                f"{self.annotation_file} has {len(self.category_ids)} categories, not num_classes = {num_classes}."
-            )
+            found = f"{self.annotation_file} has {len(self.category_ids)} categories"
+            raise InputError(f"{found}, not num_classes = {num_classes}.")
         self._folder = image_folder(root, split)
         self._training = split == "train"
         self._items = PackedList(_records(instances, self.category_ids, training=self._training))

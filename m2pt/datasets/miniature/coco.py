@@ -4,6 +4,7 @@ Photographs and digits are those of `m2pt.datasets.miniature.scenes`. As in COCO
 masks are polygons or run-length codes, and some images have no instance.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
-from m2pt.atomic import write_json
+from m2pt.atomic import write_text
 from m2pt.datasets.miniature.scenes import SOLID, Placed, Scene, scenes
 from m2pt.datasets.miniature.staging import staged, write_record
 
@@ -56,7 +57,8 @@ def build(
             (folder / f"{split}2017").mkdir()
             for number, scene in enumerate(made, 1):
                 Image.fromarray(scene.image).save(folder / f"{split}2017" / file_name(number), quality=92)
-            write_json(folder / "annotations" / f"instances_{split}2017.json", _instances(made, image_size))
+            annotations = json.dumps(_instances(made, image_size))
+            write_text(folder / "annotations" / f"instances_{split}2017.json", annotations)
             sources[split] = [source for scene in made for source in scene.sources]
         write_record(folder, seed=seed, sizes=sizes, sources=sources)
 
