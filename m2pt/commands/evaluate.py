@@ -49,11 +49,13 @@ def run(arguments: argparse.Namespace) -> None:
     settings = spec["recipe"]["training"]
     loader = evaluation_loader(dataset, settings["batch_size"], settings["num_workers"])
     device = launch("no", plan.config.device).device
-    difference, bound = logits_difference(merged, attached, loader, device)
-    if not difference <= bound:
+    merged.to(device)
+    difference, rounding = logits_difference(merged, attached.to(device), loader, device)
+    if not difference <= rounding:
         raise InputError(
-            f"{directory}: merged and unmerged logits differ by {difference:.3g}, more than float32 rounding "
-            f"explains ({bound:.3g}); merged.safetensors is not the merger of attached.safetensors."
+            f"{directory}: the logits of merged.safetensors differ from those of attached.safetensors by "
+            f"{difference:.2g}, more than float32 rounding explains ({rounding:.2g}); merge them again: "
+            f"snakemake --cores all --forcerun {directory / 'merged.safetensors'}"
         )
     made = provenance(
         threads=plan.config.threads,
