@@ -28,11 +28,12 @@ def log_mel(waveform: Tensor, *, sample_rate: int, mel_bins: int) -> Tensor:
         return waveform.new_empty(0, mel_bins)
     frames = waveform.unfold(0, window, shift)
     frames = frames - frames.mean(dim=1, keepdim=True)
-    # Kaldi takes the sample before the first one of a frame to be equal to it
-    previous = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
-    frames = (frames - PREEMPHASIS * previous) * torch.hann_window(window, periodic=False)
+    frames[:, 1:] -= PREEMPHASIS * frames[:, :-1]
+    frames[:, 0] *= 1 - PREEMPHASIS  # Kaldi takes the sample before a frame to be equal to its first one
+    frames *= torch.hann_window(window, periodic=False)
     fft_size = 1 << (window - 1).bit_length()
-    power = torch.fft.rfft(frames, fft_size).abs().square()
+    spectrum = torch.fft.rfft(frames, fft_size)
+    power = spectrum.real.square() + spectrum.imag.square()
     energies = power @ mel_filters(mel_bins, sample_rate, fft_size)
     return energies.clamp_min(torch.finfo(torch.float32).eps).log()
 

@@ -1,0 +1,187 @@
+"""A small Kinetics: camera moves over scikit-learn's two photographs, as mp4 files.
+
+The photographs and their licences are described in `photographs`. No class turns into another in a mirror:
+pans to the left and to the right are one class, and so are both senses of rotation.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image
+
+from m2pt.datasets.miniature.photographs import load_photographs
+from m2pt.datasets.miniature.staging import staged, write_record
+
+STREAM = 400
+"""Keeps this dataset's random numbers apart from those of the others."""
+
+BOUNDARY = 448
+"""Training videos look at the columns of a photograph left of this one, validation videos right of it."""
+
+LARGEST_SIDE = 144
+"""The widest the camera sees on average, in pixels of the photograph."""
+
+RATE, KEY_FRAME_EVERY, QUANTISER = 12, 12, 3
+"""Frames a second, frames from one key frame to the next, MPEG-4 quantiser from 1 (best) to 31."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What the camera sees at one time: a square around (x, y), turned by `angle` degrees.
+
+    Lengths are in units of the mean side of the square; y points down.
+    """
+
+    x: float = 0.0
+    y: float = 0.0
+    side: float = 1.0
+    angle: float = 0.0
+
+    @property
+    def reach(self) -> float:
+        """Distance from the centre, along an axis, that the square may extend to."""
+        return self.side / 2 * (np.sqrt(2) if self.angle else 1)
+
+
+def pan(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
+    """Move to the left or to the right."""
+    way = draw.choice([-1, 1]) * draw.uniform(0.25, 0.5)
+    return [Shot(x=way * time) for time in times]
+
+
+def tilt_up(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
+    """Move up."""
+    way = draw.uniform(0.25, 0.5)
+    return [Shot(y=-way * time) for time in times]
+
+
+def tilt_down(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
+    """Move down."""
+    return tilt_up(-times, draw)
+
+
+def zoom_in(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
+    """See less and less of the photograph."""
+    speed = draw.uniform(0.2, 0.4)
+    return [Shot(side=np.exp(-speed * time)) for time in times]
+
+
+def zoom_out(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
+    """See more and more of the photograph."""
+    return zoom_in(-times, draw)
+
+
+def roll(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
+    """Turn around the line of sight, either way."""
+    speed = draw.choice([-1, 1]) * draw.uniform(15, 40)
+    return [Shot(angle=speed * time) for time in times]
+
+
+def shake(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
+    """Tremble around one place."""
+    places = draw.uniform(0.03, 0.08) * draw.uniform(-1, 1, (len(times), 2))
+    return [Shot(x=x, y=y) for x, y in places]
+
+
+def still(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
+    """Stand still."""
+    return [Shot() for _ in times]
+
+
+MOVES: tuple[Callable[[NDArray[np.float64], Generator], list[Shot]], ...] = (
+    pan,
+    tilt_up,
+    tilt_down,
+    zoom_in,
+    zoom_out,
+    roll,
+    shake,
+    still,
+)
+"""The classes in label order; each takes times in [-1, 1]."""
+
+
+def build(
+    root: Path, *, seed: int, train: int = 600, val: int = 120, frames: int = 24, size: int = 48
+) -> None:
+    """Write `train` and `val` mp4 files of `frames` pictures of `size` x `size` pixels, the moves in turn.
+
+    Training and validation look at different regions of the photographs. `test.csv` is a copy of `val.csv`,
+    as VideoMAE asks for.
+    """
+    draw = np.random.default_rng([seed, STREAM])
+    photographs = load_photographs()
+    columns = {"train": slice(0, BOUNDARY), "val": slice(BOUNDARY, None)}
+    lists: dict[str, str] = {}
+    sources: dict[str, list[str]] = {}
+    with staged(root) as folder:
+        for split, count in (("train", train), ("val", val)):
+            regions = {f"{name} {split}": pixels[:, columns[split]] for name, pixels in photographs.items()}
+            lists[split], sources[split] = "", list(regions)
+            for index in range(count):
+                label = index % len(MOVES)
+                move, region = MOVES[label], regions[draw.choice(sources[split])]
+                name = f"{split}/{move.__name__}/{index:05d}.mp4"
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                encode(folder / name, film(region, move(np.linspace(-1, 1, frames), draw), size, draw))
+                lists[split] += f"{name} {label}\n"
+        for split, text in (*lists.items(), ("test", lists["val"])):
+            (folder / f"{split}.csv").write_text(text, encoding="utf-8")
+        sizes = {"train": train, "val": val, "frames": frames, "size": size}
+        write_record(folder, seed=seed, sizes=sizes, sources=sources)
+
+
+def film(
+    region: NDArray[np.uint8], shots: Sequence[Shot], size: int, draw: Generator
+) -> list[NDArray[np.uint8]]:
+    """Return the pictures (size, size, 3) of shots at a random place and scale inside a region."""
+    low = np.min([(shot.x - shot.reach, shot.y - shot.reach) for shot in shots], axis=0)
+    high = np.max([(shot.x + shot.reach, shot.y + shot.reach) for shot in shots], axis=0)
+    room = np.array(region.shape[1::-1])
+    scale = draw.uniform(0.6, 1) * min(LARGEST_SIDE, *(room / (high - low)))
+    origin = draw.uniform(-scale * low, room - scale * high)
+    photograph = Image.fromarray(region)
+    return [
+        _see(photograph, origin + scale * np.array([shot.x, shot.y]), scale, shot, size) for shot in shots
+    ]
+
+
+def _see(
+    photograph: Image.Image, centre: NDArray[np.float64], scale: float, shot: Shot, size: int
+) -> NDArray[np.uint8]:
+    half = scale * shot.side / 2
+    if shot.angle:
+        left, top = (int(place - scale * shot.reach) for place in centre)
+        right, bottom = (int(place + scale * shot.reach) + 1 for place in centre)
+        photograph = photograph.crop((left, top, right, bottom))
+        centre = centre - (left, top)
+        photograph = photograph.rotate(shot.angle, Image.Resampling.BICUBIC, center=tuple(centre))
+    box = (*(centre - half).tolist(), *(centre + half).tolist())
+    return np.asarray(photograph.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def encode(path: Path, pictures: Sequence[NDArray[np.uint8]]) -> None:
+    """Write pictures (H, W, 3) RGB as MPEG-4 in mp4, the same bytes each time.
+
+    FFmpeg's own MPEG-4 encoder is part of every build; one thread and the bitexact flags keep versions and
+    dates out of the file.
+    """
+    height, width = pictures[0].shape[:2]
+    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream(
+            "mpeg4", rate=RATE, options={"qmin": str(QUANTISER), "qmax": str(QUANTISER)}
+        )
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
+        context.gop_size, context.thread_count = KEY_FRAME_EVERY, 1
+        context.flags |= Flags.bitexact
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p", threads=1)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

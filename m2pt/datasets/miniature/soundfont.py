@@ -1,0 +1,129 @@
+"""Recorded notes of musical instruments: the General MIDI SoundFont that ships in pretty_midi.
+
+`TimGM6mb.sf2` by Tim Brechbill (2004), as distributed with MuseScore 0.9.6 to 1.3 and packaged by Debian as
+timgm6mb-soundfont, where it is under the GNU General Public License version 2. It is read where pip put it;
+neither the file nor anything made from it is part of this project.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+FAMILIES = (
+    "Piano",
+    "Chromatic Percussion",
+    "Organ",
+    "Guitar",
+    "Bass",
+    "Strings",
+    "Ensemble",
+    "Brass",
+    "Reed",
+    "Pipe",
+    "Synth Lead",
+    "Synth Pad",
+    "Synth Effects",
+    "Ethnic",
+    "Percussive",
+    "Sound Effects",
+)
+"""General MIDI's sixteen families, of eight programs each."""
+
+PROGRAMS_PER_FAMILY = 8
+DRUM_KITS = 128
+"""The SoundFont bank whose programs are drum kits; their sounds are counted as Percussive."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """One recording: `wave` (samples,) with a peak of 1 at `rate` Hz, and `families`, all that play it.
+
+    `loop` is the range of samples that a held note repeats; None for sounds that are played once.
+    """
+
+    name: str
+    wave: NDArray[np.float32]
+    rate: int
+    loop: tuple[int, int] | None
+    families: tuple[int, ...]
+
+
+def load_notes() -> list[Note]:
+    """Return every recording that a General MIDI program plays, in the order of the file.
+
+    Of the strings recorded in stereo only the right channel is taken: left and right are the same note.
+    """
+    from sf2utils.sf2parse import Sf2File
+
+    path = Path(str(distribution("pretty_midi").locate_file("pretty_midi/TimGM6mb.sf2")))
+    with path.open("rb") as file, _quiet():
+        parsed = Sf2File(file)
+        families: dict[str, set[int]] = {}
+        looped: dict[str, bool] = {}
+        for preset in parsed.presets[:-1]:  # the last is the terminator that the format demands
+            percussive = preset.bank == DRUM_KITS
+            family = FAMILIES.index("Percussive") if percussive else preset.preset // PROGRAMS_PER_FAMILY
+            for zone in (zone for bag in preset.bags if bag.instrument for zone in bag.instrument.bags):
+                if zone.sample and not zone.sample.name.endswith(" L"):
+                    families.setdefault(zone.sample.name, set()).add(family)
+                    looped[zone.sample.name] = bool(zone.sample_loop)
+        return [
+            Note(
+                name=sample.name,
+                wave=_normalised(sample.raw_sample_data),
+                rate=sample.sample_rate,
+                loop=(sample.start_loop, sample.end_loop) if looped[sample.name] else None,
+                families=tuple(sorted(families[sample.name])),
+            )
+            for sample in parsed.samples
+            if sample.name in families
+        ]
+
+
+def play(note: Note, *, semitones: float, seconds: float, rate: int) -> NDArray[np.float32]:
+    """Return a note (seconds * rate,), shifted in pitch by playing the recording faster or slower.
+
+    A looped recording goes on as long as asked, the others end in silence. The rate is changed in the Fourier
+    domain, which cuts off what the new rate cannot carry; lengths of small prime factors keep that fast and
+    the pitch true to some hundredths of a semitone.
+    """
+    from scipy.fft import next_fast_len
+
+    target = next_fast_len(round(seconds * rate), real=True)
+    speed = note.rate / rate * 2 ** (semitones / 12)
+    position = np.arange(next_fast_len(round(target * speed), real=True))
+    if note.loop is None:
+        source = np.append(note.wave, np.float32(0))[np.minimum(position, len(note.wave))]
+    else:
+        start, end = note.loop
+        source = note.wave[np.where(position < end, position, start + (position - end) % (end - start))]
+    resampled = np.fft.irfft(np.fft.rfft(source)[: target // 2 + 1], target) * (target / len(source))
+    return resampled[: round(seconds * rate)].astype(np.float32)
+
+
+def _normalised(raw: bytes) -> NDArray[np.float32]:
+    wave = np.frombuffer(raw, dtype=np.int16).astype(np.float32)
+    return wave / np.abs(wave).max()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep sf2utils from warning about short loops on the root logger, and from setting that logger up."""
+    root, silent = logging.getLogger(), logging.NullHandler()
+    root.addHandler(silent)
+    root.addFilter(_refuse_all)
+    try:
+        yield
+    finally:
+        root.removeFilter(_refuse_all)
+        root.removeHandler(silent)
+
+
+def _refuse_all(record: logging.LogRecord) -> bool:
+    return False
