@@ -63,8 +63,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     `model_state_dict`, or the whole file if it is a state dict itself; it has no metadata.
 
     Raises:
-        InputError: the file is missing, unreadable, truncated, without weights, or would run code when loaded,
-            which is then not run.
+        InputError: the file is missing, unreadable, truncated, without weights, or would run code when loaded
+            (the code is not run).
     """
     readers = {".safetensors": _read_safetensors, ".pth": _read_pickle, ".pt": _read_pickle}
     if path.suffix not in readers:
@@ -117,7 +117,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     state = next((content[key] for key in _CONTAINERS if key in keys), content)
     if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
         raise InputError(
-            f"{path} holds no weights: it is a {type(content).__name__} with the keys {keys[:9]}, and tensors are "
-            f"looked for at its top or under {', '.join(map(repr, _CONTAINERS))}"
+            f"{path} holds no weights: it is a {type(content).__name__} with the keys {keys[:9]}; "
+            f"tensors are looked for at its top or under {', '.join(map(repr, _CONTAINERS))}"
         )
     return dict(state), {}
