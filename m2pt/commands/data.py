@@ -1,13 +1,68 @@
-"""`m2pt data`: build a miniature, describe a dataset in a manifest, check a dataset."""
+"""`m2pt data build DATASET`, `m2pt data check DATASET [ROOT]`: make a miniature, check any dataset."""
 
+import argparse
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from m2pt.atomic import write_json
+from m2pt.commands.planned import add_plan_arguments, expect, load_plan
 from m2pt.datasets.layouts import OFFICIAL_CLASSES, check, miniature_module
 from m2pt.errors import InputError
+from m2pt.schema.experiments import digest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="build|check", required=True)
+    build = actions.add_parser("build", help="write the miniature of a dataset of the config")
+    build.add_argument("dataset", help="name of a dataset of the config")
+    add_plan_arguments(build)
+    check = actions.add_parser("check", help="name every fault of a dataset on disk")
+    check.add_argument("dataset", help="name of a dataset of the config; with ROOT, name of a layout")
+    check.add_argument("root", type=Path, nargs="?", help="folder of the dataset; none: as the config says")
+    check.add_argument("--full", action="store_true", help="also open every file")
+    check.add_argument(
+        "--num-classes", type=int, metavar="N", help="default: of the config or the official one"
+    )
+    check.add_argument("--manifest", type=Path, metavar="FILE", help="write a manifest of the sound dataset")
+    add_plan_arguments(check)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Build or check.
+
+    Raises:
+        InputError: no such dataset or layout, or the dataset has faults; all of them are named.
+    """
+    if arguments.action == "check" and arguments.root is not None:
+        layout, root, num_classes = arguments.dataset, arguments.root, arguments.num_classes
+        run_check(layout, root, num_classes=num_classes, full=arguments.full)
+    else:
+        plan = load_plan(arguments)
+        dataset = plan.config.datasets.get(arguments.dataset)
+        if dataset is None:
+            known = ", ".join(plan.config.datasets)
+            raise InputError(f"no dataset {arguments.dataset!r} in {arguments.config}; it has {known}.")
+        expect(arguments, digest(plan.dataset_spec(arguments.dataset)))
+        layout, root, manifest = (
+            dataset.layout,
+            plan.root(arguments.dataset),
+            plan.manifest(arguments.dataset),
+        )
+        if arguments.action == "build":
+            if dataset.miniature is None:
+                raise InputError(
+                    f"dataset {arguments.dataset} of {arguments.config} is yours, at {root}: check it."
+                )
+            settings = dataset.miniature
+            run_build(layout, root, seed=settings.seed, sizes=settings.sizes, manifest_path=manifest)
+            run_check(layout, root, num_classes=dataset.num_classes)
+            return
+        run_check(layout, root, num_classes=arguments.num_classes or dataset.num_classes, full=arguments.full)
+    if arguments.manifest is not None:
+        run_manifest(layout, root, manifest_path=arguments.manifest, full=arguments.full)
 
 
 def run_build(layout: str, root: Path, *, seed: int, sizes: Mapping[str, Any], manifest_path: Path) -> None:
