@@ -51,10 +51,10 @@ def load(path: Path, identity: str | None = None, *, lazy: bool = False) -> dict
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path} is damaged or no training checkpoint ({str(error).splitlines()[0]}): delete it to train "
-            "from the start"
+            f"{path} is damaged or no training checkpoint ({reason}): delete it to train from the start"
         ) from error
     if not isinstance(state, dict) or "identity" not in state:
         raise InputError(f"{path} is no training checkpoint: delete it to train from the start")

@@ -17,7 +17,7 @@ def launch(precision: str = "auto", device: str = "auto") -> Accelerator:
 
     Args:
         precision: "no", "bf16", "fp16", or "auto": bf16 or else fp16 on a CUDA device, and "no" elsewhere.
-        device: "auto" (a GPU if there is one), "cpu" or "cuda".
+        device: "auto" (a CUDA device if there is one, else the CPU), "cpu" or "cuda".
 
     Raises:
         InputError: a device that is not there, or fp16 without a GPU.
@@ -32,7 +32,7 @@ def launch(precision: str = "auto", device: str = "auto") -> Accelerator:
         raise InputError("precision is fp16, which needs a GPU: choose auto, bf16 or no")
     if precision == "auto":
         precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "no"
-    return Accelerator(mixed_precision=precision, cpu=device == "cpu")
+    return Accelerator(mixed_precision=precision, cpu=not gpu)
 
 
 def seed_step(device: torch.device, seed: int, step: int, micro: int, rank: int) -> None:

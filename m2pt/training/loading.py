@@ -21,8 +21,7 @@ def training_stream(
     num_workers: int,
     collate: Collate | None = None,
 ) -> Iterator[Iterator[Any]]:
-    """Yield an iterator over all of `batches`, through every epoch: workers start once and never run dry
-    between.
+    """Yield an iterator over all of `batches`: workers start once and do not run dry between epochs.
 
     `num_workers` processes load; `collate` None stacks samples as torch does. Workers ignore the signals that
     ask training to stop, which Slurm and a terminal send to them too: the main process needs them to finish

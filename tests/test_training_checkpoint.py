@@ -1,0 +1,121 @@
+import json
+import os
+
+import pytest
+import torch
+
+from m2pt.errors import InputError
+from m2pt.training import checkpoint
+
+STATE = {"identity": "a" * 8, "step": 3, "effective_batch": 8, "model": {"w": torch.arange(5000.0)}}
+
+
+def filled(directory, identity="a" * 8):
+    checkpoint.save(directory / "resume.pt", STATE | {"identity": identity})
+    (directory / "metrics.jsonl").write_text('{"step": 1}\n')
+    checkpoint.mark(directory, checkpoint.INTERRUPTED, {"identity": identity})
+
+
+def test_a_checkpoint_is_plain_containers_and_comes_back(tmp_path):
+    checkpoint.save(tmp_path / "resume.pt", STATE)
+    assert [path.name for path in tmp_path.iterdir()] == ["resume.pt"]
+    plain = torch.load(tmp_path / "resume.pt", weights_only=True)
+    assert plain["step"] == 3
+    assert torch.equal(checkpoint.load(tmp_path / "resume.pt", "a" * 8)["model"]["w"], STATE["model"]["w"])
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
+def test_a_truncated_one_is_refused_by_name(tmp_path, kept):
+    path = tmp_path / "resume.pt"
+    checkpoint.save(path, STATE)
+    size = path.stat().st_size
+    os.truncate(path, int(kept * size) if isinstance(kept, float) else kept)
+    for lazy in (False, True):
+        with pytest.raises(InputError, match=r"resume\.pt is damaged.*delete it"):
+            checkpoint.load(path, lazy=lazy)
+    with pytest.raises(InputError, match=r"resume\.pt is damaged"):
+        checkpoint.prepare_directory(tmp_path, "a" * 8)
+
+
+class _Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a checkpoint at all", {"model": {}}, [1, 2], {"identity": _Harmful()}]
+)
+def test_something_else_is_refused_and_never_executed(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "resume.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InputError, match="no training checkpoint"):
+        checkpoint.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_another_identity_is_refused_with_both_named(tmp_path):
+    checkpoint.save(tmp_path / "resume.pt", STATE)
+    with pytest.raises(InputError, match=r"aaaaaaaa, not to bbbbbbbb.*delete or move"):
+        checkpoint.load_resume(tmp_path, "b" * 8, 8)
+    with pytest.raises(InputError, match="8 samples per step, not 16"):
+        checkpoint.load_resume(tmp_path, "a" * 8, 16)
+
+
+def test_state_of_another_identity_is_set_aside(tmp_path):
+    filled(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    (line,) = checkpoint.prepare_directory(tmp_path, "b" * 8)
+    assert "aaaaaaaa before, bbbbbbbb now" in line
+    assert "step 0" in line
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "superseded"}
+    assert {path.name for path in (tmp_path / "superseded").iterdir()} == {
+        "resume.pt",
+        "metrics.jsonl",
+        "interrupted.json",
+    }
+    filled(tmp_path, "b" * 8)
+    assert len(checkpoint.prepare_directory(tmp_path, "c" * 8)) == 1
+    assert checkpoint.load(tmp_path / "superseded" / "resume.pt")["identity"] == "b" * 8
+
+
+def test_state_of_the_same_identity_stays_and_leftovers_go(tmp_path):
+    filled(tmp_path)
+    leftover = tmp_path / ".resume.pt.123.part"
+    leftover.write_bytes(b"half a checkpoint")
+    assert checkpoint.prepare_directory(tmp_path, "a" * 8) == []
+    assert not leftover.exists()
+    assert checkpoint.load_resume(tmp_path, "a" * 8, 8)["step"] == 3
+
+
+def test_finished_needs_both_the_marker_and_the_weights(tmp_path):
+    assert checkpoint.load_finished(tmp_path, "a" * 8) is None
+    checkpoint.save(tmp_path / "final.pt", STATE)
+    assert checkpoint.load_finished(tmp_path, "a" * 8) is None
+    checkpoint.mark(tmp_path, checkpoint.FINISHED, {"identity": "a" * 8, "step": 3})
+    assert checkpoint.load_finished(tmp_path, "a" * 8)["step"] == 3
+    assert json.loads((tmp_path / "finished.json").read_text()) == {"identity": "a" * 8, "step": 3}
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="file/run cannot be written"):
+        checkpoint.prepare_directory(tmp_path / "file" / "run", "a" * 8)
+
+
+def test_a_full_disk_is_named_and_the_old_checkpoint_stays(tmp_path, monkeypatch):
+    path = tmp_path / "resume.pt"
+    checkpoint.save(path, STATE)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match=r"resume\.pt cannot be written .*No space left.*free disk space"):
+        checkpoint.save(path, STATE | {"step": 4})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["resume.pt"]

@@ -1,0 +1,227 @@
+import json
+import math
+import multiprocessing
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from torch import nn
+from torch.nn import functional
+
+from m2pt.datasets.seeded import SeededDataset
+from m2pt.errors import InputError
+from m2pt.training.launch import launch
+from m2pt.training.loop import fit
+from m2pt.training.metrics import DivergedError
+from m2pt.training.sampling import TrainingBatches
+from m2pt.training.settings import TrainingSettings
+
+ITEMS = 20
+
+
+class Points(SeededDataset):
+    def __len__(self):
+        return ITEMS
+
+    def load(self, index):
+        return torch.randn(5), index % 3
+
+
+class Broken(Points):
+    def load(self, index):
+        if index == 7:
+            raise OSError("item 7 cannot be read")
+        return super().load(index)
+
+
+def model():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(5, 8), nn.GELU(), nn.Linear(8, 3))
+
+
+def loss(model, batch):
+    points, labels = batch
+    return functional.cross_entropy(model(points), labels), {}
+
+
+def settings(**changes):
+    return TrainingSettings(
+        **({"epochs": 3, "batch_size": 4, "accumulation": 2, "lr": 0.01, "log_every": 1} | changes)
+    )
+
+
+def train(directory, *, identity="feed", loss=loss, dataset=None, start=None, **options):
+    changes = {
+        name: options.pop(name) for name in list(options) if name in TrainingSettings.__dataclass_fields__
+    }
+    return fit(
+        start or model(),
+        loss,
+        dataset or Points(3),
+        settings=settings(**changes),
+        directory=directory,
+        identity=identity,
+        seed=3,
+        **options,
+    )
+
+
+def lines(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_is_the_plain_loop_that_one_would_write(tmp_path):
+    # written out: AdamW in its definition, one batch of 8, warmup and cosine, clipping by the norm
+    trained = train(tmp_path, warmup_steps=2, weight_decay=0.1, betas=(0.8, 0.9), clip_grad=0.5)
+    plain, data = model(), Points(3)
+    moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in plain.named_parameters()}
+    recorded = []
+    for step, keys in enumerate(TrainingBatches(ITEMS, batch_size=8, seed=3, stop=6)):
+        lr = 0.01 * (step / 2 if step < 2 else (1 + math.cos(math.pi * (step - 2) / 4)) / 2)
+        points, labels = zip(*(data[key] for key in keys), strict=True)
+        value = functional.cross_entropy(plain(torch.stack(points)), torch.tensor(labels))
+        recorded.append({"step": step + 1, "epoch": step // 2 + 1, "loss": value.item(), "lr": lr})
+        gradients = torch.autograd.grad(value, list(plain.parameters()))
+        norm = torch.sqrt(sum(g.square().sum() for g in gradients))
+        with torch.no_grad():
+            for (name, p), g in zip(plain.named_parameters(), gradients, strict=True):
+                g = g * min(1.0, 0.5 / norm.item())
+                first, second = moments[name]
+                first.mul_(0.8).add_(g, alpha=0.2)
+                second.mul_(0.9).addcmul_(g, g, value=0.1)
+                update = first / (1 - 0.8 ** (step + 1)) / ((second / (1 - 0.9 ** (step + 1))).sqrt() + 1e-8)
+                p -= lr * (update + (0.1 * p if p.ndim > 1 else 0))
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(trained.get_parameter(name), parameter, rtol=1e-4, atol=1e-6)
+    for ours, expected in zip(lines(tmp_path), recorded, strict=True):
+        assert ours == pytest.approx(expected, rel=1e-5)
+
+
+def test_accumulation_changes_nothing_but_rounding(tmp_path):
+    split = train(tmp_path / "split", batch_size=2, accumulation=4)
+    whole = train(tmp_path / "whole", batch_size=8, accumulation=1)
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(split.get_parameter(name), parameter, rtol=1e-4, atol=1e-6)
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    trained = train(tmp_path)
+    marker = json.loads((tmp_path / "finished.json").read_text())
+    assert marker == {"identity": "feed", "step": 6}
+
+    def unwanted(model, batch):
+        raise AssertionError("trained again")
+
+    again = train(tmp_path, loss=unwanted)
+    for name, parameter in trained.named_parameters():
+        assert torch.equal(again.get_parameter(name), parameter)
+
+
+def test_a_changed_recipe_starts_over_and_says_so(tmp_path, capsys):
+    train(tmp_path)
+    changed = train(tmp_path, identity="f00d", lr=0.02)
+    assert "feed before, f00d now" in capsys.readouterr().err
+    assert "feed before, f00d now" in (tmp_path / "train.log").read_text()
+    alone = train(tmp_path / "alone", identity="f00d", lr=0.02)
+    for name, parameter in alone.named_parameters():
+        assert torch.equal(changed.get_parameter(name), parameter)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (tmp_path / "alone" / "metrics.jsonl").read_bytes()
+
+
+def test_a_diverging_loss_stops_with_step_lr_and_checkpoint(tmp_path):
+    calls = []
+
+    def exploding(model, batch):
+        calls.append(0)
+        value, _ = loss(model, batch)
+        return value * (math.inf if len(calls) == 2 * 5 else 1), {}
+
+    with pytest.raises(DivergedError, match=r"inf at step 5, .*0\.0025.*resume\.pt \(step 4\)"):
+        train(tmp_path, loss=exploding, log_every=50, checkpoint_every=2)
+    marker = json.loads((tmp_path / "failed.json").read_text())
+    assert "at step 5" in marker["reason"]
+    assert torch.load(tmp_path / "resume.pt", weights_only=True)["step"] == 4
+    train(tmp_path, checkpoint_every=2)
+    assert not (tmp_path / "failed.json").exists()
+
+
+def test_a_loss_that_is_nan_from_the_start_has_no_checkpoint_to_name(tmp_path):
+    with pytest.raises(DivergedError, match=r"nan at step 1, .*checkpoint: none yet"):
+        train(tmp_path, loss=lambda model, batch: (loss(model, batch)[0] * math.nan, {}))
+    assert not (tmp_path / "resume.pt").exists()
+
+
+def test_snapshots_and_descriptions_come_after_their_epochs(tmp_path):
+    kept = {}
+    train(
+        tmp_path,
+        snapshots={epoch: lambda m, e=epoch: kept.update({e: m[0].weight.clone()}) for epoch in (1, 3)},
+        describe=lambda m: {"mean": m[0].weight.mean().item()},
+    )
+    described = {line["epoch"]: line["mean"] for line in lines(tmp_path) if "mean" in line}
+    assert described.keys() == {1, 2, 3}
+    assert {epoch: weight.mean().item() for epoch, weight in kept.items()} == {
+        e: described[e] for e in (1, 3)
+    }
+    with pytest.raises(InputError, match="after epoch 4"):
+        train(tmp_path, snapshots={4: lambda m: None})
+
+
+def test_a_frozen_part_stays_as_it_is(tmp_path):
+    start = model()
+    start[0].requires_grad_(False)
+    trained = train(tmp_path, start=start, weight_decay=0.5)
+    fresh = model()
+    assert torch.equal(trained[0].weight, fresh[0].weight)
+    assert not torch.equal(trained[2].weight, fresh[2].weight)
+
+
+def test_a_damaged_checkpoint_is_refused_before_training(tmp_path):
+    (tmp_path / "resume.pt").write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"resume\.pt is damaged"):
+        train(tmp_path)
+
+
+def test_an_unreadable_item_fails_by_name_and_leaves_no_worker(tmp_path):
+    with pytest.raises(OSError, match="item 7 cannot be read"):
+        train(tmp_path, dataset=Broken(3), num_workers=1)
+    assert "item 7" in json.loads((tmp_path / "failed.json").read_text())["reason"]
+    assert not multiprocessing.active_children()
+
+
+def test_a_log_of_plain_lines(tmp_path, capsys):
+    train(tmp_path, num_workers=0, log_every=2)
+    log = (tmp_path / "train.log").read_text()
+    assert log.count("samples/s") == 3
+    assert "step 6/6, epoch 3: loss" in log
+    assert "training finished after 6 steps" in log
+    assert "training finished after 6 steps" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate fixes the precision once per process, as a command does."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_bf16_autocasts_the_forward_pass_and_keeps_float32_weights(tmp_path):
+    seen = set()
+    start = model()
+    start[2].register_forward_pre_hook(lambda module, inputs: seen.add(inputs[0].dtype))
+    trained = train(tmp_path, start=start, precision="bf16", device="cpu")
+    assert seen == {torch.bfloat16}
+    assert {p.dtype for p in trained.parameters()} == {torch.float32}
+    assert trained(torch.zeros(1, 5)).dtype == torch.float32
+    assert lines(tmp_path)[-1]["loss"] < 2
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "named"),
+    [("fp16", "cpu", "fp16, which needs a GPU"), ("auto", "gpu", "choose auto, cpu or cuda")],
+)
+def test_a_device_or_precision_that_is_not_there_is_named(precision, device, named):
+    with pytest.raises(InputError, match=named):
+        launch(precision, device)

@@ -1,0 +1,47 @@
+import subprocess
+import sys
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from m2pt.training.settings import TrainingSettings
+
+SOUND = {"epochs": 100, "batch_size": 32, "accumulation": 4, "blr": 5e-4, "warmup_epochs": 5}
+
+
+def test_mae_finetuning_lr():
+    # MAE: blr 5e-4 at 32 images × 4 accumulation × 8 GPUs = 1024 is 2e-3
+    assert TrainingSettings(**SOUND).peak_lr(processes=8) == pytest.approx(2e-3)
+    assert TrainingSettings(epochs=1, batch_size=128, lr=0.3).peak_lr(processes=8) == 0.3
+
+
+def test_lengths_in_steps():
+    settings = TrainingSettings(**SOUND)
+    assert (settings.length(1251), settings.warmup(1251)) == (125_100, 6255)
+    settings = TrainingSettings(steps=400, batch_size=4, lr=2e-3, warmup_steps=30)
+    assert (settings.length(125), settings.warmup(125)) == (400, 30)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"steps": 5}, "exactly one of epochs and steps"),
+        ({"epochs": None}, "exactly one of epochs and steps"),
+        ({"lr": 1e-3}, "exactly one of blr and lr"),
+        ({"warmup_steps": 3}, "at most one of warmup_epochs and warmup_steps"),
+        ({"warmup_epochs": 100}, "warmup_epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"blr": "1e-x"}, "blr"),
+        ({"layer_decay": 1.5}, "layer_decay"),
+        ({"precision": "fp8"}, "precision"),
+        ({"layer_decya": 0.5}, "layer_decya"),
+    ],
+)
+def test_a_config_with_a_mistake_is_refused_by_name(change, named):
+    with pytest.raises(ValidationError, match=named):
+        TypeAdapter(TrainingSettings).validate_python(SOUND | change)
+
+
+def test_reading_settings_imports_no_torch():
+    code = "import sys, m2pt.training.settings; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,252 @@
+"""Trainings in processes that are killed, stopped or several: run by `test_training_processes.py`, once.
+
+One interpreter imports torch and timm and forks a child per training, so that a dozen of them take seconds. A
+child kills itself with SIGKILL at a moment named by the scenario, which makes every moment exact.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timm.data import Mixup
+from timm.loss import SoftTargetCrossEntropy
+from timm.models.vision_transformer import Block
+from torch import nn
+
+from m2pt.datasets.seeded import SeededDataset
+from m2pt.training import checkpoint
+from m2pt.training.loop import fit
+from m2pt.training.settings import TrainingSettings
+
+CLASSES = 4
+
+
+class Tokens(SeededDataset):
+    """60 noisy views of four patterns, drawn from the global generator as an augmentation does."""
+
+    def __len__(self):
+        return 60
+
+    def load(self, index):
+        pattern = torch.linspace(-1, 1, 3 * 8 * 8).mul(index % CLASSES + 1).sin().view(3, 8, 8)
+        return pattern + 0.3 * torch.randn(3, 8, 8), index % CLASSES
+
+
+class Model(nn.Module):
+    """A timm Block with all that draws random numbers or keeps running statistics, or with none of it."""
+
+    def __init__(self, *, noisy):
+        super().__init__()
+        torch.manual_seed(0)
+        rate = 0.1 if noisy else 0.0
+        self.embed = nn.Linear(3 * 8, 16)
+        self.block = Block(16, 2, proj_drop=rate, drop_path=rate)
+        self.norm = nn.BatchNorm1d(16) if noisy else nn.LayerNorm(16)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, images):
+        tokens = self.block(self.embed(images.transpose(1, 2).flatten(2)))
+        return self.head(self.norm(tokens.mean(1)))
+
+
+class Loss:
+    """Mixed-up cross-entropy; calls `at_forward(number of the call, from 1)` first."""
+
+    def __init__(self, *, mix, at_forward=lambda call, model: None):
+        self.mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=CLASSES) if mix else None
+        self.at_forward, self.calls = at_forward, 0
+
+    def __call__(self, model, batch):
+        self.calls += 1
+        self.at_forward(self.calls, model)
+        images, labels = batch
+        if self.mixup is None:
+            return nn.functional.cross_entropy(model(images), labels), {}
+        images, targets = self.mixup(images, labels)
+        return SoftTargetCrossEntropy()(model(images), targets), {"brightness": images.mean()}
+
+
+def train(directory: Path, *, noisy=True, batch_size=4, workers=2, at_forward=lambda call, model: None):
+    """28 steps: 4 epochs of 7, 8 samples each, in 2 × `batch_size`; the tests count on these numbers."""
+    settings = TrainingSettings(
+        epochs=4,
+        batch_size=batch_size,
+        accumulation=2,
+        lr=3e-3,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        warmup_epochs=1,
+        clip_grad=1.0,
+        num_workers=workers,
+        log_every=3,
+        checkpoint_every=5,
+    )
+    fit(
+        Model(noisy=noisy),
+        Loss(mix=noisy, at_forward=at_forward),
+        Tokens(seed=5),
+        settings=settings,
+        directory=directory,
+        identity="feed",
+        seed=5,
+        describe=lambda model: {"head": model.head.weight.std().item()},
+    )
+
+
+def forked(body: Callable[[], None], output: Path) -> int:
+    """Start `body` in a child in a process group of its own, its stderr in `output`; return its id."""
+    child = os.fork()
+    if child:
+        return child
+    os.setpgid(0, 0)
+    code = 1
+    try:
+        with output.open("a") as file:
+            os.dup2(file.fileno(), 2)
+        body()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException as error:
+        print(repr(error), file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)
+
+
+def exit_code(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_at_forward(number: int) -> Callable[[], None]:
+    """Die in the `number`-th forward pass, with workers busy."""
+
+    def at_forward(call, model):
+        if call == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return lambda directory: train(directory, at_forward=at_forward)
+
+
+def kill_while_writing(name: str, *, moment: str) -> Callable[[], None]:
+    """Die when file `name` is half written, is written but not renamed, or has just been renamed."""
+
+    def body(directory):
+        save, fsync, replace = torch.save, os.fsync, Path.replace
+
+        def dying_save(state, file):
+            save(state, file)
+            if moment == "half" and f".{name}." in file.name:
+                file.flush()
+                file.truncate(file.tell() // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def dying_fsync(descriptor):
+            fsync(descriptor)
+            if moment == "unnamed" and f".{name}." in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def dying_replace(path, target):
+            result = replace(path, target)
+            if moment == "renamed" and Path(target).name == name:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        torch.save, os.fsync, Path.replace = dying_save, dying_fsync, dying_replace
+        train(directory)
+
+    return body
+
+
+KILLS = {
+    "in the first epoch, before any checkpoint": kill_at_forward(5),
+    "while the first checkpoint is half written": kill_while_writing("resume.pt", moment="half"),
+    "before the first checkpoint has its name": kill_while_writing("resume.pt", moment="unnamed"),
+    "just after the first checkpoint": kill_while_writing("resume.pt", moment="renamed"),
+    "in the middle of an epoch and of a step": kill_at_forward(2 * 7 + 2),
+    "in a later epoch, past the next checkpoint": kill_at_forward(2 * 12 + 1),
+    "in the last step": kill_at_forward(2 * (28 - 20)),
+    "before the final weights have their name": kill_while_writing("final.pt", moment="unnamed"),
+    "after the final weights, before the marker": kill_while_writing("final.pt", moment="renamed"),
+    "after the marker": kill_while_writing("finished.json", moment="renamed"),
+}
+
+
+def killed(root: Path) -> dict:
+    report = {}
+    for moment, body in KILLS.items():
+        code = exit_code(forked(lambda body=body: body(root / "killed"), root / "killed.log"))
+        resume = root / "killed" / "resume.pt"
+        report[moment] = {"code": code, "step": checkpoint.load(resume)["step"] if resume.exists() else 0}
+    report["restart"] = exit_code(forked(lambda: train(root / "killed"), root / "killed.log"))
+    return report
+
+
+def stopped(root: Path) -> list[dict]:
+    """Signal the whole group, workers included, as a terminal and Slurm do."""
+    report = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+
+        def at_forward(call, model, number=number):
+            if call == 7:
+                os.killpg(0, number)
+
+        child = forked(lambda f=at_forward: train(root / "stopped", at_forward=f), root / "stopped.log")
+        code = exit_code(child)
+        report.append(
+            {"code": code, "marker": json.loads((root / "stopped" / "interrupted.json").read_text())}
+        )
+    report.append({"code": exit_code(forked(lambda: train(root / "stopped"), root / "stopped.log"))})
+    return report
+
+
+def distributed(directory: Path, log: Path, at_forward=lambda call, model: None) -> list[int]:
+    """Train in two processes, with the environment that torchrun gives them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def body(rank):
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+        os.environ |= shared | {"LOCAL_WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        train(directory, noisy=False, batch_size=2, workers=0, at_forward=at_forward)
+        torch.distributed.destroy_process_group()
+
+    return [exit_code(child) for child in [forked(lambda r=rank: body(r), log) for rank in range(2)]]
+
+
+def two_processes(root: Path) -> dict:
+    def note_syncs(call, model):
+        if call <= 4:
+            with (root / f"syncs{os.environ['RANK']}").open("a") as file:
+                file.write(f"{model.require_backward_grad_sync} ")
+
+    def one_is_stopped(call, model):
+        if os.environ["RANK"] == "1" and call == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    single = forked(lambda: train(root / "single", noisy=False, workers=0), root / "single.log")
+    report = {
+        "single": exit_code(single),
+        "double": distributed(root / "double", root / "double.log", note_syncs),
+        "syncs": [(root / f"syncs{rank}").read_text().split() for rank in range(2)],
+        "one stopped": distributed(root / "one_stopped", root / "one_stopped.log", one_is_stopped),
+    }
+    report["stopped at"] = checkpoint.load(root / "one_stopped" / "resume.pt")["step"]
+    return report
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    results = {
+        "undisturbed": exit_code(forked(lambda: train(folder / "undisturbed"), folder / "undisturbed.log")),
+        "killed": killed(folder),
+        "stopped": stopped(folder),
+        "two processes": two_processes(folder),
+    }
+    print(json.dumps(results))
