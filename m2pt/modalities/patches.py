@@ -10,15 +10,15 @@ from m2pt.modalities.tokenizer import Tokenizer, Tokens
 
 
 def count_patches(name: str, size: int, patch: int, stride: int) -> int:
-    """Number of patches along one axis.
+    """Number of patches along one axis; overlapping ones may leave a rest at the end, as in AST and AudioMAE.
 
     Raises:
-        InputError: patches at this stride do not end at the border.
+        InputError: patches do not overlap and do not fill the axis, or not one fits, or there are gaps.
     """
-    if size < patch or (size - patch) % stride:
+    if size < patch or stride > patch or (stride == patch and size % patch):
         raise InputError(
             f"{name} {size} cannot be cut into patches of {patch} at stride {stride}: "
-            f"choose a {name} of {patch} plus a multiple of {stride}"
+            f"choose a multiple of {patch}, or a smaller stride"
         )
     return (size - patch) // stride + 1
 
