@@ -21,11 +21,14 @@ from m2pt.datasets.miniature.staging import staged, write_record
 STREAM = 400
 """Keeps this dataset's random numbers apart from those of the others."""
 
-BOUNDARY = 448
-"""Training videos look at the columns of a photograph left of this one, validation videos right of it."""
+BOUNDARY = 260
+"""Training videos look at the rows of a photograph above this one, validation videos at the others."""
 
-LARGEST_SIDE = 144
+LARGEST_SIDE = 112
 """The widest the camera sees on average, in pixels of the photograph."""
+
+LEAST_CONTRAST = 25
+"""The least standard deviation, over the picture in the middle, of a colour's values (0 to 255)."""
 
 RATE, KEY_FRAME_EVERY, QUANTISER = 12, 12, 3
 """Frames a second, frames from one key frame to the next, MPEG-4 quantiser from 1 (best) to 31."""
@@ -117,12 +120,12 @@ def build(
     """
     draw = np.random.default_rng([seed, STREAM])
     photographs = load_photographs()
-    columns = {"train": slice(0, BOUNDARY), "val": slice(BOUNDARY, None)}
+    rows = {"train": slice(0, BOUNDARY), "val": slice(BOUNDARY, None)}
     lists: dict[str, str] = {}
     sources: dict[str, list[str]] = {}
     with staged(root) as folder:
         for split, count in (("train", train), ("val", val)):
-            regions = {f"{name} {split}": pixels[:, columns[split]] for name, pixels in photographs.items()}
+            regions = {f"{name} {split}": pixels[rows[split]] for name, pixels in photographs.items()}
             lists[split], sources[split] = "", list(regions)
             for index in range(count):
                 label = index % len(MOVES)
@@ -140,28 +143,35 @@ def build(
 def film(
     region: NDArray[np.uint8], shots: Sequence[Shot], size: int, draw: Generator
 ) -> list[NDArray[np.uint8]]:
-    """Return the pictures (size, size, 3) of shots at a random place and scale inside a region."""
+    """Return the pictures (size, size, 3) of shots at a random scale and place inside a region.
+
+    A place that shows nothing but sky is drawn again: no move could be seen there.
+    """
     low = np.min([(shot.x - shot.reach, shot.y - shot.reach) for shot in shots], axis=0)
     high = np.max([(shot.x + shot.reach, shot.y + shot.reach) for shot in shots], axis=0)
     room = np.array(region.shape[1::-1])
     scale = draw.uniform(0.6, 1) * min(LARGEST_SIDE, *(room / (high - low)))
-    origin = draw.uniform(-scale * low, room - scale * high)
     photograph = Image.fromarray(region)
-    return [
-        _see(photograph, origin + scale * np.array([shot.x, shot.y]), scale, shot, size) for shot in shots
-    ]
+    while True:
+        origin = draw.uniform(-scale * low, room - scale * high)
+        if (
+            _see(photograph, origin, scale, shots[len(shots) // 2], size).std(axis=(0, 1)).mean()
+            >= LEAST_CONTRAST
+        ):
+            return [_see(photograph, origin, scale, shot, size) for shot in shots]
 
 
 def _see(
-    photograph: Image.Image, centre: NDArray[np.float64], scale: float, shot: Shot, size: int
+    photograph: Image.Image, origin: NDArray[np.float64], scale: float, shot: Shot, size: int
 ) -> NDArray[np.uint8]:
+    centre = origin + scale * np.array([shot.x, shot.y])
     half = scale * shot.side / 2
     if shot.angle:
         left, top = (int(place - scale * shot.reach) for place in centre)
         right, bottom = (int(place + scale * shot.reach) + 1 for place in centre)
         photograph = photograph.crop((left, top, right, bottom))
         centre = centre - (left, top)
-        photograph = photograph.rotate(shot.angle, Image.Resampling.BICUBIC, center=tuple(centre))
+        photograph = photograph.rotate(shot.angle, Image.Resampling.BILINEAR, center=tuple(centre))
     box = (*(centre - half).tolist(), *(centre + half).tolist())
     return np.asarray(photograph.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
