@@ -137,7 +137,7 @@ class WindowedDecoder(Decoder):
                 f"decoder.kind windowed needs a token grid in multiples of {WINDOW}, not {grid}: "
                 "change frames, mel_bins, patch_size or stride, or choose kind global"
             )
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         blocks = nn.ModuleList(
             windowed_block(dim, num_heads, grid, shifted=index % 2 == 1, drop_path=rate)
             for index, rate in enumerate(rates)

@@ -31,7 +31,7 @@ def build_blocks(dim: int, depth: int, num_heads: int, mlp_ratio: float, drop_pa
     """
     if dim % num_heads:
         raise InputError(f"dim {dim} is not a multiple of num_heads {num_heads}")
-    rates = torch.linspace(0, drop_path, depth).tolist()
+    rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
     return nn.ModuleList(Block(dim, num_heads, mlp_ratio, qkv_bias=True, drop_path=rate) for rate in rates)
 
 
