@@ -33,7 +33,7 @@ class MaskedAutoencoder(nn.Module):
         visible, masked = tokenizer.draw_mask(len(x), self.mask_ratio, x.device)
         encoded = self.encoder.encode(take(tokens.values, visible), take(tokens.positions, visible))
         predicted = self.decoder(encoded, tokens.centres, visible, masked)
-        return tokenizer.reconstruction_loss(predicted.float(), tokenizer.target(tokens.source, masked))
+        return tokenizer.reconstruction_loss(predicted, tokenizer.target(tokens.source, masked))
 
 
 def build_decoder(
