@@ -69,8 +69,8 @@ def run_build(layout: str, root: Path, *, seed: int, sizes: Mapping[str, Any], m
     """Write the miniature of `layout` to `root`, and beside it a manifest with a hash of its content.
 
     Raises:
-        InputError: `sizes` has a key that the builder lacks, `root` holds something else, or the disk is full
-            or may not be written.
+        InputError: `sizes` has a key that the builder lacks, or `root` holds something else.
+        OSError: the disk is full or may not be written.
     """
     build = miniature_module(layout).build
     known = [name for name in inspect.signature(build).parameters if name not in ("root", "seed")]
@@ -79,10 +79,7 @@ def run_build(layout: str, root: Path, *, seed: int, sizes: Mapping[str, Any], m
             raise InputError(
                 f"the miniature {layout} has no size {name!r}; its sizes are {', '.join(known)}."
             )
-    try:
-        build(root, seed=seed, **sizes)
-    except OSError as error:
-        raise InputError(f"{root} cannot be written: {error}.") from error
+    build(root, seed=seed, **sizes)
     run_manifest(layout, root, manifest_path=manifest_path, full=True)
 
 

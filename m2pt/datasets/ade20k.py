@@ -21,7 +21,15 @@ from tqdm import tqdm
 
 from m2pt.datasets.augmentation import settings_of
 from m2pt.datasets.framing import Frame, normalized, random_frame
-from m2pt.datasets.images import FILL, image_names, image_size, open_image, unreadable, unreadable_message
+from m2pt.datasets.images import (
+    FILL,
+    decoding_fault,
+    image_names,
+    image_size,
+    open_image,
+    unreadable,
+    unreadable_message,
+)
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
 
@@ -245,7 +253,7 @@ def _inspect(image: Path, annotation: Path, num_classes: int) -> tuple[list[str]
         faults.append(f"{annotation} has label {labels[-1]}, but there are {num_classes} classes.")
     size = image_size(image)
     if size is None:
-        faults.append(f"{image} is truncated or no image.")
+        faults.append(str(decoding_fault(image)))
     elif size != stored.shape[::-1]:
         height, width = stored.shape
         faults.append(f"{annotation} is {width}x{height}, but its image is {size[0]}x{size[1]}.")

@@ -44,7 +44,8 @@ class Reader(SeededDataset):
     The target is torchvision's for Mask R-CNN: `boxes` float32 (N, 4) x1 y1 x2 y2 in pixels of the view,
     `labels` int64 (N,) in 1..num_classes (ranks of the ids, which are in `category_ids`), `masks` uint8
     (N, S, S), `image_id` int64 (), `area` float32 (N,) pixels of the mask, `iscrowd` int64 (N,); and, to map
-    back, `original_size` and `view_size` int64 (2,): height and width of the file and of its image in the view.
+    back, `original_size` and `view_size` int64 (2,): height and width of the file and of its part of the
+    view, whose rest is padding.
 
     `augmentation` has the optional keys of `Augmentation`. `None` shows the whole image, as large as it fits.
     Images without an instance are left out of "train", and so are crowds; "val" has all of both.

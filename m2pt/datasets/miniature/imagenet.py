@@ -16,7 +16,7 @@ from m2pt.datasets.miniature.staging import staged, write_record
 STREAM = 1
 """Keeps this builder's random numbers apart from those of the others for the same seed."""
 
-FRAGMENT = 9
+FRAGMENT = 8
 """Side of a fragment in pixels."""
 
 MIN_CONTRAST = 90
@@ -24,7 +24,7 @@ MIN_CONTRAST = 90
 
 
 def build(
-    root: Path, *, seed: int, train: int = 4000, val: int = 1000, image_size: int = 32, fragments: int = 6
+    root: Path, *, seed: int, train: int = 4000, val: int = 1000, image_size: int = 32, fragments: int = 2
 ) -> None:
     """Write `train` and `val` JPEG images of `image_size` pixels, each with up to `fragments` fragments."""
     sizes = {"train": train, "val": val, "image_size": image_size, "fragments": fragments}

@@ -1,0 +1,214 @@
+"""`m2pt data check` and `build`: every kind of fault is found and named."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from m2pt.commands.data import run_build, run_check, run_manifest
+from m2pt.datasets.coco import annotation_file
+from m2pt.datasets.layouts import OFFICIAL_CLASSES, check
+from m2pt.datasets.manifest import file_sha256
+from m2pt.errors import InputError
+
+CLASSES = {"imagenet": 10, "coco": 10, "ade20k": 11}
+
+
+@pytest.fixture
+def copied(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    def copy(layout: str) -> Path:
+        shutil.copytree(request.getfixturevalue(layout), tmp_path / layout)
+        return tmp_path / layout
+
+    return copy
+
+
+def faults(layout: str, root: Path, *, full: bool = False) -> list[str]:
+    return check(layout, root, num_classes=CLASSES[layout], full=full)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("layout", CLASSES)
+def test_a_sound_dataset_has_no_fault(layout: str, full: bool, request: pytest.FixtureRequest) -> None:
+    assert faults(layout, request.getfixturevalue(layout), full=full) == []
+
+
+@pytest.mark.parametrize("layout", OFFICIAL_CLASSES)
+def test_a_root_that_is_no_folder_or_another_layout_is_named(layout: str, tmp_path: Path) -> None:
+    assert check(layout, tmp_path / "nowhere", num_classes=5, full=False) == [
+        f"{tmp_path / 'nowhere'} is not a folder: give the folder that holds the {layout} dataset."
+    ]
+    found = check(layout, tmp_path, num_classes=5, full=True)
+    assert found
+    assert all(str(tmp_path) in fault for fault in found)
+
+
+@pytest.mark.parametrize("layout", CLASSES)
+def test_another_number_of_classes_is_named(layout: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(layout)
+    found = check(layout, root, num_classes=CLASSES[layout] + 2, full=False)
+    assert any(f"{CLASSES[layout]} c" in fault and f"not {CLASSES[layout] + 2}" in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("layout", "file"),
+    [
+        ("imagenet", "train/*/*.JPEG"),
+        ("coco", "val2017/*.jpg"),
+        ("ade20k", "images/training/*.jpg"),
+        ("ade20k", "annotations/validation/*.png"),
+    ],
+)
+def test_full_names_every_truncated_or_unreadable_file(layout: str, file: str, copied: Callable) -> None:
+    root = copied(layout)
+    cut, empty = sorted(root.glob(file))[:2]
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    empty.write_bytes(b"")
+    found = faults(layout, root, full=True)
+    for path in (cut, empty):
+        assert len([fault for fault in found if str(path) in fault]) == 1
+    assert len(found) == 2
+
+
+def test_imagenet_folders(copied: Callable) -> None:
+    root = copied("imagenet")
+    first, second, third, *_ = sorted(path.name for path in (root / "train").iterdir())
+    shutil.rmtree(root / "val" / first)
+    for image in (root / "train" / second).iterdir():
+        image.unlink()
+    (root / "val" / "n99").mkdir()
+    shutil.copy(next((root / "val" / third).iterdir()), root / "val" / "loose.JPEG")
+    assert faults("imagenet", root) == [
+        f"{root}/train/{second} is an empty class.",
+        f"{root}/val holds 1 images outside class folders, such as loose.JPEG: sort them.",
+        f"{root}/val/n99 is an empty class.",
+        f"{root}/val/{first} is missing: it is a class of train.",
+        f"{root}/val/n99 is not a class of train.",
+    ]
+    shutil.rmtree(root / "val")
+    assert f"{root}/val is missing." in faults("imagenet", root)
+
+
+def test_coco_files_and_annotations(copied: Callable) -> None:
+    root = copied("coco")
+    path = annotation_file(root, "train")
+    instances = json.loads(path.read_text())
+    images, annotations = instances["images"], instances["annotations"]
+    (root / "train2017" / images[0]["file_name"]).unlink()
+    Image.new("RGB", (9, 9)).save(root / "train2017" / "stranger.jpg")
+    annotations[0]["category_id"] = 77
+    annotations[1]["image_id"] = 4242
+    annotations[2]["bbox"] = [1, 2, 3]
+    annotations[3]["segmentation"] = [[1, 2, 3, 4]]
+    annotations[4]["segmentation"] = {"size": [5, 5], "counts": "1"}
+    annotations[5]["segmentation"] = None
+    lonely = next(entry for entry in instances["categories"] if entry["name"] == "digit 4")
+    instances["annotations"] = [entry for entry in annotations if entry["category_id"] != lonely["id"]]
+    kept = [entry["id"] for entry in instances["annotations"]]
+    images.append(dict(images[1]))
+    path.write_text(json.dumps(instances))
+    expected = {
+        "two of its images have the same id, or one has none.",
+        f"category 'digit 4' is an empty class: no annotation has id {lonely['id']}.",
+        "annotation 1 has category_id 77, which is no category.",
+        "annotation 2 is of image 4242, which is not listed.",
+        "annotation 3 has the bbox [1, 2, 3], which is not [x, y, width, height].",
+        "annotation 4 has a polygon that is not three or more pairs of x and y.",
+        "annotation 5 has a mask of [5, 5] for an image of [96, 96].",
+        "annotation 6 has a segmentation that is neither polygons nor a run-length code.",
+    }
+    assert {1, 2, 3, 4, 5, 6} <= set(kept), "the miniature's first digits include a 4: choose another"
+    assert set(faults("coco", root)) == {f"{path}: {fault}" for fault in expected} | {
+        f"{root}/train2017/{images[0]['file_name']} is missing: {path} lists it.",
+        f"{root}/train2017/stranger.jpg has no record in {path}.",
+    }
+    Image.new("RGB", (9, 9)).save(root / "train2017" / images[0]["file_name"])
+    assert any(
+        "(width, height) = (9, 9), but its record" in fault for fault in faults("coco", root, full=True)
+    )
+
+
+def test_coco_annotation_file(copied: Callable) -> None:
+    root = copied("coco")
+    shutil.rmtree(root / "val2017")
+    annotation_file(root, "train").write_text('{"images": [')
+    annotation_file(root, "val").write_text('{"images": [], "annotations": []}')
+    broken, missing, lacking = faults("coco", root)
+    assert broken.startswith(f"{annotation_file(root, 'train')} cannot be read as JSON")
+    assert missing == f"{root}/val2017 is missing."
+    assert "lacks the list 'categories'" in lacking
+
+
+def test_ade20k_pairs_and_labels(copied: Callable) -> None:
+    root = copied("ade20k")
+    one, two, three, four, five = sorted((root / "annotations/training").iterdir())[:5]
+    one.unlink()
+    (root / "images/training" / f"{two.stem}.jpg").unlink()
+    Image.new("L", (96, 95), 1).save(three)
+    Image.new("L", (96, 96), 12).save(four)
+    Image.new("I;16", (96, 96)).save(five)
+    assert set(faults("ade20k", root)) == {
+        f"{root}/images/training/{one.stem}.jpg has no annotation.",
+        f"{two} has no image.",
+        f"{three} is 96x95, but its image is 96x96.",
+        f"{four} has label 12, but there are 11 classes.",
+        f"{five} is uint16 of shape (96, 96), not 8 bits a pixel.",
+    }
+
+
+def test_ade20k_empty_class_and_missing_parts(copied: Callable) -> None:
+    root = copied("ade20k")
+    for path in (root / "annotations/validation").iterdir():
+        labels = np.array(Image.open(path))
+        labels[labels == 6] = 0
+        Image.fromarray(labels).save(path)
+    assert faults("ade20k", root) == [
+        f"{root}/annotations/validation: class 6 is empty, no annotation has it."
+    ]
+    (root / "objectInfo150.txt").unlink()
+    shutil.rmtree(root / "images/validation")
+    classes, images = faults("ade20k", root)
+    assert "objectInfo150.txt" in classes
+    assert images == f"{root}/images/validation is missing."
+
+
+def test_the_command_prints_all_faults_as_one_error(
+    copied: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = copied("imagenet")
+    run_check("imagenet", root, num_classes=10)
+    assert "no fault" in capsys.readouterr().out
+    shutil.rmtree(root / "val")
+    with pytest.raises(InputError, match=r"2 faults:\n.*val is missing.*\n.*10 class folders, not 1000"):
+        run_check("imagenet", root)
+    with pytest.raises(InputError, match="no dataset layout 'cifar'; choose one of ade20k"):
+        run_check("cifar", root)
+
+
+def test_build_writes_dataset_and_manifest(tmp_path: Path) -> None:
+    root, path = tmp_path / "digits", tmp_path / "digits.manifest.json"
+    run_build("imagenet", root, seed=1, sizes={"train": 10, "val": 10}, manifest_path=path)
+    manifest = json.loads(path.read_text())
+    assert manifest["items"] == {"train": 10, "val": 10}
+    assert manifest["files"] == 20
+    assert manifest["bytes"] == sum(file.stat().st_size for file in root.rglob("*.JPEG"))
+    run_manifest("imagenet", root, manifest_path=path, full=False)
+    assert {**json.loads(path.read_text()), "content_sha256": manifest["content_sha256"]} == manifest
+    changed = next(root.rglob("*.JPEG"))
+    before = file_sha256(changed)
+    changed.write_bytes(changed.read_bytes()[::-1])
+    run_manifest("imagenet", root, manifest_path=path, full=True)
+    again = json.loads(path.read_text())
+    assert file_sha256(changed) != before
+    assert again["listing_sha256"] == manifest["listing_sha256"]
+    assert again["content_sha256"] != manifest["content_sha256"]
+
+
+def test_a_misspelt_size_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no size 'trian'; its sizes are train, val"):
+        run_build("coco", tmp_path / "coco", seed=0, sizes={"trian": 3}, manifest_path=tmp_path / "m.json")
+    assert list(tmp_path.iterdir()) == []
