@@ -1,6 +1,8 @@
 import json
 import math
 import multiprocessing
+import re
+import sys
 
 import pytest
 import torch
@@ -196,6 +198,18 @@ def test_a_log_of_plain_lines(tmp_path, capsys):
     assert "step 6/6, epoch 3: loss" in log
     assert "training finished after 6 steps" in log
     assert "training finished after 6 steps" in capsys.readouterr().err
+
+
+def test_a_terminal_gets_a_bar_with_loss_lr_speed_and_time_left(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    train(tmp_path, log_every=2)
+    shown = capsys.readouterr().err
+    bar = shown.replace("\r", "\n").strip().splitlines()[-1]
+    assert "6/6" in bar
+    last = lines(tmp_path)[-1]
+    assert f"loss={last['loss']:.4g}, lr={last['lr']:.2e}, samples/s=" in bar
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d", bar)  # elapsed and left
+    assert "training finished after 6 steps" in shown
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ class TrainingBatches:
         effective = batch_size * accumulation * world
         if items < effective:
             raise InputError(
-                f"the training split has {items} items, fewer than one effective batch: "
-                f"batch_size {batch_size} * accumulation {accumulation} * {world} processes = {effective}; lower one"
+                f"the training split has {items} items, fewer than one effective batch: batch_size "
+                f"{batch_size} * accumulation {accumulation} * {world} processes = {effective}; lower one"
             )
         self.items, self.effective, self.seed = items, effective, seed
         self.batch_size, self.accumulation, self.rank, self.world = batch_size, accumulation, rank, world
