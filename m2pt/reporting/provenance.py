@@ -1,5 +1,6 @@
 """How a result came about: code, packages, machine. Written into every result file."""
 
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -11,12 +12,13 @@ PACKAGES = ("m2pt", "torch", "torchvision", "timm", "accelerate", "numpy")
 
 
 def provenance(*, threads: int, device: str, manifest_digest: str) -> dict[str, Any]:
-    """Return commit ("-dirty" for uncommitted changes), package versions, machine, threads, device."""
+    """Return commit ("-dirty" for uncommitted changes), package versions, machine, process, device."""
     return {
         "git_commit": git_commit(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "host": platform.node(),
+        "pid": os.getpid(),
         "device": device,
         "threads": threads,
         "dataset_manifest": manifest_digest,
