@@ -15,7 +15,7 @@ from m2pt.errors import InputError
 if TYPE_CHECKING:
     from m2pt.reporting.tracking import Tracker
 
-_LONGEST_PAUSE = 60.0
+_LONGEST_PAUSE = 30.0
 # A tracker that a new workflow starts lets that of a killed one finish.
 _PATIENCE = 30.0
 
@@ -69,7 +69,7 @@ def follow(results: Path, uri: str | None, *, interval: float, owner: int | None
     """Mirror the runs below `results` live, until SIGTERM, SIGINT or the end of process `owner`; return 0.
 
     Looks for news every `interval` seconds, and ends with a last pass. Whatever the server does, it goes
-    on; while there is no answer, the pauses double up to a minute.
+    on; while there is no answer, the pauses double up to half a minute.
 
     Raises:
         InputError: as for `send_pending`.
