@@ -15,6 +15,9 @@ from m2pt.datasets.images import MEAN, STD
 
 T = TypeVar("T", bound=Tensor)
 
+_MEAN = 255 * torch.tensor(MEAN).view(3, 1, 1)
+_STD = 255 * torch.tensor(STD).view(3, 1, 1)
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -55,7 +58,7 @@ def random_frame(height: int, width: int, side: int, ratio: float) -> Frame:
 
 def normalized(pixels: Tensor) -> Tensor:
     """Turn uint8 (3, H, W) into float32 with ImageNet's mean 0 and standard deviation 1."""
-    return F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(MEAN), list(STD))
+    return pixels.float().sub_(_MEAN).div_(_STD)
 
 
 def _scaled(length: int, ratio: float) -> int:

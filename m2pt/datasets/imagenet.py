@@ -8,9 +8,11 @@ from typing import Any
 
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import Compose
 
 from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.images import MEAN, STD, folder_names, image_names, open_image, unreadable
+from m2pt.datasets.framing import normalized
+from m2pt.datasets.images import MEAN, folder_names, image_names, open_image, unreadable
 from m2pt.datasets.packed import PackedList
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
@@ -87,9 +89,10 @@ class Reader(SeededDataset):
 
 def training_view(image_size: int, settings: Augmentation) -> Callable[[Image.Image], Tensor]:
     """Return timm's training transform."""
-    from timm.data import create_transform  # checking a dataset needs no timm, which takes 2 s to import
+    from timm.data import create_transform  # not at the top: a check needs no timm, which takes 2 s to import
+    from timm.data.random_erasing import RandomErasing
 
-    return create_transform(  # type: ignore[no-any-return]
+    geometry_and_colours = create_transform(
         image_size,
         is_training=True,
         scale=settings.scale,
@@ -98,20 +101,19 @@ def training_view(image_size: int, settings: Augmentation) -> Callable[[Image.Im
         hflip=settings.hflip,
         auto_augment=settings.auto_augment,
         color_jitter=settings.color_jitter,
-        re_prob=settings.reprob,
-        re_mode="pixel",
         mean=MEAN,
-        std=STD,
+        normalize=False,
     )
+    erasing = [RandomErasing(settings.reprob, mode="pixel", device="cpu")] if settings.reprob else []
+    return Compose([geometry_and_colours, normalized, *erasing])
 
 
 def evaluation_view(image_size: int) -> Callable[[Image.Image], Tensor]:
     """Return timm's evaluation transform: bicubic resize of the shorter side, central crop, normalise."""
     from timm.data import create_transform
 
-    return create_transform(  # type: ignore[no-any-return]
-        image_size, crop_pct=EVALUATION_CROP, interpolation="bicubic", mean=MEAN, std=STD
-    )
+    crop = create_transform(image_size, crop_pct=EVALUATION_CROP, interpolation="bicubic", normalize=False)
+    return Compose([crop, normalized])
 
 
 def classes(root: Path) -> list[str]:
