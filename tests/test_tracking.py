@@ -190,9 +190,11 @@ def test_an_idle_pass_asks_the_store_nothing(
 ) -> None:
     training = Training(results)
     training.log(range(3))
+    (results / "table1.csv").write_text("setting,method\n")
     tracker = Tracker(results, None)
     tracker.mirror()
     monkeypatch.setattr(MlflowStore, "client", None)
+    monkeypatch.setattr(Cursor, "save", None)
     assert tracker.mirror() == {}
 
 
@@ -413,6 +415,23 @@ def test_a_run_deleted_in_mlflow_is_left_alone(results: Path, database: Database
     assert database.points(database.run()) == expected(range(2))
 
 
+def test_a_run_purged_from_the_store_is_sent_again(results: Path, database: Database) -> None:
+    training = Training(results)
+    training.log(range(2))
+    tracker = Tracker(results, None)
+    tracker.mirror()
+    purged = database.run()
+    with closing(sqlite3.connect(database.path)) as connection:
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            connection.execute(f"delete from {table}")
+        connection.commit()
+    training.log(range(2, 4))
+    assert "not found" in tracker.mirror()["runs/tune-0a1b2c3d/seed0"]
+    assert tracker.mirror() == {}
+    assert database.run() != purged
+    assert database.points(database.run()) == expected(range(4))
+
+
 def test_a_store_made_anew_gets_everything_again(
     results: Path, database: Database, empty_store: Path, tmp_path: Path
 ) -> None:
@@ -453,6 +472,15 @@ def test_a_hanging_server_is_given_up_soon(results: Path, monkeypatch: pytest.Mo
         pytest.raises(Unreachable, match="does not answer"),
     ):
         Tracker(results, f"http://127.0.0.1:{silent.getsockname()[1]}").mirror()
+
+
+def test_a_database_that_cannot_be_opened_counts_as_down(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)
+    Training(results)
+    with pytest.raises(Unreachable, match="does not answer"):
+        Tracker(results, f"sqlite:///{tmp_path}").mirror()  # a folder
 
 
 def test_wrong_input_is_named(results: Path, tmp_path: Path) -> None:

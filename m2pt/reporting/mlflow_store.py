@@ -174,11 +174,12 @@ def no_answer(error: Exception) -> bool:
     """Whether an error means that the server cannot be reached or cannot work now, but may later."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import ConnectionError, Timeout
+    from sqlalchemy.exc import OperationalError
 
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()
         return status >= 500 or status == 429
-    return isinstance(error, ConnectionError | Timeout)
+    return isinstance(error, ConnectionError | Timeout | OperationalError)
 
 
 def is_missing(error: Exception) -> bool:

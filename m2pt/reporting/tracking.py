@@ -114,9 +114,7 @@ class Tracker:
         if cursor and cursor.seen == signature and cursor.status == run.status(signature).name:
             return
         identity = run.identity()
-        signature = (
-            run.signature()
-        )  # after run.json was read: if it is replaced meanwhile, the next pass sees it
+        signature = run.signature()  # after run.json was read: the next pass sees what replaces it meanwhile
         status = run.status(signature)
         if cursor and cursor.identity != identity and run.has_leftovers(signature):
             return
@@ -203,14 +201,14 @@ class Tracker:
         if cursor is None:
             tag = self._run_tag("tables")
             cursor = Cursor((self.store.find(tag) or self.store.create(tag, "tables", None)).run_id, "tables")
-        changed = [name for name in files if cursor.seen.get(name) != seen[name]]
-        if changed:
-            for name in changed:
+        if cursor.seen == seen or not self.store.is_active(cursor.run_id):
+            return
+        for name in files:
+            if cursor.seen.get(name) != seen[name]:
                 self.store.log_artifact(cursor.run_id, files[name])
-            self.store.set_tags(cursor.run_id, {"m2pt.results": self._place})
-            self.store.set_status(
-                cursor.run_id, Status("FINISHED", max(time for time, _ in seen.values()) // 1_000_000)
-            )
+        self.store.set_tags(cursor.run_id, {"m2pt.results": self._place})
+        changed = max(changed for changed, _ in seen.values()) // 1_000_000
+        self.store.set_status(cursor.run_id, Status("FINISHED", changed))
         cursor.seen = seen
         cursor.save(path)
 
