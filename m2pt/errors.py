@@ -1,4 +1,4 @@
-"""The one error that a user can mend."""
+"""The errors that are told in one message, without a traceback."""
 
 
 class InputError(Exception):
@@ -6,4 +6,11 @@ class InputError(Exception):
 
     The message is one sentence or two that name the file, the key and the value, and the mend. The command
     line prints it without a traceback and exits with code 2.
+    """
+
+
+class RunError(Exception):
+    """A run cannot go on, through no fault of the input: the message says where it stands.
+
+    The command line prints it without a traceback and exits with code 1.
     """

@@ -5,7 +5,7 @@ import errno
 import importlib
 import sys
 
-from m2pt.errors import InputError
+from m2pt.errors import InputError, RunError
 
 COMMANDS = {
     "data": "build a miniature dataset, or check any dataset in an official layout",
@@ -22,7 +22,11 @@ _FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, err
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return the exit code: 0 done, 2 the input is wrong, 75 interrupted and saved."""
+    """Run one command and return the exit code.
+
+    0 done, 1 the run failed, 2 the input is wrong; a training that was interrupted and has saved its state
+    exits with 75 by itself.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="m2pt", description="Multimodal Pathway (arXiv 2401.14405).")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -39,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"m2pt {parsed.command}: error: {error}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"m2pt {parsed.command}: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         if error.errno not in _FULL_OR_FORBIDDEN:
             raise

@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.formats.weights import save_weights
     from m2pt.models.exchange import to_exchange
     from m2pt.tasks.classification import ClassificationLoss
+    from m2pt.training import checkpoint
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
 
@@ -73,6 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
         to_exchange(model.state_dict()),
         trained.metadata(spec, seed, made),
     )
+    checkpoint.remove(directory, checkpoint.FINAL)
 
 
 def freeze_linear_weights(model: "nn.Module") -> None:

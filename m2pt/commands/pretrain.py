@@ -22,6 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.models.masked_autoencoder import build_masked_autoencoder
     from m2pt.schema.experiments import digest
     from m2pt.tasks.masked_autoencoding import reconstruction_loss
+    from m2pt.training import checkpoint
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
 
@@ -70,3 +71,4 @@ def run(arguments: argparse.Namespace) -> None:
         to_exchange(model.encoder.state_dict()),
         trained.metadata(spec, seed, made),
     )
+    checkpoint.remove(directory, checkpoint.FINAL)

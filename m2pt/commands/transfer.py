@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.datasets.seeded import seed_generators
     from m2pt.formats.weights import save_weights
     from m2pt.models.transformer import build_encoder
+    from m2pt.training import checkpoint
     from m2pt.training.loading import evaluation_loader
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
         **{**spec["architecture"], "input": recipe["input"]}, drop_path=recipe["drop_path"]
     )
     assembled.start_from_inputs(encoder, planned, weights)
-    model, task, collate = dense_model(planned, encoder)
+    model, task = dense_model(planned, encoder)
     identity, made = trained.describe_run(
         directory,
         name=planned.name,
@@ -67,23 +68,24 @@ def run(arguments: argparse.Namespace) -> None:
         directory=directory,
         identity=identity,
         seed=seed,
-        collate=collate,
+        collate=task.collate,
         describe=pathway.scales,
         device=plan.config.device,
     )
     pathway.merge(model)
     save_weights(directory / "merged.safetensors", model.state_dict(), trained.metadata(spec, seed, made))
     device = next(model.parameters()).device
-    loader = evaluation_loader(val, settings.batch_size, settings.num_workers, collate)
+    loader = evaluation_loader(val, settings.batch_size, settings.num_workers, task.collate)
     metrics = task.evaluate(model, loader, device)
     write_json(
         directory / "evaluation.json", {"metrics": metrics, "seed": seed, "spec": spec, "provenance": made}
     )
+    checkpoint.remove(directory, checkpoint.FINAL)
     print(", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
 
 
-def dense_model(run: "Run", encoder: "Encoder") -> tuple[Any, Any, Any]:
-    """Return the model around the encoder, its task's module, and how samples are collated.
+def dense_model(run: "Run", encoder: "Encoder") -> tuple[Any, Any]:
+    """Return the model around the encoder, and its task's module.
 
     With a frozen backbone the encoder's matrices stay; scales attached to it are still trained.
     """
@@ -97,8 +99,8 @@ def dense_model(run: "Run", encoder: "Encoder") -> tuple[Any, Any, Any]:
         from m2pt.models.mask_rcnn import build_mask_rcnn
         from m2pt.tasks import detection
 
-        return build_mask_rcnn(encoder, **settings), detection, detection.collate
+        return build_mask_rcnn(encoder, **settings), detection
     from m2pt.models.upernet import build_upernet
     from m2pt.tasks import semantic_segmentation
 
-    return build_upernet(encoder, **settings), semantic_segmentation, None
+    return build_upernet(encoder, **settings), semantic_segmentation

@@ -95,7 +95,7 @@ class Encoder(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers for `timm.optim`'s layer decay: tokenizer, each block, the rest."""
-        return {"stem": r"^tokenizer", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
+        return {"stem": r"^tokenizer", "blocks": r"^blocks\.(\d+)"}
 
     def no_weight_decay(self) -> set[str]:
         """Names that are never decayed, as in timm's `VisionTransformer`."""

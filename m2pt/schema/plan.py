@@ -17,7 +17,7 @@ from m2pt.schema.config import MODALITY_OF_LAYOUT, Config
 from m2pt.schema.experiments import SCRATCH, Experiment, digest
 from m2pt.schema.recipes import PRETRAINING, Finetuning
 from m2pt.schema.tables import Column, Row, Table
-from m2pt.schema.transfer_recipes import TRANSFER
+from m2pt.schema.transfer_recipes import TRANSFER, check_fit
 
 Spec = dict[str, Any]
 
@@ -246,7 +246,10 @@ class Plan:
 
     def _run_recipe(self, experiment: Experiment) -> Any:
         if experiment.task != "classification":
-            return self._recipe(self.config.transfer[experiment.dataset].recipe, TRANSFER[experiment.task])
+            path = self.config.transfer[experiment.dataset].recipe
+            recipe = self._recipe(path, TRANSFER[experiment.task])
+            check_fit(path, recipe, self.config.backbone.depth, self.config.modalities.image)
+            return recipe
         if experiment.dataset not in self.config.finetune:
             raise InputError(
                 f"run {experiment.name}: the config has no finetune.{experiment.dataset} section."

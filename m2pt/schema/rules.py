@@ -37,7 +37,8 @@ class Rules:
             raise InputError(
                 f"a config is complete by itself: give one --configfile, not {', '.join(config_files)}."
             )
-        path = Path(config_files[0])
+        path = Path(config_files[0])  # Snakemake makes a --configfile absolute; people paste the short form
+        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         in_file = read_yaml(path)
         overrides = {key: value for key, value in config.items() if in_file.get(key) != value}
         self.plan = Plan.load(path, overrides)

@@ -95,6 +95,8 @@ def prepare_directory(directory: Path, identity: str) -> list[str]:
         for name in _STATE:
             for leftover in directory.glob(f".{name}.*.part"):
                 leftover.unlink()
+        if not (directory / FINAL).exists():
+            remove(directory, FINISHED)  # its weights were exported and are wanted again
         checkpoints = [path for name in (RESUME, FINAL) if (path := directory / name).exists()]
         foreign = {load(path, lazy=True)["identity"] for path in checkpoints} - {identity}
         if not foreign:

@@ -11,10 +11,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from m2pt.errors import InputError
+from m2pt.errors import InputError, RunError
 
 
-class DivergedError(Exception):
+class DivergedError(RunError):
     """The loss became NaN or infinite; says at which step and lr, and names the last checkpoint."""
 
     def __init__(self, loss: float, step: int, lr: float) -> None:

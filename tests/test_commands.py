@@ -1,0 +1,176 @@
+"""Bad input: each gets one clear error and exit code 2 before any training."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from m2pt.commands import main
+from m2pt.models.exchange import to_exchange
+from m2pt.models.transformer import build_encoder
+from m2pt.schema.base import read_yaml
+from m2pt.schema.plan import Plan
+
+TINY = Path("tests/tiny/config.yaml")
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Run a command that must be refused and return what it says."""
+
+    def run(*arguments):
+        assert main([str(argument) for argument in arguments]) == 2
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Return a function that writes the tiny config, changed, and gives its path."""
+
+    def write(**changes):
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(read_yaml(TINY) | {"results": str(tmp_path / "results")} | changes))
+        return path
+
+    return write
+
+
+def with_encoder_file(config, file):
+    encoders = read_yaml(TINY)["encoders"] | {"random": {"modality": "pointcloud", "file": str(file)}}
+    return config(encoders=encoders)
+
+
+def encoder_state(path, **backbone):
+    settings = read_yaml(path)
+    architecture = settings["modalities"]["pointcloud"]
+    return to_exchange(
+        build_encoder("pointcloud", **architecture, backbone=settings["backbone"] | backbone).state_dict()
+    )
+
+
+def test_a_misspelt_config_key(refuse, config):
+    message = refuse("tabulate", "table", "--config", config(sedes=[0]))
+    assert "config.yaml: sedes: unknown key; did you mean 'seeds'?" in message
+
+
+def test_a_missing_config_file(refuse, tmp_path):
+    assert "none.yaml: cannot be read" in refuse("tabulate", "table", "--config", tmp_path / "none.yaml")
+
+
+def test_unknown_names_are_answered_with_the_known_ones(refuse):
+    assert "its tables are: table" in refuse("tabulate", "table7", "--config", TINY)
+    assert "imagenet-tune-from-image-" in refuse("finetune", "imagenet", "--config", TINY)
+    assert "there are image, pointcloud" in refuse("pretrain", "images", "--config", TINY)
+    assert "it has imagenet, ade20k" in refuse("data", "build", "imagnet", "--config", TINY)
+
+
+def test_an_override_without_a_value(refuse):
+    assert "--set seeds: give KEY=VALUE" in refuse("tabulate", "table", "--config", TINY, "--set", "seeds")
+
+
+def test_a_config_that_changed_after_the_workflow_planned_the_job(refuse):
+    message = refuse("pretrain", "image", "--config", TINY, "--expect", "0123456789abcdef")
+    assert "has changed since this job was planned" in message and "0123456789abcdef" in message
+
+
+def test_a_dataset_whose_root_is_missing_or_of_another_layout(refuse, config, tmp_path):
+    for root, words in ((tmp_path / "nowhere", "is not a folder"), (tmp_path, "train")):
+        datasets = read_yaml(TINY)["datasets"]
+        datasets["imagenet"] = {"layout": "imagenet", "num_classes": 10, "root": str(root)}
+        path = config(datasets=datasets)
+        for command in (["pretrain", "image"], ["data", "check", "imagenet"]):
+            message = refuse(*command, "--config", path)
+            assert str(root) in message and words in message
+
+
+def test_an_encoder_file_that_is_missing_or_truncated(refuse, config, tmp_path):
+    file = tmp_path / "given.safetensors"
+    path = with_encoder_file(config, file)
+    assert f"{file}" in refuse("import", "random", "--config", path)
+    save_file(encoder_state(path), file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert f"{file}" in refuse("import", "random", "--config", path)
+
+
+@pytest.mark.parametrize("other", [{"dim": 24}, {"depth": 3}])
+def test_an_encoder_file_of_another_width_or_depth(refuse, config, tmp_path, other):
+    file = tmp_path / "given.safetensors"
+    path = with_encoder_file(config, file)
+    save_file(encoder_state(path, **other), file)
+    message = refuse("import", "random", "--config", path)
+    own = read_yaml(path)["backbone"]
+    assert str(file) in message
+    assert f"{own['dim']} wide" in message and f"{own['depth']} blocks" in message
+
+
+class Exploit:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_an_encoder_file_that_would_execute_code(refuse, config, tmp_path):
+    file, trace = tmp_path / "given.pth", tmp_path / "executed"
+    torch.save({"model": Exploit(trace)}, file)
+    message = refuse("import", "random", "--config", with_encoder_file(config, file))
+    assert str(file) in message
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(Exploit(trace))).close()
+    assert trace.exists()  # the exploit works where it is let
+
+
+def test_an_encoder_file_that_fits_is_taken(config, tmp_path):
+    file = tmp_path / "given.safetensors"
+    path = with_encoder_file(config, file)
+    state = encoder_state(path)
+    save_file(state, file)
+    assert main(["import", "random", "--config", str(path)]) == 0
+    from m2pt.formats.weights import load_weights
+
+    taken, metadata = load_weights(Plan.load(path).encoder_weights("random", 0))
+    assert json.loads(metadata["spec"]) == Plan.load(path).encoders["random"]
+    assert all(torch.equal(taken[key], state[key]) for key in state)
+
+
+CONSTRAINED = """
+import os, resource, signal, sys
+from m2pt.commands import main
+config, case, allowed, forbidden = sys.argv[1:]
+arguments = ["import", "random", "--config", config, "--set"]
+assert main([*arguments, f"results={allowed}"]) == 0  # imports all there is to import
+if case == "full":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+elif os.geteuid() == 0:
+    os.seteuid(65534)
+sys.exit(main([*arguments, f"results={forbidden}"]))
+"""
+
+
+@pytest.mark.parametrize(("case", "words"), [("forbidden", "Permission denied"), ("full", "free some space")])
+def test_results_without_write_permission_or_room(config, tmp_path, case, words):
+    """In a process of its own that gives up its rights; a limit on the size of files stands for a full disk."""
+    forbidden = tmp_path / "forbidden"
+    forbidden.mkdir()
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    forbidden.chmod(0o555 if case == "forbidden" else 0o755)
+    command = [sys.executable, "-c", CONSTRAINED, config(), case, tmp_path / "allowed", forbidden]
+    run = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert run.returncode == 2, run.stderr
+    assert "m2pt import: error:" in run.stderr and words in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not list(forbidden.rglob("encoder*"))

@@ -1,0 +1,226 @@
+"""The real DAG through the real Snakemake, on the smallest config; then what a second run does."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from m2pt.datasets.layouts import reader
+from m2pt.formats.weights import file_digest, load_weights
+from m2pt.schema.plan import Plan
+
+REPOSITORY = Path(__file__).parents[1]
+CONFIG = "tests/tiny/config.yaml"
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+
+
+def snakemake(folder, *arguments, check=True):
+    command = ["snakemake", "--cores", "2", "--configfile", CONFIG, *arguments]
+    run = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert not check or run.returncode == 0, run.stdout + run.stderr
+    return run.stdout + run.stderr
+
+
+def planned_jobs(folder, *arguments):
+    """Return {rule: number of jobs} of a dry run, without the default target."""
+    table = snakemake(folder, "--dry-run", *arguments).split("Job stats:")
+    counts = dict(re.findall(r"^(\w+)\s+(\d+)$", table[1], re.MULTILINE)) if len(table) > 1 else {}
+    return {rule: int(count) for rule, count in counts.items() if rule not in ("total", "all_tables")}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A copy of the workflow in which everything has been run once."""
+    folder = tmp_path_factory.mktemp("workflow")
+    shutil.copy(REPOSITORY / "Snakefile", folder)
+    for name in ("workflow", "profiles", "tests/tiny"):
+        shutil.copytree(REPOSITORY / name, folder / name)
+    snakemake(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plan(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return Plan.load(Path(CONFIG))
+
+
+@pytest.fixture(scope="module")
+def runs(plan):
+    """Names of the tuned M2PT-Point run and of the random control, by method."""
+    found = {name: run.experiment for name, run in plan.runs.items() if run.experiment.mode == "tune"}
+    return {
+        experiment.auxiliaries[0]: name
+        for name, experiment in found.items()
+        if experiment.task == "classification" and experiment.auxiliaries
+    }
+
+
+def seed_folder(folder, run):
+    return folder / "results" / "runs" / run / "seed0"
+
+
+def test_the_table_has_what_was_measured_and_nothing_else(folder, plan):
+    rows = list(csv.DictReader((folder / "results/table.csv").read_text().splitlines()))
+    assert len(rows) == 4 * 4
+    measured = {(row["method"], row["column"]): float(row["mean"]) for row in rows if row["mean"]}
+    assert set(measured) == {
+        ("MAE", "tune_acc"),
+        ("random auxiliary", "tune_acc"),
+        *(("M2PT-Point", column) for column in ("tune_acc", "fix_acc", "ap_box", "miou")),
+    }
+    for row in rows:
+        if row["run"]:
+            result = json.loads((seed_folder(folder, row["run"]) / "evaluation.json").read_text())
+            assert round(float(row["mean"]), 3) in [round(value, 3) for value in result["metrics"].values()]
+            assert result["provenance"]["threads"] == 1 and len(result["provenance"]["dataset_manifest"]) == 64
+    assert (folder / "results/table.md").exists() and (folder / "results/table.tex").exists()
+
+
+def test_merged_weights_are_plain_timm_and_score_what_was_reported(folder, plan, runs):
+    run = seed_folder(folder, runs["pointcloud"])
+    merged, _ = load_weights(run / "merged.safetensors")
+    attached, _ = load_weights(run / "attached.safetensors")
+    assert len(attached) == len(merged) + 2 * 4 * plan.config.backbone.depth
+    backbone = plan.config.backbone
+    model = timm.models.vision_transformer.VisionTransformer(
+        img_size=32,
+        patch_size=8,
+        embed_dim=backbone.dim,
+        depth=backbone.depth,
+        num_heads=backbone.num_heads,
+        mlp_ratio=backbone.mlp_ratio,
+        num_classes=10,
+        global_pool="avg",
+    )
+    model.load_state_dict(merged, strict=True)
+    model.eval()
+    val = reader("imagenet")(folder / "results/data/imagenet", "val", num_classes=10, image_size=32)
+    images, labels = zip(*(val[index] for index in range(len(val))), strict=True)
+    with torch.inference_mode():
+        hits = model(torch.stack(images)).argmax(1) == torch.tensor(labels)
+    result = json.loads((run / "evaluation.json").read_text())
+    assert 100 * hits.float().mean().item() == pytest.approx(result["metrics"]["top1"], abs=1e-4)
+
+
+def test_fix_trains_the_scales_and_the_classifier_only(folder, plan):
+    name = next(name for name, run in plan.runs.items() if run.experiment.mode == "fix" and "imagenet" in name)
+    trained, _ = load_weights(seed_folder(folder, name) / "attached.safetensors")
+    target, _ = load_weights(folder / plan.encoder_weights("image", 0))
+    auxiliary, _ = load_weights(folder / plan.encoder_weights("pointcloud", 0))
+    scales = [key for key in trained if key.endswith(".scale")]
+    assert len(scales) == 4 * plan.config.backbone.depth
+    assert all(trained[key].item() != 0 for key in scales)
+    for key, value in trained.items():
+        if ".pathways." in key and key.endswith(".weight"):
+            assert torch.equal(value, auxiliary[key.replace(".pathways.pointcloud", "")])
+        elif key.startswith("blocks.") and not key.endswith(".scale"):
+            assert torch.equal(value, target[key])
+    assert trained["head.1.weight"].std() > 0
+
+
+def test_every_training_is_one_mlflow_run(folder, plan):
+    with sqlite3.connect(folder / "results/mlflow.db") as store:
+        statuses = [row[0] for row in store.execute("SELECT status FROM runs")]
+    trainings = len(plan.runs) + sum(1 for encoder in plan.config.encoders.values() if encoder.pretrain)
+    assert statuses.count("FINISHED") >= trainings
+
+
+def test_a_second_run_does_nothing(folder):
+    assert "Nothing to be done" in snakemake(folder)
+
+
+def test_a_comment_reruns_nothing_and_a_value_what_depends_on_it(folder):
+    recipe = folder / "tests/tiny/recipes/coco.yaml"
+    text = recipe.read_text()
+    try:
+        recipe.write_text("# a comment\n" + text)
+        assert planned_jobs(folder) == {}
+        recipe.write_text(text.replace("lr: 1.0e-3", "lr: 2.0e-3"))
+        assert planned_jobs(folder) == {"transfer": 1, "tabulate": 1}
+    finally:
+        recipe.write_text(text)
+    recipe = folder / "tests/tiny/recipes/pretrain_pointcloud.yaml"
+    text = recipe.read_text()
+    try:
+        recipe.write_text(text.replace("lr: 1.0e-3", "lr: 2.0e-3"))
+        rerun = planned_jobs(folder)
+    finally:
+        recipe.write_text(text)
+    assert rerun == {
+        "pretrain_encoder": 1,
+        "finetune": 2,
+        "merge": 2,
+        "evaluate": 2,
+        "transfer": 2,
+        "tabulate": 1,
+    }
+
+
+def test_a_stale_result_is_refused_without_snakemake_s_records(folder):
+    recipe = folder / "tests/tiny/recipes/imagenet_fix.yaml"
+    text = recipe.read_text()
+    try:
+        recipe.write_text(text.replace("lr: 1.0e-2, scale_lr", "lr: 3.0e-2, scale_lr"))
+        command = ["m2pt", "tabulate", "table", "--config", CONFIG]
+        run = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    finally:
+        recipe.write_text(text)
+    assert run.returncode == 2
+    assert "stale" in run.stderr and "spec.recipe.training.lr: stored 0.01, asked for 0.03" in run.stderr
+
+
+def test_a_killed_workflow_goes_on_and_ends_with_the_same_bits(folder, runs):
+    run = seed_folder(folder, runs["random"])
+    weights, metrics = run / "attached.safetensors", run / "metrics.jsonl"
+    before = file_digest(weights), metrics.read_bytes()
+    target = str(weights.relative_to(folder))
+    for _ in range(5):
+        shutil.rmtree(run)
+        command = ["snakemake", "--cores", "1", "--configfile", CONFIG, target]
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while process.poll() is None and not (run / "resume.pt").exists():
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if (run / "resume.pt").exists():
+            break
+    assert (run / "resume.pt").exists() and not weights.exists()
+    snakemake(folder, "--unlock")
+    snakemake(folder)
+    assert "resum" in (run / "train.log").read_text().lower()
+    assert (file_digest(weights), metrics.read_bytes()) == before
+
+
+def test_lint_finds_nothing(folder):
+    assert "Congratulations" in snakemake(folder, "--lint")
+
+
+def test_the_report_has_the_table_with_its_caption(folder):
+    snakemake(folder, "--report", "report.html")
+    report = (folder / "report.html").read_text()
+    assert "table.csv" in report and "gains over the" in report
+
+
+def test_an_unknown_target_and_a_second_config_are_refused(folder):
+    assert "table9" in snakemake(folder, "results/table9.csv", check=False)
+    words = snakemake(folder, "--configfile", CONFIG, "tests/tiny/table.yaml", "--dry-run", check=False)
+    assert "a config is complete by itself" in words
