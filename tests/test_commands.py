@@ -173,4 +173,4 @@ def test_results_without_write_permission_or_room(config, tmp_path, case, words)
     assert run.returncode == 2, run.stderr
     assert "m2pt import: error:" in run.stderr and words in run.stderr
     assert "Traceback" not in run.stderr
-    assert not list(forbidden.rglob("encoder*"))
+    assert not list(forbidden.rglob("*.safetensors*"))
