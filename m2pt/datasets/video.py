@@ -47,7 +47,7 @@ def read_frames(path: Path, choose: Callable[[int], Sequence[int]]) -> NDArray[n
         for frame in container.decode(stream):
             if frame.pts is None:
                 raise InputError(f"{path} has frames without a time: encode it again.")
-            position = round((frame.pts - start) * tick * rate)
+            position = int((frame.pts - start) * tick * rate + Fraction(1, 2))
             while len(taken) < len(wanted) and position >= wanted[len(taken)]:
                 taken.append(frame)
             if len(taken) == len(wanted):

@@ -6,6 +6,8 @@ neither the file nor anything made from it is part of this project.
 """
 
 import logging
+import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,10 +61,10 @@ def load_notes() -> list[Note]:
 
     Of the strings recorded in stereo only the right channel is taken: left and right are the same note.
     """
-    from sf2utils.sf2parse import Sf2File
-
     path = Path(str(distribution("pretty_midi").locate_file("pretty_midi/TimGM6mb.sf2")))
     with path.open("rb") as file, _quiet():
+        from sf2utils.sf2parse import Sf2File
+
         parsed = Sf2File(file)
         families: dict[str, set[int]] = {}
         looped: dict[str, bool] = {}
@@ -90,21 +92,21 @@ def play(note: Note, *, semitones: float, seconds: float, rate: int) -> NDArray[
     """Return a note (seconds * rate,), shifted in pitch by playing the recording faster or slower.
 
     A looped recording goes on as long as asked, the others end in silence. The rate is changed in the Fourier
-    domain, which cuts off what the new rate cannot carry; lengths of small prime factors keep that fast and
-    the pitch true to some hundredths of a semitone.
+    domain, which cuts off what the new rate cannot carry.
     """
     from scipy.fft import next_fast_len
 
-    target = next_fast_len(round(seconds * rate), real=True)
+    length = round(seconds * rate)
     speed = note.rate / rate * 2 ** (semitones / 12)
-    position = np.arange(next_fast_len(round(target * speed), real=True))
+    position = np.arange(next_fast_len(math.ceil((length + 1) * speed), real=True))
     if note.loop is None:
         source = np.append(note.wave, np.float32(0))[np.minimum(position, len(note.wave))]
     else:
         start, end = note.loop
         source = note.wave[np.where(position < end, position, start + (position - end) % (end - start))]
+    target = round(len(source) / speed)
     resampled = np.fft.irfft(np.fft.rfft(source)[: target // 2 + 1], target) * (target / len(source))
-    return resampled[: round(seconds * rate)].astype(np.float32)
+    return resampled[:length].astype(np.float32)
 
 
 def _normalised(raw: bytes) -> NDArray[np.float32]:
@@ -114,12 +116,14 @@ def _normalised(raw: bytes) -> NDArray[np.float32]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep sf2utils from warning about short loops on the root logger, and from setting that logger up."""
+    """Keep sf2utils from warning of short loops (on the root logger, which it sets up) and of its imports."""
     root, silent = logging.getLogger(), logging.NullHandler()
     root.addHandler(silent)
     root.addFilter(_refuse_all)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
     finally:
         root.removeFilter(_refuse_all)
         root.removeHandler(silent)
