@@ -97,6 +97,14 @@ def test_frozen_encoder_stays_in_evaluation_mode_and_takes_no_gradient() -> None
     assert all(parameter.grad is not None for parameter in pyramid.levels.parameters())
 
 
+def test_single_parameters_of_a_frozen_encoder_can_be_trained() -> None:
+    pyramid = SimpleFeaturePyramid(make_encoder(), strides=(8,), channels=4, frozen=True)
+    chosen = pyramid.maps.encoder.blocks[1].mlp.fc1.bias.requires_grad_(True)
+    pyramid(torch.randn(2, 3, 32, 32))["0"].square().sum().backward()
+    assert chosen.grad.abs().sum() > 0
+    assert sum(p.grad is not None for p in pyramid.maps.encoder.parameters()) == 1
+
+
 def test_every_trainable_parameter_takes_part() -> None:
     pyramid = SimpleFeaturePyramid(make_encoder(), strides=(4, 8), channels=4)
     pyramid.train()

@@ -49,7 +49,10 @@ def run(arguments: argparse.Namespace) -> None:
         **{**spec["architecture"], "input": recipe["input"]}, drop_path=recipe["drop_path"]
     )
     assembled.start_from_inputs(encoder, planned, weights)
+    scales = [p for name, p in encoder.named_parameters() if pathway.is_scale(name) and p.requires_grad]
     model, task = dense_model(planned, encoder)
+    for scale in scales:  # a frozen backbone is one whose matrices stay
+        scale.requires_grad_(True)
     identity, made = trained.describe_run(
         directory,
         name=planned.name,
@@ -85,10 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def dense_model(run: "Run", encoder: "Encoder") -> tuple[Any, Any]:
-    """Return the model around the encoder, and its task's module.
-
-    With a frozen backbone the encoder's matrices stay; scales attached to it are still trained.
-    """
+    """Return the model around the encoder, and its task's module."""
     settings = {
         **run.spec["recipe"]["model"],
         "num_classes": run.spec["dataset"]["num_classes"],

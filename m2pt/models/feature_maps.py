@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
@@ -18,8 +17,9 @@ class TokenMaps(nn.Module):
     The encoder's final norm is bypassed, as ViTDet and mmsegmentation's UperNet do; whatever comes after the
     last tap is therefore excluded from training (DDP would wait for its gradients).
 
-    With `frozen` the whole encoder is a constant function: no gradient, and evaluation mode (no drop path)
-    whatever mode the model around it is in.
+    With `frozen` the whole encoder is a constant function: no parameter asks for a gradient, so that none is
+    computed, and it is in evaluation mode (no drop path) whatever mode the model around it is in. Whoever
+    wants single parameters trained all the same, such as cross-modal scales, sets their `requires_grad` again.
 
     Args:
         encoder: an encoder of images, which must have the size it was built for.
@@ -58,8 +58,7 @@ class TokenMaps(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (B, 3, H, W) to one map (B, D, H / stride, W / stride) per tap."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            taps = self.encoder.forward_taps(images, self.taps)
+        taps = self.encoder.forward_taps(images, self.taps)
         return [tokens.transpose(1, 2).unflatten(2, self.grid) for tokens in taps]
 
 
