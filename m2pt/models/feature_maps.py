@@ -19,7 +19,7 @@ class TokenMaps(nn.Module):
 
     With `frozen` the whole encoder is a constant function: no parameter asks for a gradient, so that none is
     computed, and it is in evaluation mode (no drop path) whatever mode the model around it is in. Whoever
-    wants single parameters trained all the same, such as cross-modal scales, sets their `requires_grad` again.
+    wants single parameters trained all the same, as cross-modal scales, sets their `requires_grad` again.
 
     Args:
         encoder: an encoder of images, which must have the size it was built for.
