@@ -37,7 +37,7 @@ class Augmentation:
     interpolation: str = "bicubic"
     hflip: float = 0.5
     auto_augment: str | None = None
-    color_jitter: float = 0.0
+    color_jitter: float | None = None
     reprob: float = 0.0
 
 
@@ -100,7 +100,7 @@ def training_view(image_size: int, settings: Augmentation) -> Callable[[Image.Im
         interpolation=settings.interpolation,
         hflip=settings.hflip,
         auto_augment=settings.auto_augment,
-        color_jitter=settings.color_jitter,
+        color_jitter=settings.color_jitter or None,  # type: ignore[arg-type]  # timm: None is off
         mean=MEAN,
         normalize=False,
     )

@@ -16,7 +16,7 @@ from m2pt.datasets.miniature.staging import staged, write_record
 STREAM = 1
 """Keeps this builder's random numbers apart from those of the others for the same seed."""
 
-FRAGMENT = 8
+FRAGMENT = 6
 """Side of a fragment in pixels."""
 
 PAPER, INK = (0, 110), (145, 255)
@@ -57,7 +57,7 @@ def _compose(
     others = rng.integers(len(digits.images), size=rng.integers(fragments + 1))
     ink = np.zeros((side, side))
     for other in others:
-        source = rng.integers(4, SIDE - FRAGMENT - 3, size=2)  # the middle of a digit, where there is ink
+        source = rng.integers(5, SIDE - FRAGMENT - 4, size=2)  # the middle of a digit, where there is ink
         target = rng.integers(side - FRAGMENT + 1, size=2)
         _lighten(ink, digits.images[other][_window(source)], target)
     _lighten(ink, digits.images[chosen], rng.integers(side - SIDE + 1, size=2))
