@@ -22,7 +22,6 @@ except InputError as error:
 PLAN = RULES.plan
 RESULTS = PLAN.config.results
 THREADS = PLAN.config.threads
-ARGUMENTS = RULES.arguments
 
 
 rule all_tables:

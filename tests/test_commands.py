@@ -2,9 +2,11 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ import yaml
 from safetensors.torch import save_file
 
 from m2pt.commands import main
+from m2pt.commands.trained import check_room
+from m2pt.errors import InputError
 from m2pt.models.exchange import to_exchange
 from m2pt.models.transformer import build_encoder
 from m2pt.schema.base import read_yaml
@@ -145,6 +149,19 @@ def test_an_encoder_file_that_fits_is_taken(config, tmp_path):
     assert all(torch.equal(taken[key], state[key]) for key in state)
 
 
+def test_too_little_room_for_checkpoints_is_found_before_training(monkeypatch, tmp_path):
+    usage = SimpleNamespace(free=7 * 4 * 100 - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    model = torch.nn.Linear(99, 1)
+    with pytest.raises(InputError, match=f"{tmp_path}: 0 MiB are free"):
+        check_room(tmp_path, model)
+    usage.free += 1
+    check_room(tmp_path, model)
+    model.requires_grad_(False)
+    usage.free = 3 * 4 * 100
+    check_room(tmp_path, model)
+
+
 CONSTRAINED = """
 import os, resource, signal, sys
 from m2pt.commands import main
@@ -162,7 +179,7 @@ sys.exit(main([*arguments, f"results={forbidden}"]))
 
 @pytest.mark.parametrize(("case", "words"), [("forbidden", "Permission denied"), ("full", "free some space")])
 def test_results_without_write_permission_or_room(config, tmp_path, case, words):
-    """In a process of its own that gives up its rights; a limit on the size of files stands for a full disk."""
+    """In a process that gives up its rights; a limit on the size of files stands for a full disk."""
     forbidden = tmp_path / "forbidden"
     forbidden.mkdir()
     for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):

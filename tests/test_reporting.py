@@ -1,4 +1,4 @@
-"""From result files to a table: means, deviations, gains by hand, and the refusal of stale or missing results."""
+"""From result files to a table: numbers by hand, and the refusal of stale or missing results."""
 
 import csv
 import json
@@ -40,7 +40,8 @@ def test_mean_deviation_and_paired_gain(plan):
     assert float(cell["mean"]) == pytest.approx(statistics.mean(POINT), abs=1e-4)
     assert float(cell["standard_deviation"]) == pytest.approx(statistics.stdev(POINT), abs=1e-4)
     assert float(cell["gain"]) == pytest.approx((1 + 0.5 + 2) / 3, abs=1e-4)
-    assert (cell["seeds"], cell["baseline"], cell["published"], cell["published_gain"]) == ("3", "MAE", "83.9", "0.6")
+    assert (cell["seeds"], cell["baseline"]) == ("3", "MAE")
+    assert (cell["published"], cell["published_gain"]) == ("83.9", "0.6")
 
 
 def test_what_was_not_run_or_not_published_is_empty(plan):
@@ -57,7 +58,8 @@ def test_what_was_not_run_or_not_published_is_empty(plan):
 def test_one_seed_has_no_deviation(plan):
     one = Plan.load(Path("tests/tiny/config.yaml"), {"results": str(plan.results), "seeds": [1]})
     cell = rows(one)["pretrained", "M2PT-Point", "tune_acc"]
-    assert (cell["mean"], cell["standard_deviation"], cell["seeds"], cell["gain"]) == ("82.5000", "", "1", "0.5000")
+    assert (cell["mean"], cell["gain"]) == ("82.5000", "0.5000")
+    assert (cell["standard_deviation"], cell["seeds"]) == ("", "1")
 
 
 def test_markdown_and_latex_are_laid_out_as_in_the_paper(plan):
@@ -65,7 +67,8 @@ def test_markdown_and_latex_are_laid_out_as_in_the_paper(plan):
     said = notes(table, plan.config.seeds, "tests/tiny/config.yaml")
     markdown = to_markdown(table, cells, said).splitlines()
     lines = [line for line in markdown if line.startswith("|")]
-    assert lines[0] == "| Method | ImageNet tune acc (%) | ImageNet fix acc (%) | COCO AP box (%) | ADE20K mIoU (%) |"
+    columns = ["ImageNet tune acc (%)", "ImageNet fix acc (%)", "COCO AP box (%)", "ADE20K mIoU (%)"]
+    assert lines[0] == f"| {' | '.join(['Method', *columns])} |"
     assert len({line.count("|") for line in lines}) == 1
     point = next(line for line in lines if line.startswith("| M2PT-Point"))
     assert "83.2 ± 2.6 [+1.2]<br><sub>paper 83.9 [+0.6]</sub>" in point
@@ -84,7 +87,8 @@ def test_a_stale_result_is_refused_and_the_difference_named(plan):
     with pytest.raises(InputError) as error:
         read_cells(plan, "table")
     assert f"{path}: stale" in str(error.value)
-    assert f"spec.recipe.training.lr: stored 0.5, asked for {run.spec['recipe']['training']['lr']}" in str(error.value)
+    asked = run.spec["recipe"]["training"]["lr"]
+    assert f"spec.recipe.training.lr: stored 0.5, asked for {asked}" in str(error.value)
 
 
 def test_a_result_of_another_seed_is_refused(plan):

@@ -82,7 +82,8 @@ def test_a_missing_file_and_a_file_that_is_no_mapping_are_named(tmp_path):
 
 
 def test_a_number_that_yaml_reads_as_a_string_is_hashed_as_a_number():
-    text = "{training: {epochs: 1, batch_size: 8, lr: 1e-3}, mask_ratio: 0.75, decoder: {dim: 8, depth: 1, num_heads: 1}}"
+    decoder = "{dim: 8, depth: 1, num_heads: 1}"
+    text = f"{{training: {{epochs: 1, batch_size: 8, lr: 1e-3}}, mask_ratio: 0.75, decoder: {decoder}}}"
     assert isinstance(yaml.safe_load(text)["training"]["lr"], str)
     recipe = validate(ImagePretraining, yaml.safe_load(text), "recipe")
     assert recipe.training.lr == 0.001
@@ -99,7 +100,7 @@ def test_a_table_with_an_unknown_column_or_baseline_is_refused():
 
 def test_a_run_s_name_depends_on_its_factors_only():
     def name(**changes):
-        factors = dict(task="classification", dataset="imagenet", mode="tune", target_init="image")
+        factors = {"task": "classification", "dataset": "imagenet", "mode": "tune", "target_init": "image"}
         return Experiment(**{**factors, **changes}).name
 
     plain = name()

@@ -84,7 +84,9 @@ def test_the_table_has_what_was_measured_and_nothing_else(folder, plan):
         if row["run"]:
             result = json.loads((seed_folder(folder, row["run"]) / "evaluation.json").read_text())
             assert round(float(row["mean"]), 3) in [round(value, 3) for value in result["metrics"].values()]
-            assert result["provenance"]["threads"] == 1 and len(result["provenance"]["dataset_manifest"]) == 64
+            assert (
+                result["provenance"]["threads"] == 1 and len(result["provenance"]["dataset_manifest"]) == 64
+            )
     assert (folder / "results/table.md").exists() and (folder / "results/table.tex").exists()
 
 
@@ -115,7 +117,9 @@ def test_merged_weights_are_plain_timm_and_score_what_was_reported(folder, plan,
 
 
 def test_fix_trains_the_scales_and_the_classifier_only(folder, plan):
-    name = next(name for name, run in plan.runs.items() if run.experiment.mode == "fix" and "imagenet" in name)
+    name = next(
+        name for name, run in plan.runs.items() if run.experiment.mode == "fix" and "imagenet" in name
+    )
     trained, _ = load_weights(seed_folder(folder, name) / "attached.safetensors")
     target, _ = load_weights(folder / plan.encoder_weights("image", 0))
     auxiliary, _ = load_weights(folder / plan.encoder_weights("pointcloud", 0))
@@ -128,6 +132,13 @@ def test_fix_trains_the_scales_and_the_classifier_only(folder, plan):
         elif key.startswith("blocks.") and not key.endswith(".scale"):
             assert torch.equal(value, target[key])
     assert trained["head.1.weight"].std() > 0
+
+
+def test_kept_epochs_lie_beside_the_final_weights(folder, plan):
+    final, _ = load_weights(folder / plan.encoder_weights("image", 0))
+    early, _ = load_weights(folder / plan.encoder_directory("image", 0) / "encoder-epoch1.safetensors")
+    assert final.keys() == early.keys()
+    assert any(not torch.equal(final[key], early[key]) for key in final)
 
 
 def test_every_training_is_one_mlflow_run(folder, plan):

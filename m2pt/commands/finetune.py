@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
         weights=weights,
         dataset=experiment.dataset,
     )
-    model = fit(
+    trained.check_room(directory, model)
+    fit(
         model,
         ClassificationLoss(spec["dataset"]["num_classes"], **recipe["mix"]),
         dataset,

@@ -1,9 +1,14 @@
 """`m2pt pretrain ENCODER`: masked autoencoding; writes encoder.safetensors."""
 
 import argparse
+from functools import partial
+from typing import TYPE_CHECKING
 
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
 from m2pt.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Pretrain, and save the encoder without its decoder."""
+    """Pretrain, and save the encoder without its decoder: after the last epoch and after `keep_epochs`."""
     from m2pt.commands import trained
     from m2pt.datasets.seeded import seed_generators
     from m2pt.formats.weights import save_weights
@@ -56,7 +61,14 @@ def run(arguments: argparse.Namespace) -> None:
         mask_ratio=recipe["mask_ratio"],
         drop_path=recipe["drop_path"],
     )
-    model = fit(
+    trained.check_room(directory, model)
+
+    def save(epoch: int | None, model: "nn.Module") -> None:
+        name = "encoder" if epoch is None else f"encoder-epoch{epoch}"
+        encoder = to_exchange(model.get_submodule("encoder").state_dict())
+        save_weights(directory / f"{name}.safetensors", encoder, trained.metadata(spec, seed, made))
+
+    fit(
         model,
         reconstruction_loss,
         dataset,
@@ -64,11 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
         directory=directory,
         identity=identity,
         seed=seed,
+        snapshots={epoch: partial(save, epoch) for epoch in recipe["keep_epochs"]},
         device=plan.config.device,
     )
-    save_weights(
-        directory / "encoder.safetensors",
-        to_exchange(model.encoder.state_dict()),
-        trained.metadata(spec, seed, made),
-    )
+    save(None, model)
     checkpoint.remove(directory, checkpoint.FINAL)

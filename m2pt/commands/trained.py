@@ -1,9 +1,10 @@
 """What every training and evaluation command does around its own work: check, identify, describe, verify."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m2pt.atomic import write_json
 from m2pt.errors import InputError
@@ -11,6 +12,9 @@ from m2pt.reporting.cells import differing
 from m2pt.reporting.provenance import provenance
 from m2pt.schema.experiments import digest
 from m2pt.schema.plan import Plan, Spec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def open_dataset(
@@ -96,6 +100,25 @@ def describe_run(
         },
     )
     return digest([spec, seed, inputs, manifest], 64), made
+
+
+def check_room(directory: Path, model: "nn.Module") -> None:
+    """Make sure before a training that its checkpoints will fit on the disk.
+
+    A checkpoint has the weights and, of what is trained, two moments; while one is replaced there are two of
+    them, and the exported weights come on top.
+
+    Raises:
+        InputError: there is less room than that.
+    """
+    sizes = [(value.numel() * value.element_size(), value.requires_grad) for value in model.parameters()]
+    needed = sum(size * (7 if trained else 3) for size, trained in sizes)
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise InputError(
+            f"{directory}: {free / 2**20:.0f} MiB are free, and training needs about "
+            f"{needed / 2**20:.0f} MiB for its checkpoints; make room, or set results: to a folder on another disk."
+        )
 
 
 def tags(name: str, spec: Spec) -> dict[str, str]:

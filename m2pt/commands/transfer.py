@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
         dataset=experiment.dataset,
     )
     settings = TrainingSettings(**recipe["training"])
-    model = fit(
+    trained.check_room(directory, model)
+    fit(
         model,
         task.loss,
         train,

@@ -8,7 +8,7 @@ This module imports no torch, so that the schema and the command line may use th
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -32,7 +32,7 @@ class LayoutModule(Protocol):
     """What a module that reads a layout offers. Paths are given and returned under `root`."""
 
     @property
-    def Reader(self) -> type[SeededDataset]:
+    def Reader(self) -> Callable[..., SeededDataset]:
         """`Reader(root, split, *, num_classes, seed=0, augmentation=None, **input)`; "train" or "val"."""
         ...
 
@@ -79,7 +79,7 @@ def miniature_module(layout: str) -> MiniatureModule:
     return cast(MiniatureModule, importlib.import_module(f"m2pt.datasets.miniature.{_known(layout)}"))
 
 
-def reader(layout: str) -> type[SeededDataset]:
+def reader(layout: str) -> Callable[..., SeededDataset]:
     """Return the `Reader` class of `layout`; see `LayoutModule`."""
     return layout_module(layout).Reader
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from m2pt.schema.base import Strict
 from m2pt.training.settings import TrainingSettings
@@ -69,13 +69,27 @@ class Decoder(Strict):
 
 
 class Pretraining(Strict):
-    """Masked autoencoding of one modality."""
+    """Masked autoencoding of one modality.
+
+    `keep_epochs` are saved beside the final weights, so that a study of how good an auxiliary must be never
+    repeats a pretraining.
+    """
 
     training: TrainingSettings
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    keep_epochs: tuple[PositiveInt, ...] = ()
     decoder: Decoder
     drop_path: Fraction = 0.0
     """Stochastic depth of the last block of encoder and decoder; Point-MAE alone has it in pretraining."""
+
+    @model_validator(mode="after")
+    def _kept_epochs_happen(self) -> "Pretraining":
+        for epoch in self.keep_epochs:
+            if epoch > (self.training.epochs or 0):
+                raise ValueError(
+                    f"keep_epochs: epoch {epoch} is never reached (epochs: {self.training.epochs})"
+                )
+        return self
 
 
 class ImagePretraining(Pretraining):

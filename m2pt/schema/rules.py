@@ -43,9 +43,18 @@ class Rules:
         overrides = {key: value for key, value in config.items() if in_file.get(key) != value}
         self.plan = Plan.load(path, overrides)
         sets = [f"--set {key}={json.dumps(value, separators=(',', ':'))}" for key, value in overrides.items()]
-        self.arguments = " ".join(
+        self._arguments = " ".join(
             [f"--config {path}", *(f"'{text}'" if " " in text[6:] else text for text in sets)]
         )
+
+    def arguments(self, wildcards: Wildcards, output: object) -> str:
+        """Arguments that give a command this config.
+
+        Taking `output` makes it, for Snakemake, a derived parameter, which does not make a rule run again:
+        another file name or one more seed changes nothing that is already made. What a rule's result depends
+        on is in its digest.
+        """
+        return self._arguments
 
     # ---- wildcard constraints: one rule makes one kind of file ------------------------------------------
 

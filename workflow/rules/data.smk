@@ -9,6 +9,7 @@ rule build_miniature:
         dataset=RULES.miniatures(),
     params:
         digest=RULES.dataset_digest,
+        arguments=RULES.arguments,
     log:
         f"{RESULTS}/logs/data/{{dataset}}.log",
     benchmark:
@@ -19,8 +20,10 @@ rule build_miniature:
         runtime=60,
     conda:
         "../../environment.yml"
+    message:
+        "Build the miniature {wildcards.dataset}"
     shell:
-        "m2pt data build {wildcards.dataset} {ARGUMENTS} --expect {params.digest} > {log} 2>&1"
+        "m2pt data build {wildcards.dataset} {params.arguments} --expect {params.digest} > {log} 2>&1"
 
 
 rule check_dataset:
@@ -30,6 +33,7 @@ rule check_dataset:
         dataset=RULES.own_datasets(),
     params:
         digest=RULES.dataset_digest,
+        arguments=RULES.arguments,
     log:
         f"{RESULTS}/logs/data/{{dataset}}.log",
     benchmark:
@@ -40,8 +44,10 @@ rule check_dataset:
         runtime=120,
     conda:
         "../../environment.yml"
+    message:
+        "Check {wildcards.dataset}"
     shell:
-        "m2pt data check {wildcards.dataset} {ARGUMENTS} --expect {params.digest}"
+        "m2pt data check {wildcards.dataset} {params.arguments} --expect {params.digest}"
         " --manifest {output.manifest} > {log} 2>&1"
 
 
@@ -61,5 +67,7 @@ rule open_gate:
         runtime=5,
     conda:
         "../../environment.yml"
+    message:
+        "All datasets and given weights are sound: training may begin"
     shell:
         "echo 'All datasets and given weights are sound: {input}' > {log}"

@@ -13,6 +13,7 @@ rule finetune:
         seed=r"\d+",
     params:
         digest=RULES.run_digest,
+        arguments=RULES.arguments,
     log:
         f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.finetune.log",
     benchmark:
@@ -23,8 +24,10 @@ rule finetune:
         runtime=2880,
     conda:
         "../../environment.yml"
+    message:
+        "Finetune {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "m2pt finetune {wildcards.run} --seed {wildcards.seed} {ARGUMENTS}"
+        "m2pt finetune {wildcards.run} --seed {wildcards.seed} {params.arguments}"
         " --expect {params.digest} > {log} 2>&1"
 
 
@@ -46,6 +49,8 @@ rule merge:
         runtime=10,
     conda:
         "../../environment.yml"
+    message:
+        "Merge the pathways of {wildcards.run} (seed {wildcards.seed})"
     shell:
         "m2pt merge {input.weights} {output.weights} > {log} 2>&1"
 
@@ -61,6 +66,7 @@ rule evaluate:
         seed=r"\d+",
     params:
         digest=RULES.run_digest,
+        arguments=RULES.arguments,
     log:
         f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.evaluate.log",
     benchmark:
@@ -71,6 +77,8 @@ rule evaluate:
         runtime=120,
     conda:
         "../../environment.yml"
+    message:
+        "Evaluate the merged {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "m2pt evaluate {wildcards.run} --seed {wildcards.seed} {ARGUMENTS}"
+        "m2pt evaluate {wildcards.run} --seed {wildcards.seed} {params.arguments}"
         " --expect {params.digest} > {log} 2>&1"

@@ -12,6 +12,7 @@ rule pretrain_encoder:
         seed=r"\d+",
     params:
         digest=RULES.encoder_digest,
+        arguments=RULES.arguments,
     log:
         f"{RESULTS}/logs/encoders/{{encoder}}-seed{{seed}}.log",
     benchmark:
@@ -22,8 +23,10 @@ rule pretrain_encoder:
         runtime=2880,
     conda:
         "../../environment.yml"
+    message:
+        "Pretrain the {wildcards.encoder} encoder (seed {wildcards.seed})"
     shell:
-        "m2pt pretrain {wildcards.encoder} --seed {wildcards.seed} {ARGUMENTS}"
+        "m2pt pretrain {wildcards.encoder} --seed {wildcards.seed} {params.arguments}"
         " --expect {params.digest} > {log} 2>&1"
 
 
@@ -35,6 +38,7 @@ rule import_encoder:
         seed=r"\d+",
     params:
         digest=RULES.encoder_digest,
+        arguments=RULES.arguments,
     log:
         f"{RESULTS}/logs/encoders/{{encoder}}-seed{{seed}}.log",
     benchmark:
@@ -45,6 +49,8 @@ rule import_encoder:
         runtime=30,
     conda:
         "../../environment.yml"
+    message:
+        "Take the {wildcards.encoder} encoder from where the config says"
     shell:
-        "m2pt import {wildcards.encoder} --seed {wildcards.seed} {ARGUMENTS}"
+        "m2pt import {wildcards.encoder} --seed {wildcards.seed} {params.arguments}"
         " --expect {params.digest} > {log} 2>&1"

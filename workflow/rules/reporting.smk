@@ -17,6 +17,7 @@ rule tabulate:
         table="|".join(PLAN.tables),
     params:
         digest=RULES.table_digest,
+        arguments=RULES.arguments,
     log:
         f"{RESULTS}/logs/{{table}}.log",
     benchmark:
@@ -27,5 +28,7 @@ rule tabulate:
         runtime=10,
     conda:
         "../../environment.yml"
+    message:
+        "Write {wildcards.table}"
     shell:
-        "m2pt tabulate {wildcards.table} {ARGUMENTS} --expect {params.digest} > {log} 2>&1"
+        "m2pt tabulate {wildcards.table} {params.arguments} --expect {params.digest} > {log} 2>&1"

@@ -14,6 +14,7 @@ rule transfer:
         seed=r"\d+",
     params:
         digest=RULES.run_digest,
+        arguments=RULES.arguments,
     log:
         f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.transfer.log",
     benchmark:
@@ -24,6 +25,8 @@ rule transfer:
         runtime=2880,
     conda:
         "../../environment.yml"
+    message:
+        "Transfer: train and evaluate {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "m2pt transfer {wildcards.run} --seed {wildcards.seed} {ARGUMENTS}"
+        "m2pt transfer {wildcards.run} --seed {wildcards.seed} {params.arguments}"
         " --expect {params.digest} > {log} 2>&1"
