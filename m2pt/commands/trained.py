@@ -117,7 +117,8 @@ def check_room(directory: Path, model: "nn.Module") -> None:
     if free < needed:
         raise InputError(
             f"{directory}: {free / 2**20:.0f} MiB are free, and training needs about "
-            f"{needed / 2**20:.0f} MiB for its checkpoints; make room, or set results: to a folder on another disk."
+            f"{needed / 2**20:.0f} MiB for its checkpoints; make room, or set results: to a folder "
+            "on another disk."
         )
 
 
