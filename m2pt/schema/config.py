@@ -107,10 +107,10 @@ class AudioInput(Strict):
 
 
 class AudioTokenizer(Strict):
-    """Side of a square patch of the spectrogram and the step between two patches."""
+    """Side of a square patch of the spectrogram and the step between two patches (equal: no overlap)."""
 
     patch_size: PositiveInt
-    stride: PositiveInt | None = None
+    stride: PositiveInt
 
 
 class Audio(Strict):
