@@ -78,7 +78,7 @@ def test_nothing_of_the_default_config_shows_through(plan):
     assert not any(dataset.miniature for dataset in plan.config.datasets.values())
     rules = Rules([str(PATH)], in_file)
     assert rules.plan.config == plan.config
-    assert "--set" not in rules.arguments
+    assert "--set" not in rules.arguments(None, None)(None, None)
     with pytest.raises(InputError, match="one --configfile"):
         Rules(["config/config.yaml", str(PATH)], in_file)
 
@@ -162,7 +162,7 @@ def test_the_dense_models_can_be_built_and_train_the_whole_backbone(plan, task, 
         encoder = build_encoder(
             **{**run.spec["architecture"], "input": recipe["input"]}, drop_path=recipe["drop_path"]
         )
-        model, _, _ = dense_model(run, encoder)
+        model, _ = dense_model(run, encoder)
     assert encoder.tokenizer.grid == grid
     assert all(parameter.requires_grad for parameter in encoder.blocks.parameters())
     scales = [group["lr_scale"] for group in parameter_groups(model, TrainingSettings(**recipe["training"]))]
