@@ -27,6 +27,7 @@ help: ## list the targets
 
 table1: $(INSTALLED) ## build everything that Table 1 needs, and results/table1.csv
 	@$(IN_VENV) snakemake --cores all results/table1.csv
+	@cat results/table1.md
 
 test: $(INSTALLED) ## run the tests
 	@$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadfile
