@@ -52,6 +52,27 @@ def with_encoder_file(config, file):
     return config(encoders=encoders)
 
 
+def test_an_encoder_file_for_a_target_needs_more_than_blocks(refuse, config, tmp_path):
+    file = tmp_path / "given.safetensors"
+    encoders = read_yaml(TINY)["encoders"] | {"image": {"modality": "image", "file": str(file)}}
+    path = config(encoders=encoders)
+    settings = read_yaml(path)
+    encoder = build_encoder("image", **settings["modalities"]["image"], backbone=settings["backbone"])
+    state = to_exchange(encoder.state_dict())
+    save_file({key: value for key, value in state.items() if key.startswith("blocks.")}, file)
+    message = refuse("import", "image", "--config", path)
+    assert str(file) in message and "lacks cls_token" in message
+    save_file(state, file)
+    assert main(["import", "image", "--config", str(path)]) == 0
+
+
+def test_an_auxiliary_file_may_hold_more_than_blocks(config, tmp_path):
+    file = tmp_path / "given.safetensors"
+    path = with_encoder_file(config, file)
+    save_file(encoder_state(path) | {"decoder_embed.weight": torch.zeros(2)}, file)
+    assert main(["import", "random", "--config", str(path)]) == 0
+
+
 def encoder_state(path, **backbone):
     settings = read_yaml(path)
     architecture = settings["modalities"]["pointcloud"]
@@ -146,7 +167,8 @@ def test_an_encoder_file_that_fits_is_taken(config, tmp_path):
 
     taken, metadata = load_weights(Plan.load(path).encoder_weights("random", 0))
     assert json.loads(metadata["spec"]) == Plan.load(path).encoders["random"]
-    assert all(torch.equal(taken[key], state[key]) for key in state)
+    assert taken.keys() == {key for key in state if key.startswith("blocks.")}
+    assert all(torch.equal(taken[key], state[key]) for key in taken)
 
 
 def test_too_little_room_for_checkpoints_is_found_before_training(monkeypatch, tmp_path):
@@ -160,6 +182,23 @@ def test_too_little_room_for_checkpoints_is_found_before_training(monkeypatch, t
     model.requires_grad_(False)
     usage.free = 3 * 4 * 100
     check_room(tmp_path, model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        (
+            ["tabulate", "table", "--config", str(TINY), "--set", "results=nowhere"],
+            {"torch", "timm", "pandas"},
+        ),
+        (["merge", "nowhere.safetensors", "merged.safetensors"], {"timm", "torchvision", "pydantic"}),
+    ],
+)
+def test_a_light_command_imports_only_what_it_needs(arguments, unneeded):
+    code = "import sys; from m2pt.commands import main; main(sys.argv[1:]); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert "nowhere" in run.stderr
+    assert not unneeded & set(run.stdout.split())
 
 
 CONSTRAINED = """

@@ -122,5 +122,6 @@ def test_an_old_python_is_refused_and_a_newer_one_on_this_machine_named(checkout
 
 def test_table1_is_the_documented_snakemake_command_in_the_environment(checkout: Checkout):
     steps = checkout.make("--dry-run", "table1").stdout.splitlines()
-    assert steps[-1].endswith("snakemake --cores all results/table1.csv")
-    assert f'PATH="{checkout.root}/.venv/bin:' in steps[-1]
+    assert steps[-2].endswith("snakemake --cores all results/table1.csv")
+    assert steps[-1] == "cat results/table1.md"
+    assert f'PATH="{checkout.root}/.venv/bin:' in steps[-2]

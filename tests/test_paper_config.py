@@ -78,7 +78,7 @@ def test_nothing_of_the_default_config_shows_through(plan):
     assert not any(dataset.miniature for dataset in plan.config.datasets.values())
     rules = Rules([str(PATH)], in_file)
     assert rules.plan.config == plan.config
-    assert "--set" not in rules.arguments(None, None)(None, None)
+    assert "--set" not in rules.arguments(None, None)
     with pytest.raises(InputError, match="one --configfile"):
         Rules(["config/config.yaml", str(PATH)], in_file)
 

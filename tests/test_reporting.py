@@ -25,7 +25,7 @@ def plan(tmp_path):
             metrics = {"top1": chosen[seed], "ap_box": 10.0 + seed, "miou": 20.0}
             folder = plan.run_directory(name, seed)
             folder.mkdir(parents=True)
-            result = {"metrics": metrics, "seed": seed, "spec": run.spec}
+            result = {"metrics": metrics, "seed": seed, "spec": plan.seeded_spec(run, seed)}
             (folder / "evaluation.json").write_text(json.dumps(result))
     return plan
 

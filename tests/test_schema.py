@@ -1,6 +1,8 @@
 """Config, recipe and table files: what is refused, and with which words."""
 
 import copy
+import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ from m2pt.errors import InputError
 from m2pt.schema.base import read_yaml, validate
 from m2pt.schema.config import Config
 from m2pt.schema.experiments import Experiment, PathwaySpec
-from m2pt.schema.plan import Plan
+from m2pt.schema.plan import Plan, parse_overrides
 from m2pt.schema.recipes import Finetuning, ImagePretraining
+from m2pt.schema.rules import Rules
 from m2pt.schema.tables import Table
 
 TINY = Path("tests/tiny/config.yaml")
@@ -140,6 +143,24 @@ def test_pretraining_seeds_are_dealt_out_in_turn(config):
     plan = Plan.load(TINY, {"seeds": [3, 4, 5], "pretrain_seeds": [7, 8]})
     folders = [plan.encoder_weights("image", seed).parent.name for seed in (3, 4, 5)]
     assert folders == ["seed7", "seed8", "seed7"]
+
+
+def test_an_override_reaches_the_commands_whatever_its_value():
+    in_file = read_yaml(TINY)
+    backbone = {"dim": 32, "depth": 4, "num_heads": 2}
+    rules = Rules([str(TINY)], in_file | {"backbone": backbone, "seeds": [0, 1]})
+    command = rules.arguments(None, None)
+    words = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True).stdout
+    flags = words.splitlines()
+    assert flags[:2] == ["--config", str(TINY)]
+    overrides = parse_overrides([word for flag, word in pairwise(flags) if flag == "--set"])
+    assert overrides == {"backbone": backbone, "seeds": [0, 1]}
+
+
+def test_another_pretraining_seed_is_another_result():
+    one, other = (Plan.load(TINY, {"pretrain_seeds": [seed]}) for seed in (0, 1))
+    for name, run in one.runs.items():
+        assert one.seeded_spec(run, 0) != other.seeded_spec(other.runs[name], 0)
 
 
 def test_an_unknown_run_table_or_encoder_is_named(config):

@@ -153,6 +153,16 @@ def test_a_loss_that_is_nan_from_the_start_has_no_checkpoint_to_name(tmp_path):
     assert not (tmp_path / "resume.pt").exists()
 
 
+def test_weights_that_a_gradient_spoils_are_never_saved_as_good(tmp_path):
+    def finite_but_steep(model, batch):
+        weight = next(model.parameters())
+        return loss(model, batch)[0] + (0 * weight).abs().sqrt().sum(), {}
+
+    with pytest.raises(DivergedError, match=r"a weight is not finite at step 1, .*checkpoint: none yet"):
+        train(tmp_path, loss=finite_but_steep, checkpoint_every=1)
+    assert not (tmp_path / "resume.pt").exists()
+
+
 def test_snapshots_and_descriptions_come_after_their_epochs(tmp_path):
     kept = {}
     train(

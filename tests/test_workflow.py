@@ -16,7 +16,7 @@ import timm
 import torch
 
 from m2pt.datasets.layouts import reader
-from m2pt.formats.weights import file_digest, load_weights
+from m2pt.formats.weights import file_digest, load_weights, save_weights
 from m2pt.schema.plan import Plan
 
 REPOSITORY = Path(__file__).parents[1]
@@ -139,6 +139,29 @@ def test_kept_epochs_lie_beside_the_final_weights(folder, plan):
     early, _ = load_weights(folder / plan.encoder_directory("image", 0) / "encoder-epoch1.safetensors")
     assert final.keys() == early.keys()
     assert any(not torch.equal(final[key], early[key]) for key in final)
+
+
+def test_a_transfer_stands_on_the_merged_finetuned_backbone(folder, plan, runs):
+    name = next(name for name, run in plan.runs.items() if run.experiment.task == "detection")
+    detector, _ = load_weights(seed_folder(folder, name) / "merged.safetensors")
+    merged, _ = load_weights(seed_folder(folder, runs["pointcloud"]) / "merged.safetensors")
+    prefix = next(key for key in detector if key.endswith("blocks.0.attn.qkv.weight")).split("blocks.")[0]
+    blocks = [key for key in merged if key.startswith("blocks.")]
+    assert len(blocks) == 12 * plan.config.backbone.depth
+    assert all(torch.equal(detector[prefix + key], merged[key]) for key in blocks)  # frozen, so unchanged
+
+
+def test_a_merged_file_that_is_not_the_merger_is_refused(folder, plan, runs):
+    path = seed_folder(folder, runs["random"]) / "merged.safetensors"
+    state, metadata = load_weights(path)
+    kept = path.read_bytes()
+    try:
+        save_weights(path, state | {"head.weight": state["head.weight"] * 1.01}, metadata)
+        command = ["m2pt", "evaluate", runs["random"], "--config", CONFIG]
+        run = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    finally:
+        path.write_bytes(kept)
+    assert run.returncode == 2 and "more than float32 rounding" in run.stderr
 
 
 def test_every_training_is_one_mlflow_run(folder, plan):

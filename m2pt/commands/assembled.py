@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
 
 from m2pt.commands.trained import load_input
-from m2pt.errors import InputError
+from m2pt.errors import InputError, RunError
 from m2pt.models.classifier import Classifier, build_classifier
 from m2pt.models.exchange import load_exchange
 from m2pt.models.transformer import Encoder, build_encoder
-from m2pt.pathway import PathwayError, attach
+from m2pt.pathway import PathwayError, attach, merge
 from m2pt.schema.plan import Run, Spec
 
-if TYPE_CHECKING:
-    from torch import nn
+ROUNDING = 1e-4
+"""Largest relative difference that float32 rounding explains: none with the same kernels."""
 
 
 def classifier(spec: Spec) -> Classifier:
@@ -23,17 +25,20 @@ def classifier(spec: Spec) -> Classifier:
     )
 
 
-def start_from_inputs(model: Encoder, run: Run, weights: Mapping[str, Path]) -> None:
-    """Load the target's start, if it has one, and attach the auxiliaries.
+def start_from_inputs(model: Encoder, run: Run, weights: Mapping[str, Path], pretrain_seed: int) -> None:
+    """Load what the target starts from, if anything, and attach the auxiliaries.
 
     Raises:
         InputError: a file is missing, damaged, stale, or does not fit the model.
     """
-    if "target_init" in weights:
-        path = weights["target_init"]
-        state = load_input(path, run.spec["inputs"]["target_init"])
-        parts = getattr(model, "pretrained_parts", ("tokenizer", "blocks"))
-        load_exchange(model, state, parts=parts, source=str(path))
+    for role in ("target_init", "transfer_from"):
+        if role in weights:
+            spec = run.spec["inputs"][role]
+            if role == "transfer_from":
+                spec = {**spec, "pretrain_seed": pretrain_seed}
+            state = load_input(weights[role], spec)
+            parts = getattr(model, "pretrained_parts", ("tokenizer", "blocks"))
+            load_exchange(model, state, parts=parts, source=str(weights[role]))
     auxiliaries = {}
     for name in run.experiment.auxiliaries:
         path = weights[f"auxiliary.{name}"]
@@ -44,7 +49,7 @@ def start_from_inputs(model: Encoder, run: Run, weights: Mapping[str, Path]) -> 
     attach_auxiliaries(model, run, auxiliaries)
 
 
-def attach_auxiliaries(model: Encoder, run: Run, auxiliaries: "Mapping[str, nn.ModuleList]") -> None:
+def attach_auxiliaries(model: Encoder, run: Run, auxiliaries: Mapping[str, nn.ModuleList]) -> None:
     """Attach as the run's pathway says; nothing if it has none.
 
     Raises:
@@ -57,6 +62,28 @@ def attach_auxiliaries(model: Encoder, run: Run, auxiliaries: "Mapping[str, nn.M
         attach(model.blocks, auxiliaries, **settings)
     except PathwayError as error:
         raise InputError(f"run {run.name}: {error}") from None
+
+
+def merge_checked(encoder: Encoder, images: Tensor) -> None:
+    """Merge in place, after a training, and make sure that the plain encoder is the same function.
+
+    Args:
+        encoder: on some device, in any mode.
+        images: a batch (B, 3, H, W) of the encoder's size there.
+
+    Raises:
+        RunError: its tokens differ from the unmerged ones' beyond float32 rounding.
+    """
+    encoder.eval()
+    with torch.inference_mode():
+        before = encoder(images)
+        merge(encoder)
+        difference = ((encoder(images) - before).abs().max() / before.abs().max()).item()
+    if not difference <= ROUNDING:
+        raise RunError(
+            f"merging changed the tokens by {difference:.2g} of the largest, "
+            f"more than float32 rounding ({ROUNDING})"
+        )
 
 
 def attached_like(model: Encoder, run: Run) -> None:

@@ -6,9 +6,6 @@ from m2pt.atomic import write_json
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
 from m2pt.errors import InputError
 
-ROUNDING = 1e-4
-"""Largest relative difference of logits that float32 rounding explains: none with the same kernels."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -33,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = load_plan(arguments)
     seed, planned = arguments.seed, plan.run(arguments.run)
     expect(arguments, planned.digest)
-    spec, directory = planned.spec, plan.run_directory(planned.name, seed)
+    spec, directory = plan.seeded_spec(planned, seed), plan.run_directory(planned.name, seed)
 
     trained.set_threads(plan)
     merged, attached = assembled.classifier(spec), assembled.classifier(spec)
@@ -54,11 +51,11 @@ def run(arguments: argparse.Namespace) -> None:
     device = launch("no", plan.config.device).device
     merged.to(device)
     difference = logits_difference(merged, attached.to(device), loader, device)
-    if not difference <= ROUNDING:
+    if not difference <= assembled.ROUNDING:
         raise InputError(
             f"{directory}: the logits of merged.safetensors differ from those of attached.safetensors by "
-            f"{difference:.2g} of the largest, more than float32 rounding ({ROUNDING}); merge them again: "
-            f"snakemake --cores all --forcerun {directory / 'merged.safetensors'}"
+            f"{difference:.2g} of the largest, more than float32 rounding ({assembled.ROUNDING}); "
+            f"merge them again: snakemake --cores all --forcerun {directory / 'merged.safetensors'}"
         )
     made = provenance(
         threads=plan.config.threads,

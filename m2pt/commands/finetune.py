@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = load_plan(arguments)
     seed, planned = arguments.seed, plan.run(arguments.run)
     expect(arguments, planned.digest)
-    experiment, spec = planned.experiment, planned.spec
+    experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
     recipe = spec["recipe"]
 
     trained.set_threads(plan)
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     directory, weights = plan.run_directory(planned.name, seed), plan.input_weights(planned.name, seed)
     seed_generators(seed)
     model = assembled.classifier(spec)
-    assembled.start_from_inputs(model, planned, weights)
+    assembled.start_from_inputs(model, planned, weights, plan.pretrain_seed(seed))
     if experiment.mode == "fix":
         freeze_linear_weights(model)
     identity, made = trained.describe_run(

@@ -6,6 +6,9 @@ from pathlib import Path
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
 from m2pt.errors import InputError
 
+PARTS: tuple[str, ...] = ("tokenizer", "blocks", "norm")
+"""What makes an encoder; an auxiliary is its blocks alone."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -15,11 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check the file against the config's architecture, so that a wrong one is found before any training."""
+    """Check the file against the config's architecture, so that a wrong one is found before any training.
+
+    An auxiliary's file needs the blocks; that of a target's start also tokenizer and norm.
+    """
     from m2pt.commands import trained
     from m2pt.datasets.seeded import seed_generators
     from m2pt.formats.weights import load_weights, save_weights
-    from m2pt.models.exchange import load_exchange, to_exchange
+    from m2pt.models.exchange import load_exchange, part_of, to_exchange
     from m2pt.models.transformer import build_encoder
     from m2pt.reporting.provenance import provenance
     from m2pt.schema.experiments import digest
@@ -34,15 +40,15 @@ def run(arguments: argparse.Namespace) -> None:
     spec = plan.encoders[name]
     expect(arguments, digest(spec))
     seed_generators(seed)
-    encoder = build_encoder(**spec["architecture"])
+    encoder, parts = build_encoder(**spec["architecture"]), PARTS
     if source.file is not None:
         state, _ = load_weights(Path(source.file))
-        load_exchange(encoder, state, parts=("blocks",), source=source.file)
-        if all(any(part in key for key in state) for part in ("norm.", "patch_embed.")):
-            load_exchange(encoder, state, parts=("tokenizer", "norm"), source=source.file)
+        starts = any(run.experiment.target_init == name for run in plan.runs.values())
+        parts = PARTS if starts else ("blocks",)
+        load_exchange(encoder, state, parts=parts, source=source.file)
     made = provenance(threads=plan.config.threads, device="cpu", manifest_digest="")
     save_weights(
         plan.encoder_directory(name, seed) / "encoder.safetensors",
-        to_exchange(encoder.state_dict()),
+        {key: value for key, value in to_exchange(encoder.state_dict()).items() if part_of(key) in parts},
         trained.metadata(spec, seed, made),
     )

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = load_plan(arguments)
     seed, planned = arguments.seed, plan.run(arguments.run)
     expect(arguments, planned.digest)
-    experiment, spec = planned.experiment, planned.spec
+    experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
     recipe = spec["recipe"]
 
     trained.set_threads(plan)
@@ -48,11 +48,12 @@ def run(arguments: argparse.Namespace) -> None:
     encoder = build_encoder(
         **{**spec["architecture"], "input": recipe["input"]}, drop_path=recipe["drop_path"]
     )
-    assembled.start_from_inputs(encoder, planned, weights)
+    assembled.start_from_inputs(encoder, planned, weights, plan.pretrain_seed(seed))
     scales = [p for name, p in encoder.named_parameters() if pathway.is_scale(name) and p.requires_grad]
     model, task = dense_model(planned, encoder)
-    for scale in scales:  # a frozen backbone is one whose matrices stay
-        scale.requires_grad_(True)
+    if experiment.mode == "fix":  # a frozen backbone is one whose matrices stay
+        for scale in scales:
+            scale.requires_grad_(True)
     identity, made = trained.describe_run(
         directory,
         name=planned.name,
@@ -76,10 +77,10 @@ def run(arguments: argparse.Namespace) -> None:
         describe=pathway.scales,
         device=plan.config.device,
     )
-    pathway.merge(model)
-    save_weights(directory / "merged.safetensors", model.state_dict(), trained.metadata(spec, seed, made))
     device = next(model.parameters()).device
     loader = evaluation_loader(val, settings.batch_size, settings.num_workers, task.collate)
+    assembled.merge_checked(encoder, val[0][0][None].to(device))
+    save_weights(directory / "merged.safetensors", model.state_dict(), trained.metadata(spec, seed, made))
     metrics = task.evaluate(model, loader, device)
     write_json(
         directory / "evaluation.json", {"metrics": metrics, "seed": seed, "spec": spec, "provenance": made}

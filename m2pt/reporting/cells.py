@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m2pt.errors import InputError
-from m2pt.schema.plan import Plan, Run
+from m2pt.schema.plan import Plan, Run, Spec
 from m2pt.schema.tables import Column, Row
 
 
@@ -73,7 +73,7 @@ def read_cells(plan: Plan, table_name: str) -> list[Cell]:
             for seed in plan.config.seeds if run else ():
                 path = plan.run_directory(run.name, seed) / "evaluation.json"  # type: ignore[union-attr]
                 try:
-                    values[seed] = _value(path, run, seed, column.metric)  # type: ignore[arg-type]
+                    values[seed] = _value(path, plan.seeded_spec(run, seed), seed, column.metric)  # type: ignore[arg-type]
                 except InputError as error:
                     faults.append(str(error))
             read[key] = Cell(row, column, run, values, cell(baseline, column) if baseline else None)
@@ -85,7 +85,7 @@ def read_cells(plan: Plan, table_name: str) -> list[Cell]:
     return result
 
 
-def _value(path: Path, run: Run, seed: int, metric: str) -> float:
+def _value(path: Path, spec: Spec, seed: int, metric: str) -> float:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def _value(path: Path, run: Run, seed: int, metric: str) -> float:
         ) from None
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}); delete it and run snakemake again.") from None
-    differences = list(differing(result.get("spec"), run.spec))
+    differences = list(differing(result.get("spec"), spec))
     if result.get("seed") != seed:
         differences.append(f"seed: stored {result.get('seed')}, asked for {seed}")
     if differences:

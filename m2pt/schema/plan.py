@@ -80,10 +80,18 @@ class Plan:
         return self.results / "encoders" / encoder / f"seed{seed}"
 
     def encoder_weights(self, encoder: str, run_seed: int) -> Path:
-        """Weights of an encoder for the run of `run_seed`: pretraining seeds are dealt out in turn."""
+        """Weights of an encoder for the run of `run_seed`."""
+        return self.encoder_directory(encoder, self.pretrain_seed(run_seed)) / "encoder.safetensors"
+
+    def pretrain_seed(self, run_seed: int) -> int:
+        """Seed of the pretrainings that the run of `run_seed` builds on: they are dealt out in turn."""
         seeds = self.config.pretrain_seeds
         position = self.config.seeds.index(run_seed) if run_seed in self.config.seeds else run_seed
-        return self.encoder_directory(encoder, seeds[position % len(seeds)]) / "encoder.safetensors"
+        return seeds[position % len(seeds)]
+
+    def seeded_spec(self, run: Run, run_seed: int) -> Spec:
+        """What the run of `run_seed` stores beside its results: its spec and its pretraining seed."""
+        return {**run.spec, "pretrain_seed": self.pretrain_seed(run_seed)}
 
     def run_directory(self, run: str, seed: int) -> Path:
         """Folder of one training of a target."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,10 +43,9 @@ class Rules:
         in_file = read_yaml(path)
         overrides = {key: value for key, value in config.items() if in_file.get(key) != value}
         self.plan = Plan.load(path, overrides)
-        sets = [f"--set {key}={json.dumps(value, separators=(',', ':'))}" for key, value in overrides.items()]
-        self._arguments = " ".join(
-            [f"--config {path}", *(f"'{text}'" if " " in text[6:] else text for text in sets)]
-        )
+        sets = [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in overrides.items()]
+        words = ["--config", str(path), *(word for text in sets for word in ("--set", text))]
+        self._arguments = shlex.join(words)
 
     def arguments(self, wildcards: Wildcards, output: object) -> str:
         """Arguments that give a command this config.

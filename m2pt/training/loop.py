@@ -68,7 +68,7 @@ def fit(
 
     Raises:
         InputError: what the user gave is wrong, or the directory cannot be used.
-        DivergedError: the loss became NaN or infinite; `failed.json` says so too.
+        DivergedError: loss or weights became NaN or infinite; `failed.json` says so too.
         Interrupted: SIGTERM, SIGINT or SIGUSR1 came; the state is saved, `interrupted.json` says so, exit
             code 75.
     """
@@ -137,6 +137,7 @@ class _Training:
                 self._train()
         if self.main:
             checkpoint.remove(directory, checkpoint.RESUME)
+        self.accelerator.wait_for_everyone()  # nobody exports and clears away what another has yet to read
         return self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
 
     def _train(self) -> None:
@@ -253,8 +254,9 @@ class _Training:
         return bool(self.accelerator.reduce(flag, "sum").item())
 
     def _save(self) -> None:
-        """Write resume.pt, unless the losses up to here show that the weights are spoilt."""
+        """Write resume.pt, unless losses or weights show that the training has diverged."""
         window = self.window.state()
+        self._check_weights()
         if self.main:
             checkpoint.save(
                 self.directory / checkpoint.RESUME,
@@ -271,7 +273,14 @@ class _Training:
             )
         self.saved_step = self.step
 
+    def _check_weights(self) -> None:
+        """An update from an infinite gradient spoils the weights before any loss shows it."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if not all(torch.isfinite(parameter).all() for parameter in trained):
+            raise DivergedError("a weight is not finite", self.step, current_lr(self.optimizer))
+
     def _finish(self) -> None:
+        self._check_weights()
         if self.main:
             self.metrics.sync()
             state = {"identity": self.identity, "step": self.step, "model": self.model.state_dict()}

@@ -15,16 +15,16 @@ from m2pt.errors import InputError, RunError
 
 
 class DivergedError(RunError):
-    """The loss became NaN or infinite; says at which step and lr, and names the last checkpoint."""
+    """Loss or weights are NaN or infinite; says at which step and lr, and names the last checkpoint."""
 
-    def __init__(self, loss: float, step: int, lr: float) -> None:
-        super().__init__(loss, step, lr)
-        self.loss, self.step, self.lr = loss, step, lr
+    def __init__(self, what: str, step: int, lr: float) -> None:
+        super().__init__(what, step, lr)
+        self.what, self.step, self.lr = what, step, lr
         self.checkpoint = "none yet"
 
     def __str__(self) -> str:
         return (
-            f"the loss is {self.loss} at step {self.step}, with learning rate {self.lr:.3g}; last good "
+            f"{self.what} at step {self.step}, with learning rate {self.lr:.3g}; last good "
             f"checkpoint: {self.checkpoint}. Lower the learning rate, warm up longer or clip the gradient"
         )
 
@@ -103,7 +103,7 @@ class LossWindow:
         rows: list[list[float]] = self._accelerator.reduce(values, "mean").tolist()
         for (step, lr, _), row in zip(self._unread, rows, strict=True):
             if not math.isfinite(row[0]):
-                raise DivergedError(row[0], step, lr)
+                raise DivergedError(f"the loss is {row[0]}", step, lr)
         self._rows += rows
         self._unread.clear()
 
