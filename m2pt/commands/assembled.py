@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from m2pt.commands.trained import load_input
 from m2pt.errors import InputError, RunError
@@ -37,8 +37,7 @@ def start_from_inputs(model: Encoder, run: Run, weights: Mapping[str, Path], pre
             if role == "transfer_from":
                 spec = {**spec, "pretrain_seed": pretrain_seed}
             state = load_input(weights[role], spec)
-            parts = getattr(model, "pretrained_parts", ("tokenizer", "blocks"))
-            load_exchange(model, state, parts=parts, source=str(weights[role]))
+            load_exchange(model, state, parts=model.pretrained_parts, source=str(weights[role]))
     auxiliaries = {}
     for name in run.experiment.auxiliaries:
         path = weights[f"auxiliary.{name}"]
@@ -64,17 +63,14 @@ def attach_auxiliaries(model: Encoder, run: Run, auxiliaries: Mapping[str, nn.Mo
         raise InputError(f"run {run.name}: {error}") from None
 
 
-def merge_checked(encoder: Encoder, images: Tensor) -> None:
-    """Merge in place, after a training, and make sure that the plain encoder is the same function.
-
-    Args:
-        encoder: on some device, in any mode.
-        images: a batch (B, 3, H, W) of the encoder's size there.
+def merge_checked(encoder: Encoder, image_size: int) -> None:
+    """Merge an image encoder in place and make sure, on noise, that the plain one is the same function.
 
     Raises:
         RunError: its tokens differ from the unmerged ones' beyond float32 rounding.
     """
     encoder.eval()
+    images = torch.randn(2, 3, image_size, image_size, device=next(encoder.parameters()).device)
     with torch.inference_mode():
         before = encoder(images)
         merge(encoder)

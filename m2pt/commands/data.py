@@ -10,24 +10,27 @@ from m2pt.atomic import write_json
 from m2pt.commands.planned import add_plan_arguments, expect, load_plan
 from m2pt.datasets.layouts import OFFICIAL_CLASSES, check, miniature_module
 from m2pt.errors import InputError
-from m2pt.schema.experiments import digest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(dest="action", metavar="build|check", required=True)
-    build = actions.add_parser("build", help="write the miniature of a dataset of the config")
-    build.add_argument("dataset", help="name of a dataset of the config")
-    add_plan_arguments(build)
-    check = actions.add_parser("check", help="name every fault of a dataset on disk")
-    check.add_argument("dataset", help="name of a dataset of the config; with ROOT, name of a layout")
-    check.add_argument("root", type=Path, nargs="?", help="folder of the dataset; none: as the config says")
-    check.add_argument("--full", action="store_true", help="also open every file")
-    check.add_argument(
+    building = actions.add_parser("build", help="write the miniature of a dataset of the config")
+    building.add_argument("dataset", help="name of a dataset of the config")
+    add_plan_arguments(building)
+    checking = actions.add_parser("check", help="name every fault of a dataset on disk")
+    checking.add_argument("dataset", help="name of a dataset of the config; with ROOT, name of a layout")
+    checking.add_argument(
+        "root", type=Path, nargs="?", help="folder of the dataset; none: as the config says"
+    )
+    checking.add_argument("--full", action="store_true", help="also open every file")
+    checking.add_argument(
         "--num-classes", type=int, metavar="N", help="default: of the config or the official one"
     )
-    check.add_argument("--manifest", type=Path, metavar="FILE", help="write a manifest of the sound dataset")
-    add_plan_arguments(check)
+    checking.add_argument(
+        "--manifest", type=Path, metavar="FILE", help="write a manifest of the sound dataset"
+    )
+    add_plan_arguments(checking)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -45,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         if dataset is None:
             known = ", ".join(plan.config.datasets)
             raise InputError(f"no dataset {arguments.dataset!r} in {arguments.config}; it has {known}.")
-        expect(arguments, digest(plan.dataset_spec(arguments.dataset)))
+        expect(arguments, plan.dataset_digest(arguments.dataset))
         layout, root, manifest = (
             dataset.layout,
             plan.root(arguments.dataset),

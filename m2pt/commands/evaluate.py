@@ -2,7 +2,6 @@
 
 import argparse
 
-from m2pt.atomic import write_json
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
 from m2pt.errors import InputError
 
@@ -62,15 +61,11 @@ def run(arguments: argparse.Namespace) -> None:
         device=trained.device_name(plan),
         manifest_digest=trained.manifest_digest(plan, planned.experiment.dataset),
     )
-    metrics = evaluate(merged, loader, device)
-    write_json(
-        directory / "evaluation.json",
-        {
-            "metrics": metrics,
-            "merged_logits_difference": difference,
-            "seed": seed,
-            "spec": spec,
-            "provenance": made,
-        },
+    trained.write_evaluation(
+        directory,
+        evaluate(merged, loader, device),
+        merged_logits_difference=difference,
+        seed=seed,
+        spec=spec,
+        provenance=made,
     )
-    print(", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     model = assembled.classifier(spec)
     assembled.start_from_inputs(model, planned, weights, plan.pretrain_seed(seed))
     if experiment.mode == "fix":
-        freeze_linear_weights(model)
+        freeze_all_but_head_and_scales(model)
     identity, made = trained.describe_run(
         directory,
         name=planned.name,
@@ -70,6 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
         describe=pathway.scales,
         device=plan.config.device,
     )
+    if not trained.is_main():
+        return
     save_weights(
         directory / "attached.safetensors",
         to_exchange(model.state_dict()),
@@ -78,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
     checkpoint.remove(directory, checkpoint.FINAL)
 
 
-def freeze_linear_weights(model: "nn.Module") -> None:
+def freeze_all_but_head_and_scales(model: "nn.Module") -> None:
     """Leave exactly the classifier and the cross-modal scales trainable (the paper's "fix" setting)."""
     from m2pt.pathway import is_scale
 

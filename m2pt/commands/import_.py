@@ -28,7 +28,6 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.models.exchange import load_exchange, part_of, to_exchange
     from m2pt.models.transformer import build_encoder
     from m2pt.reporting.provenance import provenance
-    from m2pt.schema.experiments import digest
 
     plan = load_plan(arguments)
     name, seed = arguments.encoder, arguments.seed
@@ -38,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"no encoder {name!r} to import in {arguments.config}; pretrained ones are for m2pt pretrain."
         )
     spec = plan.encoders[name]
-    expect(arguments, digest(spec))
+    expect(arguments, plan.encoder_digest(name))
     seed_generators(seed)
     encoder, parts = build_encoder(**spec["architecture"]), PARTS
     if source.file is not None:

@@ -25,7 +25,6 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.formats.weights import save_weights
     from m2pt.models.exchange import to_exchange
     from m2pt.models.masked_autoencoder import build_masked_autoencoder
-    from m2pt.schema.experiments import digest
     from m2pt.tasks.masked_autoencoding import reconstruction_loss
     from m2pt.training import checkpoint
     from m2pt.training.loop import fit
@@ -38,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
         pretrained = ", ".join(key for key, value in plan.config.encoders.items() if value.dataset)
         raise InputError(f"no encoder {name!r} to pretrain in {arguments.config}; there are {pretrained}.")
     spec = plan.encoders[name]
-    expect(arguments, digest(spec))
+    expect(arguments, plan.encoder_digest(name))
     recipe, architecture = spec["recipe"], spec["architecture"]
 
     trained.set_threads(plan)
@@ -64,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
     trained.check_room(directory, model)
 
     def save(epoch: int | None, model: "nn.Module") -> None:
+        if not trained.is_main():
+            return
         name = "encoder" if epoch is None else f"encoder-epoch{epoch}"
         encoder = to_exchange(model.get_submodule("encoder").state_dict())
         save_weights(directory / f"{name}.safetensors", encoder, trained.metadata(spec, seed, made))
@@ -80,4 +81,5 @@ def run(arguments: argparse.Namespace) -> None:
         device=plan.config.device,
     )
     save(None, model)
-    checkpoint.remove(directory, checkpoint.FINAL)
+    if trained.is_main():
+        checkpoint.remove(directory, checkpoint.FINAL)

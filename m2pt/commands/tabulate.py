@@ -15,17 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write results/TABLE.csv, .md and .tex."""
     from m2pt.reporting.cells import read_cells
-    from m2pt.reporting.tables import notes, to_csv, to_latex, to_markdown
-    from m2pt.schema.experiments import digest
+    from m2pt.reporting.tables import to_csv, to_latex, to_markdown
 
     plan = load_plan(arguments)
     table = plan.table(arguments.table)
-    expect(arguments, digest([table.model_dump(mode="json"), plan.config.seeds]))
+    expect(arguments, plan.table_digest(arguments.table))
     cells = read_cells(plan, arguments.table)
+    seeds = len(plan.config.seeds)
+    made = f"Measured with {arguments.config}, {seeds} seed{'s' if seeds > 1 else ''}."
     texts = {
         "csv": to_csv(cells),
-        "md": to_markdown(table, cells, notes(table, plan.config.seeds, str(arguments.config))),
-        "tex": to_latex(table, cells, notes(table, plan.config.seeds, str(arguments.config))),
+        "md": to_markdown(table, cells, made),
+        "tex": to_latex(table, cells, made),
     }
     for suffix, text in texts.items():
         write_text(plan.results / f"{arguments.table}.{suffix}", text)

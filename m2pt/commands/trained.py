@@ -1,6 +1,7 @@
 """What every training and evaluation command does around its own work: check, identify, describe, verify."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,18 +89,21 @@ def describe_run(
     manifest = manifest_digest(plan, dataset)
     made = provenance(threads=plan.config.threads, device=device_name(plan), manifest_digest=manifest)
     inputs = {role: file_digest(path) for role, path in weights.items()}
-    write_json(
-        directory / "run.json",
-        {
-            "name": name,
-            "seed": seed,
-            "spec": spec,
-            "provenance": made,
-            "inputs": inputs,
-            "tags": tags(name, spec),
-        },
-    )
+    described = {"name": name, "seed": seed, "spec": spec, "provenance": made, "inputs": inputs}
+    if is_main():
+        write_json(directory / "run.json", {**described, "tags": tags(name, spec)})
     return digest([spec, seed, inputs, manifest], 64), made
+
+
+def write_evaluation(directory: Path, metrics: Mapping[str, float], **made: Any) -> None:
+    """Write evaluation.json, the metrics in percent and how they came about, and print the metrics."""
+    write_json(directory / "evaluation.json", {"metrics": metrics, **made})
+    print(", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes: the only one, or rank 0 of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def check_room(directory: Path, model: "nn.Module") -> None:

@@ -3,7 +3,6 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from m2pt.atomic import write_json
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
 
 if TYPE_CHECKING:
@@ -77,16 +76,14 @@ def run(arguments: argparse.Namespace) -> None:
         describe=pathway.scales,
         device=plan.config.device,
     )
-    device = next(model.parameters()).device
-    loader = evaluation_loader(val, settings.batch_size, settings.num_workers, task.collate)
-    assembled.merge_checked(encoder, val[0][0][None].to(device))
+    if not trained.is_main():
+        return
+    assembled.merge_checked(encoder, recipe["input"]["image_size"])
     save_weights(directory / "merged.safetensors", model.state_dict(), trained.metadata(spec, seed, made))
-    metrics = task.evaluate(model, loader, device)
-    write_json(
-        directory / "evaluation.json", {"metrics": metrics, "seed": seed, "spec": spec, "provenance": made}
-    )
+    loader = evaluation_loader(val, settings.batch_size, settings.num_workers, task.collate)
+    metrics = task.evaluate(model, loader, next(model.parameters()).device)
+    trained.write_evaluation(directory, metrics, seed=seed, spec=spec, provenance=made)
     checkpoint.remove(directory, checkpoint.FINAL)
-    print(", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
 
 
 def dense_model(run: "Run", encoder: "Encoder") -> tuple[Any, Any]:

@@ -63,6 +63,11 @@ class Encoder(nn.Module):
                 tokenizer.init_linear(module.weight)
                 nn.init.zeros_(module.bias)
 
+    @property
+    def pretrained_parts(self) -> tuple[str, ...]:
+        """The parts (see `exchange`) that a pretrained or finetuned model provides; heads start anew."""
+        return ("tokenizer", "blocks")
+
     def forward(self, x: Tensor) -> Tensor:
         """Return normalised tokens (B, P + L, D), prefix tokens first."""
         tokens = self.tokenizer(x)

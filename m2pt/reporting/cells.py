@@ -70,12 +70,13 @@ def read_cells(plan: Plan, table_name: str) -> list[Cell]:
             baseline = table.baseline(row)
             run = plan.cell_run(table_name, row, column)
             values = {}
-            for seed in plan.config.seeds if run else ():
-                path = plan.run_directory(run.name, seed) / "evaluation.json"  # type: ignore[union-attr]
-                try:
-                    values[seed] = _value(path, plan.seeded_spec(run, seed), seed, column.metric)  # type: ignore[arg-type]
-                except InputError as error:
-                    faults.append(str(error))
+            if run is not None:
+                for seed in plan.config.seeds:
+                    path = plan.run_directory(run.name, seed) / "evaluation.json"
+                    try:
+                        values[seed] = _value(path, plan.seeded_spec(run, seed), seed, column.metric)
+                    except InputError as error:
+                        faults.append(str(error))
             read[key] = Cell(row, column, run, values, cell(baseline, column) if baseline else None)
         return read[key]
 

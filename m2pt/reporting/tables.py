@@ -38,21 +38,24 @@ def to_csv(cells: list[Cell]) -> str:
                 cell.row.setting,
                 cell.row.method,
                 cell.column.name,
-                _number(cell.published),
-                _number(cell.mean, 4),
-                _number(cell.deviation, 4),
+                _published(cell.published),
+                _ours(cell.mean),
+                _ours(cell.deviation),
                 len(cell.values) or "",
                 cell.row.baseline or "",
-                _number(cell.gain, 4),
-                _number(cell.published_gain),
+                _ours(cell.gain),
+                _published(cell.published_gain),
                 cell.run.name if cell.run else "",
             ]
         )
     return text.getvalue()
 
 
-def to_markdown(table: Table, cells: list[Cell], notes: list[str]) -> str:
-    """Rows and columns as in the paper; a cell shows ours and, below it, the published number."""
+def to_markdown(table: Table, cells: list[Cell], made: str) -> str:
+    """Rows and columns as in the paper; a cell shows ours and, below it, the published number.
+
+    `made` says with which config and how many seeds.
+    """
     head = ["Method", *(f"{column.group} {column.title}" for column in table.columns)]
     lines = [f"**{table.title}.** {table.caption}", "", _markdown_row(head)]
     lines.append(_markdown_row(["---", *["---:" for _ in table.columns]]))
@@ -60,11 +63,12 @@ def to_markdown(table: Table, cells: list[Cell], notes: list[str]) -> str:
         lines.append(_markdown_row([f"*{SETTINGS[setting]}*", *["" for _ in table.columns]]))
         for row, row_cells in rows:
             lines.append(_markdown_row([row.method, *(_markdown_cell(cell) for cell in row_cells)]))
-    lines += ["", *(f"- {note}" for note in notes)]
+    legend = f'{made} [gain over the baseline]; "paper" is the published number; an empty cell was not run.'
+    lines += ["", *(f"- {note}" for note in (legend, *_notes(table)))]
     return "\n".join(lines) + "\n"
 
 
-def to_latex(table: Table, cells: list[Cell], notes: list[str]) -> str:
+def to_latex(table: Table, cells: list[Cell], made: str) -> str:
     """A booktabs table; a cell shows ours and, in parentheses, the published number."""
     groups = [
         (name, len(list(columns))) for name, columns in groupby(column.group for column in table.columns)
@@ -88,30 +92,20 @@ def to_latex(table: Table, cells: list[Cell], notes: list[str]) -> str:
             for row, row_cells in rows
         ]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\caption{{\textbf{{{_escape(table.title)}.}} {_escape(' '.join([table.caption, *notes]))}}}"]
+    legend = f"{made} [gain over the baseline] (published number); an empty cell was not run."
+    caption = _escape(" ".join([table.caption, legend, *_notes(table)]))
+    lines += [rf"\caption{{\textbf{{{_escape(table.title)}.}} {caption}}}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def notes(table: Table, seeds: tuple[int, ...], config: str) -> list[str]:
-    """Return what a reader must know to read the numbers."""
-    count = (
-        f"{len(seeds)} seeds, mean ± standard deviation"
-        if len(seeds) > 1
-        else "1 seed, so no spread is known"
-    )
-    quoted = [f"{row.method}: {row.note}" for row in table.rows if row.note]
-    return [
-        f"Measured with {config} ({count}); evaluated on the merged, plain model.",
-        "In brackets the gain over the row's baseline, paired by seed: "
-        + "; ".join(
-            f"{row.method} against {row.baseline}" + (" (scratch)" if row.setting == "scratch" else "")
-            for row in table.rows
-            if row.baseline
-        )
-        + ".",
-        '"paper" is the published number, at ViT-B and full datasets; an empty cell was not run.',
-        *quoted,
-    ]
+def _notes(table: Table) -> list[str]:
+    """What a reader must know of the rows."""
+    pairs: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.baseline:
+            pairs.setdefault(f"{row.baseline} ({SETTINGS[row.setting].lower()})", []).append(row.method)
+    baselines = [f"Baseline {baseline}: {', '.join(methods)}." for baseline, methods in pairs.items()]
+    return [*baselines, *(f"{row.method}: {row.note}." for row in table.rows if row.note)]
 
 
 def _by_setting(cells: list[Cell]) -> list[tuple[str, list[tuple[Row, list[Cell]]]]]:
@@ -153,8 +147,12 @@ def _with_gain(value: float | None, gain: float | None) -> str:
     return f"{value:.1f}" + (f" [{gain:+.1f}]" if gain is not None else "")
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return "" if value is None else f"{round(value, digits):g}" if digits <= 2 else f"{value:.{digits}f}"
+def _published(value: float | None) -> str:
+    return "" if value is None else f"{round(value, 2):g}"
+
+
+def _ours(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _escape(text: str) -> str:

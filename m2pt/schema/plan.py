@@ -65,6 +65,20 @@ class Plan:
         """Read the config at `path`; `overrides` replace top-level keys, as `snakemake --config` does."""
         return cls(validate(Config, {**read_yaml(path), **(overrides or {})}, str(path)))
 
+    # ---- digests: what a job was planned with, and what Snakemake compares -------------------------------
+
+    def dataset_digest(self, dataset: str) -> str:
+        """Digest of a dataset's spec."""
+        return digest(self.dataset_spec(dataset))
+
+    def encoder_digest(self, encoder: str) -> str:
+        """Digest of an encoder's spec."""
+        return digest(self.encoders[encoder])
+
+    def table_digest(self, table: str) -> str:
+        """Digest of a table and of the seeds that fill it."""
+        return digest([self.table(table).model_dump(mode="json"), self.config.seeds])
+
     # ---- where things lie -------------------------------------------------------------------------------
 
     def root(self, dataset: str) -> Path:
@@ -144,9 +158,8 @@ class Plan:
     def datasets(self) -> list[str]:
         """Names of the datasets that the tables' runs and their encoders read."""
         used = {run.experiment.dataset for run in self.runs.values()}
-        for encoder in self.used_encoders:
-            used.add(self.config.encoders[encoder].dataset or "")
-        return [name for name in self.config.datasets if name in used]
+        pretrained_on = {self.config.encoders[encoder].dataset for encoder in self.used_encoders}
+        return [name for name in self.config.datasets if name in used | pretrained_on]
 
     @cached_property
     def used_encoders(self) -> list[str]:

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 from m2pt.errors import InputError
 from m2pt.schema.base import read_yaml
-from m2pt.schema.experiments import digest
-from m2pt.schema.plan import Plan
+from m2pt.schema.plan import Plan, cells
 
 
 class Wildcards(Protocol):
@@ -86,11 +85,11 @@ class Rules:
 
     def dataset_digest(self, wildcards: Wildcards) -> str:
         """Digest of a dataset's spec."""
-        return digest(self.plan.dataset_spec(wildcards.dataset))
+        return self.plan.dataset_digest(wildcards.dataset)
 
     def encoder_digest(self, wildcards: Wildcards) -> str:
         """Digest of an encoder's spec."""
-        return digest(self.plan.encoders[wildcards.encoder])
+        return self.plan.encoder_digest(wildcards.encoder)
 
     def run_digest(self, wildcards: Wildcards) -> str:
         """Digest of a run's spec."""
@@ -98,8 +97,7 @@ class Rules:
 
     def table_digest(self, wildcards: Wildcards) -> str:
         """Digest of a table and of the seeds that fill it."""
-        table = self.plan.table(wildcards.table).model_dump(mode="json")
-        return digest([table, self.plan.config.seeds])
+        return self.plan.table_digest(wildcards.table)
 
     # ---- inputs -----------------------------------------------------------------------------------------
 
@@ -133,11 +131,9 @@ class Rules:
 
     def evaluations(self, wildcards: Wildcards) -> list[str]:
         """Result files behind a table's cells, all seeds."""
-        table = self.plan.table(wildcards.table)
         runs = {
             run.name: run
-            for row in table.rows
-            for column in table.columns
+            for row, column in cells(self.plan.table(wildcards.table))
             if (run := self.plan.cell_run(wildcards.table, row, column)) is not None
         }
         return [
