@@ -93,7 +93,7 @@ def test_a_missing_config_file(refuse, tmp_path):
 def test_unknown_names_are_answered_with_the_known_ones(refuse):
     assert "its tables are: table" in refuse("tabulate", "table7", "--config", TINY)
     assert "imagenet-tune-from-image-" in refuse("finetune", "imagenet", "--config", TINY)
-    assert "there are image, pointcloud" in refuse("pretrain", "images", "--config", TINY)
+    assert "there are video, audio, image, pointcloud" in refuse("pretrain", "images", "--config", TINY)
     assert "it has imagenet, ade20k" in refuse("data", "build", "imagnet", "--config", TINY)
 
 
