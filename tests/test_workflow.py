@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,15 @@ CONFIG = "tests/tiny/config.yaml"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
-def snakemake(folder, *arguments, check=True):
-    command = ["snakemake", "--cores", "2", "--configfile", CONFIG, *arguments]
+def snakemake(folder, *arguments, check=True, configs=(CONFIG,)):
+    command = [
+        "snakemake",
+        *arguments,
+        "--cores",
+        "2",
+        "--configfile",
+        *configs,
+    ]  # which swallows what follows
     run = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert not check or run.returncode == 0, run.stdout + run.stderr
     return run.stdout + run.stderr
@@ -42,7 +50,8 @@ def planned_jobs(folder, *arguments):
 def folder(tmp_path_factory):
     """A copy of the workflow in which everything has been run once."""
     folder = tmp_path_factory.mktemp("workflow")
-    shutil.copy(REPOSITORY / "Snakefile", folder)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(REPOSITORY / name, folder)
     for name in ("workflow", "profiles", "tests/tiny"):
         shutil.copytree(REPOSITORY / name, folder / name)
     snakemake(folder)
@@ -221,7 +230,7 @@ def test_a_killed_workflow_goes_on_and_ends_with_the_same_bits(folder, runs):
     target = str(weights.relative_to(folder))
     for _ in range(5):
         shutil.rmtree(run)
-        command = ["snakemake", "--cores", "1", "--configfile", CONFIG, target]
+        command = ["snakemake", target, "--cores", "1", "--configfile", CONFIG]
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -232,7 +241,8 @@ def test_a_killed_workflow_goes_on_and_ends_with_the_same_bits(folder, runs):
         )
         while process.poll() is None and not (run / "resume.pt").exists():
             time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # the training may just have ended: then once more
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if (run / "resume.pt").exists():
             break
@@ -255,5 +265,5 @@ def test_the_report_has_the_table_with_its_caption(folder):
 
 def test_an_unknown_target_and_a_second_config_are_refused(folder):
     assert "table9" in snakemake(folder, "results/table9.csv", check=False)
-    words = snakemake(folder, "--configfile", CONFIG, "tests/tiny/table.yaml", "--dry-run", check=False)
+    words = snakemake(folder, "--dry-run", check=False, configs=(CONFIG, "tests/tiny/table.yaml"))
     assert "a config is complete by itself" in words

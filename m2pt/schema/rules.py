@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,11 +32,10 @@ class Rules:
         InputError: the config, a recipe or a table is wrong, or more than one config file is given.
     """
 
-    def __init__(self, config_files: list[str], config: Mapping[str, Any]) -> None:
+    def __init__(self, config_files: Sequence[str | Path], config: Mapping[str, Any]) -> None:
         if len(config_files) != 1:
-            raise InputError(
-                f"a config is complete by itself: give one --configfile, not {', '.join(config_files)}."
-            )
+            given = ", ".join(map(str, config_files))
+            raise InputError(f"a config is complete by itself: give one --configfile, not {given}.")
         path = Path(config_files[0])  # Snakemake makes a --configfile absolute; people paste the short form
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         in_file = read_yaml(path)
