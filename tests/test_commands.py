@@ -98,7 +98,10 @@ def test_unknown_names_are_answered_with_the_known_ones(refuse):
 
 
 def test_an_override_without_a_value(refuse):
-    assert "--set seeds: give KEY=VALUE" in refuse("tabulate", "table", "--config", TINY, "--set", "seeds")
+    for wrong in ("seeds", "seeds=[1"):
+        assert f"--set {wrong}: give KEY=VALUE" in refuse(
+            "tabulate", "table", "--config", TINY, "--set", wrong
+        )
 
 
 def test_a_config_that_changed_after_the_workflow_planned_the_job(refuse):

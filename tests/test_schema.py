@@ -171,7 +171,7 @@ def test_an_unknown_run_table_or_encoder_is_named(config):
         plan.table("table9")
     del config["encoders"]["random"]
     with pytest.raises(InputError, match="row random auxiliary: no encoder 'random'"):
-        Plan(validate(Config, config, "here"))
+        Plan(validate(Config, config, "here"), "here")
 
 
 def test_the_shipped_config_and_table_agree_with_the_paper():

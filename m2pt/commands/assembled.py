@@ -1,7 +1,6 @@
 """Models put together as a run's spec says: the target, its start, its pathways."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +11,7 @@ from m2pt.models.classifier import Classifier, build_classifier
 from m2pt.models.exchange import load_exchange
 from m2pt.models.transformer import Encoder, build_encoder
 from m2pt.pathway import PathwayError, attach, merge
-from m2pt.schema.plan import Run, Spec
+from m2pt.schema.plan import Plan, Run, Spec
 
 ROUNDING = 1e-4
 """Largest relative difference that float32 rounding explains: none with the same kernels."""
@@ -25,24 +24,25 @@ def classifier(spec: Spec) -> Classifier:
     )
 
 
-def start_from_inputs(model: Encoder, run: Run, weights: Mapping[str, Path], pretrain_seed: int) -> None:
+def start_from_inputs(model: Encoder, plan: Plan, run: Run, seed: int) -> None:
     """Load what the target starts from, if anything, and attach the auxiliaries.
 
     Raises:
         InputError: a file is missing, damaged, stale, or does not fit the model.
     """
+    weights = plan.input_weights(run.name, seed)
     for role in ("target_init", "transfer_from"):
         if role in weights:
             spec = run.spec["inputs"][role]
             if role == "transfer_from":
-                spec = {**spec, "pretrain_seed": pretrain_seed}
-            state = load_input(weights[role], spec)
+                spec = {**spec, "pretrain_seed": plan.pretrain_seed(seed)}
+            state = load_input(plan, weights[role], spec)
             load_exchange(model, state, parts=model.pretrained_parts, source=str(weights[role]))
     auxiliaries = {}
     for name in run.experiment.auxiliaries:
         path = weights[f"auxiliary.{name}"]
         encoder = build_encoder(**run.spec["inputs"][name]["architecture"])
-        state = load_input(path, run.spec["inputs"][name])
+        state = load_input(plan, path, run.spec["inputs"][name])
         load_exchange(encoder, state, parts=("blocks",), source=str(path))
         auxiliaries[name] = encoder.blocks
     attach_auxiliaries(model, run, auxiliaries)

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     assembled.attached_like(attached, planned)
     for model, name in ((merged, "merged"), (attached, "attached")):
         path = directory / f"{name}.safetensors"
-        load_exchange(model, trained.load_input(path, spec), source=str(path))
+        load_exchange(model, trained.load_input(plan, path, spec), source=str(path))
     dataset = trained.open_dataset(
         plan,
         planned.experiment.dataset,
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"{directory}: the logits of merged.safetensors differ from those of attached.safetensors by "
             f"{difference:.2g} of the largest, more than float32 rounding ({assembled.ROUNDING}); "
-            f"merge them again: snakemake --cores all --forcerun {directory / 'merged.safetensors'}"
+            f"merge them again: {plan.command(directory / 'merged.safetensors', again=True)}"
         )
     made = provenance(
         threads=plan.config.threads,

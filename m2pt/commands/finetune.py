@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     directory, weights = plan.run_directory(planned.name, seed), plan.input_weights(planned.name, seed)
     seed_generators(seed)
     model = assembled.classifier(spec)
-    assembled.start_from_inputs(model, planned, weights, plan.pretrain_seed(seed))
+    assembled.start_from_inputs(model, plan, planned, seed)
     if experiment.mode == "fix":
         freeze_all_but_head_and_scales(model)
     identity, made = trained.describe_run(

@@ -47,11 +47,11 @@ def manifest_digest(plan: Plan, dataset: str) -> str:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: missing; make it with: snakemake --cores all {path}") from None
+        raise InputError(f"{path}: missing; make it with: {plan.command(path)}") from None
     return str(manifest.get("content_sha256", manifest["listing_sha256"]))
 
 
-def load_input(path: Path, spec: Spec) -> dict[str, Any]:
+def load_input(plan: Plan, path: Path, spec: Spec) -> dict[str, Any]:
     """Return the weights of an input, after checking that they are what the config asks for.
 
     Raises:
@@ -65,7 +65,7 @@ def load_input(path: Path, spec: Spec) -> dict[str, Any]:
     if differences:
         raise InputError(
             f"{path}: made with another spec than the config asks for ({'; '.join(differences[:3])}); "
-            f"make it again with: snakemake --cores all --forcerun {path}"
+            f"make it again with: {plan.command(path, again=True)}"
         )
     return state
 

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     encoder = build_encoder(
         **{**spec["architecture"], "input": recipe["input"]}, drop_path=recipe["drop_path"]
     )
-    assembled.start_from_inputs(encoder, planned, weights, plan.pretrain_seed(seed))
+    assembled.start_from_inputs(encoder, plan, planned, seed)
     scales = [p for name, p in encoder.named_parameters() if pathway.is_scale(name) and p.requires_grad]
     model, task = dense_model(planned, encoder)
     if experiment.mode == "fix":  # a frozen backbone is one whose matrices stay

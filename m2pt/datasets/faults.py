@@ -29,8 +29,10 @@ def absent_files(root: Path, names: Iterable[str], listed_in: Path) -> dict[str,
 
 
 def empty_classes(labels: Iterable[int], names: Sequence[str], listed_in: Path) -> list[str]:
-    """Return a fault for every class, an index into `names`, that has no item."""
+    """Return a fault for every class, an index into `names`, that has no item, or one for all."""
     seen = set(labels)
+    if not seen:
+        return [f"all classes are empty: there is no item in {listed_in}."]
     return [
         f"class {label} ({name}) is empty: it has no item in {listed_in}."
         for label, name in enumerate(names)

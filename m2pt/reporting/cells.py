@@ -74,7 +74,7 @@ def read_cells(plan: Plan, table_name: str) -> list[Cell]:
                 for seed in plan.config.seeds:
                     path = plan.run_directory(run.name, seed) / "evaluation.json"
                     try:
-                        values[seed] = _value(path, plan.seeded_spec(run, seed), seed, column.metric)
+                        values[seed] = _value(plan, path, plan.seeded_spec(run, seed), seed, column.metric)
                     except InputError as error:
                         faults.append(str(error))
             read[key] = Cell(row, column, run, values, cell(baseline, column) if baseline else None)
@@ -86,13 +86,11 @@ def read_cells(plan: Plan, table_name: str) -> list[Cell]:
     return result
 
 
-def _value(path: Path, spec: Spec, seed: int, metric: str) -> float:
+def _value(plan: Plan, path: Path, spec: Spec, seed: int, metric: str) -> float:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(
-            f"{path}: this result is missing; make it with: snakemake --cores all {path}"
-        ) from None
+        raise InputError(f"{path}: this result is missing; make it with: {plan.command(path)}") from None
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}); delete it and run snakemake again.") from None
     differences = list(differing(result.get("spec"), spec))
@@ -101,7 +99,7 @@ def _value(path: Path, spec: Spec, seed: int, metric: str) -> float:
     if differences:
         raise InputError(
             f"{path}: stale, it was made with another spec ({'; '.join(differences[:3])}); "
-            f"make it again with: snakemake --cores all --forcerun {path}"
+            f"make it again with: {plan.command(path, again=True)}"
         )
     value = result["metrics"].get(metric)
     if not isinstance(value, int | float) or not math.isfinite(value):

@@ -47,8 +47,9 @@ class Plan:
         InputError: naming file, key and value of every fault found in the first faulty file.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, source: str) -> None:
         self.config = config
+        self.source = source
         self.results = Path(config.results)
         self._recipes: dict[tuple[str, type], Any] = {}
         self.tables = {
@@ -63,7 +64,12 @@ class Plan:
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> "Plan":
         """Read the config at `path`; `overrides` replace top-level keys, as `snakemake --config` does."""
-        return cls(validate(Config, {**read_yaml(path), **(overrides or {})}, str(path)))
+        return cls(validate(Config, {**read_yaml(path), **(overrides or {})}, str(path)), str(path))
+
+    def command(self, path: Path, *, again: bool = False) -> str:
+        """The command that makes a result; `again` also if Snakemake thinks that it need not."""
+        force = f" --forcerun {path}" if again else ""
+        return f"snakemake {path}{force} --cores all --configfile {self.source}"
 
     # ---- digests: what a job was planned with, and what Snakemake compares -------------------------------
 
@@ -292,12 +298,17 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     """Turn `KEY=YAML` arguments into a mapping.
 
     Raises:
-        InputError: an argument has no `=`.
+        InputError: an argument has no `=`, or its value is not YAML.
     """
     overrides = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
         if not equals:
-            raise InputError(f"--set {pair}: give KEY=VALUE, for example --set seeds=[0,1,2].")
-        overrides[key] = yaml.safe_load(value)
+            raise InputError(
+                f"--set {pair}: give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'."
+            )
     return overrides
