@@ -248,7 +248,7 @@ def test_a_killed_workflow_goes_on_and_ends_with_the_same_bits(folder, runs):
             break
     assert (run / "resume.pt").exists() and not weights.exists()
     snakemake(folder, "--unlock")
-    snakemake(folder)
+    snakemake(folder, target)
     assert "resum" in (run / "train.log").read_text().lower()
     assert (file_digest(weights), metrics.read_bytes()) == before
 
