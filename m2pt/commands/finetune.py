@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     assembled.start_from_inputs(model, plan, planned, seed)
     if experiment.mode == "fix":
         freeze_all_but_head_and_scales(model)
-    identity, made = trained.describe_run(
+    identity, _ = trained.describe_run(
         directory,
         name=planned.name,
         spec=spec,
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     save_weights(
         directory / "attached.safetensors",
         to_exchange(model.state_dict()),
-        trained.metadata(spec, seed, made),
+        trained.metadata(spec, seed),
     )
     checkpoint.remove(directory, checkpoint.FINAL)
 

@@ -27,7 +27,6 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.formats.weights import load_weights, save_weights
     from m2pt.models.exchange import load_exchange, part_of, to_exchange
     from m2pt.models.transformer import build_encoder
-    from m2pt.reporting.provenance import provenance
 
     plan = load_plan(arguments)
     name, seed = arguments.encoder, arguments.seed
@@ -45,9 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
         starts = any(run.experiment.target_init == name for run in plan.runs.values())
         parts = PARTS if starts else ("blocks",)
         load_exchange(encoder, state, parts=parts, source=source.file)
-    made = provenance(threads=plan.config.threads, device="cpu", manifest_digest="")
     save_weights(
         plan.encoder_directory(name, seed) / "encoder.safetensors",
         {key: value for key, value in to_exchange(encoder.state_dict()).items() if part_of(key) in parts},
-        trained.metadata(spec, seed, made),
+        trained.metadata(spec, seed),
     )

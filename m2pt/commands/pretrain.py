@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         input=architecture["input"],
     )
     directory = plan.encoder_directory(name, seed)
-    identity, made = trained.describe_run(
+    identity, _ = trained.describe_run(
         directory, name=name, spec=spec, seed=seed, plan=plan, weights={}, dataset=source.dataset
     )
     seed_generators(seed)
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
             return
         name = "encoder" if epoch is None else f"encoder-epoch{epoch}"
         encoder = to_exchange(model.get_submodule("encoder").state_dict())
-        save_weights(directory / f"{name}.safetensors", encoder, trained.metadata(spec, seed, made))
+        save_weights(directory / f"{name}.safetensors", encoder, trained.metadata(spec, seed))
 
     fit(
         model,

@@ -156,6 +156,8 @@ def device_name(plan: Plan) -> str:
     return "cpu"
 
 
-def metadata(spec: Spec, seed: int, made: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a weight file says about itself."""
-    return {"spec": json.dumps(spec), "seed": str(seed), "provenance": json.dumps(made)}
+def metadata(spec: Spec, seed: int) -> dict[str, str]:
+    """Return what a weight file says about itself: what it depends on and nothing else, so that the same
+    training gives the same bytes. Commit and machine are in run.json beside it.
+    """
+    return {"spec": json.dumps(spec), "seed": str(seed)}

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not trained.is_main():
         return
     assembled.merge_checked(encoder, recipe["input"]["image_size"])
-    save_weights(directory / "merged.safetensors", model.state_dict(), trained.metadata(spec, seed, made))
+    save_weights(directory / "merged.safetensors", model.state_dict(), trained.metadata(spec, seed))
     loader = evaluation_loader(val, settings.batch_size, settings.num_workers, task.collate)
     metrics = task.evaluate(model, loader, next(model.parameters()).device)
     trained.write_evaluation(directory, metrics, seed=seed, spec=spec, provenance=made)
