@@ -20,6 +20,7 @@ in-place change of `layer.weight` would only reach a temporary.
 """
 
 import functools
+import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -45,7 +46,7 @@ def attach(
     layers: Sequence[str] = LAYERS,
     scale_init: float = 0.0,
     scale_trainable: bool = True,
-    order: Literal["normal", "reversed"] = "normal",
+    order: Literal["normal", "reversed", "shuffled"] = "normal",
 ) -> None:
     """Give the chosen layers of every target block a pathway to the same layers of the auxiliary, in place.
 
@@ -61,14 +62,15 @@ def attach(
             not needed.
         scale_init: λ at the start. At 0 the target's outputs do not change.
         scale_trainable: False keeps λ at `scale_init`.
-        order: "normal" pairs block i with block i, "reversed" with block depth - 1 - i (the paper's Table 5).
+        order: "normal" pairs block i with block i, "reversed" with block depth - 1 - i (the paper's Table 5),
+            "shuffled" with the i-th of a permutation that depends on the depth alone (a control of ours).
 
     Raises:
         PathwayError: unequal depth, a missing layer, unequal shapes, a name already taken, or nothing to
             attach. Nothing has been changed then.
     """
-    if order not in ("normal", "reversed"):
-        raise PathwayError(f"order is {order!r}; it must be 'normal' or 'reversed'")
+    if order not in ("normal", "reversed", "shuffled"):
+        raise PathwayError(f"order is {order!r}; it must be 'normal', 'reversed' or 'shuffled'")
     auxiliaries = auxiliary_blocks
     if not isinstance(auxiliaries, Mapping):
         auxiliaries = {"auxiliary": auxiliaries}
@@ -159,7 +161,7 @@ def _pairs(
         raise PathwayError(
             f"the target has {depth} blocks, the auxiliary {name!r} has {len(auxiliary)}; they must be equal"
         )
-    for i, j in enumerate(range(depth) if order == "normal" else reversed(range(depth))):
+    for i, j in enumerate(_partners(depth, order)):
         for path in layers:
             layer_name, matrix_name = f"{path!r} of target block {i}", f"{path!r} of {name!r} block {j}"
             layer = _layer(target[i], path, layer_name)
@@ -176,6 +178,13 @@ def _pairs(
             if isinstance(layer, _Attached) and name in layer.pathways:
                 raise PathwayError(f"{layer_name} already has a pathway called {name!r}")
             yield layer, own, matrix
+
+
+def _partners(depth: int, order: str) -> list[int]:
+    """The number of the auxiliary block for each target block."""
+    if order == "shuffled":
+        return random.Random(depth).sample(range(depth), depth)
+    return list(range(depth)) if order == "normal" else list(reversed(range(depth)))
 
 
 def _layer(block: nn.Module, path: str, name: str) -> nn.Module:

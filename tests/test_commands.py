@@ -93,7 +93,7 @@ def test_a_missing_config_file(refuse, tmp_path):
 def test_unknown_names_are_answered_with_the_known_ones(refuse):
     assert "its tables are: table" in refuse("tabulate", "table7", "--config", TINY)
     assert "imagenet-tune-from-image-" in refuse("finetune", "imagenet", "--config", TINY)
-    assert "there are video, audio, image, pointcloud" in refuse("pretrain", "images", "--config", TINY)
+    assert "it has video, audio, image, pointcloud" in refuse("pretrain", "images", "--config", TINY)
     assert "it has imagenet, ade20k" in refuse("data", "build", "imagnet", "--config", TINY)
 
 
@@ -219,7 +219,7 @@ sys.exit(main([*arguments, f"results={forbidden}"]))
 """
 
 
-@pytest.mark.parametrize(("case", "words"), [("forbidden", "Permission denied"), ("full", "free some space")])
+@pytest.mark.parametrize(("case", "words"), [("forbidden", "Permission denied"), ("full", "with space left")])
 def test_results_without_write_permission_or_room(config, tmp_path, case, words):
     """In a process that gives up its rights; a limit on the size of files stands for a full disk."""
     forbidden = tmp_path / "forbidden"

@@ -82,8 +82,8 @@ def test_evaluation_pools_all_pixels_and_resizes_predictions_to_the_labels() -> 
         sample(1, torch.ones(2, 2, dtype=torch.int64), (2, 2)),
         sample(2, torch.full((4, 4), 2), (6, 6)),
     ]
-    loader = DataLoader(samples, batch_size=2, collate_fn=semantic_segmentation.collate)  # type: ignore[arg-type]
-    scores = semantic_segmentation.evaluate(ByColour(), loader, CPU)
+    loader = DataLoader(samples, batch_size=2, collate_fn=semantic_segmentation.SemanticSegmentation.collate)  # type: ignore[arg-type]
+    scores = semantic_segmentation.SemanticSegmentation().evaluate(ByColour(), loader, CPU)
     assert scores["miou"] == pytest.approx(100 * (16 / 32 + 4 / 4 + 16 / 32) / 3)
     assert scores["pixel_accuracy"] == pytest.approx(100 * 36 / 52)
 
@@ -94,7 +94,7 @@ def test_loss_is_weighted_cross_entropy_averaged_over_all_pixels() -> None:
     images = [torch.randn(3, 32, 32) for _ in range(2)]
     labels = [torch.randint(0, 3, (32, 32)) for _ in range(2)]
     labels[0][:5] = 255
-    value, parts = semantic_segmentation.loss(model, (images, labels))
+    value, parts = semantic_segmentation.SemanticSegmentation.loss(model, (images, labels))
     with torch.no_grad():
         logits = model(torch.stack(images)).double().numpy()
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -109,19 +109,19 @@ def test_loss_is_weighted_cross_entropy_averaged_over_all_pixels() -> None:
 
 def test_crop_without_any_label_gives_no_nan() -> None:
     labels = [torch.full((32, 32), 255)] * 2
-    value, _ = semantic_segmentation.loss(tiny_model().train(), ([torch.randn(3, 32, 32)] * 2, labels))
+    value, _ = semantic_segmentation.SemanticSegmentation.loss(tiny_model().train(), ([torch.randn(3, 32, 32)] * 2, labels))
     assert value.item() == 0
 
 
 def test_auxiliary_head_adds_its_weighted_loss_in_training_only() -> None:
     batch = [torch.randn(3, 32, 32)] * 2, [torch.zeros(32, 32, dtype=torch.int64)] * 2
     light, heavy = (
-        semantic_segmentation.loss(tiny_model(auxiliary_weight=weight).train(), batch)[1]
+        semantic_segmentation.SemanticSegmentation.loss(tiny_model(auxiliary_weight=weight).train(), batch)[1]
         for weight in (0.4, 0.8)
     )
     assert heavy["loss_auxiliary"].item() == pytest.approx(2 * light["loss_auxiliary"].item(), rel=1e-5)
     assert heavy["loss_decoder"].item() == pytest.approx(light["loss_decoder"].item(), rel=1e-5)
-    evaluated = semantic_segmentation.loss(tiny_model().eval(), batch)[1]
+    evaluated = semantic_segmentation.SemanticSegmentation.loss(tiny_model().eval(), batch)[1]
     assert list(evaluated) == ["loss_decoder"]
 
 
@@ -133,7 +133,7 @@ def test_training_lowers_the_loss() -> None:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     history = []
     for _ in range(40):
-        value, _ = semantic_segmentation.loss(model, batch)
+        value, _ = semantic_segmentation.SemanticSegmentation.loss(model, batch)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -145,7 +145,7 @@ def test_all_four_levels_reach_the_output() -> None:
     # segmentation_models_pytorch's decoder ignores the first two features it is given
     model = tiny_model().train()
     batch = [torch.randn(3, 32, 32) for _ in range(3)], [torch.randint(0, 3, (32, 32)) for _ in range(3)]
-    semantic_segmentation.loss(model, batch)[0].backward()
+    semantic_segmentation.SemanticSegmentation.loss(model, batch)[0].backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
     for level in model.decoder.feature_norms:
         assert level.weight.grad.abs().sum() > 0

@@ -9,16 +9,24 @@ from m2pt.errors import InputError, RunError
 
 COMMANDS = {
     "data": "build a miniature dataset, or check any dataset in an official layout",
-    "pretrain": "pretrain an encoder by masked autoencoding",
-    "import": "take an encoder from a file, or initialise it at random",
-    "finetune": "attach the auxiliaries to a target and finetune it on classification",
+    "check": "build every model of the config once, without data, to find what does not fit",
+    "pretrain": "pretrain an encoder by masked modelling or with labels",
+    "import": "take an encoder from a file or a kept epoch, or initialise it at random",
+    "finetune": "attach the auxiliaries to a target and finetune it",
     "merge": "merge the pathways: plain weights, no inference cost",
     "evaluate": "evaluate the merged model and check that it equals the unmerged one",
     "transfer": "train a detector or segmenter on a merged backbone and evaluate it",
     "tabulate": "write a table from the result files",
+    "plot": "draw a figure from the result files",
+    "summarize": "list the paper's claims with our verdicts",
+    "show": "print what is behind a cell of a table",
     "track": "mirror all runs to MLflow",
 }
-_FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+_MENDS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give write permission"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "choose a path that no other file takes up"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,11 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"m2pt {parsed.command}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in _FULL_OR_FORBIDDEN:
+        mend = _MENDS.get(error.errno or 0)
+        if mend is None:
             raise
         where = error.filename or "results"
         print(
-            f"m2pt {parsed.command}: error: {where}: {error.strerror}; make room or give write permission "
+            f"m2pt {parsed.command}: error: {where}: {error.strerror}; {mend} "
             "and run the same command again, nothing already computed is lost.",
             file=sys.stderr,
         )

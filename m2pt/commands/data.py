@@ -8,7 +8,7 @@ from typing import Any
 
 from m2pt.atomic import write_json
 from m2pt.commands.planned import add_plan_arguments, expect, load_plan
-from m2pt.datasets.layouts import OFFICIAL_CLASSES, check, miniature_module
+from m2pt.datasets.layouts import OFFICIAL_CLASSES, Classes, check, miniature_module
 from m2pt.errors import InputError
 
 
@@ -61,9 +61,10 @@ def run(arguments: argparse.Namespace) -> None:
                 )
             settings = dataset.miniature
             run_build(layout, root, seed=settings.seed, sizes=settings.sizes, manifest_path=manifest)
-            run_check(layout, root, num_classes=dataset.num_classes)
+            run_check(layout, root, num_classes=dataset.classes)
             return
-        run_check(layout, root, num_classes=arguments.num_classes or dataset.num_classes, full=arguments.full)
+        arguments.full = arguments.full or dataset.full_check
+        run_check(layout, root, num_classes=arguments.num_classes or dataset.classes, full=arguments.full)
     if arguments.manifest is not None:
         run_manifest(layout, root, manifest_path=arguments.manifest, full=arguments.full)
 
@@ -97,7 +98,9 @@ def run_manifest(layout: str, root: Path, *, manifest_path: Path, full: bool) ->
     write_json(manifest_path, build_manifest(root, layout, full=full))
 
 
-def run_check(layout: str, root: Path, *, num_classes: int | None = None, full: bool = False) -> None:
+def run_check(
+    layout: str, root: Path, *, num_classes: Classes | None = None, full: bool = False
+) -> None:
     """Check the dataset at `root`; without `num_classes` against the official number of the layout.
 
     Raises:
@@ -108,4 +111,5 @@ def run_check(layout: str, root: Path, *, num_classes: int | None = None, full: 
     if faults:
         found = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise InputError("\n".join([f"{root} is not a sound {layout} dataset, {found}:", *faults]))
-    print(f"{root}: no fault found in this {layout} dataset of {expected} classes.")
+    size = f"{expected} classes" if isinstance(expected, int) else f"the subsets {', '.join(expected)}"
+    print(f"{root}: no fault found in this {layout} dataset of {size}.")

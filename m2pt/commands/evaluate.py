@@ -3,26 +3,27 @@
 import argparse
 
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
-from m2pt.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("run", help="name of a classification run, a folder under results/runs")
+    parser.add_argument("run", help="name of a finetuned run, a folder under results/runs")
     add_seed_argument(parser)
     add_plan_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate; fail if merged and unmerged logits differ beyond float32 rounding.
+    """Evaluate; fail if merged and unmerged predictions differ beyond float32 rounding.
 
     Raises:
-        InputError: weights are missing or stale, or the merged model is not the unmerged one.
+        InputError: weights are missing or stale.
+        RunError: the merged model is not the unmerged one.
     """
+    from m2pt import pathway
     from m2pt.commands import assembled, trained
     from m2pt.models.exchange import load_exchange
     from m2pt.reporting.provenance import provenance
-    from m2pt.tasks.classification import evaluate, logits_difference
+    from m2pt.tasks.target import largest_difference
     from m2pt.training.launch import launch
     from m2pt.training.loading import evaluation_loader
 
@@ -32,30 +33,19 @@ def run(arguments: argparse.Namespace) -> None:
     spec, directory = plan.seeded_spec(planned, seed), plan.run_directory(planned.name, seed)
 
     trained.set_threads(plan)
-    merged, attached = assembled.classifier(spec), assembled.classifier(spec)
+    task = assembled.target_task(spec)
+    merged, attached = assembled.target_model(spec, merged=True), assembled.target_model(spec)
     assembled.attached_like(attached, planned)
     for model, name in ((merged, "merged"), (attached, "attached")):
         path = directory / f"{name}.safetensors"
         load_exchange(model, trained.load_input(plan, path, spec), source=str(path))
-    dataset = trained.open_dataset(
-        plan,
-        planned.experiment.dataset,
-        "val",
-        seed=seed,
-        augmentation=None,
-        input=spec["architecture"]["input"],
-    )
-    settings = spec["recipe"]["training"]
-    loader = evaluation_loader(dataset, settings["batch_size"], settings["num_workers"])
+    dataset = trained.open_dataset(plan, spec, "val", seed=seed, training=False)
+    batch_size = spec["recipe"]["training"]["batch_size"]
+    loader = evaluation_loader(dataset, batch_size, planned.execution["num_workers"], task.collate)
     device = launch("no", plan.config.device).device
     merged.to(device)
-    difference = logits_difference(merged, attached.to(device), loader, device)
-    if not difference <= assembled.ROUNDING:
-        raise InputError(
-            f"{directory}: the logits of merged.safetensors differ from those of attached.safetensors by "
-            f"{difference:.2g} of the largest, more than float32 rounding ({assembled.ROUNDING}); "
-            f"merge them again: {plan.command(directory / 'merged.safetensors', again=True)}"
-        )
+    difference = largest_difference(task, merged, attached.to(device), loader, device)
+    assembled.check_difference(difference, str(directory / "merged.safetensors"))
     made = provenance(
         threads=plan.config.threads,
         device=trained.device_name(plan),
@@ -63,9 +53,11 @@ def run(arguments: argparse.Namespace) -> None:
     )
     trained.write_evaluation(
         directory,
-        evaluate(merged, loader, device),
-        merged_logits_difference=difference,
+        task.evaluate(merged, loader, device),
+        scales=pathway.scales(attached),
+        merged_difference=difference,
         seed=seed,
         spec=spec,
+        training=trained.training_of(directory),
         provenance=made,
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("run", help="name of a classification run, a folder under results/runs")
+    parser.add_argument("run", help="name of a finetuned run, a folder under results/runs")
     add_seed_argument(parser)
     add_plan_arguments(parser)
 
@@ -23,61 +23,51 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.datasets.seeded import seed_generators
     from m2pt.formats.weights import save_weights
     from m2pt.models.exchange import to_exchange
-    from m2pt.tasks.classification import ClassificationLoss
     from m2pt.training import checkpoint
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
+    from m2pt.training.signals import stopping_at_once
 
     plan = load_plan(arguments)
     seed, planned = arguments.seed, plan.run(arguments.run)
     expect(arguments, planned.digest)
     experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
-    recipe = spec["recipe"]
+    directory = plan.run_directory(planned.name, seed)
 
-    trained.set_threads(plan)
-    dataset = trained.open_dataset(
-        plan,
-        experiment.dataset,
-        "train",
-        seed=seed,
-        augmentation=recipe["augmentation"],
-        input=spec["architecture"]["input"],
-    )
-    directory, weights = plan.run_directory(planned.name, seed), plan.input_weights(planned.name, seed)
-    seed_generators(seed)
-    model = assembled.classifier(spec)
-    assembled.start_from_inputs(model, plan, planned, seed)
-    if experiment.mode == "fix":
-        freeze_all_but_head_and_scales(model)
-    identity, _ = trained.describe_run(
-        directory,
-        name=planned.name,
-        spec=spec,
-        seed=seed,
-        plan=plan,
-        weights=weights,
-        dataset=experiment.dataset,
-    )
-    trained.check_room(directory, model)
-    fit(
-        model,
-        ClassificationLoss(spec["dataset"]["num_classes"], **recipe["mix"]),
-        dataset,
-        settings=TrainingSettings(**recipe["training"]),
-        directory=directory,
-        identity=identity,
-        seed=seed,
-        describe=pathway.scales,
-        device=plan.config.device,
-    )
-    if not trained.is_main():
-        return
-    save_weights(
-        directory / "attached.safetensors",
-        to_exchange(model.state_dict()),
-        trained.metadata(spec, seed),
-    )
-    checkpoint.remove(directory, checkpoint.FINAL)
+    with stopping_at_once(directory):
+        trained.set_threads(plan)
+        dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
+        seed_generators(seed)
+        model, task = assembled.target_model(spec), assembled.target_task(spec)
+        assembled.start_from_inputs(model, plan, planned, seed)
+        if experiment.mode == "fix":
+            freeze_all_but_head_and_scales(model)
+        identity, _ = trained.describe_run(
+            directory,
+            name=planned.name,
+            spec=spec,
+            seed=seed,
+            plan=plan,
+            weights=plan.input_weights(planned.name, seed),
+            dataset=experiment.dataset,
+        )
+        trained.check_room(directory, model)
+        fit(
+            model,
+            task.loss,
+            dataset,
+            settings=TrainingSettings(**spec["recipe"]["training"], **planned.execution),
+            directory=directory,
+            identity=identity,
+            seed=seed,
+            collate=task.collate,
+            describe=pathway.scales,
+            device=plan.config.device,
+        )
+        if trained.is_main():
+            state = to_exchange(model.state_dict())
+            save_weights(directory / "attached.safetensors", state, trained.metadata(spec, seed))
+            checkpoint.remove(directory, checkpoint.FINAL)
 
 
 def freeze_all_but_head_and_scales(model: "nn.Module") -> None:

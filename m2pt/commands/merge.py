@@ -13,13 +13,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Merge in float32; keys, shapes and number of parameters are those of the plain model."""
+    """Merge in float32; keys, shapes and number of parameters are those of the plain model.
+
+    A batch norm before a linear classifier is folded into it, so that timm's model of that name loads the file.
+    """
     from m2pt.formats.weights import load_weights, save_weights
+    from m2pt.models.head_folding import fold_head
     from m2pt.pathway import PathwayError, merge_state_dict
 
     state, metadata = load_weights(arguments.attached)
     try:
-        merged = merge_state_dict(state)
+        merged = fold_head(merge_state_dict(state))
     except PathwayError as error:
         raise InputError(f"{arguments.attached}: {error}") from None
     save_weights(arguments.merged, merged, metadata)

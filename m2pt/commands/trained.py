@@ -18,22 +18,33 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def open_dataset(
-    plan: Plan, name: str, split: str, *, seed: int, augmentation: Spec | None, input: Spec
-) -> Any:
-    """Return a reader of a dataset of the config, after the quick form of its check.
+def open_dataset(plan: Plan, spec: Spec, split: str, *, seed: int, training: bool) -> Any:
+    """Return a reader of the dataset of a spec, after the quick form of its check.
+
+    `training` chooses the recipe's augmentation, else it is the evaluation view.
 
     Raises:
         InputError: the dataset is missing or has faults; all of them are named.
     """
     from m2pt.datasets.layouts import check, reader
 
+    name, recipe = spec["dataset"]["name"], spec["recipe"]
     dataset, root = plan.config.datasets[name], plan.root(name)
-    faults = check(dataset.layout, root, num_classes=dataset.num_classes, full=False)
+    faults = check(dataset.layout, root, num_classes=dataset.classes, full=False)
     if faults:
         raise InputError(f"dataset {name} at {root} is not sound:\n  " + "\n  ".join(faults))
+    settings = dict(spec["architecture"]["input"])
+    if "subset" in spec["dataset"]:
+        settings["subset"] = spec["dataset"]["subset"]
+    if "evaluation" in recipe and not training:
+        settings["views"] = recipe["evaluation"]
     return reader(dataset.layout)(
-        root, split, num_classes=dataset.num_classes, seed=seed, augmentation=augmentation, **input
+        root,
+        split,
+        num_classes=spec["dataset"]["num_classes"],
+        seed=seed,
+        augmentation=recipe["augmentation"] if training else None,
+        **settings,
     )
 
 
@@ -95,6 +106,27 @@ def describe_run(
     return digest([spec, seed, inputs, manifest], 64), made
 
 
+def training_of(directory: Path) -> dict[str, Any]:
+    """Return how the training in a run's folder came about: provenance, input weights, wall time in seconds.
+
+    Raises:
+        InputError: the training has not finished, or its files are gone.
+    """
+    try:
+        described, finished = (
+            json.loads((directory / name).read_text(encoding="utf-8")) for name in ("run.json", "finished.json")
+        )
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename}: missing; a finished training leaves it beside its weights, so train again."
+        ) from None
+    return {
+        "provenance": described["provenance"],
+        "inputs": described["inputs"],
+        "seconds": finished["seconds"],
+    }
+
+
 def write_evaluation(directory: Path, metrics: Mapping[str, float], **made: Any) -> None:
     """Write evaluation.json, the metrics in percent and how they came about, and print the metrics."""
     write_json(directory / "evaluation.json", {"metrics": metrics, **made})
@@ -134,6 +166,7 @@ def tags(name: str, spec: Spec) -> dict[str, str]:
     return {
         "task": experiment.get("task", spec.get("task", "")),
         "dataset": spec["dataset"]["name"],
+        "subset": experiment.get("subset") or "",
         "mode": experiment.get("mode", ""),
         "target_init": origin.get("target_init", name),
         "auxiliary": "+".join(pathway.get("auxiliaries", ())),

@@ -1,13 +1,8 @@
 """`m2pt transfer RUN`: train a detector or segmenter on a merged backbone and evaluate it."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
-
-if TYPE_CHECKING:
-    from m2pt.models.transformer import Encoder
-    from m2pt.schema.plan import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,88 +13,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train, merge what was attached, evaluate the plain model."""
+    """Train, merge what was attached, evaluate the plain model.
+
+    Raises:
+        InputError: the dataset or the weights are missing, stale or do not fit.
+        RunError: the merged model is not the unmerged one.
+    """
+    import copy
+    from itertools import islice
+
     from m2pt import pathway
     from m2pt.commands import assembled, trained
     from m2pt.datasets.seeded import seed_generators
     from m2pt.formats.weights import save_weights
-    from m2pt.models.transformer import build_encoder
+    from m2pt.tasks.target import largest_difference
     from m2pt.training import checkpoint
     from m2pt.training.loading import evaluation_loader
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
+    from m2pt.training.signals import stopping_at_once
 
     plan = load_plan(arguments)
     seed, planned = arguments.seed, plan.run(arguments.run)
     expect(arguments, planned.digest)
     experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
-    recipe = spec["recipe"]
+    directory = plan.run_directory(planned.name, seed)
 
-    trained.set_threads(plan)
-    train, val = (
-        trained.open_dataset(
-            plan, experiment.dataset, split, seed=seed, augmentation=augmentation, input=recipe["input"]
+    with stopping_at_once(directory):
+        trained.set_threads(plan)
+        train = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
+        val = trained.open_dataset(plan, spec, "val", seed=seed, training=False)
+        seed_generators(seed)
+        backbone, task = assembled.dense_backbone(spec), assembled.target_task(spec)
+        assembled.start_from_inputs(backbone, plan, planned, seed)
+        scales = [p for name, p in backbone.named_parameters() if pathway.is_scale(name) and p.requires_grad]
+        model = assembled.dense_model(spec, backbone)
+        if experiment.mode == "fix":  # a frozen backbone is one whose matrices stay
+            for scale in scales:
+                scale.requires_grad_(True)
+        identity, made = trained.describe_run(
+            directory,
+            name=planned.name,
+            spec=spec,
+            seed=seed,
+            plan=plan,
+            weights=plan.input_weights(planned.name, seed),
+            dataset=experiment.dataset,
         )
-        for split, augmentation in (("train", recipe["augmentation"]), ("val", None))
-    )
-    directory, weights = plan.run_directory(planned.name, seed), plan.input_weights(planned.name, seed)
-    seed_generators(seed)
-    encoder = build_encoder(
-        **{**spec["architecture"], "input": recipe["input"]}, drop_path=recipe["drop_path"]
-    )
-    assembled.start_from_inputs(encoder, plan, planned, seed)
-    scales = [p for name, p in encoder.named_parameters() if pathway.is_scale(name) and p.requires_grad]
-    model, task = dense_model(planned, encoder)
-    if experiment.mode == "fix":  # a frozen backbone is one whose matrices stay
-        for scale in scales:
-            scale.requires_grad_(True)
-    identity, made = trained.describe_run(
-        directory,
-        name=planned.name,
-        spec=spec,
-        seed=seed,
-        plan=plan,
-        weights=weights,
-        dataset=experiment.dataset,
-    )
-    settings = TrainingSettings(**recipe["training"])
-    trained.check_room(directory, model)
-    fit(
-        model,
-        task.loss,
-        train,
-        settings=settings,
-        directory=directory,
-        identity=identity,
-        seed=seed,
-        collate=task.collate,
-        describe=pathway.scales,
-        device=plan.config.device,
-    )
-    if not trained.is_main():
-        return
-    assembled.merge_checked(encoder, recipe["input"]["image_size"])
-    save_weights(directory / "merged.safetensors", model.state_dict(), trained.metadata(spec, seed))
-    loader = evaluation_loader(val, settings.batch_size, settings.num_workers, task.collate)
-    metrics = task.evaluate(model, loader, next(model.parameters()).device)
-    trained.write_evaluation(directory, metrics, seed=seed, spec=spec, provenance=made)
-    checkpoint.remove(directory, checkpoint.FINAL)
-
-
-def dense_model(run: "Run", encoder: "Encoder") -> tuple[Any, Any]:
-    """Return the model around the encoder, and its task's module."""
-    settings = {
-        **run.spec["recipe"]["model"],
-        "num_classes": run.spec["dataset"]["num_classes"],
-        "image_size": run.spec["recipe"]["input"]["image_size"],
-        "freeze_backbone": run.experiment.mode == "fix",
-    }
-    if run.experiment.task == "detection":
-        from m2pt.models.mask_rcnn import build_mask_rcnn
-        from m2pt.tasks import detection
-
-        return build_mask_rcnn(encoder, **settings), detection
-    from m2pt.models.upernet import build_upernet
-    from m2pt.tasks import semantic_segmentation
-
-    return build_upernet(encoder, **settings), semantic_segmentation
+        settings = TrainingSettings(**spec["recipe"]["training"], **planned.execution)
+        trained.check_room(directory, model)
+        fit(
+            model,
+            task.loss,
+            train,
+            settings=settings,
+            directory=directory,
+            identity=identity,
+            seed=seed,
+            collate=task.collate,
+            describe=pathway.scales,
+            device=plan.config.device,
+        )
+        if not trained.is_main():
+            return
+        loader = evaluation_loader(val, settings.batch_size, settings.num_workers, task.collate)
+        device = next(model.parameters()).device
+        plain = pathway.merge(copy.deepcopy(model))
+        difference = largest_difference(task, plain, model, islice(loader, 1), device)
+        assembled.check_difference(difference, planned.name)
+        save_weights(directory / "merged.safetensors", plain.state_dict(), trained.metadata(spec, seed))
+        trained.write_evaluation(
+            directory,
+            task.evaluate(plain, loader, device),
+            scales=pathway.scales(model),
+            merged_difference=difference,
+            seed=seed,
+            spec=spec,
+            training=trained.training_of(directory),
+            provenance=made,
+        )
+        checkpoint.remove(directory, checkpoint.FINAL)

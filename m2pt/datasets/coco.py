@@ -189,7 +189,7 @@ def read_instances(path: Path) -> dict[str, Any]:
     """Return a parsed annotation file.
 
     Raises:
-        InputError: the file is missing, is not JSON, or lacks one of its three lists.
+        InputError: the file is missing, is not JSON, or one of its three lists is missing or odd.
     """
     try:
         instances = json.loads(path.read_bytes())
@@ -198,6 +198,9 @@ def read_instances(path: Path) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(instances, dict) or not isinstance(instances.get(key), list):
             raise InputError(f"{path} lacks the list {key!r}: it is not a COCO instances file.")
+        odd = [number for number, entry in enumerate(instances[key]) if not isinstance(entry, dict)]
+        if odd:
+            raise InputError(f"{path}: entry {odd[0]} of {key!r} is no mapping of keys to values.")
     return instances
 
 

@@ -8,22 +8,46 @@ This module imports no torch, so that the schema and the command line may use th
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from m2pt.errors import InputError
 
 if TYPE_CHECKING:
     from m2pt.datasets.seeded import SeededDataset
 
-OFFICIAL_CLASSES = {
+Classes: TypeAlias = int | Mapping[str, int]
+"""Number of classes of a dataset, or of each of its subsets by name."""
+
+OFFICIAL_CLASSES: dict[str, Classes] = {
     "ade20k": 150,
     "audioset": 527,
     "coco": 80,
     "imagenet": 1000,
     "kinetics": 400,
+    "partnet": {
+        "Bed-3": 15,
+        "Bottle-3": 9,
+        "Chair-3": 39,
+        "Clock-3": 11,
+        "Dishwasher-3": 7,
+        "Display-3": 4,
+        "Door-3": 5,
+        "Earphone-3": 10,
+        "Faucet-3": 12,
+        "Knife-3": 10,
+        "Lamp-3": 41,
+        "Microwave-3": 6,
+        "Refrigerator-3": 7,
+        "StorageFurniture-3": 24,
+        "Table-3": 51,
+        "TrashCan-3": 11,
+        "Vase-3": 6,
+    },
     "shapenet55": 55,
+    "shapenetpart": 50,
+    "text": 256,
 }
 """Every layout, with the number of classes of the official dataset that defines it."""
 
@@ -36,8 +60,11 @@ class LayoutModule(Protocol):
         """`Reader(root, split, *, num_classes, seed=0, augmentation=None, **input)`; "train" or "val"."""
         ...
 
-    def check(self, root: Path, *, num_classes: int, full: bool) -> list[str]:
-        """Every fault found, one sentence each, naming the file; none for a sound dataset."""
+    def check(self, root: Path, *, num_classes: Any, full: bool) -> list[str]:
+        """Every fault found, one sentence each, naming the file; none for a sound dataset.
+
+        `num_classes` is an integer, or for a layout with subsets one by subset.
+        """
         ...
 
     def files(self, root: Path) -> Iterable[Path]:
@@ -84,7 +111,7 @@ def reader(layout: str) -> Callable[..., SeededDataset]:
     return layout_module(layout).Reader
 
 
-def check(layout: str, root: Path, *, num_classes: int, full: bool) -> list[str]:
+def check(layout: str, root: Path, *, num_classes: Classes, full: bool) -> list[str]:
     """Return every fault of the dataset at `root`, one sentence each; see `LayoutModule`."""
     if not root.is_dir():
         return [f"{root} is not a folder: give the folder that holds the {_known(layout)} dataset."]

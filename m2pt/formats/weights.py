@@ -52,7 +52,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"cannot write {path}: {reason}; free some space or choose another folder"
+            f"cannot write {path}: {reason}; the folder must be one that can be written, with space left"
         ) from error
 
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from m2pt.errors import InputError
 from m2pt.modalities.tokenizer import Tokenizer
+from m2pt.models.head_folding import EPSILON
+from m2pt.models.token_dropping import build_token_dropping
 from m2pt.models.transformer import Encoder, build_tokenizer
 
 Pool = Literal["avg", "token"]
@@ -30,7 +32,7 @@ def build_head(kind: Head, dim: int, num_classes: int) -> nn.Module:
         return linear
     if kind == "batchnorm_linear":
         nn.init.trunc_normal_(linear.weight, std=0.01)
-        return nn.Sequential(nn.BatchNorm1d(dim, affine=False, eps=1e-6), linear)
+        return nn.Sequential(nn.BatchNorm1d(dim, affine=False, eps=EPSILON), linear)
     raise InputError(f"head {kind!r} is unknown: choose linear or batchnorm_linear")
 
 
@@ -39,10 +41,19 @@ class Classifier(Encoder):
 
     `pool="avg"`: mean of the tokens without prefix, then `fc_norm`; there is no final `norm`.
     `pool="token"`: final `norm`, then the class token.
+    `token_drop`: shares {time, frequency} of the tokens that training leaves out (see `token_dropping`).
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, num_classes: int, pool: Pool, head: Head, dim: int, **body: Any
+        self,
+        tokenizer: Tokenizer,
+        *,
+        num_classes: int,
+        pool: Pool,
+        head: Head,
+        token_drop: Mapping[str, float] | None = None,
+        dim: int,
+        **body: Any,
     ) -> None:
         super().__init__(tokenizer, dim=dim, **body)
         if pool not in ("avg", "token"):
@@ -53,6 +64,7 @@ class Classifier(Encoder):
         self.num_classes = num_classes
         if pool == "avg":
             self.norm = nn.Identity()
+        self.token_drop = build_token_dropping(tokenizer, token_drop)
         self.fc_norm = LayerNorm(dim) if pool == "avg" else nn.Identity()
         self.head = build_head(head, dim, num_classes)
 
@@ -63,8 +75,9 @@ class Classifier(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""
-        tokens = super().forward(x)
-        pooled = tokens[:, 0] if self.pool == "token" else tokens[:, self.num_prefix_tokens :].mean(dim=1)
+        tokens = self.token_drop(self.tokenizer(x))
+        encoded = self.encode(tokens.values, tokens.positions)
+        pooled = encoded[:, 0] if self.pool == "token" else encoded[:, self.num_prefix_tokens :].mean(dim=1)
         return self.head(self.fc_norm(pooled))
 
 
@@ -78,6 +91,7 @@ def build_classifier(
     pool: Pool,
     head: Head,
     drop_path: float = 0.0,
+    token_drop: Mapping[str, float] | None = None,
 ) -> Classifier:
     """Make a classifier; the settings of the body are those of `build_encoder`.
 
@@ -85,4 +99,12 @@ def build_classifier(
         InputError: unknown names, or settings that do not fit each other.
     """
     made = build_tokenizer(modality, dim=backbone["dim"], input=input, settings=tokenizer)
-    return Classifier(made, num_classes=num_classes, pool=pool, head=head, drop_path=drop_path, **backbone)
+    return Classifier(
+        made,
+        num_classes=num_classes,
+        pool=pool,
+        head=head,
+        token_drop=token_drop,
+        drop_path=drop_path,
+        **backbone,
+    )

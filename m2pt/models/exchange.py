@@ -1,7 +1,8 @@
 """Weights in the form in which files carry them: timm's key names.
 
 A model's own keys with `tokenizer.` removed; of an image classifier with a linear head these are exactly the
-keys of timm's `vit_base_patch16_224`.
+keys of timm's `vit_base_patch16_224`. A ConvNeXt has timm's keys as it is; its stem counts as tokenizer, its
+stages count as blocks.
 """
 
 import re
@@ -13,10 +14,14 @@ from torch import Tensor
 from m2pt.errors import InputError
 
 if TYPE_CHECKING:  # renaming keys, as merging does, needs no timm
+    from m2pt.models.convolutional import ConvNeXtClassifier
     from m2pt.models.transformer import Encoder
 
 PREFIX = "tokenizer."
 PARTS = ("tokenizer", "blocks", "norm", "head")
+
+_PART_OF_NAME = {"blocks": "blocks", "stages": "blocks", "norm": "norm", "fc_norm": "norm", "head": "head"}
+_BLOCK = re.compile(r"(stages\.\d+\.)?blocks\.\d+\.")
 
 
 def to_exchange(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -26,25 +31,25 @@ def to_exchange(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def part_of(key: str) -> str:
     """The part that an exchange key belongs to: blocks, norm, head, or else tokenizer."""
-    first = key.split(".", 1)[0]
-    return {"blocks": "blocks", "norm": "norm", "fc_norm": "norm", "head": "head"}.get(first, "tokenizer")
+    return _PART_OF_NAME.get(key.split(".", 1)[0], "tokenizer")
 
 
 def body_size(state: Mapping[str, Tensor]) -> tuple[int, int]:
-    """(width, depth) of the blocks in an exchange state; (0, 0) if there are none."""
-    indices = [int(found[1]) for key in state if (found := re.match(r"blocks\.(\d+)\.", key))]
-    norm = state.get("blocks.0.norm1.weight")
-    return (0, 0) if norm is None else (len(norm), max(indices) + 1)
+    """(width, depth) of the blocks in an exchange state, of a ConvNeXt the first width; (0, 0) if none."""
+    blocks = {found[0] for key in state if (found := _BLOCK.match(key))}
+    norms = (state.get(key) for key in ("blocks.0.norm1.weight", "stages.0.blocks.0.norm.weight"))
+    width = next((len(norm) for norm in norms if norm is not None), 0)
+    return (width, len(blocks)) if width else (0, 0)
 
 
 def load_exchange(
-    model: "Encoder",
+    model: "Encoder | ConvNeXtClassifier",
     state: Mapping[str, Tensor],
     *,
     parts: Collection[str] = PARTS,
     source: str = "the weights",
 ) -> None:
-    """Load named parts of an exchange state into an `Encoder` or a subclass of it.
+    """Load named parts of an exchange state into an `Encoder` or a subclass of it, or into a ConvNeXt.
 
     Within the parts every key must be there and none may be left over; other parts of the state are ignored.
     Positions of another image size are interpolated.
@@ -75,7 +80,7 @@ def load_exchange(
     model.load_state_dict({name: given[key] for key, name in expected.items()}, strict=False)
 
 
-def _check_body(model: "Encoder", given: Mapping[str, Tensor], source: str) -> None:
+def _check_body(model: "Encoder | ConvNeXtClassifier", given: Mapping[str, Tensor], source: str) -> None:
     width, depth = body_size(given)
     own_width, own_depth = body_size(model.state_dict())
     if depth and (width, depth) != (own_width, own_depth):
@@ -85,7 +90,9 @@ def _check_body(model: "Encoder", given: Mapping[str, Tensor], source: str) -> N
         )
 
 
-def _adapt(model: "Encoder", given: dict[str, Tensor]) -> dict[str, Tensor]:
+def _adapt(model: "Encoder | ConvNeXtClassifier", given: dict[str, Tensor]) -> dict[str, Tensor]:
+    if not hasattr(model, "tokenizer"):  # a stem fits any size of input
+        return given
     tokenizer = {key: value for key, value in given.items() if part_of(key) == "tokenizer"}
     return {**given, **model.tokenizer.adapt(tokenizer)}
 

@@ -12,6 +12,7 @@ from m2pt.errors import InputError
 from m2pt.modalities.audio import AudioTokenizer
 from m2pt.modalities.image import ImageTokenizer
 from m2pt.modalities.pointcloud import PointCloudTokenizer
+from m2pt.modalities.text import TextTokenizer
 from m2pt.modalities.tokenizer import Tokenizer
 from m2pt.modalities.video import VideoTokenizer
 
@@ -20,6 +21,7 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
     "video": VideoTokenizer,
     "audio": AudioTokenizer,
     "pointcloud": PointCloudTokenizer,
+    "text": TextTokenizer,
 }
 
 
@@ -131,9 +133,10 @@ def build_encoder(
     """Make an encoder.
 
     Args:
-        modality: image, video, audio or pointcloud.
-        input: input settings of the dataset (image_size, frames, mel_bins, points, ...).
-        tokenizer: patch_size; with tubelet_size (video), stride (audio); or groups, group_size (pointcloud).
+        modality: image, video, audio, pointcloud or text.
+        input: input settings of the dataset (image_size, frames, mel_bins, points, length, ...).
+        tokenizer: patch_size; with tubelet_size (video), stride (audio); or groups, group_size (pointcloud);
+            nothing (text).
         backbone: dim, depth, num_heads, mlp_ratio.
         drop_path: stochastic depth rate of the last block.
 

@@ -17,42 +17,57 @@ from torchvision.ops import clip_boxes_to_image
 
 Targets = list[dict[str, Tensor]]
 METRICS = ("ap_box", "ap50_box", "ap_mask", "ap50_mask")
+"""COCO's AP and AP50 of boxes and of masks."""
 
 
-def collate(samples: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> tuple[list[Tensor], Targets]:
-    """Keep images and targets as lists: both differ in size from sample to sample."""
-    images, targets = zip(*samples, strict=True)
-    return list(images), list(targets)
+class Detection:
+    """Mask R-CNN on COCO as a target task."""
 
+    @staticmethod
+    def collate(samples: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> tuple[list[Tensor], Targets]:
+        """Keep images and targets as lists: both differ in size from sample to sample."""
+        images, targets = zip(*samples, strict=True)
+        return list(images), list(targets)
 
-def loss(model: nn.Module, batch: tuple[list[Tensor], Targets]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Sum of Mask R-CNN's five losses for images and torchvision targets, and each of them."""
-    images, targets = batch
-    losses: dict[str, Tensor] = model(images, targets)
-    return torch.stack(list(losses.values())).sum(), losses
+    @staticmethod
+    def loss(
+        model: nn.Module, batch: tuple[list[Tensor], Targets]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum of Mask R-CNN's five losses for images and torchvision targets, and each of them."""
+        images, targets = batch
+        losses: dict[str, Tensor] = model(images, targets)
+        return torch.stack(list(losses.values())).sum(), losses
 
+    @staticmethod
+    def predict(model: nn.Module, batch: tuple[list[Tensor], Targets]) -> Tensor:
+        """Objectness logits and box offsets of all anchors, (B, any): what the detections are made from."""
+        detector: Any = model
+        images, _ = detector.transform(batch[0])
+        features = detector.backbone(images.tensors)
+        outputs = [level for part in detector.rpn.head(list(features.values())) for level in part]
+        return torch.cat([output.flatten(1) for output in outputs], dim=1)
 
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module, loader: DataLoader[tuple[list[Tensor], Targets]], device: torch.device
-) -> dict[str, float]:
-    """Return `ap_box`, `ap50_box`, `ap_mask`, `ap50_mask` in percent, against the dataset's own annotations.
+    @torch.inference_mode()
+    def evaluate(
+        self, model: nn.Module, loader: DataLoader[tuple[list[Tensor], Targets]], device: torch.device
+    ) -> dict[str, float]:
+        """Return the `METRICS` in percent, against the dataset's own annotations.
 
-    Args:
-        model: a Mask R-CNN of `build_mask_rcnn`.
-        loader: a loader over the COCO reader, whose `annotation_file` is the ground truth.
-        device: where the model is.
-    """
-    model.eval()
-    reader: Any = loader.dataset
-    with quiet():
-        truth = COCO(str(reader.annotation_file))
-    results: list[dict[str, Any]] = []
-    for images, targets in loader:
-        predictions = model([image.to(device) for image in images])
-        for target, prediction in zip(targets, predictions, strict=True):
-            results += coco_results(prediction, target, reader.category_ids)
-    return average_precision(truth, results)
+        Args:
+            model: a Mask R-CNN of `build_mask_rcnn`.
+            loader: a loader over the COCO reader, whose `annotation_file` is the ground truth.
+            device: where the model is.
+        """
+        model.eval()
+        reader: Any = loader.dataset
+        with quiet():
+            truth = COCO(str(reader.annotation_file))
+        results: list[dict[str, Any]] = []
+        for images, targets in loader:
+            predictions = model([image.to(device) for image in images])
+            for target, prediction in zip(targets, predictions, strict=True):
+                results += coco_results(prediction, target, reader.category_ids)
+        return average_precision(truth, results)
 
 
 def coco_results(

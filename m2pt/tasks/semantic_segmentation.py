@@ -6,44 +6,53 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from m2pt.errors import InputError
 from m2pt.models.dense_settings import IGNORED
 
 Batch = tuple[list[Tensor], list[Tensor]]
 
 
-def collate(samples: Iterable[tuple[Tensor, Tensor]]) -> Batch:
-    """Keep images (3, h, w) and label maps (H, W) as lists: in evaluation they differ in size."""
-    images, labels = zip(*samples, strict=True)
-    return list(images), list(labels)
+class SemanticSegmentation:
+    """UperNet on ADE20K as a target task."""
 
+    @staticmethod
+    def collate(samples: Iterable[tuple[Tensor, Tensor]]) -> Batch:
+        """Keep images (3, h, w) and label maps (H, W) as lists: in evaluation they differ in size."""
+        images, labels = zip(*samples, strict=True)
+        return list(images), list(labels)
 
-def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Sum of the model's losses for images and label maps of one size, and each of them."""
-    images, labels = batch
-    losses: dict[str, Tensor] = model(torch.stack(images), torch.stack(labels))
-    return torch.stack(list(losses.values())).sum(), losses
+    @staticmethod
+    def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum of the model's losses for images and label maps of one size, and each of them."""
+        images, labels = batch
+        losses: dict[str, Tensor] = model(torch.stack(images), torch.stack(labels))
+        return torch.stack(list(losses.values())).sum(), losses
 
+    @staticmethod
+    def predict(model: nn.Module, batch: Batch) -> Tensor:
+        """Logits of all pixels of all images, in one row."""
+        return torch.cat([model(image[None]).flatten() for image in batch[0]])
 
-@torch.inference_mode()
-def evaluate(model: nn.Module, loader: Iterable[Batch], device: torch.device) -> dict[str, float]:
-    """Return `miou` and `pixel_accuracy` in percent over all labelled pixels of the loader.
+    @torch.inference_mode()
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], device: torch.device) -> dict[str, float]:
+        """Return `miou` and `pixel_accuracy` in percent over all labelled pixels of the loader.
 
-    Logits are resized to the label map, which may have its original size while the image is scaled.
+        Logits are resized to the label map, which may have its original size while the image is scaled.
 
-    Raises:
-        ValueError: the loader is empty.
-    """
-    model.eval()
-    confusion: Tensor | None = None
-    for images, labels in loader:
-        for image, label in zip(images, labels, strict=True):
-            logits = model(image[None].to(device))
-            logits = functional.interpolate(logits, label.shape, mode="bilinear", align_corners=False)
-            counts = confusion_matrix(logits.argmax(1)[0].cpu(), label.cpu(), logits.shape[1])
-            confusion = counts if confusion is None else confusion + counts
-    if confusion is None:
-        raise ValueError("the loader is empty")
-    return scores(confusion)
+        Raises:
+            InputError: there are no images.
+        """
+        model.eval()
+        confusion: Tensor | None = None
+        for images, labels in loader:
+            for image, label in zip(images, labels, strict=True):
+                logits = model(image[None].to(device))
+                logits = functional.interpolate(logits, label.shape, mode="bilinear", align_corners=False)
+                counts = confusion_matrix(logits.argmax(1)[0].cpu(), label.cpu(), logits.shape[1])
+                confusion = counts if confusion is None else confusion + counts
+        if confusion is None:
+            raise InputError("there is nothing to evaluate: the validation split is empty")
+        return scores(confusion)
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -15,13 +15,13 @@ import torch
 
 from m2pt.atomic import replacing, write_json
 from m2pt.errors import InputError
+from m2pt.training.signals import INTERRUPTED
 
 RESUME = "resume.pt"
 FINAL = "final.pt"
 METRICS = "metrics.jsonl"
 LOG = "train.log"
 FINISHED = "finished.json"
-INTERRUPTED = "interrupted.json"
 FAILED = "failed.json"
 SUPERSEDED = "superseded"
 

@@ -1,5 +1,6 @@
 """The one training loop: pretraining, finetuning and transfer all call `fit`."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
@@ -143,6 +144,7 @@ class _Training:
     def _train(self) -> None:
         """Do all steps that are left, and leave the marker of how that ended."""
         metrics_length = self._resume()
+        self.began = time.monotonic()
         self.progress.begin(start=self.step, total=self.total, samples_per_step=self.batches.effective)
         if self.main:
             checkpoint.remove(self.directory, checkpoint.FINISHED, checkpoint.INTERRUPTED, checkpoint.FAILED)
@@ -171,6 +173,7 @@ class _Training:
     def _resume(self) -> int:
         """Take up resume.pt, if there is one; return the length of metrics.jsonl that goes with it."""
         self.step = self.saved_step = 0
+        self.earlier_seconds = 0.0
         state = checkpoint.load_resume(self.directory, self.identity, self.batches.effective)
         if state is None:
             return 0
@@ -179,6 +182,7 @@ class _Training:
         self.scaler.load_state_dict(state["scaler"])
         self.window.restore(state["window"])
         self.step = self.saved_step = self.batches.start = state["step"]
+        self.earlier_seconds = state["seconds"]
         self.progress.say(f"resuming after step {self.step} of {self.total}")
         return state["metrics_length"]
 
@@ -269,6 +273,7 @@ class _Training:
                     "scaler": self.scaler.state_dict(),
                     "window": window,
                     "metrics_length": self.metrics.sync(),
+                    "seconds": self._seconds(),
                 },
             )
         self.saved_step = self.step
@@ -285,9 +290,13 @@ class _Training:
             self.metrics.sync()
             state = {"identity": self.identity, "step": self.step, "model": self.model.state_dict()}
             checkpoint.save(self.directory / checkpoint.FINAL, state)
-        self._mark(checkpoint.FINISHED)
+        self._mark(checkpoint.FINISHED, seconds=round(self._seconds(), 1))
         self.accelerator.wait_for_everyone()
         self.progress.say(f"training finished after {self.step} steps")
+
+    def _seconds(self) -> float:
+        """Wall time of the training, up to the checkpoints that it was resumed from and since."""
+        return self.earlier_seconds + time.monotonic() - self.began
 
     def _mark(self, name: str, **content: Any) -> None:
         if self.main:

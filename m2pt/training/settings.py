@@ -12,6 +12,9 @@ NonNegative = Annotated[int, Ge(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 
+EXECUTION = ("num_workers", "checkpoint_every")
+"""Settings that change no bit of what is trained, and so belong to no result's identity."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:

@@ -1,8 +1,16 @@
 """Being asked to stop: remember it, finish the step, save, and say so with an exit code of its own."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
+
+from m2pt.atomic import write_json
+
+INTERRUPTED = "interrupted.json"
+"""The marker of a command that was asked to stop; it goes on when it is run again."""
 
 EXIT_CODE = 75
 """sysexits.h's EX_TEMPFAIL: try again, and the run goes on where it stopped."""
@@ -42,6 +50,27 @@ class SignalWatch:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number)
+
+
+@contextmanager
+def stopping_at_once(directory: Path) -> Iterator[None]:
+    """Within the block, outside a training loop's own watch, one of `STOPPING` ends the process in order.
+
+    There is nothing to save then: `interrupted.json` in `directory` says that the command wants to be run
+    again, and the process exits with `EXIT_CODE`.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        write_json(directory / INTERRUPTED, {"reason": name, "exit_code": EXIT_CODE})
+        raise Interrupted(name)
+
+    previous: dict[signal.Signals, Any] = {number: signal.signal(number, stop) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def ignore_signals(worker: int) -> None:

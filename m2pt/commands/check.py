@@ -1,0 +1,118 @@
+"""`m2pt check`: build everything that the config asks for once, without data and without training."""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from m2pt.commands.planned import add_plan_arguments, load_plan
+from m2pt.errors import InputError
+from m2pt.schema.experiments import digest
+from m2pt.schema.plan import Plan, Run, Spec
+
+PARTS = ("architecture", "recipe", "dataset")
+"""What of a spec decides whether its model, optimizer and views can be built."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_plan_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Build every model, optimizer, loss and augmentation of the plan; the weights take no memory.
+
+    Raises:
+        InputError: some of it does not fit together; every fault is named with its encoder or run.
+    """
+    plan = load_plan(arguments)
+    faults, checked = [], 0
+    for name, check, subject in _subjects(plan):
+        checked += 1
+        try:
+            check(subject)
+        except (InputError, ValueError) as error:
+            faults.append(f"{name}: {error}")
+    if faults:
+        raise InputError(f"{plan.source} asks for what cannot be built:\n  " + "\n  ".join(faults))
+    print(f"{plan.source}: {checked} different trainings can be built.")
+
+
+def _subjects(plan: Plan) -> Iterator[tuple[str, Any, Any]]:
+    """A name, a check and what to check: once for all trainings that are built alike."""
+    seen: set[str] = set()
+    for name in plan.used_encoders:
+        planned = plan.encoder(name)
+        if "recipe" in planned.spec and "epoch" not in planned.spec and _is_new(seen, planned.spec):
+            yield f"encoder {name}", _check_pretraining, planned.spec | {"execution": planned.execution}
+    for run in plan.runs.values():
+        pathway = run.spec["experiment"]["pathway"]
+        auxiliaries = [run.spec["inputs"][name]["architecture"] for name in run.experiment.auxiliaries]
+        if _is_new(seen, run.spec, pathway and {**pathway, "auxiliaries": auxiliaries}, run.experiment.mode):
+            yield f"run {run.name}", _check_run, run
+
+
+def _is_new(seen: set[str], spec: Spec, *others: Any) -> bool:
+    key = digest([[spec[part] for part in PARTS], *others])
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
+
+
+def _check_pretraining(spec: Spec) -> None:
+    import torch
+
+    from m2pt.commands import assembled
+
+    with torch.device("meta"):
+        model, _ = assembled.pretraining(spec)
+    if spec["task"] == "masked_modelling":
+        model.get_submodule("encoder.tokenizer").draw_mask(1, spec["recipe"]["mask_ratio"], torch.device("cpu"))  # type: ignore[operator]
+    _check_training(model, spec, spec["execution"])
+
+
+def _check_run(run: Run) -> None:
+    import torch
+
+    from m2pt.commands import assembled
+    from m2pt.commands.finetune import freeze_all_but_head_and_scales
+
+    assembled.target_task(run.spec)
+    with torch.device("meta"):
+        if run.experiment.is_transfer:
+            body = assembled.dense_backbone(run.spec)
+            assembled.attached_like(body, run)
+            model = assembled.dense_model(run.spec, body)
+        else:
+            model = assembled.target_model(run.spec)
+            assembled.attached_like(model, run)
+            if run.experiment.mode == "fix":
+                freeze_all_but_head_and_scales(model)
+    _check_training(model, run.spec, run.execution)
+
+
+def _check_training(model: Any, spec: Spec, execution: Spec) -> None:
+    from m2pt.training.optimizer import create_optimizer
+    from m2pt.training.settings import TrainingSettings
+
+    settings = TrainingSettings(**spec["recipe"]["training"], **execution)
+    create_optimizer(model, settings)
+    mix = spec["recipe"].get("mix") or {}
+    if (mix.get("mixup") or mix.get("cutmix")) and settings.batch_size % 2:
+        raise InputError(f"training.batch_size = {settings.batch_size}: mixup and cutmix need an even number")
+    _check_augmentation(spec["dataset"]["layout"], spec["architecture"]["input"], spec["recipe"]["augmentation"])
+
+
+def _check_augmentation(layout: str, input: Spec, augmentation: Spec) -> None:
+    """Build the views whose settings are words of timm; numbers were checked where the recipe was read."""
+    from m2pt.datasets import imagenet, video_views
+
+    try:
+        if layout == "imagenet":
+            imagenet.training_view(input["image_size"], imagenet.Augmentation(**augmentation))
+        elif layout == "kinetics":
+            sizes = (input["frames"], input["stride"], input["image_size"])
+            video_views.make_view(*sizes, augmentation=augmentation)
+    except (AssertionError, ValueError, KeyError) as error:
+        words = augmentation.get("auto_augment")
+        raise InputError(f"augmentation.auto_augment = {words!r}: timm does not know it ({error})") from None

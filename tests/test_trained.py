@@ -1,0 +1,144 @@
+"""What surrounds a training: its identity, being stopped outside of it, what it leaves, merged or not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from m2pt.commands import assembled, trained
+from m2pt.errors import InputError, RunError
+from m2pt.models.head_folding import fold_head
+from m2pt.schema.plan import Plan
+from m2pt.tasks.target import largest_difference
+from m2pt.training.signals import EXIT_CODE
+
+TINY = Path("tests/tiny/config.yaml")
+
+
+@pytest.fixture
+def identity(tmp_path):
+    """Return a function that describes the same run again, after what it depends on has been written."""
+    plan = Plan.load(TINY, {"results": str(tmp_path)})
+    manifest, weights = plan.manifest("imagenet"), tmp_path / "start.safetensors"
+    manifest.parent.mkdir()
+
+    def describe(*, start=0.0, content="a" * 64, spec=None, seed=0):
+        manifest.write_text(json.dumps({"listing_sha256": "b" * 64, "content_sha256": content}))
+        save_file({"w": torch.tensor([start])}, weights)
+        return trained.describe_run(
+            tmp_path / "run",
+            name="run",
+            spec=spec or {"dataset": {"name": "imagenet"}, "task": "test"},
+            seed=seed,
+            plan=plan,
+            weights={"target_init": weights},
+            dataset="imagenet",
+        )[0]
+
+    return describe
+
+
+def test_the_identity_depends_on_input_weights_data_spec_and_seed(identity):
+    first = identity()
+    assert identity() == first
+    changed = [
+        identity(start=1.0),
+        identity(content="c" * 64),
+        identity(seed=1),
+        identity(spec={"dataset": {"name": "imagenet"}, "task": "other"}),
+    ]
+    assert len({first, *changed}) == 5
+
+
+STOPPED = """
+import os, signal, sys, time
+from pathlib import Path
+from m2pt.training.signals import stopping_at_once
+with stopping_at_once(Path(sys.argv[1])):
+    os.kill(os.getpid(), int(sys.argv[2]))
+    time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_outside_the_training_loop_leaves_a_marker_and_the_exit_code(tmp_path, number):
+    run = subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path), str(int(number))], timeout=25)
+    assert run.returncode == EXIT_CODE
+    assert json.loads((tmp_path / "interrupted.json").read_text())["reason"] == number.name
+
+
+def test_a_result_needs_the_files_of_its_training(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"provenance": {"device": "cpu"}, "inputs": {}}))
+    with pytest.raises(InputError, match=r"finished\.json: missing"):
+        trained.training_of(tmp_path)
+    (tmp_path / "finished.json").write_text(json.dumps({"seconds": 3.5}))
+    assert trained.training_of(tmp_path) == {"provenance": {"device": "cpu"}, "inputs": {}, "seconds": 3.5}
+
+
+class Linear:
+    """A task whose prediction is the model's output."""
+
+    def predict(self, model, batch):
+        return model(batch)
+
+
+def test_a_merger_that_changes_the_function_is_refused():
+    one, other = nn.Linear(4, 2), nn.Linear(4, 2)
+    other.load_state_dict(one.state_dict())
+    batch = torch.randn(3, 4)
+    assembled.check_difference(largest_difference(Linear(), one, other, [batch], torch.device("cpu")), "run")
+    with torch.no_grad():
+        other.weight[0, 0] += 0.01
+    difference = largest_difference(Linear(), one, other, [batch], torch.device("cpu"))
+    assert difference == pytest.approx(
+        (0.01 * batch[:, 0]).abs().max().item() / one(batch).abs().max().item(), rel=1e-3
+    )
+    with pytest.raises(RunError, match="run: merging changed the predictions"):
+        assembled.check_difference(difference, "run")
+    with pytest.raises(RunError):
+        assembled.check_difference(float("nan"), "run")
+
+
+def test_a_folded_head_is_the_same_function():
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.BatchNorm1d(8, affine=False, eps=1e-6), nn.Linear(8, 3))
+    for _ in range(5):
+        head(torch.randn(16, 8) * 3 + 1)
+    head.eval()
+    state = {f"head.{name}": value for name, value in head.state_dict().items()} | {"norm.weight": torch.ones(8)}
+    folded = fold_head(state)
+    assert set(folded) == {"head.weight", "head.bias", "norm.weight"}
+    features = torch.randn(20, 8)
+    plain = nn.functional.linear(features, folded["head.weight"], folded["head.bias"])
+    assert torch.allclose(plain, head(features), atol=1e-6)
+    assert fold_head(folded) == folded
+
+
+@pytest.mark.parametrize(
+    ("depth", "third", "blocks"),
+    [
+        (12, "first_third", range(4)),
+        (12, "middle_third", range(4, 8)),
+        (12, "last_third", range(8, 12)),
+        (4, "middle_third", range(1, 3)),
+        (6, "all", range(6)),
+    ],
+)
+def test_pathways_can_be_kept_to_a_third_of_the_depth(depth, third, blocks):
+    from m2pt.schema.experiments import PathwaySpec
+
+    assert assembled.chosen_blocks(PathwaySpec(auxiliaries=("audio",), depth=third), depth) == blocks
+
+
+def test_only_the_main_process_writes(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert not trained.is_main()
+    monkeypatch.delenv("RANK")
+    assert trained.is_main() and os.environ.get("RANK") is None
