@@ -27,7 +27,7 @@ THREADS = PLAN.config.threads
 rule all_tables:
     default_target: True
     input:
-        expand(f"{RESULTS}/{{table}}.{{kind}}", table=PLAN.tables, kind=["csv", "md", "tex"]),
+        RULES.reports(),
 
 
 include: "workflow/rules/data.smk"

@@ -3,6 +3,7 @@
 import difflib
 import types
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -101,7 +102,7 @@ def _known_keys(model: type[Any], path: Sequence[str | int]) -> list[str]:
 def _fields(kind: Any) -> dict[str, Any]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
-    return {name: field.type for name, field in getattr(kind, "__dataclass_fields__", {}).items()}
+    return {field.name: field.type for field in fields(kind)} if is_dataclass(kind) else {}
 
 
 def _unwrap(annotation: Any) -> list[Any]:

@@ -7,8 +7,18 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from m2pt.schema.base import Strict
 
-Modality = Literal["image", "video", "audio", "pointcloud"]
-Layout = Literal["imagenet", "coco", "ade20k", "shapenet55", "audioset", "kinetics"]
+Modality = Literal["image", "video", "audio", "pointcloud", "text"]
+Layout = Literal[
+    "imagenet",
+    "coco",
+    "ade20k",
+    "shapenet55",
+    "shapenetpart",
+    "partnet",
+    "audioset",
+    "kinetics",
+    "text",
+]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -19,6 +29,9 @@ MODALITY_OF_LAYOUT: dict[str, Modality] = {
     "audioset": "audio",
     "kinetics": "video",
     "shapenet55": "pointcloud",
+    "shapenetpart": "pointcloud",
+    "partnet": "pointcloud",
+    "text": "text",
 }
 
 
@@ -47,6 +60,19 @@ class ImageTokenizer(Strict):
     """Side of a square patch in pixels."""
 
     patch_size: PositiveInt
+
+
+class ConvNeXt(Strict):
+    """Sizes of the convolutional pair: blocks and channels of each stage."""
+
+    depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _a_width_for_each_stage(self) -> "ConvNeXt":
+        if len(self.depths) != len(self.dims):
+            raise ValueError(f"{len(self.depths)} depths for {len(self.dims)} dims; give one of each a stage")
+        return self
 
 
 class Image(Strict):
@@ -119,6 +145,17 @@ class Audio(Strict):
     input: AudioInput
     tokenizer: AudioTokenizer
 
+    @model_validator(mode="after")
+    def _patches_leave_no_gap(self) -> "Audio":
+        patch, stride = self.tokenizer.patch_size, self.tokenizer.stride
+        for name, size in (("frames", self.input.frames), ("mel_bins", self.input.mel_bins)):
+            if size < patch or stride > patch or (stride == patch and size % patch):
+                raise ValueError(
+                    f"{name} {size} cannot be cut into patches of {patch} at stride {stride}; "
+                    f"give a multiple of {patch}, or a smaller stride"
+                )
+        return self
+
 
 class PointcloudInput(Strict):
     """Points drawn from each object."""
@@ -148,13 +185,31 @@ class Pointcloud(Strict):
         return self
 
 
+class TextInput(Strict):
+    """Bytes in a window of text."""
+
+    length: PositiveInt
+
+
+class TextTokenizer(Strict):
+    """A token is a byte: there is nothing to choose."""
+
+
+class Text(Strict):
+    """How a text becomes tokens."""
+
+    input: TextInput
+    tokenizer: TextTokenizer = TextTokenizer()
+
+
 class Modalities(Strict):
-    """One entry for each modality of the paper."""
+    """One entry for each modality of the paper; text is ours."""
 
     image: Image
     video: Video
     audio: Audio
     pointcloud: Pointcloud
+    text: Text | None = None
 
 
 class Miniature(Strict):
@@ -165,12 +220,34 @@ class Miniature(Strict):
 
 
 class Dataset(Strict):
-    """A dataset in one of the official layouts: yours at `root`, or a miniature built under results."""
+    """A dataset in one of the official layouts: yours at `root`, or a miniature built under results.
+
+    `subsets` in place of `num_classes` names parts that are trained on one by one, each with its number of
+    classes (PartNet: a category and level such as `Chair-1`). `full_check` opens every file of your dataset
+    and hashes its contents before the first training, instead of looking at its structure.
+    """
 
     layout: Layout
-    num_classes: PositiveInt
+    num_classes: PositiveInt | None = None
+    subsets: Annotated[dict[str, PositiveInt], Field(min_length=1)] | None = None
     root: str | None = None
     miniature: Miniature | None = None
+    full_check: bool = False
+
+    @model_validator(mode="after")
+    def _classes_are_declared(self) -> "Dataset":
+        if self.layout == "partnet" and self.subsets is None:
+            raise ValueError("layout partnet needs subsets (category and level: number of classes)")
+        if self.layout != "partnet" and self.subsets is not None:
+            raise ValueError(f"subsets are for layout partnet, not {self.layout}; give num_classes")
+        if (self.num_classes is None) == (self.subsets is None):
+            raise ValueError("give num_classes (or, for layout partnet, subsets)")
+        return self
+
+    @property
+    def classes(self) -> int | dict[str, int]:
+        """What is checked against the files: the number of classes, of each subset if there are any."""
+        return self.num_classes or dict(self.subsets or {})
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Dataset":
@@ -182,30 +259,51 @@ class Dataset(Strict):
 
 
 class Encoder(Strict):
-    """Blocks for a target's start or as an auxiliary: pretrained here, given as a file, or random."""
+    """Blocks for a target's start or as an auxiliary.
+
+    Pretrained here on `dataset` with a `pretrain` recipe, given as a `file`, `random`, or another encoder as
+    it was after one of the epochs that its recipe keeps (`epoch_of`, `epoch`). `objective` is what a
+    pretraining minimises: the modality's masked modelling, or a classifier's loss. `body` is the transformer
+    of `backbone` or the ConvNeXt of `convnext`.
+    """
 
     modality: Modality
     dataset: Name | None = None
     pretrain: str | None = None
+    objective: Literal["masked", "supervised"] = "masked"
+    body: Literal["transformer", "convnext"] = "transformer"
     file: str | None = None
     random: bool = False
+    epoch_of: Name | None = None
+    epoch: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "Encoder":
-        if sum((self.pretrain is not None, self.file is not None, self.random)) != 1:
-            raise ValueError("give exactly one of pretrain (a recipe), file (a checkpoint) and random: true")
+        sources = (self.pretrain is not None, self.file is not None, self.random, self.epoch_of is not None)
+        if sum(sources) != 1:
+            raise ValueError(
+                "give exactly one of pretrain (a recipe), file (a checkpoint), random: true and epoch_of"
+            )
         if (self.pretrain is None) != (self.dataset is None):
             raise ValueError("a pretrained encoder needs pretrain and dataset, the others need neither")
+        if (self.epoch_of is None) != (self.epoch is None):
+            raise ValueError("epoch_of (an encoder) and epoch (one that its recipe keeps) go together")
+        if self.body == "convnext" and self.pretrain is not None and self.objective == "masked":
+            raise ValueError("a convnext has no masked pretraining; give objective: supervised")
         return self
 
 
 class FinetuneRecipes(Strict):
-    """Recipe files of a dataset: blocks finetuned (tune) or linear weights frozen (fix), by start."""
+    """Recipe files of a dataset: blocks finetuned (tune) or linear weights frozen (fix), by start.
 
-    pretrained_tune: str
-    pretrained_fix: str
-    scratch_tune: str
-    scratch_fix: str
+    Those that no table needs may be left out. `convnext_tune` is for targets with that body.
+    """
+
+    pretrained_tune: str | None = None
+    pretrained_fix: str | None = None
+    scratch_tune: str | None = None
+    scratch_fix: str | None = None
+    convnext_tune: str | None = None
 
 
 class Transfer(Strict):
@@ -217,20 +315,31 @@ class Transfer(Strict):
 
 
 class Config(Strict):
-    """A whole config file. It is complete by itself: nothing of another one shows through."""
+    """A whole config file. It is complete by itself: nothing of another one shows through.
+
+    `starts` names, for a table's `target_init`, the encoder that a target starts from where that is another
+    than the auxiliary of this name (the paper's video target: Kinetics-400, its auxiliary: Kinetics-700).
+    `paper_scale` says that the recipes are the paper's: only then may a table claim that a gain was
+    reproduced.
+    """
 
     results: str = "results"
+    paper_scale: bool = False
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     pretrain_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     threads: PositiveInt = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backbone: Backbone
+    convnext: ConvNeXt | None = None
     modalities: Modalities
     datasets: dict[Name, Dataset]
     encoders: dict[Name, Encoder]
+    starts: dict[Name, Name] = Field(default_factory=dict)
     finetune: dict[Name, FinetuneRecipes]
     transfer: dict[Name, Transfer] = Field(default_factory=dict)
     tables: Annotated[tuple[str, ...], Field(min_length=1)]
+    figures: tuple[str, ...] = ()
+    claims: str | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Config":
@@ -244,6 +353,24 @@ class Config(Strict):
                     raise ValueError(
                         f"{section}: no dataset {name!r}; the datasets are {', '.join(self.datasets)}"
                     )
+        for what, paths in (("tables", self.tables), ("figures", self.figures)):
+            stems = [PurePosixPath(path).stem for path in paths]
+            if len(set(stems)) != len(stems):
+                raise ValueError(f"{what}: two files have the same name")
+        for what, seeds in (("seeds", self.seeds), ("pretrain_seeds", self.pretrain_seeds)):
+            if len(set(seeds)) != len(seeds):
+                raise ValueError(f"{what}: a seed stands twice")
+        return self
+
+    @model_validator(mode="after")
+    def _starts_exist(self) -> "Config":
+        for name in (name for pair in self.starts.items() for name in pair):
+            if name not in self.encoders:
+                raise ValueError(f"starts: no encoder {name!r}; the encoders are {', '.join(self.encoders)}")
+        return self
+
+    @model_validator(mode="after")
+    def _encoders_can_be_made(self) -> "Config":
         for name, encoder in self.encoders.items():
             if (
                 encoder.dataset
@@ -252,10 +379,16 @@ class Config(Strict):
                 raise ValueError(
                     f"encoders.{name}: {encoder.dataset} is not a dataset of modality {encoder.modality}"
                 )
-        stems = [PurePosixPath(path).stem for path in self.tables]
-        if len(set(stems)) != len(stems):
-            raise ValueError("tables: two files have the same name")
-        for what, seeds in (("seeds", self.seeds), ("pretrain_seeds", self.pretrain_seeds)):
-            if len(set(seeds)) != len(seeds):
-                raise ValueError(f"{what}: a seed stands twice")
+            if encoder.modality == "text" and self.modalities.text is None:
+                raise ValueError(f"encoders.{name}: modality text needs a modalities.text section")
+            if encoder.body == "convnext" and self.convnext is None:
+                raise ValueError(f"encoders.{name}: body convnext needs a convnext section")
+            if encoder.epoch_of is not None:
+                other = self.encoders.get(encoder.epoch_of)
+                if other is None or other.pretrain is None:
+                    raise ValueError(
+                        f"encoders.{name}: epoch_of = {encoder.epoch_of!r} is not an encoder that is pretrained here"
+                    )
+                if (other.modality, other.body) != (encoder.modality, encoder.body):
+                    raise ValueError(f"encoders.{name}: {encoder.epoch_of} has another modality or body")
         return self

@@ -9,10 +9,31 @@ from pydantic import Field, model_validator
 from m2pt.schema.base import Strict
 from m2pt.schema.config import Name
 
-Task = Literal["classification", "detection", "semantic_segmentation"]
+Task = Literal[
+    "classification",
+    "multilabel_classification",
+    "part_segmentation",
+    "point_segmentation",
+    "detection",
+    "semantic_segmentation",
+]
 Mode = Literal["tune", "fix"]
-LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+Layer = Literal["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "conv_dw"]
+LAYERS: tuple[Layer, ...] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 SCRATCH = "scratch"
+
+TRANSFERS = ("detection", "semantic_segmentation")
+"""The tasks that start from a model finetuned on another dataset; the others are finetuned and merged."""
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("top1", "top5"),
+    "multilabel_classification": ("map", "top1"),
+    "part_segmentation": ("miou_class", "miou_instance", "point_accuracy"),
+    "point_segmentation": ("miou", "shape_miou", "point_accuracy"),
+    "detection": ("ap_box", "ap50_box", "ap_mask", "ap50_mask"),
+    "semantic_segmentation": ("miou", "pixel_accuracy"),
+}
+"""What each task measures, in percent."""
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -22,24 +43,30 @@ def digest(value: Any, length: int = 16) -> str:
 
 
 class PathwaySpec(Strict):
-    """Which auxiliaries are attached to which layers, and how their scales behave (`pathway.attach`)."""
+    """Which auxiliaries are attached to which layers, and how their scales behave (`pathway.attach`).
+
+    `depth` keeps the pathways to a third of the blocks.
+    """
 
     auxiliaries: Annotated[tuple[Name, ...], Field(min_length=1)]
-    layers: Annotated[tuple[str, ...], Field(min_length=1)] = LAYERS
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] = LAYERS
     scale_init: float = 0.0
     scale_trainable: bool = True
-    order: Literal["normal", "reversed"] = "normal"
+    order: Literal["normal", "reversed", "shuffled"] = "normal"
+    depth: Literal["all", "first_third", "middle_third", "last_third"] = "all"
 
 
 class Experiment(Strict):
     """The factors of one training on a target task.
 
-    `mode`: tune = everything is trained, fix = linear weights frozen; `target_init`: an encoder's name or
-    "scratch"; `transfer_from`: the experiment whose merged model a dense task starts from.
+    `subset`: the part of the dataset that is trained on, where it has any; `mode`: tune = everything is
+    trained, fix = linear weights frozen; `target_init`: an encoder's name or "scratch"; `transfer_from`: the
+    experiment whose merged model a dense task starts from.
     """
 
     task: Task
     dataset: Name
+    subset: str | None = None
     mode: Mode
     target_init: Name
     pathway: PathwaySpec | None = None
@@ -52,6 +79,11 @@ class Experiment(Strict):
         return self
 
     @property
+    def is_transfer(self) -> bool:
+        """Whether the `transfer` command trains this, not `finetune`."""
+        return self.task in TRANSFERS
+
+    @property
     def auxiliaries(self) -> tuple[str, ...]:
         """Names of the auxiliary encoders that this training itself attaches."""
         return self.pathway.auxiliaries if self.pathway else ()
@@ -60,5 +92,6 @@ class Experiment(Strict):
     def name(self) -> str:
         """Readable slug and 8 hex digits of the factors: the run's folder under results/runs."""
         origin = self.transfer_from or self
-        parts = [self.dataset, self.mode, "from", origin.target_init, *origin.auxiliaries]
+        subset = [self.subset.lower()] if self.subset else []
+        parts = [self.dataset, *subset, self.mode, "from", origin.target_init, *origin.auxiliaries]
         return "-".join([*parts, digest(self.model_dump(mode="json"), 8)])

@@ -3,6 +3,8 @@
 The workflow's rules and the commands read the same plan, so that a rule's shell line can be pasted anywhere.
 """
 
+import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,22 +14,21 @@ from typing import Any
 import yaml
 
 from m2pt.errors import InputError
-from m2pt.schema.base import Model, read_yaml, validate
-from m2pt.schema.config import MODALITY_OF_LAYOUT, Config
+from m2pt.schema.base import read_yaml, validate
+from m2pt.schema.config import Config
 from m2pt.schema.experiments import SCRATCH, Experiment, digest
-from m2pt.schema.recipes import PRETRAINING, Finetuning
-from m2pt.schema.tables import Column, Row, Table
-from m2pt.schema.transfer_recipes import TRANSFER, check_fit
-
-Spec = dict[str, Any]
+from m2pt.schema.figures import Figure, check_cells
+from m2pt.schema.specs import Planned, Spec, Specs
+from m2pt.schema.tables import Column, Factors, Row, Table
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a target: its factors, and the resolved spec (factors, recipe, data, inputs)."""
+    """One training of a target: its factors, the resolved spec (factors, recipe, data, inputs), its execution."""
 
     experiment: Experiment
     spec: Spec
+    execution: Spec
 
     @property
     def name(self) -> str:
@@ -47,35 +48,47 @@ class Plan:
         InputError: naming file, key and value of every fault found in the first faulty file.
     """
 
-    def __init__(self, config: Config, source: str) -> None:
+    def __init__(self, config: Config, source: str, overrides: Mapping[str, Any] | None = None) -> None:
         self.config = config
         self.source = source
+        self.overrides = dict(overrides or {})
         self.results = Path(config.results)
-        self._recipes: dict[tuple[str, type], Any] = {}
         self.tables = {
             Path(path).stem: validate(Table, read_yaml(Path(path)), path) for path in config.tables
         }
-        self.encoders = {name: self._encoder_spec(name) for name in config.encoders}
+        rows = [row for table in self.tables.values() for row in table.rows]
+        self.specs = Specs(config, {self._start(row.run) for row in rows if row.run})
+        self._encoders = {name: self.specs.encoder(name) for name in config.encoders}
+        self.encoders = {name: planned.spec for name, planned in self._encoders.items()}
         self.runs: dict[str, Run] = {}
         for name, table in self.tables.items():
             for row, column in cells(table):
-                self._add(self._experiment(f"tables.{name}", row, column))
+                for experiment in self._experiments(f"tables.{name}", row, column):
+                    self._add(experiment)
+        self.figures = {
+            Path(path).stem: check_cells(validate(Figure, read_yaml(Path(path)), path), self.tables, path)
+            for path in config.figures
+        }
 
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> "Plan":
         """Read the config at `path`; `overrides` replace top-level keys, as `snakemake --config` does."""
-        return cls(validate(Config, {**read_yaml(path), **(overrides or {})}, str(path)), str(path))
+        values = {**read_yaml(path), **(overrides or {})}
+        return cls(validate(Config, values, str(path)), str(path), overrides)
 
     def command(self, path: Path, *, again: bool = False) -> str:
         """The command that makes a result; `again` also if Snakemake thinks that it need not."""
-        force = f" --forcerun {path}" if again else ""
-        return f"snakemake {path}{force} --cores all --configfile {self.source}"
+        words = ["snakemake", str(path), *(["--forcerun", str(path)] if again else ()), "--cores", "all"]
+        words += ["--configfile", self.source]
+        if self.overrides:
+            words += ["--config", *(f"{key}={json.dumps(value)}" for key, value in self.overrides.items())]
+        return shlex.join(words)
 
     # ---- digests: what a job was planned with, and what Snakemake compares -------------------------------
 
     def dataset_digest(self, dataset: str) -> str:
-        """Digest of a dataset's spec."""
-        return digest(self.dataset_spec(dataset))
+        """Digest of a dataset's spec and of how thoroughly it is checked."""
+        return digest([self.specs.dataset(dataset), self.config.datasets[dataset].full_check])
 
     def encoder_digest(self, encoder: str) -> str:
         """Digest of an encoder's spec."""
@@ -83,7 +96,12 @@ class Plan:
 
     def table_digest(self, table: str) -> str:
         """Digest of a table and of the seeds that fill it."""
-        return digest([self.table(table).model_dump(mode="json"), self.config.seeds])
+        return digest([self.table(table).model_dump(mode="json"), self.config.seeds, self.config.paper_scale])
+
+    def figure_digest(self, figure: str) -> str:
+        """Digest of a figure and of the tables whose cells it shows."""
+        tables = [self.table_digest(table) for table in self.figure(figure).tables]
+        return digest([self.figure(figure).model_dump(mode="json"), tables])
 
     # ---- where things lie -------------------------------------------------------------------------------
 
@@ -144,6 +162,16 @@ class Plan:
             )
         return self.runs[name]
 
+    def encoder(self, name: str) -> Planned:
+        """Return the resolved encoder of that name.
+
+        Raises:
+            InputError: the config has none.
+        """
+        if name not in self._encoders:
+            raise InputError(f"no encoder {name!r} in {self.source}; it has {', '.join(self._encoders)}.")
+        return self._encoders[name]
+
     def table(self, name: str) -> Table:
         """Return the table of that name.
 
@@ -154,11 +182,22 @@ class Plan:
             raise InputError(f"no table {name!r} in this config; its tables are: {', '.join(self.tables)}.")
         return self.tables[name]
 
-    def cell_run(self, table: str, row: Row, column: Column) -> Run | None:
-        """Return the run behind a cell, None where the row does not ask for that column."""
+    def figure(self, name: str) -> Figure:
+        """Return the figure of that name.
+
+        Raises:
+            InputError: the config does not list it.
+        """
+        if name not in self.figures:
+            known = ", ".join(self.figures) or "none"
+            raise InputError(f"no figure {name!r} in this config; its figures are: {known}.")
+        return self.figures[name]
+
+    def cell_runs(self, table: str, row: Row, column: Column) -> tuple[Run, ...]:
+        """Return the runs that a cell averages: one for each subset; none where it is not asked for."""
         if column.name not in row.columns:
-            return None
-        return self.runs[self._experiment(f"tables.{table}", row, column).name]
+            return ()
+        return tuple(self.runs[each.name] for each in self._experiments(f"tables.{table}", row, column))
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -169,121 +208,78 @@ class Plan:
 
     @cached_property
     def used_encoders(self) -> list[str]:
-        """Names of the encoders that the tables' runs start from or attach."""
+        """Names of the encoders that the tables' runs start from or attach, and of those that these are of."""
         used = {run.experiment.target_init for run in self.runs.values()}
         for run in self.runs.values():
             used.update(run.experiment.auxiliaries)
+        used |= {str(self.config.encoders[name].epoch_of) for name in used if name in self.config.encoders}
         return [name for name in self.config.encoders if name in used]
 
     # ---- resolution -------------------------------------------------------------------------------------
 
-    def dataset_spec(self, name: str) -> Spec:
-        """Everything that determines what a reader of this dataset sees."""
-        return {"name": name, **self.config.datasets[name].model_dump(mode="json")}
-
-    def _recipe(self, path: str, model: type[Model]) -> Any:
-        if (path, model) not in self._recipes:
-            self._recipes[path, model] = validate(model, read_yaml(Path(path)), path)
-        return self._recipes[path, model]
-
-    def _architecture(self, modality: str) -> Spec:
-        settings = getattr(self.config.modalities, modality).model_dump(mode="json")
-        return {"modality": modality, "backbone": self.config.backbone.model_dump(mode="json"), **settings}
-
-    def _encoder_spec(self, name: str) -> Spec:
-        encoder = self.config.encoders[name]
-        if encoder.pretrain is None or encoder.dataset is None:
-            source = {"random": True} if encoder.random else {"file": encoder.file}
-            return {**source, "architecture": self._architecture(encoder.modality)}
-        recipe = self._recipe(encoder.pretrain, PRETRAINING[encoder.modality])
-        return {
-            "task": "masked_autoencoding",
-            "dataset": self.dataset_spec(encoder.dataset),
-            "architecture": self._architecture(encoder.modality),
-            "recipe": recipe.model_dump(mode="json"),
-            "threads": self.config.threads,
-        }
-
-    def _experiment(self, source: str, row: Row, column: Column) -> Experiment:
+    def _experiments(self, source: str, row: Row, column: Column) -> Iterator[Experiment]:
+        """The experiments behind a cell, one for each subset of the dataset if it has any."""
         factors = row.run
         if factors is None:
             raise InputError(f"{source}: row {row.method} has cells to run but no run: section.")
-        for name in (factors.target_init, *(factors.pathway.auxiliaries if factors.pathway else ())):
-            if name not in self.config.encoders and not (name == SCRATCH and name == factors.target_init):
-                known = ", ".join(self.config.encoders)
-                raise InputError(
-                    f"{source}: row {row.method}: no encoder {name!r} in the config; it has {known}."
+        self._check_names(source, row.method, factors)
+        if column.mode is not None:
+            dataset = self.config.datasets.get(column.dataset)
+            for subset in (dataset.subsets if dataset else None) or (None,):
+                yield Experiment(
+                    task=column.task,
+                    dataset=column.dataset,
+                    subset=subset,
+                    mode=column.mode,
+                    target_init=self._start(factors),
+                    pathway=factors.pathway,
                 )
-        if column.task == "classification" and column.mode is not None:
-            return Experiment(
-                task=column.task,
-                dataset=column.dataset,
-                mode=column.mode,
-                target_init=factors.target_init,
-                pathway=factors.pathway,
-            )
+            return
         if column.dataset not in self.config.transfer:
             raise InputError(
                 f"{source}: column {column.name}: the config has no transfer.{column.dataset} section."
             )
         transfer = self.config.transfer[column.dataset]
-        from_finetuned = transfer.transfer_from == "finetuned"
+        from_finetuned = (factors.transfer_from or transfer.transfer_from) == "finetuned"
         finetuned = Experiment(
             task="classification",
             dataset=column.transfer_from or "",
             mode="tune",
-            target_init=factors.target_init,
+            target_init=self._start(factors),
             pathway=factors.pathway,
         )
-        return Experiment(
+        yield Experiment(
             task=column.task,
             dataset=column.dataset,
             mode="fix" if transfer.freeze_backbone else "tune",
-            target_init=factors.target_init,
+            target_init=self._start(factors),
             pathway=None if from_finetuned else factors.pathway,
             transfer_from=finetuned if from_finetuned else None,
         )
 
+    def _start(self, factors: Factors) -> str:
+        """Name of the encoder that a row's targets start from, or "scratch"."""
+        return self.config.starts.get(factors.target_init, factors.target_init)
+
+    def _check_names(self, source: str, method: str, factors: Factors) -> None:
+        for name in (factors.target_init, *(factors.pathway.auxiliaries if factors.pathway else ())):
+            if name not in self.config.encoders and not (name == SCRATCH and name == factors.target_init):
+                known = ", ".join(self.config.encoders)
+                raise InputError(
+                    f"{source}: row {method}: no encoder {name!r} in the config; it has {known}."
+                )
+
     def _add(self, experiment: Experiment) -> Run:
         """Resolve an experiment and the one it starts from; equal experiments of two tables are one run."""
-        if experiment.name in self.runs:
-            return self.runs[experiment.name]
-        for dataset in (
-            experiment.dataset,
-            *([experiment.transfer_from.dataset] if experiment.transfer_from else []),
-        ):
-            if dataset not in self.config.datasets:
-                raise InputError(f"run {experiment.name}: no dataset {dataset!r} in the config.")
-        layout = self.config.datasets[experiment.dataset].layout
-        inputs: Spec = {name: self.encoders[name] for name in experiment.auxiliaries}
-        if experiment.transfer_from is not None:
-            inputs["transfer_from"] = self._add(experiment.transfer_from).spec
-        elif experiment.target_init != SCRATCH:
-            inputs["target_init"] = self.encoders[experiment.target_init]
-        spec = {
-            "experiment": experiment.model_dump(mode="json"),
-            "dataset": self.dataset_spec(experiment.dataset),
-            "architecture": self._architecture(MODALITY_OF_LAYOUT[layout]),
-            "recipe": self._run_recipe(experiment).model_dump(mode="json"),
-            "inputs": inputs,
-            "threads": self.config.threads,
-        }
-        self.runs[experiment.name] = Run(experiment, spec)
+        if experiment.name not in self.runs:
+            inputs: Spec = {name: self.encoders[name] for name in experiment.auxiliaries}
+            if experiment.transfer_from is not None:
+                inputs["transfer_from"] = self._add(experiment.transfer_from).spec
+            elif experiment.target_init != SCRATCH:
+                inputs["target_init"] = self.encoders[experiment.target_init]
+            planned = self.specs.run(experiment, inputs)
+            self.runs[experiment.name] = Run(experiment, planned.spec, planned.execution)
         return self.runs[experiment.name]
-
-    def _run_recipe(self, experiment: Experiment) -> Any:
-        if experiment.task != "classification":
-            path = self.config.transfer[experiment.dataset].recipe
-            recipe = self._recipe(path, TRANSFER[experiment.task])
-            check_fit(path, recipe, self.config.backbone.depth, self.config.modalities.image)
-            return recipe
-        if experiment.dataset not in self.config.finetune:
-            raise InputError(
-                f"run {experiment.name}: the config has no finetune.{experiment.dataset} section."
-            )
-        recipes = self.config.finetune[experiment.dataset]
-        start = SCRATCH if experiment.target_init == SCRATCH else "pretrained"
-        return self._recipe(getattr(recipes, f"{start}_{experiment.mode}"), Finetuning)
 
 
 def cells(table: Table) -> Iterator[tuple[Row, Column]]:

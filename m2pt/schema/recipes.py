@@ -2,13 +2,26 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from m2pt.schema.base import Strict
+from m2pt.schema.kept_epochs import KeptEpochs
 from m2pt.training.settings import TrainingSettings
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the lower bound {bounds[0]:g} comes first, then the upper one {bounds[1]:g}")
+    return bounds
+
+
+Range = Annotated[
+    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ascending)
+]
+"""Lower and upper bound of a random factor."""
 
 
 class ImageAugmentation(Strict):
@@ -24,7 +37,7 @@ class ImageAugmentation(Strict):
 
 
 class AudioAugmentation(Strict):
-    """Beta(10, 10) + 0.5 jitter of the spectrogram's magnitude (AudioMAE)."""
+    """AudioMAE's `roll_magnitude`: turn the waveform by a random time, multiply it by Beta(10, 10) + 0.5."""
 
     roll_magnitude: bool = False
 
@@ -32,7 +45,7 @@ class AudioAugmentation(Strict):
 class VideoAugmentation(Strict):
     """Multi-scale crop: the side of the crop as fractions of the shorter side (VideoMAE)."""
 
-    crop_scales: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0, 0.875, 0.75, 0.66)
+    crop_scales: Annotated[tuple[PositiveFraction, ...], Field(min_length=1)] = (1.0, 0.875, 0.75, 0.66)
     hflip: Fraction = 0.0
 
 
@@ -68,28 +81,13 @@ class Decoder(Strict):
     kind: Literal["global", "windowed"] = "global"
 
 
-class Pretraining(Strict):
-    """Masked autoencoding of one modality.
+class Pretraining(KeptEpochs):
+    """Masked autoencoding of one modality."""
 
-    `keep_epochs` are saved beside the final weights, so that a study of how good an auxiliary must be never
-    repeats a pretraining.
-    """
-
-    training: TrainingSettings
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
-    keep_epochs: tuple[PositiveInt, ...] = ()
     decoder: Decoder
     drop_path: Fraction = 0.0
     """Stochastic depth of the last block of encoder and decoder; Point-MAE alone has it in pretraining."""
-
-    @model_validator(mode="after")
-    def _kept_epochs_happen(self) -> "Pretraining":
-        for epoch in self.keep_epochs:
-            if epoch > (self.training.epochs or 0):
-                raise ValueError(
-                    f"keep_epochs: epoch {epoch} is never reached (epochs: {self.training.epochs})"
-                )
-        return self
 
 
 class ImagePretraining(Pretraining):

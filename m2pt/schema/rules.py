@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from m2pt.errors import InputError
 from m2pt.schema.base import read_yaml
+from m2pt.schema.claims import claimed_tables, claims_digest, read_claims
+from m2pt.schema.experiments import digest
 from m2pt.schema.plan import Plan, cells
 
 
@@ -20,6 +22,8 @@ class Wildcards(Protocol):
     run: str
     seed: str
     table: str
+    figure: str
+    name: str
 
 
 class Rules:
@@ -69,16 +73,24 @@ class Rules:
         return _any_of(name for name, encoder in self.plan.config.encoders.items() if encoder.pretrain)
 
     def imported_encoders(self) -> str:
-        """Encoders that are a file or random weights."""
+        """Encoders that are a file, random weights or a kept epoch of another."""
         return _any_of(name for name, encoder in self.plan.config.encoders.items() if not encoder.pretrain)
 
-    def classification_runs(self) -> str:
-        """Runs that finetune a classifier."""
-        return _any_of(run.name for run in self.plan.runs.values() if run.experiment.task == "classification")
+    def finetuned_runs(self) -> str:
+        """Runs that are finetuned, merged and evaluated."""
+        return _any_of(run.name for run in self.plan.runs.values() if not run.experiment.is_transfer)
 
     def transfer_runs(self) -> str:
         """Runs that transfer to a dense task."""
-        return _any_of(run.name for run in self.plan.runs.values() if run.experiment.task != "classification")
+        return _any_of(run.name for run in self.plan.runs.values() if run.experiment.is_transfer)
+
+    def tables(self) -> str:
+        """Tables of the config."""
+        return _any_of(self.plan.tables)
+
+    def figures(self) -> str:
+        """Figures of the config."""
+        return _any_of(self.plan.figures)
 
     # ---- digests: the params of rules -------------------------------------------------------------------
 
@@ -98,6 +110,19 @@ class Rules:
         """Digest of a table and of the seeds that fill it."""
         return self.plan.table_digest(wildcards.table)
 
+    def figure_digest(self, wildcards: Wildcards) -> str:
+        """Digest of a figure, of the tables behind it and of the seeds that fill them."""
+        return self.plan.figure_digest(wildcards.figure)
+
+    def claims_digest(self, wildcards: Wildcards) -> str:
+        """Digest of the claims and of the tables behind them."""
+        return claims_digest(self.plan)
+
+    def plan_digest(self, wildcards: Wildcards) -> str:
+        """Digest of all that is trained."""
+        encoders = [self.plan.encoders[name] for name in self.plan.used_encoders]
+        return digest([encoders, sorted(run.digest for run in self.plan.runs.values())])
+
     # ---- inputs -----------------------------------------------------------------------------------------
 
     def manifests(self) -> list[str]:
@@ -116,6 +141,14 @@ class Rules:
             }
         )
 
+    def encoder_source(self, wildcards: Wildcards) -> list[str]:
+        """What an imported encoder is taken from; random weights are taken from nothing."""
+        encoder = self.plan.config.encoders[wildcards.encoder]
+        if encoder.epoch_of is not None:
+            directory = self.plan.encoder_directory(encoder.epoch_of, int(wildcards.seed))
+            return [str(directory / "encoder.safetensors")]
+        return [encoder.file] if encoder.file is not None else []
+
     def encoder_manifest(self, wildcards: Wildcards) -> str:
         """Manifest of the dataset that an encoder is pretrained on."""
         return str(self.plan.manifest(str(self.plan.config.encoders[wildcards.encoder].dataset)))
@@ -128,18 +161,51 @@ class Rules:
         """Weights that a run starts from and attaches."""
         return [str(path) for path in self.plan.input_weights(wildcards.run, int(wildcards.seed)).values()]
 
-    def evaluations(self, wildcards: Wildcards) -> list[str]:
+    def table_evaluations(self, wildcards: Wildcards) -> list[str]:
         """Result files behind a table's cells, all seeds."""
-        runs = {
-            run.name: run
-            for row, column in cells(self.plan.table(wildcards.table))
-            if (run := self.plan.cell_run(wildcards.table, row, column)) is not None
-        }
-        return [
-            str(self.plan.run_directory(name, seed) / "evaluation.json")
-            for name in runs
-            for seed in self.plan.config.seeds
-        ]
+        return self._evaluations([wildcards.table])
+
+    def figure_evaluations(self, wildcards: Wildcards) -> list[str]:
+        """Result files behind the tables whose cells a figure shows."""
+        return self._evaluations(self.plan.figure(wildcards.figure).tables)
+
+    def claims_evaluations(self, wildcards: Wildcards) -> list[str]:
+        """Result files behind the tables whose cells the claims compare."""
+        return self._evaluations(claimed_tables(self.plan, read_claims(self.plan)))
+
+    def _evaluations(self, tables: Iterable[str]) -> list[str]:
+        names = dict.fromkeys(
+            run.name
+            for table in tables
+            for row, column in cells(self.plan.table(table))
+            for run in self.plan.cell_runs(table, row, column)
+        )
+        directories = [self.plan.run_directory(name, seed) for name in names for seed in self.plan.config.seeds]
+        return [str(directory / "evaluation.json") for directory in directories]
+
+    # ---- targets ----------------------------------------------------------------------------------------
+
+    def reports(self) -> list[str]:
+        """Everything that is printed: tables, figures and, if the config names claims, the summary."""
+        names = [f"{table}.{kind}" for table in self.plan.tables for kind in ("csv", "md", "tex")]
+        names += [f"{figure}.{kind}" for figure in self.plan.figures for kind in ("pdf", "svg", "png", "csv")]
+        if self.plan.config.claims is not None:
+            names.append("summary.md")
+        return [str(self.plan.results / name) for name in names]
+
+    def unknown_names(self) -> str:
+        """Names of results that are no table and no figure of this config."""
+        known = _any_of([*self.plan.tables, *self.plan.figures, "summary"])
+        return rf"(?!(?:{known})$)[^/.]+"
+
+    def refuse(self, wildcards: Wildcards) -> list[str]:
+        """Say which tables and figures there are, of one that is not.
+
+        Raises:
+            InputError: always.
+        """
+        known = ", ".join([*self.plan.tables, *self.plan.figures])
+        raise InputError(f"{self.plan.source} has no table or figure {wildcards.name!r}; it has {known}.")
 
 
 def _any_of(names: Iterable[str]) -> str:

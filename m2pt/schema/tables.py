@@ -6,13 +6,15 @@ from pydantic import Field, model_validator
 
 from m2pt.schema.base import Strict
 from m2pt.schema.config import Name
-from m2pt.schema.experiments import Mode, PathwaySpec, Task
+from m2pt.schema.experiments import METRICS, TRANSFERS, Mode, PathwaySpec, Task
+
+Setting = Literal["pretrained", "scratch", "control", "ablation", "extension"]
 
 
 class Column(Strict):
     """A metric of a task on a dataset; `transfer_from` names the dataset on which the start was finetuned.
 
-    `mode` is given for classification; for a dense task it follows from the config's freeze_backbone.
+    `mode` is for tasks that are finetuned; for a dense task it follows from the config's freeze_backbone.
     """
 
     name: Name
@@ -26,25 +28,40 @@ class Column(Strict):
 
     @model_validator(mode="after")
     def _task_has_its_keys(self) -> "Column":
-        if (self.task == "classification") != (self.mode is not None):
-            raise ValueError(f"column {self.name}: mode is for classification, and classification needs it")
-        if (self.task == "classification") != (self.transfer_from is None):
+        if self.metric not in METRICS[self.task]:
+            known = ", ".join(METRICS[self.task])
+            raise ValueError(
+                f"column {self.name}: {self.task} has no metric {self.metric!r}; it has {known}"
+            )
+        dense = self.task in TRANSFERS
+        if dense == (self.mode is not None):
+            raise ValueError(f"column {self.name}: mode is for tasks that are finetuned, and they need it")
+        if dense != (self.transfer_from is not None):
             raise ValueError(f"column {self.name}: transfer_from is for dense tasks, and they need it")
         return self
 
 
 class Factors(Strict):
-    """What a row fixes for all its cells."""
+    """What a row fixes for all its cells.
+
+    `transfer_from: pretrained` lets the row's dense tasks start without finetuning, whatever the config says.
+    """
 
     target_init: Name
     pathway: PathwaySpec | None = None
+    transfer_from: Literal["finetuned", "pretrained"] | None = None
 
 
 class Row(Strict):
-    """A method; `columns` are the cells that are run, none for a row that is quoted only."""
+    """A method; `columns` are the cells that are run, none for a row that is quoted only.
+
+    `labels` fill the table's descriptive columns; `baseline` names another row of its setting, else of the
+    pretrained setting, else of any.
+    """
 
     method: str
-    setting: Literal["pretrained", "scratch", "control"]
+    setting: Setting
+    labels: dict[str, str] = Field(default_factory=dict)
     run: Factors | None = None
     columns: tuple[Name, ...] = ()
     baseline: str | None = None
@@ -53,10 +70,11 @@ class Row(Strict):
 
 
 class Table(Strict):
-    """Columns, rows and caption of one table of the paper."""
+    """Columns, rows and caption of one table; `labels` are descriptive columns before the measured ones."""
 
     title: str
     caption: str
+    labels: tuple[str, ...] = ()
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
 
@@ -72,6 +90,11 @@ class Table(Strict):
                     raise ValueError(
                         f"row {row.method}: no column {name!r}; columns are {', '.join(columns)}"
                     )
+            for label in row.labels:
+                if label not in self.labels:
+                    raise ValueError(
+                        f"row {row.method}: no label {label!r}; labels are {', '.join(self.labels)}"
+                    )
             if row.columns and row.run is None:
                 raise ValueError(f"row {row.method}: cells are to be run but run: is missing")
             if row.baseline is not None:
@@ -79,15 +102,18 @@ class Table(Strict):
         return self
 
     def baseline(self, row: Row) -> Row | None:
-        """Return the row that `row` is compared with: of its own setting, else of the pretrained one.
+        """Return the row that `row` is compared with: of its own setting, else the pretrained, else any.
 
         Raises:
             ValueError: `row.baseline` names no row.
         """
         if row.baseline is None:
             return None
+        named = [other for other in self.rows if other.method == row.baseline and other is not row]
         for setting in (row.setting, "pretrained"):
-            for other in self.rows:
-                if (other.setting, other.method) == (setting, row.baseline):
+            for other in named:
+                if other.setting == setting:
                     return other
+        if named:
+            return named[0]
         raise ValueError(f"row {row.method}: its baseline {row.baseline!r} is not a row of this table")

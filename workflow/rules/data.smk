@@ -1,4 +1,4 @@
-# Datasets: build the miniatures, check what lies on disk, and open the gate to training when all is sound.
+# Before any training: build the miniatures, check what lies on disk, see that all that is asked for can be built.
 
 
 rule build_miniature:
@@ -57,17 +57,20 @@ rule open_gate:
         weights=RULES.imported_weights(),
     output:
         gate=touch(f"{RESULTS}/data/all_checked"),
+    params:
+        digest=RULES.plan_digest,
+        arguments=RULES.arguments,
     log:
         f"{RESULTS}/logs/data/all_checked.log",
     benchmark:
         f"{RESULTS}/benchmarks/data/all_checked.tsv"
     threads: 1
     resources:
-        mem_mb=100,
-        runtime=5,
+        mem_mb=4000,
+        runtime=30,
     conda:
         "../../environment.yml"
     message:
-        "All datasets and given weights are sound: training may begin"
+        "All datasets and given weights are sound: see that every model can be built"
     shell:
-        "echo 'All datasets and given weights are sound: {input}' > {log}"
+        "m2pt check {params.arguments} > {log} 2>&1"

@@ -1,4 +1,4 @@
-# Classification: attach the pathways and finetune, merge into a plain model, evaluate the merged model.
+# Targets: attach the pathways and finetune, merge into a plain model, evaluate the merged model.
 
 
 rule finetune:
@@ -9,7 +9,7 @@ rule finetune:
     output:
         weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/attached.safetensors",
     wildcard_constraints:
-        run=RULES.classification_runs(),
+        run=RULES.finetuned_runs(),
         seed=r"\d+",
     params:
         digest=RULES.run_digest,
@@ -37,7 +37,7 @@ rule merge:
     output:
         weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/merged.safetensors",
     wildcard_constraints:
-        run=RULES.classification_runs(),
+        run=RULES.finetuned_runs(),
         seed=r"\d+",
     log:
         f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.merge.log",
@@ -62,7 +62,7 @@ rule evaluate:
     output:
         evaluation=f"{RESULTS}/runs/{{run}}/seed{{seed}}/evaluation.json",
     wildcard_constraints:
-        run=RULES.classification_runs(),
+        run=RULES.finetuned_runs(),
         seed=r"\d+",
     params:
         digest=RULES.run_digest,

@@ -1,4 +1,4 @@
-# Encoders: self-supervised pretraining by masked autoencoding, or weights that come from elsewhere.
+# Encoders: pretrained here, or weights that come from elsewhere.
 
 
 rule pretrain_encoder:
@@ -31,6 +31,8 @@ rule pretrain_encoder:
 
 
 rule import_encoder:
+    input:
+        source=RULES.encoder_source,
     output:
         weights=f"{RESULTS}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
     wildcard_constraints:

@@ -1,9 +1,9 @@
-# Tables: tidy CSV, Markdown and LaTeX from the result files.
+# Tables, figures and the summary of the paper's claims, from the result files.
 
 
 rule tabulate:
     input:
-        evaluations=RULES.evaluations,
+        evaluations=RULES.table_evaluations,
     output:
         csv=report(
             f"{RESULTS}/{{table}}.csv",
@@ -13,8 +13,9 @@ rule tabulate:
         ),
         markdown=f"{RESULTS}/{{table}}.md",
         latex=f"{RESULTS}/{{table}}.tex",
+        made=f"{RESULTS}/{{table}}.made.txt",
     wildcard_constraints:
-        table="|".join(PLAN.tables),
+        table=RULES.tables(),
     params:
         digest=RULES.table_digest,
         arguments=RULES.arguments,
@@ -32,3 +33,85 @@ rule tabulate:
         "Write {wildcards.table}"
     shell:
         "m2pt tabulate {wildcards.table} {params.arguments} --expect {params.digest} > {log} 2>&1"
+
+
+rule plot:
+    input:
+        evaluations=RULES.figure_evaluations,
+    output:
+        svg=report(
+            f"{RESULTS}/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+        pdf=f"{RESULTS}/{{figure}}.pdf",
+        png=f"{RESULTS}/{{figure}}.png",
+        csv=f"{RESULTS}/{{figure}}.csv",
+        made=f"{RESULTS}/{{figure}}.made.txt",
+    wildcard_constraints:
+        figure=RULES.figures(),
+    params:
+        digest=RULES.figure_digest,
+        arguments=RULES.arguments,
+    log:
+        f"{RESULTS}/logs/{{figure}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{figure}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../environment.yml"
+    message:
+        "Draw {wildcards.figure}"
+    shell:
+        "m2pt plot {wildcards.figure} {params.arguments} --expect {params.digest} > {log} 2>&1"
+
+
+rule summarize:
+    input:
+        evaluations=RULES.claims_evaluations,
+    output:
+        summary=report(
+            f"{RESULTS}/summary.md",
+            caption="../report/summary.rst",
+            category="Claims",
+        ),
+        made=f"{RESULTS}/summary.made.txt",
+    params:
+        digest=RULES.claims_digest,
+        arguments=RULES.arguments,
+    log:
+        f"{RESULTS}/logs/summary.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summary.tsv"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    conda:
+        "../../environment.yml"
+    message:
+        "List the paper's claims with the measured verdicts"
+    shell:
+        "m2pt summarize {params.arguments} --expect {params.digest} > {log} 2>&1"
+
+
+rule unknown_result:
+    input:
+        RULES.refuse,
+    output:
+        f"{RESULTS}/{{name}}.{{kind}}",
+    wildcard_constraints:
+        name=RULES.unknown_names(),
+        kind="csv|md|tex|pdf|svg|png",
+    log:
+        f"{RESULTS}/logs/{{name}}.{{kind}}.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "No such table or figure"
+    shell:
+        "false > {log} 2>&1"

@@ -1,0 +1,58 @@
+"""Names of cells as people write them: `TABLE:METHOD:COLUMN`, or `TABLE:SETTING/METHOD:COLUMN`."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, get_args
+
+from m2pt.errors import InputError
+from m2pt.schema.tables import Column, Row, Setting, Table
+
+
+class Place(NamedTuple):
+    """Where a cell stands."""
+
+    table: str
+    row: Row
+    column: Column
+
+    @property
+    def name(self) -> str:
+        """The cell's full name."""
+        return f"{self.table}:{self.row.setting}/{self.row.method}:{self.column.name}"
+
+
+def locate(tables: Mapping[str, Table], name: str) -> Place:
+    """Return the cell of this name.
+
+    Raises:
+        InputError: the name has another form, or there is no such table, method or column, or two such
+            methods in different settings; what exists is listed.
+    """
+    table_name, _, rest = name.partition(":")
+    method, colon, column_name = rest.rpartition(":")
+    if not colon:
+        raise InputError(
+            f"{name}: a cell is TABLE:METHOD:COLUMN, such as table1:M2PT-Point:imagenet_tune_acc."
+        )
+    if table_name not in tables:
+        raise InputError(f"{name}: no table {table_name!r}; the config's tables are {', '.join(tables)}.")
+    table = tables[table_name]
+    columns = {column.name: column for column in table.columns}
+    if column_name not in columns:
+        raise InputError(
+            f"{name}: {table_name} has no column {column_name!r}; its columns are {', '.join(columns)}."
+        )
+    places = [Place(table_name, row, columns[column_name]) for row in _rows(table, method)]
+    if not places:
+        known = ", ".join(f"{row.setting}/{row.method}" for row in table.rows)
+        raise InputError(f"{name}: {table_name} has no method {method!r}; it has {known}.")
+    if len(places) > 1:
+        which = " or ".join(place.name for place in places)
+        raise InputError(f"{name}: {method} stands in several settings; give {which}.")
+    return places[0]
+
+
+def _rows(table: Table, method: str) -> list[Row]:
+    setting, slash, name = method.partition("/")
+    if slash and setting in get_args(Setting):
+        return [row for row in table.rows if (row.setting, row.method) == (setting, name)]
+    return [row for row in table.rows if row.method == method]

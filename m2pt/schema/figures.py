@@ -1,0 +1,182 @@
+"""A figure is data: a kind of plot, and the table cells that it shows, named as for `m2pt show`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from m2pt.errors import InputError
+from m2pt.schema.base import Strict
+from m2pt.schema.cell_names import locate
+from m2pt.schema.config import Name
+from m2pt.schema.tables import Table
+
+
+class Plot(Strict):
+    """What the kinds of plot have in common: they show cells, and say what a cell must have for that."""
+
+    needs_gain: ClassVar[bool] = True
+    needs_auxiliary: ClassVar[bool] = False
+    """Exactly one, since the plot is about it."""
+
+    def cells(self) -> Iterator[str]:
+        """Yield the names of the cells that are shown."""
+        raise NotImplementedError
+
+
+class Target(Strict):
+    """A target in a grid of auxiliary × target: its title, and by auxiliary the pair's cell.
+
+    `published` has gains of the paper's figure that are not those of its tables.
+    """
+
+    title: str
+    cells: Annotated[dict[Name, str], Field(min_length=1)]
+    published: dict[Name, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _published_gains_have_a_cell(self) -> "Target":
+        for name in self.published:
+            if name not in self.cells:
+                raise ValueError(
+                    f"published: auxiliary {name!r} has no cell here; cells: {', '.join(self.cells)}"
+                )
+        return self
+
+
+class Grid(Plot):
+    """Auxiliaries (rows: names and titles) × targets (columns); a pair without a cell is empty."""
+
+    auxiliaries: Annotated[dict[Name, str], Field(min_length=1)]
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _titles_differ(self) -> "Grid":
+        for titles in (list(self.auxiliaries.values()), [target.title for target in self.targets]):
+            if len(set(titles)) != len(titles):
+                raise ValueError(f"a title stands twice: {', '.join(titles)}")
+        return self
+
+    @model_validator(mode="after")
+    def _auxiliaries_exist(self) -> "Grid":
+        for target in self.targets:
+            for name in target.cells:
+                if name not in self.auxiliaries:
+                    known = ", ".join(self.auxiliaries)
+                    raise ValueError(
+                        f"target {target.title}: no auxiliary {name!r}; the auxiliaries are {known}"
+                    )
+        return self
+
+    def pairs(self) -> Iterator[tuple[str, Target]]:
+        """Yield the (auxiliary, target) pairs that have a cell, row by row."""
+        for auxiliary in self.auxiliaries:
+            for target in self.targets:
+                if auxiliary in target.cells:
+                    yield auxiliary, target
+
+    def cells(self) -> Iterator[str]:
+        """Yield the names of the pairs' cells."""
+        for auxiliary, target in self.pairs():
+            yield target.cells[auxiliary]
+
+
+class GainMatrix(Grid):
+    """The paper's Figure 3: the gain of every pair, ours beside the published one."""
+
+    kind: Literal["gain_matrix"]
+
+
+class Scales(Grid):
+    """The learned cross-modal scales of every pair, by layer and depth."""
+
+    kind: Literal["scales"]
+    needs_gain: ClassVar[bool] = False
+    needs_auxiliary: ClassVar[bool] = True
+
+
+class Point(Strict):
+    """A cell whose auxiliary was pretrained for some epochs, in the paper for `published_epochs`."""
+
+    cell: str
+    published_epochs: PositiveInt | None = None
+
+
+class AuxiliaryQuality(Plot):
+    """Gain against how long the auxiliary was pretrained."""
+
+    kind: Literal["auxiliary_quality"]
+    points: Annotated[tuple[Point, ...], Field(min_length=2)]
+    needs_auxiliary: ClassVar[bool] = True
+
+    def cells(self) -> Iterator[str]:
+        """Yield the names of the points' cells."""
+        yield from (point.cell for point in self.points)
+
+
+class TrainingCurves(Plot):
+    """Training loss of a target's runs, and what they reached; cells by the curves' titles."""
+
+    kind: Literal["training_curves"]
+    curves: Annotated[dict[str, str], Field(min_length=1)]
+    needs_gain: ClassVar[bool] = False
+
+    def cells(self) -> Iterator[str]:
+        """Yield the names of the curves' cells."""
+        yield from self.curves.values()
+
+
+class GainBars(Plot):
+    """A bar for each gain, as for pathways in a third of the depth; cells by the bars' titles."""
+
+    kind: Literal["gain_bars"]
+    bars: Annotated[dict[str, str], Field(min_length=1)]
+
+    def cells(self) -> Iterator[str]:
+        """Yield the names of the bars' cells."""
+        yield from self.bars.values()
+
+
+class Figure(Strict):
+    """Title, caption and plot of one figure."""
+
+    title: str
+    caption: str
+    plot: Annotated[
+        GainMatrix | Scales | AuxiliaryQuality | TrainingCurves | GainBars, Field(discriminator="kind")
+    ]
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables whose cells are shown."""
+        return tuple(dict.fromkeys(name.partition(":")[0] for name in self.plot.cells()))
+
+
+def check_cells(figure: Figure, tables: Mapping[str, Table], path: str) -> Figure:
+    """Return the figure of the file `path` if its cells exist and have what its plot needs.
+
+    Raises:
+        InputError: a table, row or column does not exist, or such a cell is not run, has no gain or no
+            auxiliary; all such cells are named.
+    """
+    faults = [fault for name in figure.plot.cells() if (fault := _fault(name, figure.plot, tables))]
+    if faults:
+        raise InputError("\n".join(f"{path}: {fault}" for fault in dict.fromkeys(faults)))
+    return figure
+
+
+def _fault(name: str, plot: Plot, tables: Mapping[str, Table]) -> str | None:
+    """What is wrong with a cell, in one sentence."""
+    try:
+        table, row, column = locate(tables, name)
+    except InputError as error:
+        return str(error)
+    if row.run is None or column.name not in row.columns:
+        return f"{name}: row {row.method} does not run {column.name}; add it to the row's columns."
+    if plot.needs_auxiliary and len(row.run.pathway.auxiliaries if row.run.pathway else ()) != 1:
+        return f"{name}: the plot is about one auxiliary, and row {row.method} attaches none or several."
+    if plot.needs_gain:
+        baseline = tables[table].baseline(row)
+        if baseline is None or column.name not in baseline.columns:
+            return f"{name}: row {row.method} has no gain in {column.name}; give it a baseline that runs it."
+    return None
