@@ -1,80 +1,105 @@
-"""From result files to a table: numbers by hand, and the refusal of stale or missing results."""
+"""From result files to cells: numbers by hand, and the refusal of stale, damaged or missing results."""
 
-import csv
 import json
 import statistics
 from pathlib import Path
 
 import pytest
+from synthetic_results import TINY, synthetic_plan
 
 from m2pt.errors import InputError
-from m2pt.reporting.cells import differing, read_cells
-from m2pt.reporting.tables import to_csv, to_latex, to_markdown
+from m2pt.reporting.cells import differing, read_cells, read_named
 from m2pt.schema.plan import Plan
 
 MAE, POINT = (80.0, 82.0, 84.0), (81.0, 82.5, 86.0)
 
 
+def accuracy(experiment, seed, metric):
+    return (POINT if experiment.auxiliaries == ("pointcloud",) else MAE)[seed]
+
+
 @pytest.fixture
 def plan(tmp_path):
-    """A plan of three seeds whose results are all there; MAE and M2PT-Point have chosen accuracies."""
-    plan = Plan.load(Path("tests/tiny/config.yaml"), {"results": str(tmp_path), "seeds": [0, 1, 2]})
-    for name, run in plan.runs.items():
-        for seed in plan.config.seeds:
-            chosen = POINT if run.experiment.auxiliaries == ("pointcloud",) else MAE
-            metrics = {"top1": chosen[seed], "ap_box": 10.0 + seed, "miou": 20.0}
-            folder = plan.run_directory(name, seed)
-            folder.mkdir(parents=True)
-            result = {"metrics": metrics, "seed": seed, "spec": plan.seeded_spec(run, seed)}
-            (folder / "evaluation.json").write_text(json.dumps(result))
-    return plan
+    """A plan of three seeds in which MAE and M2PT-Point have chosen accuracies."""
+    return synthetic_plan(tmp_path / "results", accuracy, tables=["tests/tiny/table.yaml"])
 
 
-def rows(plan):
-    text = to_csv(read_cells(plan, "table"))
-    return {(row["setting"], row["method"], row["column"]): row for row in csv.DictReader(text.splitlines())}
+def cell(plan, setting, method, column):
+    cells = read_cells(plan, "table")
+    names = [(each.row.setting, each.row.method, each.column.name) for each in cells]
+    return cells[names.index((setting, method, column))]
 
 
 def test_mean_deviation_and_paired_gain(plan):
-    cell = rows(plan)["pretrained", "M2PT-Point", "tune_acc"]
-    assert float(cell["mean"]) == pytest.approx(statistics.mean(POINT), abs=1e-4)
-    assert float(cell["standard_deviation"]) == pytest.approx(statistics.stdev(POINT), abs=1e-4)
-    assert float(cell["gain"]) == pytest.approx((1 + 0.5 + 2) / 3, abs=1e-4)
-    assert (cell["seeds"], cell["baseline"]) == ("3", "MAE")
-    assert (cell["published"], cell["published_gain"]) == ("83.9", "0.6")
+    point = cell(plan, "pretrained", "M2PT-Point", "tune_acc")
+    assert point.values == dict(enumerate(POINT))
+    assert point.mean == pytest.approx(statistics.mean(POINT))
+    assert point.deviation == pytest.approx(statistics.stdev(POINT))
+    assert point.differences == (1.0, 0.5, 2.0) and point.gain == pytest.approx(3.5 / 3)
+    assert point.published_gain == 0.6
+    low, high = point.interval
+    assert low < 0 < high and not point.significant and point.verdict == "inconclusive"
 
 
-def test_what_was_not_run_or_not_published_is_empty(plan):
-    table = rows(plan)
-    quoted = table["pretrained", "MFF", "tune_acc"]
-    assert (quoted["published"], quoted["mean"], quoted["seeds"], quoted["run"]) == ("83.6", "", "", "")
-    not_run = table["pretrained", "MAE", "fix_acc"]
-    assert (not_run["published"], not_run["mean"], not_run["gain"]) == ("65.6", "", "")
-    no_baseline_value = table["pretrained", "M2PT-Point", "fix_acc"]
-    assert no_baseline_value["gain"] == "" and no_baseline_value["mean"] != ""
-    assert table["control", "random auxiliary", "tune_acc"]["published"] == ""
+def test_under_a_recipe_of_the_paper_s_scale_a_gain_may_be_reproduced(tmp_path):
+    def value(experiment, seed, metric):
+        return 83.3 + (seed / 10 + 0.5 if experiment.auxiliaries == ("pointcloud",) else 0)
+
+    tables = ["tests/tiny/table.yaml"]
+    for paper_scale, expected in ((True, "reproduced"), (False, "same sign")):
+        plan = synthetic_plan(tmp_path / expected, value, paper_scale=paper_scale, tables=tables)
+        point = cell(plan, "pretrained", "M2PT-Point", "tune_acc")
+        assert point.significant and point.verdict == expected
 
 
-def test_one_seed_has_no_deviation(plan):
-    one = Plan.load(Path("tests/tiny/config.yaml"), {"results": str(plan.results), "seeds": [1]})
-    cell = rows(one)["pretrained", "M2PT-Point", "tune_acc"]
-    assert (cell["mean"], cell["gain"]) == ("82.5000", "0.5000")
-    assert (cell["standard_deviation"], cell["seeds"]) == ("", "1")
+def test_what_was_not_run_or_not_published_is_none(plan):
+    quoted = cell(plan, "pretrained", "MFF", "tune_acc")
+    assert (quoted.published, quoted.mean, quoted.gain, quoted.values, quoted.runs) == (
+        83.6,
+        None,
+        None,
+        {},
+        (),
+    )
+    not_run = cell(plan, "pretrained", "MAE", "fix_acc")
+    assert (not_run.published, not_run.mean) == (65.6, None)
+    without_baseline = cell(plan, "pretrained", "M2PT-Point", "fix_acc")
+    assert without_baseline.mean is not None and without_baseline.gain is None
+    assert without_baseline.interval is None and without_baseline.verdict == ""
+    control = cell(plan, "control", "random auxiliary", "tune_acc")
+    assert control.published is None and control.gain == 0 and control.verdict == ""
 
 
-def test_markdown_and_latex_are_laid_out_as_in_the_paper(plan):
-    table, cells = plan.tables["table"], read_cells(plan, "table")
-    markdown = to_markdown(table, cells, "Three seeds.").splitlines()
-    lines = [line for line in markdown if line.startswith("|")]
-    columns = ["ImageNet tune acc (%)", "ImageNet fix acc (%)", "COCO AP box (%)", "ADE20K mIoU (%)"]
-    assert lines[0] == f"| {' | '.join(['Method', *columns])} |"
-    assert len({line.count("|") for line in lines}) == 1
-    point = next(line for line in lines if line.startswith("| M2PT-Point"))
-    assert "83.2 ± 2.6 [+1.2]<br><sub>paper 83.9 [+0.6]</sub>" in point
-    latex = to_latex(table, cells, "Three seeds.")
-    assert r"\multicolumn{2}{c}{ImageNet} & \multicolumn{1}{c}{COCO}" in latex
-    assert r"83.2 $\pm$ 2.6 [+1.2] (83.9 [+0.6])" in latex
-    assert all(line.count("&") == 4 for line in latex.splitlines() if line.startswith(("M", "random")))
+def test_one_seed_has_no_deviation_no_interval_and_no_verdict(plan):
+    one = Plan.load(TINY, plan.overrides | {"seeds": [1]})
+    point = cell(one, "pretrained", "M2PT-Point", "tune_acc")
+    assert (point.mean, point.gain) == (82.5, 0.5)
+    assert (point.deviation, point.interval, point.verdict) == (None, None, "")
+
+
+def test_a_cell_of_several_runs_is_their_mean_seed_by_seed(tmp_path):
+    def value(experiment, seed, metric):
+        return {"Chair-1": 40.0, "Lamp-1": 50.0}.get(experiment.subset, 0.0) + seed
+
+    plan = synthetic_plan(tmp_path / "results", value, tables=["tests/tiny/targets.yaml"])
+    table = plan.table("targets")
+    column = next(column for column in table.columns if column.dataset == "partnet")
+    row = next(row for row in table.rows if column.name in row.columns)
+    (partnet,) = read_named(plan, [f"targets:{row.method}:{column.name}"]).values()
+    assert [run.experiment.subset for run in partnet.runs] == ["Chair-1", "Lamp-1"]
+    assert partnet.values == {0: 45.0, 1: 46.0, 2: 47.0} and partnet.deviation == 1.0
+
+
+def test_a_baseline_s_published_number_stands_in_one_table_only(tmp_path, plan):
+    again = tmp_path / "again.yaml"
+    text = Path("tests/tiny/table.yaml").read_text().replace("published: {tune_acc: 83.3, fix_acc: 65.6}", "")
+    again.write_text(
+        text.replace("method: random auxiliary, setting: control", "method: random, setting: scratch")
+    )
+    both = Plan.load(TINY, plan.overrides | {"tables": ["tests/tiny/table.yaml", str(again)]})
+    found = {each.row.method: each for each in read_cells(both, "again") if each.column.name == "tune_acc"}
+    assert found["MAE"].published == 83.3 and found["M2PT-Point"].published_gain == 0.6
+    assert found["random"].published is None
 
 
 def test_a_stale_result_is_refused_and_the_difference_named(plan):
@@ -104,6 +129,15 @@ def test_a_metric_that_is_no_number_is_refused(plan, value):
     result["metrics"]["top1"] = value
     path.write_text(json.dumps(result))
     with pytest.raises(InputError, match="metric 'top1' is"):
+        read_cells(plan, "table")
+
+
+def test_a_result_that_does_not_say_how_it_was_made_is_refused(plan):
+    path = plan.run_directory(next(iter(plan.runs)), 0) / "evaluation.json"
+    result = json.loads(path.read_text())
+    del result["training"]["seconds"]
+    path.write_text(json.dumps(result))
+    with pytest.raises(InputError, match=r"evaluation\.json: lacks 'seconds'; make it again with: snakemake"):
         read_cells(plan, "table")
 
 

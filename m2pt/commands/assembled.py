@@ -44,7 +44,9 @@ def pretraining(spec: Spec) -> tuple[nn.Module, Loss]:
         return build_masked_language_model(**architecture, **settings), reconstruction_loss
     from m2pt.models.masked_autoencoder import build_masked_autoencoder
 
-    return build_masked_autoencoder(**architecture, **settings, decoder=recipe["decoder"]), reconstruction_loss
+    return build_masked_autoencoder(
+        **architecture, **settings, decoder=recipe["decoder"]
+    ), reconstruction_loss
 
 
 def encoder_state(spec: Spec, model: Any) -> dict[str, Tensor]:

@@ -67,7 +67,9 @@ def _check_pretraining(spec: Spec) -> None:
     with torch.device("meta"):
         model, _ = assembled.pretraining(spec)
     if spec["task"] == "masked_modelling":
-        model.get_submodule("encoder.tokenizer").draw_mask(1, spec["recipe"]["mask_ratio"], torch.device("cpu"))  # type: ignore[operator]
+        model.get_submodule("encoder.tokenizer").draw_mask(
+            1, spec["recipe"]["mask_ratio"], torch.device("cpu")
+        )  # type: ignore[operator]
     _check_training(model, spec, spec["execution"])
 
 
@@ -100,7 +102,9 @@ def _check_training(model: Any, spec: Spec, execution: Spec) -> None:
     mix = spec["recipe"].get("mix") or {}
     if (mix.get("mixup") or mix.get("cutmix")) and settings.batch_size % 2:
         raise InputError(f"training.batch_size = {settings.batch_size}: mixup and cutmix need an even number")
-    _check_augmentation(spec["dataset"]["layout"], spec["architecture"]["input"], spec["recipe"]["augmentation"])
+    _check_augmentation(
+        spec["dataset"]["layout"], spec["architecture"]["input"], spec["recipe"]["augmentation"]
+    )
 
 
 def _check_augmentation(layout: str, input: Spec, augmentation: Spec) -> None:

@@ -98,9 +98,7 @@ def run_manifest(layout: str, root: Path, *, manifest_path: Path, full: bool) ->
     write_json(manifest_path, build_manifest(root, layout, full=full))
 
 
-def run_check(
-    layout: str, root: Path, *, num_classes: Classes | None = None, full: bool = False
-) -> None:
+def run_check(layout: str, root: Path, *, num_classes: Classes | None = None, full: bool = False) -> None:
     """Check the dataset at `root`; without `num_classes` against the official number of the layout.
 
     Raises:

@@ -9,7 +9,9 @@ from m2pt.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("encoder", help="name of an encoder of the config with file:, epoch_of: or random: true")
+    parser.add_argument(
+        "encoder", help="name of an encoder of the config with file:, epoch_of: or random: true"
+    )
     add_seed_argument(parser)
     add_plan_arguments(parser)
 
@@ -34,7 +36,9 @@ def run(arguments: argparse.Namespace) -> None:
     spec = plan.encoder(name).spec
     source = plan.config.encoders[name]
     if source.pretrain is not None:
-        raise InputError(f"encoder {name!r} of {plan.source} is pretrained, not imported: m2pt pretrain {name}")
+        raise InputError(
+            f"encoder {name!r} of {plan.source} is pretrained, not imported: m2pt pretrain {name}"
+        )
     expect(arguments, plan.encoder_digest(name))
     seed_generators(seed)
     if source.epoch_of is not None:

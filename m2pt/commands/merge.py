@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Merge in float32; keys, shapes and number of parameters are those of the plain model.
 
-    A batch norm before a linear classifier is folded into it, so that timm's model of that name loads the file.
+    A batch norm before a linear classifier is folded into it, so that timm's model loads the file.
     """
     from m2pt.formats.weights import load_weights, save_weights
     from m2pt.models.head_folding import fold_head

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Pretrain, and save the encoder without decoder or head: after the last epoch and after `keep_epochs`."""
+    """Pretrain; save the encoder without decoder or head after the last epoch and after `keep_epochs`."""
     from m2pt.commands import assembled, trained
     from m2pt.datasets.seeded import seed_generators
     from m2pt.formats.weights import save_weights
@@ -34,7 +34,9 @@ def run(arguments: argparse.Namespace) -> None:
     spec, recipe = planned.spec, planned.spec.get("recipe")
     if recipe is None or "epoch" in spec:
         pretrained = ", ".join(key for key, value in plan.config.encoders.items() if value.dataset)
-        raise InputError(f"encoder {name!r} of {plan.source} is not pretrained; those that are: {pretrained}.")
+        raise InputError(
+            f"encoder {name!r} of {plan.source} is not pretrained; those that are: {pretrained}."
+        )
     expect(arguments, plan.encoder_digest(name))
     directory = plan.encoder_directory(name, seed)
 

@@ -13,20 +13,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write results/TABLE.csv, .md and .tex."""
+    """Write results/TABLE.csv, .md and .tex, and in TABLE.made.txt how it was made, for the report."""
     from m2pt.reporting.cells import read_cells
+    from m2pt.reporting.notes import below, made
     from m2pt.reporting.tables import to_csv, to_latex, to_markdown
 
     plan = load_plan(arguments)
     table = plan.table(arguments.table)
     expect(arguments, plan.table_digest(arguments.table))
     cells = read_cells(plan, arguments.table)
-    seeds = len(plan.config.seeds)
-    made = f"Measured with {arguments.config}, {seeds} seed{'s' if seeds > 1 else ''}."
+    how = made(plan, cells)
+    notes = below(table, cells, how)
     texts = {
-        "csv": to_csv(cells),
-        "md": to_markdown(table, cells, made),
-        "tex": to_latex(table, cells, made),
+        "csv": to_csv(table, cells),
+        "md": to_markdown(table, cells, notes),
+        "tex": to_latex(table, cells, notes),
+        "made.txt": f"{how}\n",
     }
     for suffix, text in texts.items():
         write_text(plan.results / f"{arguments.table}.{suffix}", text)

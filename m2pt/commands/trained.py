@@ -114,7 +114,8 @@ def training_of(directory: Path) -> dict[str, Any]:
     """
     try:
         described, finished = (
-            json.loads((directory / name).read_text(encoding="utf-8")) for name in ("run.json", "finished.json")
+            json.loads((directory / name).read_text(encoding="utf-8"))
+            for name in ("run.json", "finished.json")
         )
     except FileNotFoundError as error:
         raise InputError(

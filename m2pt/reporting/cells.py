@@ -1,27 +1,56 @@
-"""From result files to the numbers of a table: each seed's value, mean, standard deviation, gain."""
+"""From result files to the numbers of a table: each seed's value, mean, deviation, gain, verdict."""
 
 import json
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from m2pt.errors import InputError
-from m2pt.schema.plan import Plan, Run, Spec
+from m2pt.reporting.statistics import Interval, paired_differences, side, t_interval, verdict
+from m2pt.schema.cell_names import Place, locate
+from m2pt.schema.plan import Plan, Run
 from m2pt.schema.tables import Column, Row
 
 
 @dataclass(frozen=True)
+class Result:
+    """What one run of one seed has left in its evaluation.json; metrics in percent."""
+
+    run: str
+    seed: int
+    metrics: Mapping[str, Any]
+    commits: frozenset[str]
+    device: str
+    training_seconds: float
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One cell: what was measured (percent, by seed) and what was published; either may be absent."""
+    """One cell: what was measured (percent, by seed) and what was published; either may be absent.
+
+    `results` has for each seed the results of `runs`, in their order; several runs are the subsets of one
+    dataset, and a seed's value is the mean over them.
+    """
 
     row: Row
     column: Column
-    run: Run | None
-    values: dict[int, float]
+    runs: tuple[Run, ...]
+    results: Mapping[int, tuple[Result, ...]]
     baseline: "Cell | None"
+    published: float | None
+    paper_scale: bool
+
+    @cached_property
+    def values(self) -> dict[int, float]:
+        """Value of each seed."""
+        metric = self.column.metric
+        return {
+            seed: statistics.fmean(result.metrics[metric] for result in results)
+            for seed, results in self.results.items()
+        }
 
     @property
     def mean(self) -> float | None:
@@ -33,17 +62,27 @@ class Cell:
         """Standard deviation over seeds (n - 1); None with fewer than two."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
-    @property
-    def published(self) -> float | None:
-        """The paper's number."""
-        return self.row.published.get(self.column.name)
+    @cached_property
+    def differences(self) -> tuple[float, ...]:
+        """Each seed's difference to the baseline of the same seed; () without a measured baseline."""
+        if self.baseline is None or not self.baseline.values:
+            return ()
+        return paired_differences(self.values, self.baseline.values)
 
     @property
     def gain(self) -> float | None:
-        """Mean over seeds of the difference to the baseline's run of the same seed."""
-        if self.baseline is None or not self.values or not self.baseline.values:
-            return None
-        return statistics.fmean(value - self.baseline.values[seed] for seed, value in self.values.items())
+        """Mean of the differences."""
+        return statistics.fmean(self.differences) if self.differences else None
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """95 % interval of the gain; None with one seed."""
+        return t_interval(self.differences)
+
+    @property
+    def significant(self) -> bool:
+        """Whether that interval excludes 0."""
+        return side(self.interval) != 0
 
     @property
     def published_gain(self) -> float | None:
@@ -51,6 +90,19 @@ class Cell:
         if self.baseline is None or self.published is None or self.baseline.published is None:
             return None
         return round(self.published - self.baseline.published, 6)
+
+    @property
+    def verdict(self) -> str:
+        """What the gain says of the published one: `statistics.verdict`."""
+        return verdict(self.differences, self.published_gain, paper_scale=self.paper_scale)
+
+    @property
+    def has_recipe_of_baseline(self) -> bool:
+        """Whether both were trained with the same recipe; True if nothing is compared."""
+        if self.baseline is None or not self.baseline.runs or not self.runs:
+            return True
+        recipes, others = ([run.spec["recipe"] for run in cell.runs] for cell in (self, self.baseline))
+        return recipes == others
 
 
 def read_cells(plan: Plan, table_name: str) -> list[Cell]:
@@ -61,50 +113,123 @@ def read_cells(plan: Plan, table_name: str) -> list[Cell]:
             config asks for (all such files are named).
     """
     table = plan.table(table_name)
-    faults: list[str] = []
-    read: dict[tuple[str, str, str], Cell] = {}
+    names = [Place(table_name, row, column).name for row in table.rows for column in table.columns]
+    return list(read_named(plan, names).values())
 
-    def cell(row: Row, column: Column) -> Cell:
-        key = (row.setting, row.method, column.name)
-        if key not in read:
-            baseline = table.baseline(row)
-            run = plan.cell_run(table_name, row, column)
-            values = {}
-            if run is not None:
-                for seed in plan.config.seeds:
-                    path = plan.run_directory(run.name, seed) / "evaluation.json"
-                    try:
-                        values[seed] = _value(plan, path, plan.seeded_spec(run, seed), seed, column.metric)
-                    except InputError as error:
-                        faults.append(str(error))
-            read[key] = Cell(row, column, run, values, cell(baseline, column) if baseline else None)
-        return read[key]
 
-    result = [cell(row, column) for row in table.rows for column in table.columns]
+def read_named(plan: Plan, names: Iterable[str]) -> dict[str, Cell]:
+    """Return the cells of these names (`cell_names`), by their full name; nothing else of a table is read.
+
+    Raises:
+        InputError: there is no such cell; or as for `read_cells`, of the results behind these cells and
+            their baselines.
+    """
+    readers: dict[str, _Reader] = {}
+    found: dict[str, Cell] = {}
+    for place in (locate(plan.tables, name) for name in names):
+        reader = readers.setdefault(place.table, _Reader(plan, place.table))
+        found[place.name] = reader.cell(place.row, place.column)
+    faults = [fault for reader in readers.values() for fault in reader.faults]
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
-    return result
+    return found
 
 
-def _value(plan: Plan, path: Path, spec: Spec, seed: int, metric: str) -> float:
+class _Reader:
+    """Reads cells of a table, each result file and each cell once, and goes on after a fault."""
+
+    def __init__(self, plan: Plan, table_name: str) -> None:
+        self._plan = plan
+        self._name = table_name
+        self._table = plan.table(table_name)
+        self._published = _published_by_runs(plan)
+        self._results: dict[tuple[str, int], Result] = {}
+        self._cells: dict[tuple[str, str, str], Cell] = {}
+        self.faults: list[str] = []
+
+    def cell(self, row: Row, column: Column) -> Cell:
+        """Return a cell; after a fault, which is added to `faults`, without what could not be read."""
+        key = (row.setting, row.method, column.name)
+        if key not in self._cells:
+            runs = self._plan.cell_runs(self._name, row, column)
+            baseline = self._table.baseline(row)
+            self._cells[key] = Cell(
+                row,
+                column,
+                runs,
+                {seed: self._of_seed(runs, seed, column.metric) for seed in self._plan.config.seeds if runs},
+                self.cell(baseline, column) if baseline else None,
+                self._published_number(row, column, runs),
+                self._plan.config.paper_scale,
+            )
+        return self._cells[key]
+
+    def _published_number(self, row: Row, column: Column, runs: tuple[Run, ...]) -> float | None:
+        """The row's own, or for a row of the paper's settings the one that stands in another table."""
+        if row.setting in ("pretrained", "scratch"):
+            return row.published.get(column.name, self._published.get(_measured_by(runs, column)))
+        return row.published.get(column.name)
+
+    def _of_seed(self, runs: tuple[Run, ...], seed: int, metric: str) -> tuple[Result, ...]:
+        found = []
+        for run in runs:
+            try:
+                if (run.name, seed) not in self._results:
+                    self._results[run.name, seed] = read_result(self._plan, run, seed)
+                check_metric(self._plan, self._results[run.name, seed], metric)
+                found.append(self._results[run.name, seed])
+            except InputError as error:
+                self.faults.append(str(error))
+        return tuple(found)
+
+
+def read_result(plan: Plan, run: Run, seed: int) -> Result:
+    """Return the result of a run.
+
+    Raises:
+        InputError: it is missing or damaged, or was made with another spec or seed than the config asks for.
+    """
+    path = plan.run_directory(run.name, seed) / "evaluation.json"
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: this result is missing; make it with: {plan.command(path)}") from None
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}); delete it and run snakemake again.") from None
-    differences = list(differing(result.get("spec"), spec))
-    if result.get("seed") != seed:
-        differences.append(f"seed: stored {result.get('seed')}, asked for {seed}")
+    differences = list(differing(stored.get("spec"), plan.seeded_spec(run, seed)))
+    if stored.get("seed") != seed:
+        differences.append(f"seed: stored {stored.get('seed')}, asked for {seed}")
     if differences:
         raise InputError(
             f"{path}: stale, it was made with another spec ({'; '.join(differences[:3])}); "
             f"make it again with: {plan.command(path, again=True)}"
         )
-    value = result["metrics"].get(metric)
+    try:
+        training = stored["training"]
+        return Result(
+            run.name,
+            seed,
+            metrics=stored["metrics"],
+            commits=frozenset(made["git_commit"] for made in (training["provenance"], stored["provenance"])),
+            device=training["provenance"]["device"],
+            training_seconds=training["seconds"],
+        )
+    except KeyError as error:
+        raise InputError(
+            f"{path}: lacks {error}; make it again with: {plan.command(path, again=True)}"
+        ) from None
+
+
+def check_metric(plan: Plan, result: Result, metric: str) -> None:
+    """Make sure that a result has this metric.
+
+    Raises:
+        InputError: it is missing or no finite number.
+    """
+    value = result.metrics.get(metric)
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{path}: metric {metric!r} is {value!r}; it has {', '.join(result['metrics'])}.")
-    return float(value)
+        path = plan.run_directory(result.run, result.seed) / "evaluation.json"
+        raise InputError(f"{path}: metric {metric!r} is {value!r}; it has {', '.join(result.metrics)}.")
 
 
 def differing(stored: Any, asked: Any, path: str = "spec") -> Iterator[str]:
@@ -114,3 +239,22 @@ def differing(stored: Any, asked: Any, path: str = "spec") -> Iterator[str]:
             yield from differing(stored.get(key), asked.get(key), f"{path}.{key}")
     elif stored != asked:
         yield f"{path}: stored {stored!r}, asked for {asked!r}"
+
+
+Measured = tuple[tuple[str, ...], str]
+"""Names of the runs behind a cell, and the metric: cells with the same ones show the same number."""
+
+
+def _measured_by(runs: tuple[Run, ...], column: Column) -> Measured:
+    return tuple(run.name for run in runs), column.metric
+
+
+def _published_by_runs(plan: Plan) -> dict[Measured, float]:
+    """The published number of what is measured, wherever it stands: a baseline's stands in one table."""
+    found: dict[Measured, float] = {}
+    for name, table in plan.tables.items():
+        for row in table.rows:
+            for column in table.columns:
+                if column.name in row.published and (runs := plan.cell_runs(name, row, column)):
+                    found.setdefault(_measured_by(runs, column), row.published[column.name])
+    return found

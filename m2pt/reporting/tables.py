@@ -3,148 +3,144 @@
 import csv
 import io
 from itertools import groupby
+from typing import NamedTuple
 
 from m2pt.reporting.cells import Cell
-from m2pt.schema.tables import Row, Table
-
-SETTINGS = {
-    "pretrained": "Pretrained setting",
-    "scratch": "From-scratch setting",
-    "control": "Controls (ours)",
-}
-TIDY = (
-    "setting",
-    "method",
-    "column",
-    "published",
-    "mean",
-    "standard_deviation",
-    "seeds",
-    "baseline",
-    "gain",
-    "published_gain",
-    "run",
-)
+from m2pt.reporting.notes import SETTINGS
+from m2pt.schema.tables import Row, Setting, Table
 
 
-def to_csv(cells: list[Cell]) -> str:
+class Markup(NamedTuple):
+    """How parts of a cell are written, as patterns with one `{}`, and what stands between its lines."""
+
+    bold: str
+    published: str
+    line_break: str
+
+
+MARKDOWN = Markup("**{}**", "<sub>paper {}</sub>", "<br>")
+LATEX = Markup(r"\textbf{{{}}}", "paper {}", r"\\")
+
+
+def to_csv(table: Table, cells: list[Cell]) -> str:
     """One line per cell; percentages, empty where nothing was measured or published."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(TIDY)
+    writer.writerow(
+        [
+            *("setting", "method", *table.labels, "column", "published"),
+            *("mean", "standard_deviation", "seeds"),
+            *("baseline", "gain", "gain_low", "gain_high", "published_gain", "verdict", "runs"),
+        ]
+    )
     for cell in cells:
+        low, high = cell.interval or (None, None)
+        labels = [cell.row.labels.get(label, "") for label in table.labels]
         writer.writerow(
             [
-                cell.row.setting,
-                cell.row.method,
-                cell.column.name,
-                _published(cell.published),
-                _ours(cell.mean),
-                _ours(cell.deviation),
-                len(cell.values) or "",
-                cell.row.baseline or "",
-                _ours(cell.gain),
-                _published(cell.published_gain),
-                cell.run.name if cell.run else "",
+                *(cell.row.setting, cell.row.method, *labels, cell.column.name, _published(cell.published)),
+                *(_ours(cell.mean), _ours(cell.deviation), len(cell.values) or ""),
+                *(cell.row.baseline or "", _ours(cell.gain), _ours(low), _ours(high)),
+                *(_published(cell.published_gain), cell.verdict, " ".join(run.name for run in cell.runs)),
             ]
         )
     return text.getvalue()
 
 
-def to_markdown(table: Table, cells: list[Cell], made: str) -> str:
-    """Rows and columns as in the paper; a cell shows ours and, below it, the published number.
-
-    `made` says with which config and how many seeds.
-    """
-    head = ["Method", *(f"{column.group} {column.title}" for column in table.columns)]
-    lines = [f"**{table.title}.** {table.caption}", "", _markdown_row(head)]
-    lines.append(_markdown_row(["---", *["---:" for _ in table.columns]]))
+def to_markdown(table: Table, cells: list[Cell], notes: list[str]) -> str:
+    """Rows and columns as in the paper; a cell shows ours and, below it, the published number."""
+    head = ["Method", *table.labels, *(f"{column.group} {column.title}" for column in table.columns)]
+    rules = ["---", *(":---:" for _ in table.labels), *("---:" for _ in table.columns)]
+    lines = [f"**{table.title}.** {table.caption}", "", _markdown_row(head), _markdown_row(rules)]
+    decimals = _decimals(cells)
     for setting, rows in _by_setting(cells):
-        lines.append(_markdown_row([f"*{SETTINGS[setting]}*", *["" for _ in table.columns]]))
+        lines.append(_markdown_row([f"*{SETTINGS[setting]}*", *("" for _ in head[1:])]))
         for row, row_cells in rows:
-            lines.append(_markdown_row([row.method, *(_markdown_cell(cell) for cell in row_cells)]))
-    legend = f'{made} [gain over the baseline]; "paper" is the published number; an empty cell was not run.'
-    lines += ["", *(f"- {note}" for note in (legend, *_notes(table)))]
+            labels = [row.labels.get(label, "") for label in table.labels]
+            texts = [MARKDOWN.line_break.join(_lines(cell, MARKDOWN, decimals)) for cell in row_cells]
+            lines.append(_markdown_row([row.method, *labels, *texts]))
+    lines += ["", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 
-def to_latex(table: Table, cells: list[Cell], made: str) -> str:
-    """A booktabs table; a cell shows ours and, in parentheses, the published number."""
+def to_latex(table: Table, cells: list[Cell], notes: list[str]) -> str:
+    """A table for the packages booktabs and amssymb; the notes stand below it, the caption above."""
     groups = [
-        (name, len(list(columns))) for name, columns in groupby(column.group for column in table.columns)
+        rf"\multicolumn{{{len(list(columns))}}}{{c}}{{{_escaped(name)}}}"
+        for name, columns in groupby(column.group for column in table.columns)
     ]
-    head = " & ".join(rf"\multicolumn{{{width}}}{{c}}{{{_escape(name)}}}" for name, width in groups)
+    head = ["Method", *table.labels, *(column.title for column in table.columns)]
     lines = [
+        "% needs booktabs and amssymb",
         r"\begin{table}",
         r"\centering",
-        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        rf"\caption{{\textbf{{{_escaped(table.title)}.}} {_escaped(table.caption)}}}",
+        rf"\begin{{tabular}}{{l{'c' * len(table.labels)}{'r' * len(table.columns)}}}",
         r"\toprule",
-        rf" & {head} \\",
-        " & ".join(["Method", *(_escape(column.title) for column in table.columns)]) + r" \\",
+        " & ".join(["", *("" for _ in table.labels), *groups]) + r" \\",
+        " & ".join(map(_escaped, head)) + r" \\",
     ]
+    decimals = _decimals(cells)
     for setting, rows in _by_setting(cells):
-        lines += [
-            r"\midrule",
-            rf"\multicolumn{{{len(table.columns) + 1}}}{{l}}{{\textit{{{SETTINGS[setting]}}}}} \\",
-        ]
-        lines += [
-            " & ".join([_escape(row.method), *(_latex_cell(cell) for cell in row_cells)]) + r" \\"
-            for row, row_cells in rows
-        ]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    legend = f"{made} [gain over the baseline] (published number); an empty cell was not run."
-    caption = _escape(" ".join([table.caption, legend, *_notes(table)]))
-    lines += [rf"\caption{{\textbf{{{_escape(table.title)}.}} {caption}}}"]
+        title = rf"\multicolumn{{{len(head)}}}{{l}}{{\textit{{{_escaped(SETTINGS[setting])}}}}} \\"
+        lines += [r"\midrule", title]
+        for row, row_cells in rows:
+            labels = [_escaped(row.labels.get(label, "")) for label in table.labels]
+            texts = [_latex_cell(_lines(cell, LATEX, decimals)) for cell in row_cells]
+            lines.append(" & ".join([_escaped(row.method), *labels, *texts]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", "", r"\footnotesize\raggedright"]
+    lines += [rf"{_escaped(note)}\par" for note in notes]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def _notes(table: Table) -> list[str]:
-    """What a reader must know of the rows."""
-    pairs: dict[str, list[str]] = {}
-    for row in table.rows:
-        if row.baseline:
-            pairs.setdefault(f"{row.baseline} ({SETTINGS[row.setting].lower()})", []).append(row.method)
-    baselines = [f"Baseline {baseline}: {', '.join(methods)}." for baseline, methods in pairs.items()]
-    return [*baselines, *(f"{row.method}: {row.note}." for row in table.rows if row.note)]
-
-
-def _by_setting(cells: list[Cell]) -> list[tuple[str, list[tuple[Row, list[Cell]]]]]:
+def _by_setting(cells: list[Cell]) -> list[tuple[Setting, list[tuple[Row, list[Cell]]]]]:
     rows: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         rows.setdefault((cell.row.setting, cell.row.method), []).append(cell)
-    settings: dict[str, list[tuple[Row, list[Cell]]]] = {}
-    for (setting, _), row_cells in rows.items():
-        settings.setdefault(setting, []).append((row_cells[0].row, row_cells))
+    settings: dict[Setting, list[tuple[Row, list[Cell]]]] = {}
+    for row_cells in rows.values():
+        settings.setdefault(row_cells[0].row.setting, []).append((row_cells[0].row, row_cells))
     return list(settings.items())
+
+
+def _lines(cell: Cell, markup: Markup, decimals: int) -> list[str]:
+    """What a cell says, line by line: value and gain, verdict, published value and gain."""
+    lines = []
+    if cell.mean is not None:
+        spread = f" ± {cell.deviation:.{decimals}f}" if cell.deviation is not None else ""
+        lines.append(f"{cell.mean:.{decimals}f}{spread}{_gain(cell, markup, decimals)}")
+    if cell.verdict:
+        lines.append(cell.verdict)
+    if cell.published is not None:
+        gain = f" [{cell.published_gain:+.{decimals}f}]" if cell.published_gain is not None else ""
+        lines.append(markup.published.format(f"{cell.published:.{decimals}f}{gain}"))
+    return lines
+
+
+def _gain(cell: Cell, markup: Markup, decimals: int) -> str:
+    if cell.gain is None:
+        return ""
+    gain = f"{cell.gain:+.{decimals}f}"
+    if cell.interval is None:
+        return f" [{gain}]"
+    low, high = cell.interval
+    shown = markup.bold.format(gain) if cell.significant else gain
+    return f" [{shown}: {low:+.{decimals}f} to {high:+.{decimals}f}]"
+
+
+def _decimals(cells: list[Cell]) -> int:
+    """One, or two where the paper gives two."""
+    published = [cell.published for cell in cells if cell.published is not None]
+    return 1 if all(round(value, 1) == value for value in published) else 2
 
 
 def _markdown_row(values: list[str]) -> str:
     return "| " + " | ".join(values) + " |"
 
 
-def _markdown_cell(cell: Cell) -> str:
-    ours = _measured(cell, "±")
-    published = _with_gain(cell.published, cell.published_gain)
-    return "<br>".join(part for part in (ours, f"<sub>paper {published}</sub>" if published else "") if part)
-
-
-def _latex_cell(cell: Cell) -> str:
-    ours = _measured(cell, r"$\pm$")
-    published = _with_gain(cell.published, cell.published_gain)
-    return " ".join(part for part in (ours, f"({published})" if published else "") if part)
-
-
-def _measured(cell: Cell, plus_minus: str) -> str:
-    if cell.mean is None:
-        return ""
-    spread = f" {plus_minus} {cell.deviation:.1f}" if cell.deviation is not None else ""
-    return f"{cell.mean:.1f}{spread}" + (f" [{cell.gain:+.1f}]" if cell.gain is not None else "")
-
-
-def _with_gain(value: float | None, gain: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.1f}" + (f" [{gain:+.1f}]" if gain is not None else "")
+def _latex_cell(lines: list[str]) -> str:
+    text = LATEX.line_break.join(line.replace("±", r"$\pm$") for line in lines)
+    return rf"\shortstack[r]{{{text}}}" if len(lines) > 1 else text
 
 
 def _published(value: float | None) -> str:
@@ -155,5 +151,18 @@ def _ours(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _escape(text: str) -> str:
-    return "".join(f"\\{character}" if character in "%&_#$" else character for character in text)
+_LATEX = {
+    **{ord(character): f"\\{character}" for character in "%&_#${}"},
+    ord("\\"): r"\textbackslash{}",
+    ord("^"): r"\textasciicircum{}",
+    ord("~"): r"\textasciitilde{}",
+    ord("±"): r"$\pm$",
+    ord("✓"): r"\checkmark",
+    ord("✗"): r"$\times$",
+    ord("“"): "``",
+    ord("”"): "''",
+}
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_LATEX)

@@ -64,6 +64,12 @@ class Claims(Strict):
 
     claims: Annotated[tuple[Claim, ...], Field(min_length=1)]
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Names of all cells that are compared."""
+        names = [n for claim in self.claims for comparison in claim.comparisons for n in comparison.cells]
+        return tuple(dict.fromkeys(names))
+
 
 def read_claims(plan: "Plan") -> Claims:
     """Return the claims of a plan's config.
@@ -87,22 +93,11 @@ def read_claims(plan: "Plan") -> Claims:
     return claims
 
 
-def claimed_tables(plan: "Plan", claims: Claims) -> tuple[str, ...]:
-    """Names of the tables whose cells are compared."""
-    return tuple(
-        dict.fromkeys(
-            locate(plan.tables, name).table
-            for claim in claims.claims
-            for comparison in claim.comparisons
-            for name in comparison.cells
-        )
-    )
-
-
 def claims_digest(plan: "Plan") -> str:
     """Digest of the claims and of the tables whose cells they compare."""
     claims = read_claims(plan)
-    tables = [plan.table_digest(table) for table in claimed_tables(plan, claims)]
+    names = dict.fromkeys(locate(plan.tables, name).table for name in claims.cells)
+    tables = [plan.table_digest(table) for table in names]
     return digest([claims.model_dump(mode="json"), tables])
 
 

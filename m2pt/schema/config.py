@@ -353,10 +353,12 @@ class Config(Strict):
                     raise ValueError(
                         f"{section}: no dataset {name!r}; the datasets are {', '.join(self.datasets)}"
                     )
-        for what, paths in (("tables", self.tables), ("figures", self.figures)):
-            stems = [PurePosixPath(path).stem for path in paths]
-            if len(set(stems)) != len(stems):
-                raise ValueError(f"{what}: two files have the same name")
+        stems = [PurePosixPath(path).stem for path in (*self.tables, *self.figures)]
+        for stem in stems:
+            if stem == "summary" or stems.count(stem) > 1:
+                raise ValueError(
+                    f"tables, figures: the name {stem} is taken; each result needs one of its own"
+                )
         for what, seeds in (("seeds", self.seeds), ("pretrain_seeds", self.pretrain_seeds)):
             if len(set(seeds)) != len(seeds):
                 raise ValueError(f"{what}: a seed stands twice")
@@ -387,7 +389,7 @@ class Config(Strict):
                 other = self.encoders.get(encoder.epoch_of)
                 if other is None or other.pretrain is None:
                     raise ValueError(
-                        f"encoders.{name}: epoch_of = {encoder.epoch_of!r} is not an encoder that is pretrained here"
+                        f"encoders.{name}: epoch_of = {encoder.epoch_of!r} is no encoder that is pretrained"
                     )
                 if (other.modality, other.body) != (encoder.modality, encoder.body):
                     raise ValueError(f"encoders.{name}: {encoder.epoch_of} has another modality or body")

@@ -24,7 +24,7 @@ from m2pt.schema.tables import Column, Factors, Row, Table
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a target: its factors, the resolved spec (factors, recipe, data, inputs), its execution."""
+    """One training of a target: its factors, its resolved spec (with recipe, data, inputs), its execution."""
 
     experiment: Experiment
     spec: Spec
@@ -75,6 +75,12 @@ class Plan:
         """Read the config at `path`; `overrides` replace top-level keys, as `snakemake --config` does."""
         values = {**read_yaml(path), **(overrides or {})}
         return cls(validate(Config, values, str(path)), str(path), overrides)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments that give an `m2pt` command this plan."""
+        pairs = [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in self.overrides.items()]
+        return ["--config", self.source, *(word for pair in pairs for word in ("--set", pair))]
 
     def command(self, path: Path, *, again: bool = False) -> str:
         """The command that makes a result; `again` also if Snakemake thinks that it need not."""
@@ -208,7 +214,7 @@ class Plan:
 
     @cached_property
     def used_encoders(self) -> list[str]:
-        """Names of the encoders that the tables' runs start from or attach, and of those that these are of."""
+        """Names of the encoders that runs start from or attach, and of those that these are epochs of."""
         used = {run.experiment.target_init for run in self.runs.values()}
         for run in self.runs.values():
             used.update(run.experiment.auxiliaries)

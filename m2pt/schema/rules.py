@@ -1,17 +1,18 @@
 """What the workflow's rules ask of a plan: inputs and digests as functions of Snakemake's wildcards."""
 
-import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from m2pt.errors import InputError
 from m2pt.schema.base import read_yaml
-from m2pt.schema.claims import claimed_tables, claims_digest, read_claims
+from m2pt.schema.cell_names import locate
+from m2pt.schema.claims import claims_digest, read_claims
 from m2pt.schema.experiments import digest
 from m2pt.schema.plan import Plan, cells
+from m2pt.schema.tables import Column, Row
 
 
 class Wildcards(Protocol):
@@ -45,9 +46,7 @@ class Rules:
         in_file = read_yaml(path)
         overrides = {key: value for key, value in config.items() if in_file.get(key) != value}
         self.plan = Plan.load(path, overrides)
-        sets = [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in overrides.items()]
-        words = ["--config", str(path), *(word for text in sets for word in ("--set", text))]
-        self._arguments = shlex.join(words)
+        self._arguments = shlex.join(self.plan.arguments)
 
     def arguments(self, wildcards: Wildcards, output: object) -> str:
         """Arguments that give a command this config.
@@ -57,6 +56,15 @@ class Rules:
         on is in its digest.
         """
         return self._arguments
+
+    def made(self, wildcards: Wildcards, output: Any) -> str:
+        """How a result was made, for its caption in the report; a derived parameter, as in `arguments`."""
+        path = Path(output.made)
+        return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+    def figure_caption(self, wildcards: Wildcards, output: object) -> str:
+        """Caption of a figure; a derived parameter, as in `arguments`."""
+        return self.plan.figure(wildcards.figure).caption
 
     # ---- wildcard constraints: one rule makes one kind of file ------------------------------------------
 
@@ -163,24 +171,28 @@ class Rules:
 
     def table_evaluations(self, wildcards: Wildcards) -> list[str]:
         """Result files behind a table's cells, all seeds."""
-        return self._evaluations([wildcards.table])
+        return self._evaluations((wildcards.table, *cell) for cell in cells(self.plan.table(wildcards.table)))
 
     def figure_evaluations(self, wildcards: Wildcards) -> list[str]:
-        """Result files behind the tables whose cells a figure shows."""
-        return self._evaluations(self.plan.figure(wildcards.figure).tables)
+        """Result files behind the cells that a figure shows and their baselines."""
+        return self._evaluations(self._with_baselines(self.plan.figure(wildcards.figure).plot.cells()))
 
     def claims_evaluations(self, wildcards: Wildcards) -> list[str]:
-        """Result files behind the tables whose cells the claims compare."""
-        return self._evaluations(claimed_tables(self.plan, read_claims(self.plan)))
+        """Result files behind the cells that the claims compare and their baselines."""
+        return self._evaluations(self._with_baselines(read_claims(self.plan).cells))
 
-    def _evaluations(self, tables: Iterable[str]) -> list[str]:
-        names = dict.fromkeys(
-            run.name
-            for table in tables
-            for row, column in cells(self.plan.table(table))
-            for run in self.plan.cell_runs(table, row, column)
-        )
-        directories = [self.plan.run_directory(name, seed) for name in names for seed in self.plan.config.seeds]
+    def _with_baselines(self, names: Iterable[str]) -> Iterator[tuple[str, Row, Column]]:
+        for table, row, column in (locate(self.plan.tables, name) for name in names):
+            yield table, row, column
+            baseline = self.plan.table(table).baseline(row)
+            if baseline is not None:
+                yield table, baseline, column
+
+    def _evaluations(self, places: Iterable[tuple[str, Row, Column]]) -> list[str]:
+        names = dict.fromkeys(run.name for place in places for run in self.plan.cell_runs(*place))
+        directories = [
+            self.plan.run_directory(name, seed) for name in names for seed in self.plan.config.seeds
+        ]
         return [str(directory / "evaluation.json") for directory in directories]
 
     # ---- targets ----------------------------------------------------------------------------------------

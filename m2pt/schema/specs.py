@@ -158,7 +158,9 @@ class Specs:
         if experiment.is_transfer:
             path = self.config.transfer[experiment.dataset].recipe
             model = TRANSFER[experiment.task]
-            check_fit(path, self._model(path, model), self.config.backbone.depth, self.config.modalities.image)
+            check_fit(
+                path, self._model(path, model), self.config.backbone.depth, self.config.modalities.image
+            )
             return self._recipe(path, model)
         start = "scratch" if experiment.target_init == SCRATCH else "pretrained"
         key = f"{'convnext' if body == 'convnext' else start}_{experiment.mode}"
@@ -166,11 +168,11 @@ class Specs:
         path = getattr(recipes, key, None)
         if path is None:
             raise InputError(
-                f"run {experiment.name}: the config has no finetune.{experiment.dataset}.{key} recipe; add it."
+                f"run {experiment.name}: the config has no recipe finetune.{experiment.dataset}.{key}."
             )
         if (experiment.task, modality) not in FINETUNING:
             raise InputError(
-                f"run {experiment.name}: {experiment.task} is not a task for a dataset of modality {modality}."
+                f"run {experiment.name}: {experiment.task} is no task for datasets of modality {modality}."
             )
         kind = FINETUNING[experiment.task, modality]
         if issubclass(kind, PointSegmentation):

@@ -30,9 +30,7 @@ class Column(Strict):
     def _task_has_its_keys(self) -> "Column":
         if self.metric not in METRICS[self.task]:
             known = ", ".join(METRICS[self.task])
-            raise ValueError(
-                f"column {self.name}: {self.task} has no metric {self.metric!r}; it has {known}"
-            )
+            raise ValueError(f"column {self.name}: {self.task} has no metric {self.metric!r}; it has {known}")
         dense = self.task in TRANSFERS
         if dense == (self.mode is not None):
             raise ValueError(f"column {self.name}: mode is for tasks that are finetuned, and they need it")

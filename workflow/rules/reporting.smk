@@ -19,6 +19,7 @@ rule tabulate:
     params:
         digest=RULES.table_digest,
         arguments=RULES.arguments,
+        made=RULES.made,
     log:
         f"{RESULTS}/logs/{{table}}.log",
     benchmark:
@@ -54,6 +55,8 @@ rule plot:
     params:
         digest=RULES.figure_digest,
         arguments=RULES.arguments,
+        caption=RULES.figure_caption,
+        made=RULES.made,
     log:
         f"{RESULTS}/logs/{{figure}}.log",
     benchmark:
@@ -83,6 +86,7 @@ rule summarize:
     params:
         digest=RULES.claims_digest,
         arguments=RULES.arguments,
+        made=RULES.made,
     log:
         f"{RESULTS}/logs/summary.log",
     benchmark:

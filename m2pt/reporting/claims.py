@@ -1,0 +1,129 @@
+"""The paper's claims, each beside what was measured here: results/summary.md."""
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from m2pt.reporting.cells import Cell, read_named
+from m2pt.reporting.notes import VERDICT
+from m2pt.reporting.statistics import Interval, paired_differences, side, t_interval, verdict
+from m2pt.schema.cell_names import locate
+from m2pt.schema.claims import Claim, Comparison, read_claims
+from m2pt.schema.plan import Plan
+
+READING = (
+    "Published and ours are differences in percentage points, positive where the claim holds: a cell's gain "
+    "over its row's baseline, or the difference to the other cell. Ours is paired by seed and the mean over "
+    "seeds, bold where its 95 % interval excludes 0; the interval is each comparison's own, so of twenty "
+    "differences that are none, one will. `m2pt show CELL` prints what is behind a cell."
+)
+_HEAD = ("", "Claim", "Compared", "Published", "Ours", "95 % interval", "Verdict")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison with its numbers: differences of percentages, one for each seed."""
+
+    comparison: Comparison
+    differences: tuple[float, ...]
+    published: float | None
+    paper_scale: bool
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return statistics.fmean(self.differences)
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval of the mean; None with one seed."""
+        return t_interval(self.differences)
+
+    @property
+    def verdict(self) -> str:
+        """By the rule for gains."""
+        return verdict(self.differences, self.published, paper_scale=self.paper_scale)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Every claim with its comparisons, and the cells that were read for them."""
+
+    claims: tuple[tuple[Claim, tuple[Compared, ...]], ...]
+    cells: tuple[Cell, ...]
+
+
+def summarize(plan: Plan) -> Summary:
+    """Measure every comparison of the claims that the plan's config names.
+
+    Raises:
+        InputError: the claims have a fault, or a result is missing or stale.
+    """
+    claims = read_claims(plan)
+    cells = read_named(plan, claims.cells)
+    compared = (
+        (claim, tuple(_compare(plan, comparison, cells) for comparison in claim.comparisons))
+        for claim in claims.claims
+    )
+    return Summary(tuple(compared), tuple(cells.values()))
+
+
+def _compare(plan: Plan, comparison: Comparison, cells: Mapping[str, Cell]) -> Compared:
+    first, *others = (cells[locate(plan.tables, name).name] for name in comparison.cells)
+    differences, published = first.differences, first.published_gain
+    if comparison.value is not None:
+        differences = paired_differences(first.values, others[0].values)
+        published = _difference(first.published, others[0].published)
+    elif others:
+        pairs = zip(first.differences, others[0].differences, strict=True)
+        differences = tuple(one - other for one, other in pairs)
+        published = _difference(first.published_gain, others[0].published_gain)
+    return Compared(comparison, differences, published, plan.config.paper_scale)
+
+
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else round(one - other, 6)
+
+
+def to_markdown(summary: Summary, made: str) -> str:
+    """A line for each comparison, below its claim; `made` says how the cells were made."""
+    lines = ["# The paper's claims", "", _count(summary), "", _row(_HEAD), _row(["---"] * len(_HEAD))]
+    for number, (claim, compared) in enumerate(summary.claims, start=1):
+        said = f"{claim.claim} ({claim.source})"
+        if claim.note:
+            said += f"<br><sub>{claim.note}</sub>"
+        begin = [str(number), said]
+        if claim.elsewhere:
+            lines.append(_row([*begin, claim.elsewhere, "", "", "", ""]))
+        for each in compared:
+            lines.append(_row([*begin, *_measured(each)]))
+            begin = ["", ""]
+    return "\n".join([*lines, "", *(f"- {note}" for note in (made, READING, VERDICT))]) + "\n"
+
+
+def _measured(compared: Compared) -> list[str]:
+    comparison, interval = compared.comparison, compared.interval
+    names = [f"`{name}`" for name in comparison.cells]
+    over = " over " if comparison.value is not None else " over the gain of "
+    what = ("gain of " if comparison.gain is not None else "") + over.join(names)
+    ours = f"{compared.mean:+.2f}"
+    return [
+        what,
+        "" if compared.published is None else f"{compared.published:+.2f}",
+        f"**{ours}**" if side(interval) else ours,
+        "" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}",
+        compared.verdict,
+    ]
+
+
+def _count(summary: Summary) -> str:
+    """How many comparisons ended with which verdict."""
+    verdicts = Counter(each.verdict for _, compared in summary.claims for each in compared)
+    without = verdicts.pop("", 0)
+    counted = [*(f"{count} {word}" for word, count in verdicts.most_common()), f"{without} without a verdict"]
+    return f"{len(summary.claims)} claims, {verdicts.total() + without} comparisons: {', '.join(counted)}."
+
+
+def _row(values: list[str] | tuple[str, ...]) -> str:
+    return "| " + " | ".join(values) + " |"

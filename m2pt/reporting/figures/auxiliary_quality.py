@@ -1,0 +1,111 @@
+"""Gain against the share of its pretraining that the auxiliary had, ours and the published one."""
+
+from typing import NamedTuple
+
+from matplotlib.figure import Figure as Picture
+
+from m2pt.errors import InputError
+from m2pt.reporting.figures.shown import Shown, gain_fields
+from m2pt.reporting.figures.style import COLUMN, OURS, PUBLISHED, footnote, zero_line
+from m2pt.schema.figures import AuxiliaryQuality
+from m2pt.schema.plan import Plan
+
+
+class QualityPoint(NamedTuple):
+    """Gain with an auxiliary after `epochs` of its pretraining, a `share` (percent) of all, and its interval.
+
+    What was published has epochs and shares of its own.
+    """
+
+    auxiliary: str
+    epochs: int
+    share: float
+    published_epochs: int | None
+    published_share: float | None
+    metric: str
+    seeds: int
+    gain: float
+    interval_low: float | None
+    interval_high: float | None
+    significant: bool | None
+    published_gain: float | None
+
+
+def measure(plot: AuxiliaryQuality, shown: Shown) -> list[QualityPoint]:
+    """Return the points in the order of their share.
+
+    Raises:
+        InputError: how long an auxiliary was pretrained is not known.
+    """
+    longest = max(point.published_epochs or 1 for point in plot.points)
+    records = []
+    for point in plot.points:
+        auxiliary = str(shown.auxiliary(point.cell))
+        epochs, whole = pretraining_epochs(shown.plan, auxiliary)
+        published = point.published_epochs
+        records.append(
+            QualityPoint(
+                auxiliary,
+                epochs,
+                100 * epochs / whole,
+                published,
+                100 * published / longest if published else None,
+                **gain_fields(shown.cell(point.cell)),
+            )
+        )
+    return sorted(records, key=lambda record: record.share)
+
+
+def pretraining_epochs(plan: Plan, encoder: str) -> tuple[int, int]:
+    """Return after how many epochs an encoder was taken, and how many its whole pretraining has.
+
+    Random weights are those of an encoder after no epoch at all.
+
+    Raises:
+        InputError: the encoder is a file, or its pretraining is not measured in epochs.
+    """
+    spec = plan.encoder(encoder).spec
+    if spec.get("random"):
+        return 0, 1
+    whole = spec.get("recipe", {}).get("training", {}).get("epochs")
+    if whole is None:
+        raise InputError(
+            f"{plan.source}: encoders.{encoder}: after how many epochs it was taken is not known: give it a "
+            "pretrain recipe with epochs, or leave it out of the figure."
+        )
+    return spec.get("epoch", whole), whole
+
+
+def draw(records: list[QualityPoint]) -> Picture:
+    """Draw ours, with intervals, and the published gains, each with its own axis of epochs."""
+    picture = Picture(figsize=(COLUMN, 2.6))
+    axes = picture.subplots()
+    zero_line(axes)
+    shares = [record.share for record in records]
+    axes.plot(shares, [record.gain for record in records], "o-", color=OURS, markersize=4, label="ours")
+    for record in records:
+        if record.interval_low is not None and record.interval_high is not None:
+            axes.vlines(record.share, record.interval_low, record.interval_high, color=OURS, linewidth=0.8)
+    axes.set_xticks(shares, [str(record.epochs) for record in records])
+    axes.set(
+        xlabel="epochs of the auxiliary's pretraining",
+        ylabel=f"gain in {records[0].metric}",
+        xlim=(-5, 105),
+    )
+    published = [
+        (record.published_share, record.published_gain, str(record.published_epochs))
+        for record in records
+        if record.published_share is not None and record.published_gain is not None
+    ]
+    if published:
+        places, gains, epochs = zip(*published, strict=True)
+        axes.plot(places, gains, "D--", color=PUBLISHED, markersize=3.5, label="published")
+        above = axes.secondary_xaxis("top")
+        above.set_xticks(places, epochs, color=PUBLISHED)
+        above.set_xlabel("epochs, published", color=PUBLISHED)
+        above.spines[:].set_visible(False)
+        above.tick_params(length=0)
+        axes.legend()
+    axes.margins(y=0.15)
+    footnote(picture, records[0].seeds, "lines: 95 % interval")
+    return picture

@@ -1,0 +1,68 @@
+"""One bar for each gain, with its interval."""
+
+from typing import NamedTuple
+
+from matplotlib.figure import Figure as Picture
+
+from m2pt.reporting.figures.shown import Shown, gain_fields
+from m2pt.reporting.figures.style import COLUMN, OURS, PUBLISHED, footnote, signed, zero_line
+from m2pt.schema.figures import GainBars
+
+
+class Bar(NamedTuple):
+    """A gain over its baseline, in points of the metric, with its 95 % interval.
+
+    `significant`: the interval excludes 0.
+    """
+
+    bar: str
+    metric: str
+    seeds: int
+    gain: float
+    interval_low: float | None
+    interval_high: float | None
+    significant: bool | None
+    published_gain: float | None
+
+
+def measure(plot: GainBars, shown: Shown) -> list[Bar]:
+    """Return the bars in the plot's order."""
+    return [Bar(title, **gain_fields(shown.cell(name))) for title, name in plot.bars.items()]
+
+
+def draw(records: list[Bar]) -> Picture:
+    """Draw the bars side by side; a gain whose interval excludes 0 is bold and has an asterisk."""
+    picture = Picture(figsize=(COLUMN, 2.2))
+    axes = picture.subplots()
+    zero_line(axes)
+    axes.set_xticks(range(len(records)), [record.bar for record in records])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x", visible=False)
+    axes.set_ylabel(f"gain in {records[0].metric}")
+    for place, record in enumerate(records):
+        axes.bar(place, record.gain, width=0.6, color=OURS)
+        ends = [record.gain]
+        if record.interval_low is not None and record.interval_high is not None:
+            ends = [record.interval_low, record.interval_high]
+            axes.vlines(place, min(ends), max(ends), color="black", linewidth=0.8)
+        above = record.gain >= 0
+        axes.annotate(
+            signed(record.gain) + "*" * bool(record.significant),
+            (place, max(ends) if above else min(ends)),
+            (0, 2 if above else -2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if above else "top",
+            fontsize=7,
+            fontweight="bold" if record.significant else "normal",
+        )
+    published = [
+        (place, gain) for place, record in enumerate(records) if (gain := record.published_gain) is not None
+    ]
+    for place, gain in published:
+        axes.hlines(gain, place - 0.4, place + 0.4, color=PUBLISHED, linestyles="dashed", label="published")
+    if published:
+        axes.legend(*(found[:1] for found in axes.get_legend_handles_labels()))
+    axes.margins(y=0.15)
+    footnote(picture, records[0].seeds, "lines: 95 % interval; * and bold: it excludes 0")
+    return picture

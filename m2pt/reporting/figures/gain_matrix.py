@@ -1,0 +1,110 @@
+"""The gain of every auxiliary × target pair, ours beside the published one (the paper's Figure 3)."""
+
+from typing import NamedTuple
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.figure import Figure as Picture
+from matplotlib.patches import Rectangle
+
+from m2pt.reporting.figures.shown import Shown, gain_fields
+from m2pt.reporting.figures.style import DIVERGING, PAGE, footnote, signed
+from m2pt.schema.figures import GainMatrix
+
+
+class PairGain(NamedTuple):
+    """Gain of one pair over the target's baseline, in points of the metric, with its 95 % interval.
+
+    `significant`: the interval excludes 0.
+    """
+
+    auxiliary: str
+    target: str
+    metric: str
+    seeds: int
+    gain: float
+    interval_low: float | None
+    interval_high: float | None
+    significant: bool | None
+    published_gain: float | None
+
+
+def measure(plot: GainMatrix, shown: Shown) -> list[PairGain]:
+    """Return the gain of every pair that the plot has, row by row."""
+    records = []
+    for auxiliary, target in plot.pairs():
+        fields = gain_fields(shown.cell(target.cells[auxiliary]))
+        if auxiliary in target.published:
+            fields["published_gain"] = target.published[auxiliary]
+        records.append(PairGain(plot.auxiliaries[auxiliary], target.title, **fields))
+    return records
+
+
+def draw(plot: GainMatrix, records: list[PairGain]) -> Picture:
+    """Draw two matrices in one colour scale; a gain whose interval excludes 0 is bold and has an asterisk."""
+    rows = list(plot.auxiliaries.values())
+    columns = [target.title for target in plot.targets]
+    gains = [gain for record in records for gain in (record.gain, record.published_gain) if gain is not None]
+    norm = CenteredNorm(halfrange=max(map(abs, gains)) or 1)
+    picture = Picture(figsize=(PAGE, 0.9 + 0.42 * len(rows)))
+    ours, published = picture.subplots(1, 2, sharey=True)
+    for axes, title in ((ours, "Ours"), (published, "Published")):
+        axes.set_title(title, fontweight="bold")
+        _lay_out(axes, rows, columns)
+    ours.set_ylabel("auxiliary")
+    for record in records:
+        place = columns.index(record.target), rows.index(record.auxiliary)
+        _fill(ours, place, record.gain, norm, _interval(record), significant=bool(record.significant))
+        if record.published_gain is not None:
+            _fill(published, place, record.published_gain, norm)
+    bar = picture.colorbar(ScalarMappable(norm, DIVERGING), ax=[ours, published], pad=0.01, aspect=25)
+    bar.set_label("gain (points)")
+    bar.outline.set_visible(False)
+    footnote(picture, records[0].seeds, "in brackets the 95 % interval; * and bold: it excludes 0")
+    return picture
+
+
+def _lay_out(axes: Axes, rows: list[str], columns: list[str]) -> None:
+    """Give the axes a place for every pair, named at the edges, with nothing in it."""
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set(xlabel="target", xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def _fill(
+    axes: Axes,
+    place: tuple[int, int],
+    gain: float,
+    norm: Normalize,
+    interval: str = "",
+    *,
+    significant: bool = False,
+) -> None:
+    """Colour one place, write the gain into it and the interval below."""
+    red, green, blue, _ = colour = colormaps[DIVERGING](norm(gain))
+    ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
+    column, row = place
+    axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=colour, linewidth=0))
+    axes.text(
+        column,
+        row - 0.12 * bool(interval),
+        signed(gain) + "*" * significant,
+        color=ink,
+        fontweight="bold" if significant else "normal",
+        ha="center",
+        va="center",
+    )
+    axes.text(column, row + 0.25, interval, color=ink, fontsize=5.5, ha="center", va="center")
+
+
+def _interval(record: PairGain) -> str:
+    if record.interval_low is None or record.interval_high is None:
+        return ""
+    ends = record.interval_low, record.interval_high
+    digits = 2 if max(map(abs, ends)) < 10 else 1  # as many as fit
+    return f"[{', '.join(signed(end, digits) for end in ends)}]"

@@ -1,0 +1,124 @@
+"""Training loss of a target's runs, read from the metrics.jsonl beside each result."""
+
+import json
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from matplotlib.figure import Figure as Picture
+
+from m2pt.errors import InputError
+from m2pt.reporting.figures.shown import Shown
+from m2pt.reporting.figures.style import BASELINE, COLUMN, MODALITY, footnote
+from m2pt.schema.figures import TrainingCurves
+
+
+class CurvePoint(NamedTuple):
+    """Loss of a run at one logged step, mean over seeds; the deviation (n - 1) is None with one seed.
+
+    `modality` is that of the auxiliary, None without one. `reached` is what the run reached in the end, in
+    percent of `metric`: the same on all its points.
+    """
+
+    curve: str
+    modality: str | None
+    run: str
+    seeds: int
+    step: int
+    epoch: int
+    loss: float
+    loss_deviation: float | None
+    metric: str
+    reached: float
+    reached_deviation: float | None
+
+
+def measure(plot: TrainingCurves, shown: Shown) -> list[CurvePoint]:
+    """Return the points of every curve, one after the other.
+
+    Raises:
+        InputError: a metrics.jsonl is missing or damaged, or those of two seeds have other steps; a cell
+            averages several runs.
+    """
+    return [point for title, name in plot.curves.items() for point in _curve(title, name, shown)]
+
+
+def _curve(title: str, name: str, shown: Shown) -> list[CurvePoint]:
+    cell = shown.cell(name)
+    if len(cell.runs) != 1 or cell.mean is None:
+        raise InputError(
+            f"{name}: averages {len(cell.runs)} runs, but a training curve is one run's; let the figure name "
+            "a cell in another column."
+        )
+    logs = [read_losses(path.with_name("metrics.jsonl")) for _, _, path in shown.results(name)]
+    if len({tuple(log) for log in logs}) != 1:
+        raise InputError(
+            f"run {cell.runs[0].name}: its seeds were logged at different steps; make them again."
+        )
+    auxiliary = shown.auxiliary(name)
+    points = []
+    for step, epoch in logs[0]:
+        losses = [log[step, epoch] for log in logs]
+        points.append(
+            CurvePoint(
+                curve=title,
+                modality=shown.plan.config.encoders[auxiliary].modality if auxiliary else None,
+                run=cell.runs[0].name,
+                seeds=len(losses),
+                step=step,
+                epoch=epoch,
+                loss=fmean(losses),
+                loss_deviation=stdev(losses) if len(losses) > 1 else None,
+                metric=f"{cell.column.group} {cell.column.title}",
+                reached=cell.mean,
+                reached_deviation=cell.deviation,
+            )
+        )
+    return points
+
+
+def read_losses(path: Path) -> dict[tuple[int, int], float]:
+    """Return the loss at each logged (step, epoch); lines of other things are passed over.
+
+    Raises:
+        InputError: the file is missing, damaged or has no loss.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        losses = {(line["step"], line["epoch"]): float(line["loss"]) for line in lines if "loss" in line}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error!r}); delete the folder and train again.") from None
+    if not losses:
+        raise InputError(f"{path}: has no loss; delete the folder and train again.")
+    return losses
+
+
+def draw(records: list[CurvePoint]) -> Picture:
+    """Draw a curve for each run with a band of one deviation; the legend says what it reached."""
+    picture = Picture(figsize=(COLUMN, 2.4))
+    axes = picture.subplots()
+    dashes: dict[str | None, Iterator[str]] = {}
+    for title in dict.fromkeys(record.curve for record in records):
+        points = [record for record in records if record.curve == title]
+        first = points[0]
+        colour = MODALITY[first.modality] if first.modality else BASELINE
+        spread = "" if first.reached_deviation is None else f" ± {first.reached_deviation:.1f}"
+        steps = [point.step for point in points]
+        axes.plot(
+            steps,
+            [point.loss for point in points],
+            color=colour,
+            linestyle=next(dashes.setdefault(first.modality, cycle(("-", "--", ":", "-.")))),
+            label=f"{title}: {first.reached:.1f}{spread}",
+        )
+        if first.loss_deviation is not None:
+            low, high = (
+                [point.loss + sign * (point.loss_deviation or 0) for point in points] for sign in (-1, 1)
+            )
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel="optimizer step", ylabel="training loss")
+    axes.legend(title=records[0].metric, title_fontsize=7, alignment="left")
+    footnote(picture, records[0].seeds, "band: one standard deviation")
+    return picture

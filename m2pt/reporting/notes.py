@@ -1,0 +1,94 @@
+"""What stands below a table of numbers: how to read it, what is compared with what, how it was made."""
+
+from collections.abc import Iterable, Sequence
+
+from m2pt.reporting.cells import Cell
+from m2pt.reporting.statistics import RULE
+from m2pt.schema.plan import Plan
+from m2pt.schema.tables import Row, Setting, Table
+
+SETTINGS: dict[Setting, str] = {
+    "pretrained": "Pretrained setting",
+    "scratch": "From-scratch setting",
+    "control": "Controls (ours)",
+    "ablation": "Ablations",
+    "extension": "Beyond the paper (ours)",
+}
+
+READING = (
+    "A cell shows the mean ± standard deviation over seeds [gain over the baseline, paired by seed: its "
+    "95 % interval], the verdict, and as “paper” the published number [gain]. Bold: the interval excludes 0; "
+    "it is each cell's own, so of twenty gains that are none, one will. An empty cell was not run."
+)
+VERDICT = f"Verdict: {RULE}"
+
+
+def made(plan: Plan, cells: Iterable[Cell]) -> str:
+    """Say with which config, seeds, code and device the measured cells were made, and how long it took."""
+    results = {
+        (result.run, result.seed): result
+        for cell in cells
+        for results in cell.results.values()
+        for result in results
+    }
+    if not results:
+        return f"Nothing is measured with {plan.source}."
+    found = results.values()
+    seeds = sorted({result.seed for result in found})
+    commits = sorted({_short(commit) for result in found for commit in result.commits})
+    devices = sorted({result.device for result in found})
+    hours = sum(result.training_seconds for result in found) / 3600
+    return (
+        f"Measured with {plan.source}, {_listed('seed', seeds)}, {_listed('commit', commits)}, on "
+        f"{' and '.join(devices)}; {len(results)} trainings took {hours:.1f} hours, not "
+        "counting what they start from."
+    )
+
+
+def below(table: Table, cells: list[Cell], made: str) -> list[str]:
+    """Return the notes of a table, a sentence or a few each; `made` is what `made` says."""
+    return [made, READING, VERDICT, *_baselines(cells), *_rows(table)]
+
+
+def _baselines(cells: list[Cell]) -> list[str]:
+    """Say which row is compared with which, and on what terms."""
+    compared: dict[str, dict[str, None]] = {}
+    other_recipe: dict[str, None] = {}
+    for cell in cells:
+        if cell.baseline is not None:
+            compared.setdefault(_named(cell.baseline.row), {})[cell.row.method] = None
+            if not cell.has_recipe_of_baseline:
+                other_recipe[_named(cell.row)] = None
+    if not compared:
+        return []
+    terms = (
+        "Baselines get the same recipe and the same tuning budget as the rows compared with them: one recipe "
+        "serves both, and it was tuned for neither alone."
+    )
+    if other_recipe:
+        terms += f" Not so, since its recipe is another one: {', '.join(other_recipe)}."
+    pairs = (f"Baseline {baseline}: {', '.join(methods)}." for baseline, methods in compared.items())
+    return [terms, *pairs]
+
+
+def _rows(table: Table) -> list[str]:
+    """The rows' own notes, each once."""
+    rows: dict[str, dict[str, None]] = {}
+    for row in table.rows:
+        if row.note:
+            rows.setdefault(row.note, {})[row.method] = None
+    return [f"{', '.join(methods)}: {note}." for note, methods in rows.items()]
+
+
+def _named(row: Row) -> str:
+    return f"{row.method} ({SETTINGS[row.setting].lower()})"
+
+
+def _short(commit: str) -> str:
+    """A commit's first 12 digits, and "-dirty" where it is."""
+    digits, dash, dirty = commit.partition("-")
+    return digits[:12] + dash + dirty
+
+
+def _listed(word: str, values: Sequence[object]) -> str:
+    return f"{word}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"

@@ -1,0 +1,256 @@
+"""Tables as people and machines read them, and the shipped tables against the paper's arrows."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic_results import TINY, synthetic_plan
+
+from m2pt.commands import main
+from m2pt.reporting.cells import read_cells
+from m2pt.reporting.notes import below, made
+from m2pt.reporting.statistics import RULE
+from m2pt.reporting.tables import to_csv, to_latex, to_markdown
+from m2pt.schema.base import read_yaml, validate
+from m2pt.schema.experiments import LAYERS
+from m2pt.schema.plan import Plan
+from m2pt.schema.tables import Table
+
+MAE, POINT = (80.0, 82.0, 84.0), (81.0, 82.5, 86.0)
+TABLES = {
+    path.stem: validate(Table, read_yaml(path), str(path)) for path in Path("config/tables").glob("*.yaml")
+}
+
+
+def accuracy(experiment, seed, metric):
+    if experiment.auxiliaries == ("random",):
+        return MAE[seed] - 3 + seed / 10  # surely worse than MAE
+    return (POINT if experiment.auxiliaries == ("pointcloud",) else MAE)[seed]
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return synthetic_plan(tmp_path / "results", accuracy, tables=["tests/tiny/table.yaml"])
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A plan whose table has labels, two-digit published numbers and LaTeX's special characters."""
+    table = read_yaml(Path("tests/tiny/table.yaml"))
+    table |= {"labels": ["QKV & more", "Trained"], "caption": "100 % of x_1."}
+    table["columns"], table["rows"] = table["columns"][:1], table["rows"][1:3]
+    for row in table["rows"]:
+        row |= {"columns": ["tune_acc"], "published": {"tune_acc": 83.93}}
+    table["rows"][1]["labels"] = {"QKV & more": "✓", "Trained": "✗"}
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump(table))
+    return synthetic_plan(tmp_path / "results", accuracy, tables=[str(path)])
+
+
+def written(plan, write):
+    table, cells = plan.table("table"), read_cells(plan, "table")
+    if write is to_csv:
+        return write(table, cells)
+    return write(table, cells, below(table, cells, made(plan, cells)))
+
+
+def rows(plan):
+    found = csv.DictReader(written(plan, to_csv).splitlines())
+    return {(row["setting"], row["method"], row["column"]): row for row in found}
+
+
+def test_the_csv_is_tidy(plan):
+    point = rows(plan)["pretrained", "M2PT-Point", "tune_acc"]
+    name = next(name for name in plan.runs if name.startswith("imagenet-tune-from-image-pointcloud"))
+    assert point == {
+        "setting": "pretrained",
+        "method": "M2PT-Point",
+        "column": "tune_acc",
+        "published": "83.9",
+        "mean": "83.1667",
+        "standard_deviation": "2.5658",
+        "seeds": "3",
+        "baseline": "MAE",
+        "gain": "1.1667",
+        "gain_low": "-0.7306",  # 1.16667 ± 4.30265 · 0.76376 / √3
+        "gain_high": "3.0640",
+        "published_gain": "0.6",
+        "verdict": "inconclusive",
+        "runs": name,
+    }
+    quoted = rows(plan)["pretrained", "MFF", "tune_acc"]
+    assert {key for key, value in quoted.items() if value} == {"setting", "method", "column", "published"}
+
+
+def test_markdown_is_laid_out_as_in_the_paper(plan):
+    lines = [line for line in written(plan, to_markdown).splitlines() if line.startswith("|")]
+    columns = ["ImageNet tune acc (%)", "ImageNet fix acc (%)", "COCO AP box (%)", "ADE20K mIoU (%)"]
+    assert lines[0] == f"| {' | '.join(['Method', *columns])} |"
+    assert len({line.count("|") for line in lines}) == 1
+    point = next(line for line in lines if line.startswith("| M2PT-Point"))
+    expected = "83.2 ± 2.6 [+1.2: -0.7 to +3.1]<br>inconclusive<br><sub>paper 83.9 [+0.6]</sub>"
+    assert point.split(" | ")[1] == expected
+
+
+def test_only_what_is_significant_is_bold(plan):
+    markdown, latex = written(plan, to_markdown), written(plan, to_latex)
+    assert re.findall(r"[^ ]*\*\*[-+][^ ]*", markdown) == ["[**-2.9**:"]
+    assert re.findall(r"\\textbf\{[-+][^}]*\}", latex) == [r"\textbf{-2.9}"]
+
+
+def test_latex_is_laid_out_as_in_the_paper(plan):
+    latex = written(plan, to_latex)
+    assert r"\multicolumn{2}{c}{ImageNet} & \multicolumn{1}{c}{COCO}" in latex
+    cell = r"\shortstack[r]{83.2 $\pm$ 2.6 [+1.2: -0.7 to +3.1]\\inconclusive\\paper 83.9 [+0.6]}"
+    assert cell in latex
+    body = latex[latex.index(r"\toprule") : latex.index(r"\bottomrule")].splitlines()
+    assert all(line.count("&") == 4 for line in body if line.startswith(("M", "random", "two")))
+
+
+def test_labels_stand_before_the_measured_columns(labelled):
+    markdown = written(labelled, to_markdown).splitlines()
+    assert "| Method | QKV & more | Trained | ImageNet tune acc (%) |" in markdown
+    assert any(line.startswith("| M2PT-Point | ✓ | ✗ | 83.17 ± 2.57 [") for line in markdown)
+    latex = written(labelled, to_latex)
+    assert r"\begin{tabular}{lccr}" in latex and r"M2PT-Point & \checkmark & $\times$ & " in latex
+    header = written(labelled, to_csv).splitlines()[0]
+    assert header.startswith("setting,method,QKV & more,Trained,column,published,")
+
+
+def test_latex_s_special_characters_are_escaped(labelled):
+    latex = written(labelled, to_latex)
+    assert r"100 \% of x\_1." in latex and r"Method & QKV \& more & Trained" in latex
+    assert not [line for line in latex.splitlines()[1:] if re.search(r"(?<!\\)[%_#]", line)]
+    assert latex.isascii()
+
+
+def test_below_the_table_stands_how_it_was_made_compared_and_judged(plan):
+    notes = written(plan, to_markdown).partition("\n- ")[2]
+    assert f"Measured with {TINY}, seeds 0, 1, 2, commit 0123456789ab-dirty, on cpu; " in notes
+    assert "; 21 trainings took 0.2 hours, " in notes  # 7 cells, 3 seeds, 36 seconds each
+    assert RULE in notes
+    assert "Baselines get the same recipe and the same tuning budget" in notes
+    assert "Baseline MAE (pretrained setting): M2PT-Point, random auxiliary, two auxiliaries." in notes
+    assert "MFF: quoted by the paper." in notes
+
+
+def test_a_baseline_with_another_recipe_is_named(tmp_path, plan):
+    assert "Not so" not in written(plan, to_markdown)
+    recipe = read_yaml(Path("tests/tiny/recipes/imagenet_tune.yaml"))
+    recipe["training"]["lr"] = 0.5
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(recipe))
+    finetune = read_yaml(TINY)["finetune"]
+    finetune["imagenet"]["scratch_tune"] = str(tmp_path / "other.yaml")
+    other = synthetic_plan(tmp_path / "other", accuracy, tables=["tests/tiny/table.yaml"], finetune=finetune)
+    assert "another one: random auxiliary (controls (ours))." in written(other, to_markdown)
+
+
+def test_the_command_writes_all_files(plan, capsys):
+    assert main(["tabulate", "table", *plan.arguments]) == 0
+    assert capsys.readouterr().out.startswith("**Tiny table.**")
+    made_by = (plan.results / "table.made.txt").read_text()
+    assert made_by.startswith("Measured with") and made_by.strip() in (plan.results / "table.md").read_text()
+    assert (plan.results / "table.csv").exists() and (plan.results / "table.tex").exists()
+
+
+# ---- the shipped tables ------------------------------------------------------------------------------------
+
+
+def published_gains(table, setting):
+    """The gains between published numbers that a table has, by method, in the order of its columns."""
+    found = {}
+    for row in table.rows:
+        baseline = table.baseline(row)
+        if row.setting == setting and baseline is not None:
+            names = [column.name for column in table.columns if column.name in row.published]
+            found[row.method] = [round(row.published[name] - baseline.published[name], 2) for name in names]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("table", "setting", "arrows"),
+    [
+        (
+            "table1",
+            "pretrained",
+            {"Video": [0.3, 1.5], "Audio": [0.4, 1.7], "Point": [0.6, 2.2, 2.7, 1.6, 1.8]},
+        ),
+        ("table1", "scratch", {"Point": [5.4, 5.0, 2.7, 1.7, 2.8]}),
+        (
+            "table2a",
+            "pretrained",
+            {"Video": [1.4, 1.4, 2.7], "Image": [1.4, 1.4, 1.8], "Audio": [1.4, 1.4, 0.7]},
+        ),
+        ("table2a", "scratch", {"Video": [0.6, 0.4]}),
+        ("table2b", "pretrained", {"Point": [0.3], "Video": [0.2], "Image": [0.3]}),
+        ("table2b", "scratch", {"Point": [0.4]}),
+        ("table3", "pretrained", {"Point": [0.8], "Image": [0.7], "Audio": [0.7]}),
+    ],
+)
+def test_the_published_gains_are_the_paper_s_arrows(table, setting, arrows):
+    assert published_gains(TABLES[table], setting) == {
+        f"M2PT-{name}": gains for name, gains in arrows.items()
+    }
+
+
+def test_the_differences_of_tables_4_and_5_are_those_of_the_paper_s_text():
+    numbers = {row.method: row.published.get("imagenet_tune_acc") for row in TABLES["table5"].rows}
+    full = numbers["fully pretrained auxiliary"]
+    assert round(full - numbers["reversed auxiliary"], 2) == 0.32
+    rows = [row for row in TABLES["table4"].rows if row.published]
+    best = max(rows, key=lambda row: row.published["imagenet_tune_acc"])
+    assert best.method == "all layers" and best.run.pathway.layers == LAYERS
+    assert [row.published["imagenet_tune_acc"] - 83 for row in rows[:4]] == pytest.approx(
+        [0.4, 0.6, 0.6, 0.7]
+    )
+
+
+def test_a_published_number_of_a_baseline_is_written_once():
+    for name in ("table4", "table5", "extensions"):
+        assert not next(row for row in TABLES[name].rows if row.method == "MAE").published
+
+
+def test_every_label_of_table_4_says_what_the_row_does():
+    kinds = dict(zip(("Attn QKV", "Attn Proj", "FFN 1st", "FFN 2nd"), LAYERS, strict=True))
+    for row in TABLES["table4"].rows[1:]:
+        pathway = row.run.pathway
+        assert (
+            tuple(layer for label, layer in kinds.items() if row.labels.get(label) == "✓") == pathway.layers
+        )
+        assert float(row.labels["Init"]) == pathway.scale_init
+        assert (row.labels["Trainable"] == "✓") == pathway.scale_trainable
+
+
+def test_each_target_has_its_three_auxiliaries_and_its_controls():
+    targets = {"table1": "image", "table2a": "pointcloud", "table2b": "audio", "table3": "video"}
+    for name, target in targets.items():
+        runs = {
+            (row.setting, row.method): row.run for row in TABLES[name].rows if row.run and row.run.pathway
+        }
+        pathways = [run.pathway for (setting, _), run in runs.items() if setting == "pretrained"]
+        others = {"image", "video", "audio", "pointcloud"} - {target}
+        assert {pathway.auxiliaries[0] for pathway in pathways} == others
+        controls = {run.pathway for (setting, _), run in runs.items() if setting == "control"}
+        assert {control.auxiliaries for control in controls} >= {("random",), (target,)}
+        assert {control.order for control in controls} == {"normal", "shuffled"}
+
+
+def test_rows_of_several_tables_that_mean_the_same_training_share_it():
+    plan = Plan.load(Path("config/config.yaml"))
+
+    def names(table, method, setting=None):
+        rows = [
+            row for row in plan.table(table).rows if row.method == method and setting in (None, row.setting)
+        ]
+        column = next(column for column in plan.table(table).columns if column.name == "imagenet_tune_acc")
+        return [run.name for row in rows for run in plan.cell_runs(table, row, column)]
+
+    for table in ("table4", "table5", "extensions"):
+        assert names(table, "MAE") == names("table1", "MAE")
+    point = names("table1", "M2PT-Point", "pretrained")
+    assert point == names("table4", "all layers") == names("table5", "fully pretrained auxiliary")
+    assert names("extensions", "M2PT-Point") == point
+    for method in ("early auxiliary", "middle auxiliary"):
+        assert names("extensions", method) == names("table5", method)
