@@ -1,4 +1,4 @@
-"""The AudioSet reader: Kaldi's filter bank against two other computations, and every fault of a dataset."""
+"""The AudioSet reader: Kaldi's filter bank against two other computations, augmentation, every fault."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data import DataLoader
 
 from m2pt.datasets import audioset
+from m2pt.datasets.audio_augmentation import Augmentation, mix
 from m2pt.datasets.fbank import log_mel
 from m2pt.errors import InputError
 
@@ -124,16 +126,114 @@ def test_other_rates_are_resampled_and_the_first_channel_is_taken(root: Path) ->
     np.testing.assert_allclose(resampled[200:-200], chirp()[200:-200], atol=0.01)
 
 
-def test_roll_magnitude_turns_and_scales(root: Path) -> None:
-    plain = audioset.Augmentation()(chirp())
-    np.testing.assert_array_equal(plain, chirp())
+def test_roll_magnitude_turns_and_scales() -> None:
+    np.testing.assert_array_equal(Augmentation().jitter(chirp()), chirp())
     np.random.seed(0)
-    rolled = audioset.Augmentation(roll_magnitude=True)(chirp())
+    rolled = Augmentation(roll_magnitude=True).jitter(chirp())
     spectrum, original = (np.abs(np.fft.rfft(x)) for x in (rolled, chirp()))
     gain = spectrum.sum() / original.sum()
     np.testing.assert_allclose(spectrum, gain * original, atol=0.05)  # a turn changes phases only
     assert 0.5 < gain < 1.5 and gain != pytest.approx(1)
     assert not np.allclose(rolled, gain * chirp(), atol=0.1)
+
+
+def test_a_mixture_is_as_long_as_its_first_clip_and_has_no_mean() -> None:
+    first, second = np.full(10, 2, np.float32), np.arange(10, dtype=np.float32)
+    for other in (second[:6], np.append(second, 50).astype(np.float32)):
+        expected = 0.3 * first + 0.7 * np.pad(other, (0, 10))[:10]
+        mixture = mix(first, other, 0.3)
+        assert mixture.dtype == np.float32
+        np.testing.assert_allclose(mixture, expected - expected.mean(), rtol=1e-6)
+    assert first.tolist() == [2] * 10
+
+
+def test_mixup_mixes_waveforms_and_labels_alike(root: Path) -> None:
+    soundfile.write(root / "sound/train 1.wav", chirp()[::-1] + np.float32(0.2), RATE)
+    waves = [soundfile.read(root / f"sound/train {i}.wav")[0] for i in (0, 1)]
+    waves = [wave - wave.mean() for wave in waves]
+    labels = np.array([[1, 1, 0], [0, 0, 1]])
+    reader = audioset.Reader(root, "train", num_classes=3, frames=98, augmentation={"mixup": 1.0})
+    partners, shares = set(), []
+    for epoch in range(12):
+        spectrogram, soft = reader[epoch, 0]
+        partner = int(soft[2] > 0)
+        share = float(soft[0]) if partner else 1.0
+        partners.add(partner)
+        shares += [share] if partner else []
+        np.testing.assert_allclose(soft, share * labels[0] + (1 - share) * labels[partner], atol=1e-6)
+        mixture = share * waves[0] + (1 - share) * waves[partner]
+        expected = (numpy_filter_bank(mixture, 128) + 4.2677393) / (2 * 4.5689974)
+        # rounding of float32 shows where a filter has hardly any energy
+        assert np.quantile(np.abs(spectrogram[0].numpy() - expected), 0.99) < 0.01
+    assert partners == {0, 1}
+    assert len(set(shares)) == len(shares) and all(0 < share < 1 for share in shares)
+
+
+def test_mixup_is_as_frequent_and_as_even_as_asked() -> None:
+    np.random.seed(0)
+    drawn = [Augmentation(mixup=0.5).draw_mixup() for _ in range(4000)]
+    shares = np.array([share for share in drawn if share is not None])
+    assert len(shares) / 4000 == pytest.approx(0.5, abs=0.03)
+    assert shares.mean() == pytest.approx(0.5, abs=0.01)
+    assert shares.std() == pytest.approx(1 / np.sqrt(4 * 21), abs=0.01)  # of Beta(10, 10)
+    assert Augmentation().draw_mixup() is None
+
+
+def test_masks_are_stretches_of_every_length_and_place() -> None:
+    np.random.seed(0)
+    lengths, hit = [], np.zeros(100)
+    for _ in range(1000):
+        spectrogram = torch.ones(100, 40)
+        Augmentation(time_mask=24, frequency_mask=8).mask(spectrogram)
+        for axis in (0, 1):
+            (masked,) = np.nonzero((spectrogram == 0).all(dim=1 - axis).numpy())
+            assert (np.diff(masked) == 1).all()
+            lengths.append((axis, len(masked)))
+            if axis == 0:
+                hit[masked] += 1
+    assert {length for axis, length in lengths if axis == 0} == set(range(24))
+    assert {length for axis, length in lengths if axis == 1} == set(range(8))
+    assert hit[:-1].min() > 0  # rounding down hardly ever reaches the last one
+
+
+def test_masks_become_what_a_zero_is_after_normalisation(root: Path) -> None:
+    settings = {"time_mask": 60, "frequency_mask": 48}
+    plain = audioset.Reader(root, "train", num_classes=3, frames=98)
+    masked = audioset.Reader(root, "train", num_classes=3, frames=98, augmentation=settings)
+    original = plain[0][0][0]
+    for epoch in range(8):
+        view = masked[epoch, 0][0][0]
+        changed = view != original
+        rows, columns = changed.all(dim=1), changed.all(dim=0)
+        assert torch.equal(changed, rows[:, None] | columns)
+        np.testing.assert_allclose(view[changed], 4.2677393 / (2 * 4.5689974))
+        assert rows.sum() < 60 and columns.sum() < 48
+
+
+def test_a_mask_longer_than_its_axis_is_refused(root: Path) -> None:
+    for augmentation, message in (
+        ({"time_mask": 99}, "time_mask is 99, but a spectrogram is 98 long there: choose at most 98"),
+        ({"frequency_mask": 129}, "frequency_mask is 129"),
+    ):
+        with pytest.raises(InputError, match=message):
+            audioset.Reader(root, "train", num_classes=3, frames=98, augmentation=augmentation)
+
+
+def test_an_augmented_sample_depends_on_seed_epoch_and_index_alone(root: Path) -> None:
+    everything = {"roll_magnitude": True, "mixup": 0.5, "time_mask": 20, "frequency_mask": 20}
+
+    def reader(seed: int) -> audioset.Reader:
+        return audioset.Reader(root, "train", num_classes=3, frames=98, seed=seed, augmentation=everything)
+
+    keys = [(epoch, index) for epoch in range(4) for index in (1, 0)]
+    alone = [reader(0)[key] for key in keys]
+    assert any(((labels > 0) & (labels < 1)).any() for _, labels in alone), "some are mixed"
+    for workers in (0, 2):
+        loader = DataLoader(reader(0), sampler=keys, batch_size=None, num_workers=workers)
+        for (view, labels), (expected_view, expected_labels) in zip(loader, alone, strict=True):
+            assert torch.equal(view, expected_view) and torch.equal(labels, expected_labels)
+    assert not torch.equal(alone[0][0], alone[2][0]), "another epoch, another view"
+    assert not torch.equal(alone[0][0], reader(1)[keys[0]][0]), "another seed, another view"
 
 
 def test_a_sound_dataset_has_no_faults_and_is_described(root: Path) -> None:

@@ -124,4 +124,6 @@ def test_the_difference_of_two_models_is_relative_to_the_largest_logit(batch):
     assert largest_difference(Classification(5), one, other, [batch], CPU) == 0
     other.linear.bias.data[2] += 0.25
     expected = 0.25 / one(batch[0]).abs().max().item()
-    assert largest_difference(Classification(5), one, other, [batch], CPU) == pytest.approx(expected, rel=1e-4)
+    assert largest_difference(Classification(5), one, other, [batch], CPU) == pytest.approx(
+        expected, rel=1e-4
+    )

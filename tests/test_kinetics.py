@@ -1,5 +1,6 @@
-"""The Kinetics reader: frames found by number in real files, crops by definition, and every fault."""
+"""The Kinetics reader: frames found by number in real files, views by definition, and every fault."""
 
+import random
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -8,14 +9,28 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from m2pt.datasets import kinetics
 from m2pt.datasets.images import MEAN, STD
-from m2pt.datasets.video import clip_frames, count_starts, read_frames
+from m2pt.datasets.seeded import seed_generators
+from m2pt.datasets.video import clip_frames, count_starts, kept_frames, read_frames, spread
+from m2pt.datasets.video_augmentation import (
+    ClipErasing,
+    ClipRandAugment,
+    FinetuningAugmentation,
+    PretrainingAugmentation,
+    finetuning_transform,
+)
+from m2pt.datasets.video_views import MultiView, central_square
 from m2pt.errors import InputError
 
 LENGTH = 60
+RAND_AUGMENT = "rand-m7-n4-mstd0.5-inc1"
+FINETUNING = {"scale": [0.3, 1], "auto_augment": RAND_AUGMENT, "color_jitter": 0.4, "reprob": 0.5}
 
 
 def picture(number: int) -> np.ndarray:
@@ -127,8 +142,8 @@ def test_evaluation_takes_the_middle_and_the_central_square(root: Path) -> None:
     assert clip.shape == (3, 8, 24, 24) and clip.dtype == torch.float32 and label == 1
     assert numbers(pixels(clip)) == [14 + 4 * step for step in range(8)]
     columns = torch.arange(48).expand(2, 3, 32, 48)
-    assert kinetics.central_square(columns)[0, 0, 0].tolist() == list(range(8, 40))
-    assert kinetics.central_square(columns.transpose(2, 3))[0, 0, :, 0].tolist() == list(range(8, 40))
+    assert central_square(columns)[0, 0, 0].tolist() == list(range(8, 40))
+    assert central_square(columns.transpose(2, 3))[0, 0, :, 0].tolist() == list(range(8, 40))
 
 
 def test_training_takes_every_start(root: Path) -> None:
@@ -158,7 +173,7 @@ def test_a_short_video_repeats_its_last_frame(root: Path) -> None:
 
 def test_multi_scale_crops_have_thirteen_places_and_neighbouring_scales() -> None:
     scales = (1, 0.875, 0.75, 0.66)
-    crop = kinetics.Augmentation(crop_scales=scales)
+    crop = PretrainingAugmentation(crop_scales=scales)
     rows, columns = torch.meshgrid(torch.arange(64), torch.arange(96), indexing="ij")
     clip = torch.stack([rows, columns]).expand(3, 2, 64, 96)
     torch.manual_seed(0)
@@ -178,11 +193,171 @@ def test_multi_scale_crops_have_thirteen_places_and_neighbouring_scales() -> Non
 
 def test_flips_and_resizing() -> None:
     clip = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
-    assert torch.equal(kinetics.Augmentation(hflip=1)(clip), clip.flip(-1))
-    assert torch.equal(kinetics.Augmentation()(clip), clip)
+    assert torch.equal(PretrainingAugmentation(hflip=1)(clip), clip.flip(-1))
+    assert torch.equal(PretrainingAugmentation()(clip), clip)
     small = F.interpolate(clip, (16, 16), mode="bilinear", antialias=True)
     exact = F.interpolate(clip.double(), (16, 16), mode="bilinear", antialias=True)
     assert (small - exact).abs().max() <= 1, "uint8 resizing rounds and does no more"
+
+
+def test_offsets_are_spread_from_end_to_end() -> None:
+    assert spread(1, 9) == [4] and spread(2, 9) == [0, 9] and spread(3, 9) == [0, 4, 9]
+    assert spread(5, 0) == [0] * 5
+    for count, room in ((5, 59), (10, 7), (3, 160)):
+        step = Fraction(room, count - 1)
+        assert spread(count, room) == [int(step * number) for number in range(count)]
+
+
+def test_test_frames_are_every_strideth_of_the_whole_video() -> None:
+    assert kept_frames(4, 4, 18) == [0, 4, 8, 12, 16]
+    assert kept_frames(4, 4, 5) == [0, 4, 4, 4]
+    assert kept_frames(2, 3, 1) == [0, 0]
+
+
+def test_windows_of_test_clips_reach_both_ends() -> None:
+    view = MultiView(4, 2, 8, clips=5, crops=1)
+    chosen = view.choose(21)
+    assert chosen == list(range(0, 21, 2))
+    frames = torch.tensor(chosen, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    seen = [pixels(clip)[:, 0, 0, 0].round().tolist() for clip in view.look(frames)]
+    assert seen == [[0, 2, 4, 6], [2, 4, 6, 8], [6, 8, 10, 12], [10, 12, 14, 16], [14, 16, 18, 20]]
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_test_crops_slide_along_the_long_side(tall: bool) -> None:
+    places = torch.arange(21, dtype=torch.uint8).expand(2, 3, 8, 21)
+    seen = MultiView(2, 1, 8, clips=1, crops=3).look(places.transpose(2, 3) if tall else places)
+    assert seen.shape == (3, 3, 2, 8, 8)
+    lines = [pixels(clip)[0, :, 0, 0] if tall else pixels(clip)[0, 0, :, 0] for clip in seen]
+    starts = [0, 6, 13]  # left (or top), centre, right (or bottom)
+    np.testing.assert_allclose(lines, [np.arange(start, start + 8) for start in starts], atol=1e-4)
+
+
+def test_the_shorter_side_is_scaled_before_the_crops() -> None:
+    frames = torch.randint(256, (4, 3, 24, 40), dtype=torch.uint8)
+    seen = MultiView(2, 1, 12, clips=2, crops=2).look(frames)
+    scaled = F.interpolate(frames.double(), (12, 20), mode="bilinear", antialias=True)
+    expected = [scaled[start : start + 2, :, :, left : left + 12] for start in (0, 2) for left in (0, 8)]
+    for clip, exact in zip(seen, expected, strict=True):
+        np.testing.assert_allclose(pixels(clip), exact.permute(0, 2, 3, 1), atol=1)
+
+
+def test_views_of_a_short_video_repeat_its_last_frame(root: Path) -> None:
+    write_video(root / "some videos/val0.mp4", range(5))
+    views = {"clips": 2, "crops": 1}
+    reader = kinetics.Reader(root, "val", num_classes=2, image_size=48, frames=4, stride=2, views=views)
+    assert [numbers(pixels(clip)) for clip in reader[0][0]] == [[0, 2, 4, 4]] * 2
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    opened: list[str] = []
+    original = av.open
+
+    def counting(file: str, *arguments: object, **options: object):
+        opened.append(file)
+        return original(file, *arguments, **options)
+
+    monkeypatch.setattr(av, "open", counting)
+    return opened
+
+
+def test_a_video_is_decoded_once_for_all_of_its_views(root: Path, decodings: list[str]) -> None:
+    settings = {"num_classes": 2, "image_size": 48, "frames": 8, "stride": 4}
+    views, label = kinetics.Reader(root, "val", **settings, views={"clips": 3, "crops": 2})[1]
+    assert views.shape == (6, 3, 8, 48, 48) and label == 1
+    assert [numbers(pixels(clip))[0] for clip in views] == [0, 0, 12, 12, 28, 28]
+    repeated = kinetics.Reader(root, "train", **settings, augmentation={**FINETUNING, "samples": 3})[1]
+    assert [label for _, label in repeated] == [1, 1, 1]
+    assert decodings == [str(root / "some videos/val1.mp4"), str(root / "some videos/train1.mp4")]
+
+
+def finetuning_reader(root: Path, **augmentation: object) -> kinetics.Reader:
+    settings = {"image_size": 48, "frames": 2, "stride": 4, "augmentation": augmentation}
+    return kinetics.Reader(root, "train", num_classes=2, **settings)
+
+
+def test_repeated_samples_show_the_same_frames_differently(root: Path) -> None:
+    undisturbed = {"scale": [1, 1], "ratio": [1, 1], "hflip": 0, "samples": 2}
+    one, other = finetuning_reader(root, **undisturbed)[0]
+    assert torch.equal(one[0], other[0]), "without augmentation the repetition shows"
+    epochs = [finetuning_reader(root, **undisturbed)[epoch, 0][0][0] for epoch in range(9)]
+    assert len({numbers(pixels(clip))[0] for clip in epochs}) > 4, "the clip itself starts anywhere"
+    one, other = finetuning_reader(root, **FINETUNING, samples=2)[0]
+    assert not torch.equal(one[0], other[0])
+
+
+def test_a_repeated_sample_depends_on_seed_epoch_and_index_alone(root: Path) -> None:
+    reader = finetuning_reader(root, **FINETUNING, samples=2)
+    keys = [(epoch, index) for epoch in (0, 3) for index in (1, 0)]
+    alone = [reader[key] for key in keys]
+    for workers in (0, 2):
+        loader = DataLoader(reader, sampler=keys, batch_size=None, num_workers=workers)
+        for samples, expected in zip(loader, alone, strict=True):
+            for (clip, label), (expected_clip, expected_label) in zip(samples, expected, strict=True):
+                assert torch.equal(clip, expected_clip) and label == expected_label
+    assert not torch.equal(alone[0][0][0], alone[2][0][0]), "another epoch, another view"
+
+
+def test_rand_augment_does_to_each_frame_what_timm_does_to_it_alone() -> None:
+    frames = np.random.default_rng(0).integers(256, size=(3, 24, 32, 3), dtype=np.uint8)
+    alone = rand_augment_transform(RAND_AUGMENT, {"interpolation": Image.Resampling.BICUBIC})
+    together = ClipRandAugment(RAND_AUGMENT)
+    seen = set()
+    for seed in range(12):
+        seed_generators(seed)
+        clip = together(torch.from_numpy(frames).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+        after = random.random(), np.random.random()
+        for frame, augmented in zip(frames, clip, strict=True):
+            seed_generators(seed)
+            np.testing.assert_array_equal(augmented, np.asarray(alone(Image.fromarray(frame))))
+        assert after == (random.random(), np.random.random()), "a clip costs the draws of one frame"
+        seen.add(clip.tobytes())
+    assert len(seen) > 8, "other operations for other clips"
+
+
+def test_finetuning_treats_all_frames_alike() -> None:
+    frame = torch.randint(256, (1, 3, 40, 56), dtype=torch.uint8)
+    augment = finetuning_transform(32, FinetuningAugmentation(**{**FINETUNING, "reprob": 0}))
+    clips = [augment(frame.expand(4, -1, -1, -1)) for _ in range(4)]
+    for clip in clips:
+        assert clip.shape == (3, 4, 32, 32) and clip.dtype == torch.float32
+        assert torch.equal(clip, clip[:, :1].expand(-1, 4, -1, -1))
+    assert not any(torch.equal(clips[0], clip) for clip in clips[1:])
+
+
+def test_crops_have_the_area_and_aspect_asked_for() -> None:
+    rows, columns = torch.meshgrid(torch.arange(100), torch.arange(140), indexing="ij")
+    clip = torch.stack([rows, columns, columns]).expand(1, 3, 100, 140).to(torch.uint8)
+    augment = finetuning_transform(64, FinetuningAugmentation(scale=(0.2, 0.3), ratio=(0.5, 0.5), hflip=0.5))
+    torch.manual_seed(0)
+    flips = 0
+    for _ in range(60):
+        view = pixels(augment(clip))[0]
+        height, width = np.ptp(view[..., 0]) + 1, np.ptp(view[..., 1]) + 1
+        assert width / height == pytest.approx(0.5, abs=0.06)
+        assert 0.18 < width * height / 14000 < 0.32
+        flips += view[0, 0, 1] > view[0, -1, 1]
+    assert 15 < flips < 45
+
+
+def test_erasing_puts_noise_into_one_box_of_all_frames() -> None:
+    erase, boxes = ClipErasing(0.5), set()
+    for seed in range(40):
+        seed_generators(seed)
+        clip = erase(torch.full((4, 3, 20, 30), 7.0))
+        erased = (clip != 7).all(dim=1)
+        assert torch.equal((clip != 7).any(dim=1), erased), "all channels"
+        assert torch.equal(erased, erased[:1].expand_as(erased)), "all frames"
+        rows, columns = erased[0].any(1).nonzero(), erased[0].any(0).nonzero()
+        if not len(rows):
+            continue
+        box = (int(rows[0]), int(columns[0]), len(rows), len(columns))
+        assert erased[0].sum() == box[2] * box[3], "a full rectangle"
+        noise = clip[:, :, box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+        assert not torch.equal(noise[0], noise[1]) and noise.mean().abs() < 0.5 and 0.7 < noise.std() < 1.3
+        boxes.add(box)
+    assert 10 < len(boxes) < 30, "half of the clips, each at its own place"
 
 
 def test_a_sound_dataset_has_no_faults_and_is_described(root: Path) -> None:
@@ -249,6 +424,13 @@ def test_the_reader_refuses_what_it_cannot_read(root: Path) -> None:
         kinetics.Reader(root, "train", num_classes=1, image_size=16)
     with pytest.raises(InputError, match="unknown augmentation key 'flip'"):
         kinetics.Reader(root, "train", num_classes=2, image_size=16, augmentation={"flip": 1})
+    with pytest.raises(InputError, match="unknown augmentation key 'mixup'"):
+        kinetics.Reader(
+            root, "train", num_classes=2, image_size=16, augmentation={"scale": [1, 1], "mixup": 1}
+        )
+    with pytest.raises(InputError, match="give either augmentation"):
+        views = {"clips": 1, "crops": 1}
+        kinetics.Reader(root, "train", num_classes=2, image_size=16, augmentation={}, views=views)
     (root / "some videos/train0.mp4").write_text("no video")
     with pytest.raises(InputError, match=r"train0.mp4 cannot be decoded"):
         kinetics.Reader(root, "train", num_classes=2, image_size=16)[0]

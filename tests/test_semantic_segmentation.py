@@ -109,7 +109,9 @@ def test_loss_is_weighted_cross_entropy_averaged_over_all_pixels() -> None:
 
 def test_crop_without_any_label_gives_no_nan() -> None:
     labels = [torch.full((32, 32), 255)] * 2
-    value, _ = semantic_segmentation.SemanticSegmentation.loss(tiny_model().train(), ([torch.randn(3, 32, 32)] * 2, labels))
+    value, _ = semantic_segmentation.SemanticSegmentation.loss(
+        tiny_model().train(), ([torch.randn(3, 32, 32)] * 2, labels)
+    )
     assert value.item() == 0
 
 

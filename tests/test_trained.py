@@ -112,7 +112,9 @@ def test_a_folded_head_is_the_same_function():
     for _ in range(5):
         head(torch.randn(16, 8) * 3 + 1)
     head.eval()
-    state = {f"head.{name}": value for name, value in head.state_dict().items()} | {"norm.weight": torch.ones(8)}
+    state = {f"head.{name}": value for name, value in head.state_dict().items()} | {
+        "norm.weight": torch.ones(8)
+    }
     folded = fold_head(state)
     assert set(folded) == {"head.weight", "head.bias", "norm.weight"}
     features = torch.randn(20, 8)

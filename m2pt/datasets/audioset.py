@@ -11,16 +11,15 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from m2pt.datasets.audio_augmentation import Augmentation, Waveform, mix
 from m2pt.datasets.augmentation import settings_of
 from m2pt.datasets.faults import absent_files, empty_classes, file_faults, refuse
 from m2pt.datasets.fbank import log_mel
@@ -36,35 +35,21 @@ MEAN, STD = -4.2677393, 4.5689974
 """Mean and standard deviation of AudioSet's log mel energies (AudioMAE); the division is by twice `STD`."""
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """AudioMAE's `roll_magnitude`: turn the waveform by a random time and multiply it by Beta(10, 10) + 0.5.
-
-    The official code means to turn it in time but draws from the number of channels, so that a mono clip
-    never turns; here it does.
-    """
-
-    roll_magnitude: bool = False
-
-    def __call__(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Augment a waveform (samples,); draws from NumPy's global generator."""
-        if not self.roll_magnitude:
-            return waveform
-        turned = np.roll(waveform, np.random.randint(len(waveform)))
-        return turned * np.float32(np.random.beta(10, 10) + 0.5)
-
-
 class Reader(SeededDataset):
     """Log mel spectrograms and labels: `(float32 (1, frames, mel_bins), multi-hot float32 (num_classes,))`.
 
     The waveform is the first channel in [-1, 1], resampled to `sample_rate` if need be, minus its mean. Its
     log mel energies are filled up with zeros or cut to `frames` (10 ms each) and then normalised as
     (x - mean) / (2 std), so that the filling is not zero (0.467 with AudioSet's constants), as in AST.
-    `augmentation` has the optional key `roll_magnitude`; `None` is the clip as it is.
+
+    `augmentation` has the optional keys of `Augmentation`; `None` is the clip as it is. A clip is mixed with
+    another of the same list before the spectrogram is computed, and labels are mixed alike: a class that only
+    one of the two has gets that clip's share. Masks are zeros before the normalisation, like the filling.
 
     Raises:
-        InputError: a list or the classes are missing or malformed, a label is unknown, or the number of
-            classes is not `num_classes`; when an item is read, its file is unreadable or empty.
+        InputError: a list or the classes are missing or malformed, a label is unknown, the number of classes
+            is not `num_classes`, or a mask does not fit; when an item is read, its file is unreadable or
+            empty.
     """
 
     def __init__(
@@ -91,28 +76,37 @@ class Reader(SeededDataset):
         self._num_classes = num_classes
         self._frames, self._mel_bins, self._sample_rate = frames, mel_bins, sample_rate
         self._mean, self._std = mean, std
-        self._augmentation = settings_of(Augmentation, augmentation)
+        self._augmentation = settings_of(Augmentation, augmentation) or Augmentation()
+        self._augmentation.check_fit(frames, mel_bins)
 
     def __len__(self) -> int:
         return len(self._items)
 
     def load(self, index: int) -> tuple[Tensor, Tensor]:
-        """Read clip `index`, augment the waveform and compute its spectrogram."""
+        """Read clip `index`, augment it and compute its spectrogram."""
+        waveform, labels = self._read(index)
+        share = self._augmentation.draw_mixup()
+        if share is not None:
+            other, other_labels = self._read(np.random.randint(len(self)))
+            waveform = mix(waveform, other, share)
+            labels = share * labels + (1 - share) * other_labels
+        energies = log_mel(torch.from_numpy(waveform), sample_rate=self._sample_rate, mel_bins=self._mel_bins)
+        spectrogram = torch.zeros(self._frames, self._mel_bins)
+        length = min(self._frames, len(energies))
+        spectrogram[:length] = energies[:length]
+        self._augmentation.mask(spectrogram)
+        return (spectrogram.unsqueeze(0) - self._mean) / (2 * self._std), labels
+
+    def _read(self, index: int) -> tuple[Waveform, Tensor]:
+        """Return the waveform of a clip, without its mean and jittered, and its labels, multi-hot."""
         name, labels = self._items[index]
         waveform = read_waveform(self._root / name, self._sample_rate)
-        waveform = waveform - waveform.mean()
-        if self._augmentation is not None:
-            waveform = self._augmentation(waveform)
-        energies = log_mel(torch.from_numpy(waveform), sample_rate=self._sample_rate, mel_bins=self._mel_bins)
-        spectrogram = torch.zeros(1, self._frames, self._mel_bins)
-        length = min(self._frames, len(energies))
-        spectrogram[0, :length] = energies[:length]
-        target = torch.zeros(self._num_classes)
-        target[labels] = 1
-        return (spectrogram - self._mean) / (2 * self._std), target
+        multi_hot = torch.zeros(self._num_classes)
+        multi_hot[labels] = 1
+        return self._augmentation.jitter(waveform - waveform.mean()), multi_hot
 
 
-def read_waveform(path: Path, sample_rate: int) -> NDArray[np.float32]:
+def read_waveform(path: Path, sample_rate: int) -> Waveform:
     """Return the first channel of a sound file in [-1, 1] at `sample_rate`, at least one sample.
 
     Raises:
@@ -124,7 +118,7 @@ def read_waveform(path: Path, sample_rate: int) -> NDArray[np.float32]:
         raise InputError(f"{path} cannot be read as a sound file: {error}.") from error
     if not len(samples):
         raise InputError(f"{path} holds no sound.")
-    waveform: NDArray[np.float32] = samples[:, 0]
+    waveform: Waveform = samples[:, 0]
     if rate == sample_rate:
         return waveform
     from scipy.signal import resample_poly  # takes longer to import than most datasets need it

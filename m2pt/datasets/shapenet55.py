@@ -7,7 +7,6 @@ A label is the rank of the synset among those of both lists.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +18,12 @@ from torch import Tensor
 from m2pt.datasets.augmentation import settings_of
 from m2pt.datasets.faults import absent_files, file_faults, refuse
 from m2pt.datasets.packed import PackedList
+from m2pt.datasets.pointclouds import Augmentation, sample_rows, unit_sphere
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
 
 LISTS = {"train": "ShapeNet55-34/ShapeNet-55/train.txt", "val": "ShapeNet55-34/ShapeNet-55/test.txt"}
 CLOUDS = "shapenet_pc"
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Point-MAE's: a random factor and shift for each axis of the normalised cloud.
-
-    `scale` bounds the factor (official 2/3 to 3/2), `translate` the absolute shift (official 0.2).
-    """
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    translate: float = 0.0
-
-    def __call__(self, cloud: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scale and shift a cloud (n, 3); draws from NumPy's global generator."""
-        factor = np.random.uniform(*self.scale, size=3)
-        shift = np.random.uniform(-self.translate, self.translate, size=3)
-        return (cloud * factor + shift).astype(np.float32)
 
 
 class Reader(SeededDataset):
@@ -84,12 +67,9 @@ class Reader(SeededDataset):
             raise InputError(
                 f"{self._folder / name} holds {len(cloud)} points, fewer than the {self._points} asked for."
             )
-        if self._augmentation is None:
-            return torch.from_numpy(
-                unit_sphere(cloud[np.arange(self._points) * len(cloud) // self._points])
-            ), label
-        sample = cloud[np.random.permutation(len(cloud))[: self._points]]
-        return torch.from_numpy(self._augmentation(unit_sphere(sample))), label
+        rows = sample_rows(len(cloud), self._points, random=self._augmentation is not None)
+        view = unit_sphere(cloud[rows])
+        return torch.from_numpy(view if self._augmentation is None else self._augmentation(view)), label
 
 
 def read_cloud(path: Path) -> NDArray[np.float32]:
@@ -105,13 +85,6 @@ def read_cloud(path: Path) -> NDArray[np.float32]:
     if fault := _shape_fault(path, cloud):
         raise InputError(fault)
     return cloud.astype(np.float32, copy=False)
-
-
-def unit_sphere(cloud: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centre a cloud (n, 3) on its mean and scale it so that its farthest point has norm 1."""
-    centred = cloud - cloud.mean(axis=0)
-    radius = np.sqrt(np.square(centred).sum(axis=1).max())
-    return centred / max(radius, np.finfo(np.float32).tiny)
 
 
 def classes(root: Path) -> list[str]:

@@ -27,6 +27,19 @@ def count_starts(frames: int, stride: int, length: int) -> int:
     return max(1, length - frames * stride + 1)
 
 
+def kept_frames(frames: int, stride: int, length: int) -> list[int]:
+    """Return every `stride`-th index of a whole video; the last again if there are fewer than `frames`."""
+    kept = list(range(0, length, stride))
+    return kept + kept[-1:] * (frames - len(kept))
+
+
+def spread(count: int, room: int) -> list[int]:
+    """Return `count` offsets spread evenly from 0 to `room`, rounded down; a single one in the middle."""
+    if count == 1:
+        return [room // 2]
+    return [step * room // (count - 1) for step in range(count)]
+
+
 def read_frames(path: Path, choose: Callable[[int], Sequence[int]]) -> NDArray[np.uint8]:
     """Return the frames (T, H, W, 3) RGB of a video that `choose(number of frames)` asks for, ascending.
 

@@ -30,9 +30,7 @@ class Detection:
         return list(images), list(targets)
 
     @staticmethod
-    def loss(
-        model: nn.Module, batch: tuple[list[Tensor], Targets]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(model: nn.Module, batch: tuple[list[Tensor], Targets]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of Mask R-CNN's five losses for images and torchvision targets, and each of them."""
         images, targets = batch
         losses: dict[str, Tensor] = model(images, targets)

@@ -24,8 +24,11 @@ STREAM = 400
 BOUNDARY = 260
 """Training videos look at the rows of a photograph above this one, validation videos at the others."""
 
-LARGEST_SIDE = 112
-"""The widest the camera sees on average, in pixels of the photograph."""
+ASPECT = 4 / 3
+"""Width of a picture divided by its height."""
+
+LARGEST_HEIGHT = 112
+"""The most the camera sees on average, in pixels of the photograph."""
 
 PLACES = 5
 """How many places are drawn for a film; it shows the one of most contrast, for in the sky no move is seen."""
@@ -36,20 +39,25 @@ RATE, KEY_FRAME_EVERY, QUANTISER = 12, 12, 3
 
 @dataclass(frozen=True)
 class Shot:
-    """What the camera sees at one time: a square around (x, y), turned by `angle` degrees.
+    """What the camera sees at one time: a rectangle around (x, y), turned by `angle` degrees.
 
-    Lengths are in units of the mean side of the square; y points down.
+    Lengths are in units of the mean height of the rectangle; y points down.
     """
 
     x: float = 0.0
     y: float = 0.0
-    side: float = 1.0
+    height: float = 1.0
     angle: float = 0.0
 
     @property
-    def reach(self) -> float:
-        """Distance from the centre, along an axis, that the square may extend to."""
-        return self.side / 2 * (np.sqrt(2) if self.angle else 1)
+    def half(self) -> NDArray[np.float64]:
+        """Half the width and height."""
+        return self.height / 2 * np.array([ASPECT, 1])
+
+    @property
+    def reach(self) -> NDArray[np.float64]:
+        """Distances from the centre, along x and y, that the rectangle may extend to."""
+        return np.full(2, np.hypot(*self.half)) if self.angle else self.half
 
 
 def pan(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
@@ -72,7 +80,7 @@ def tilt_down(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
 def zoom_in(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
     """See less and less of the photograph."""
     speed = draw.uniform(0.2, 0.4)
-    return [Shot(side=np.exp(-speed * time)) for time in times]
+    return [Shot(height=np.exp(-speed * time)) for time in times]
 
 
 def zoom_out(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
@@ -113,7 +121,7 @@ MOVES: tuple[Callable[[NDArray[np.float64], Generator], list[Shot]], ...] = (
 def build(
     root: Path, *, seed: int, train: int = 600, val: int = 120, frames: int = 24, size: int = 48
 ) -> None:
-    """Write `train` and `val` mp4 files of `frames` pictures of `size` x `size` pixels, the moves in turn.
+    """Write `train` and `val` mp4 files of `frames` pictures of `size` pixels in height, the moves in turn.
 
     Training and validation look at different regions of the photographs. `test.csv` is a copy of `val.csv`,
     as VideoMAE asks for.
@@ -143,11 +151,11 @@ def build(
 def film(
     region: NDArray[np.uint8], shots: Sequence[Shot], size: int, draw: Generator
 ) -> list[NDArray[np.uint8]]:
-    """Return the pictures (size, size, 3) of shots at a random scale and place inside a region."""
-    low = np.min([(shot.x - shot.reach, shot.y - shot.reach) for shot in shots], axis=0)
-    high = np.max([(shot.x + shot.reach, shot.y + shot.reach) for shot in shots], axis=0)
+    """Return the pictures (size, about size * ASPECT, 3) of shots at a random scale and place in a region."""
+    low = np.min([(shot.x, shot.y) - shot.reach for shot in shots], axis=0)
+    high = np.max([(shot.x, shot.y) + shot.reach for shot in shots], axis=0)
     room = np.array(region.shape[1::-1])
-    scale = draw.uniform(0.6, 1) * min(LARGEST_SIDE, *(room / (high - low)))
+    scale = draw.uniform(0.6, 1) * min(LARGEST_HEIGHT, *(room / (high - low)))
     photograph = Image.fromarray(region)
     places = draw.uniform(-scale * low, room - scale * high, (PLACES, 2))
     middle = shots[len(shots) // 2]
@@ -160,15 +168,16 @@ def _see(
     photograph: Image.Image, origin: NDArray[np.float64], scale: float, shot: Shot, size: int
 ) -> NDArray[np.uint8]:
     centre = origin + scale * np.array([shot.x, shot.y])
-    half = scale * shot.side / 2
     if shot.angle:
-        left, top = (int(place - scale * shot.reach) for place in centre)
-        right, bottom = (int(place + scale * shot.reach) + 1 for place in centre)
+        left, top = (centre - scale * shot.reach).astype(int).tolist()
+        right, bottom = ((centre + scale * shot.reach).astype(int) + 1).tolist()
         photograph = photograph.crop((left, top, right, bottom))
         centre = centre - (left, top)
         photograph = photograph.rotate(shot.angle, Image.Resampling.BILINEAR, center=tuple(centre))
+    half = scale * shot.half
     box = (*(centre - half).tolist(), *(centre + half).tolist())
-    return np.asarray(photograph.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    width = 2 * round(size * ASPECT / 2)  # even, as the encoder needs it
+    return np.asarray(photograph.resize((width, size), Image.Resampling.BILINEAR, box=box))
 
 
 def encode(path: Path, pictures: Sequence[NDArray[np.uint8]]) -> None:
