@@ -20,7 +20,7 @@ PINS := $(if $(TORCH_FLAGS),<(grep --invert-match --extended-regexp '^(cuda|nvid
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help table1 test lint report mlflow-ui constraints clean
+.PHONY: help table1 tables test lint report docs mlflow-ui constraints clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9.-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r target text; do printf 'make %-17s%s\n' "$$target" "$$text"; done
@@ -28,6 +28,10 @@ help: ## list the targets
 table1: $(INSTALLED) ## build everything that Table 1 needs, and results/table1.csv
 	@$(IN_VENV) snakemake --cores all results/table1.csv
 	@cat results/table1.md
+
+tables: $(INSTALLED) ## build every table and figure of the paper, and results/summary.md
+	@$(IN_VENV) snakemake --cores all
+	@cat results/summary.md
 
 test: $(INSTALLED) ## run the tests
 	@$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -37,8 +41,12 @@ lint: $(INSTALLED) ## check style and types
 	@$(IN_VENV) ruff format --check
 	@$(IN_VENV) mypy
 
-report: table1 ## write results/report.html: the table with its caption, the runs, their times
-	@$(IN_VENV) snakemake --report results/report.html results/table1.csv
+report: tables ## write results/report.html: tables and figures with captions, the runs, their times
+	@$(IN_VENV) snakemake --report results/report.html
+
+docs: tables ## copy the tables and figures that README shows from results/ to docs/miniature
+	@mkdir -p docs/miniature
+	@cp results/*.md results/*.svg docs/miniature/
 
 mlflow-ui: $(INSTALLED) ## browse the training runs in MLflow
 	@$(IN_VENV) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}"

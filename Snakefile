@@ -15,7 +15,7 @@ if not workflow.configfiles:  # a --configfile replaces the embedded default, no
 
 
 try:
-    RULES = Rules(workflow.configfiles, config)
+    RULES = Rules(workflow.configfiles, config, workflow.dag_settings.targets if workflow.dag_settings else ())
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

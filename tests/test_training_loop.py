@@ -222,6 +222,21 @@ def test_a_terminal_gets_a_bar_with_loss_lr_speed_and_time_left(tmp_path, capsys
     assert "training finished after 6 steps" in shown
 
 
+def test_a_repeated_step_takes_the_same_gradient_again_and_only_the_last_one_clipped(tmp_path):
+    plain = {"steps": 1, "epochs": None, "optimizer": "sgd", "lr": 0.1}
+    plain["optimizer_args"] = {"momentum": 0.0, "nesterov": False}
+    begin = nn.utils.parameters_to_vector(model().parameters())
+
+    def moved(name, **changes):
+        trained = train(tmp_path / name, **plain, **changes)
+        return (nn.utils.parameters_to_vector(trained.parameters()) - begin).detach()
+
+    once, twice = moved("once"), moved("twice", repeat_step=2)
+    assert torch.allclose(twice, 2 * once, atol=1e-6)
+    clipped = moved("clipped", repeat_step=2, clip_grad=1e-3)
+    assert torch.allclose(clipped, once + once / once.norm() * 0.1 * 1e-3, atol=1e-6)
+
+
 @pytest.fixture
 def fresh_accelerate():
     """Accelerate fixes the precision once per process, as a command does."""

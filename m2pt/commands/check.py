@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _subjects(plan: Plan) -> Iterator[tuple[str, Any, Any]]:
     """A name, a check and what to check: once for all trainings that are built alike."""
     seen: set[str] = set()
-    for name in plan.used_encoders:
+    for name in plan.used_encoders(plan.runs.values()):
         planned = plan.encoder(name)
         if "recipe" in planned.spec and "epoch" not in planned.spec and _is_new(seen, planned.spec):
             yield f"encoder {name}", _check_pretraining, planned.spec | {"execution": planned.execution}

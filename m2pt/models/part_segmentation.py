@@ -182,15 +182,6 @@ class PartSegmenter(Encoder):
         features = self.norm(torch.stack(taps, dim=2)).flatten(2)
         return self.head(points, cast(Tensor, tokens.centres), features, category)
 
-    def encode_taps(self, values: Tensor, positions: Tensor, taps: Sequence[int]) -> list[Tensor]:
-        """Return tokens (B, L, D) after each of the blocks `taps` (0-based), without norm."""
-        x = self._start(values, positions)
-        after = []
-        for block in self.blocks:
-            x = block(self._place(x, positions))
-            after.append(x)
-        return [after[tap] for tap in taps]
-
 
 def build_part_segmenter(
     modality: str,

@@ -85,11 +85,14 @@ class Encoder(nn.Module):
     def forward_taps(self, x: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """Return the tokens (B, L, D) after each of the blocks `taps` (0-based), without prefix or norm."""
         tokens = self.tokenizer(x)
-        x = self._start(tokens.values, tokens.positions)
-        after = {}
-        for index, block in enumerate(self.blocks):
-            x = block(self._place(x, tokens.positions))
-            after[index] = x[:, self.num_prefix_tokens :]
+        return self.encode_taps(tokens.values, tokens.positions, taps)
+
+    def encode_taps(self, values: Tensor, positions: Tensor, taps: Sequence[int]) -> list[Tensor]:
+        """Run tokens (B, L, D) with positions (1 or B, L, D): what `forward_taps` returns."""
+        x, after = self._start(values, positions), []
+        for block in self.blocks:
+            x = block(self._place(x, positions))
+            after.append(x[:, self.num_prefix_tokens :])
         return [after[tap] for tap in taps]
 
     def _start(self, values: Tensor, positions: Tensor) -> Tensor:

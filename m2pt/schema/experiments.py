@@ -84,6 +84,11 @@ class Experiment(Strict):
         return self.task in TRANSFERS
 
     @property
+    def chain(self) -> "tuple[Experiment, ...]":
+        """This experiment and the one that it starts from, if any."""
+        return (self,) if self.transfer_from is None else (self, self.transfer_from)
+
+    @property
     def auxiliaries(self) -> tuple[str, ...]:
         """Names of the auxiliary encoders that this training itself attaches."""
         return self.pathway.auxiliaries if self.pathway else ()

@@ -5,9 +5,8 @@ The workflow's rules and the commands read the same plan, so that a rule's shell
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -205,21 +204,30 @@ class Plan:
             return ()
         return tuple(self.runs[each.name] for each in self._experiments(f"tables.{table}", row, column))
 
-    @cached_property
-    def datasets(self) -> list[str]:
-        """Names of the datasets that the tables' runs and their encoders read."""
-        used = {run.experiment.dataset for run in self.runs.values()}
-        pretrained_on = {self.config.encoders[encoder].dataset for encoder in self.used_encoders}
-        return [name for name in self.config.datasets if name in used | pretrained_on]
+    def datasets(self, runs: Iterable[Run]) -> list[str]:
+        """Names of the datasets that these runs, what they start from and their encoders read."""
+        runs = list(runs)
+        used = {experiment.dataset for run in runs for experiment in run.experiment.chain}
+        used |= {str(self.config.encoders[encoder].dataset) for encoder in self.used_encoders(runs)}
+        return [name for name in self.config.datasets if name in used]
 
-    @cached_property
-    def used_encoders(self) -> list[str]:
-        """Names of the encoders that runs start from or attach, and of those that these are epochs of."""
-        used = {run.experiment.target_init for run in self.runs.values()}
-        for run in self.runs.values():
-            used.update(run.experiment.auxiliaries)
+    def used_encoders(self, runs: Iterable[Run]) -> list[str]:
+        """Names of the encoders that these runs start from or attach, and of what those are epochs of."""
+        used = {
+            name
+            for run in runs
+            for experiment in run.experiment.chain
+            for name in (experiment.target_init, *experiment.auxiliaries)
+        }
         used |= {str(self.config.encoders[name].epoch_of) for name in used if name in self.config.encoders}
         return [name for name in self.config.encoders if name in used]
+
+    def cell_and_baseline(self, table: str, row: Row, column: Column) -> Iterator[Run]:
+        """The runs behind a cell and behind the baseline's cell, which its gain needs."""
+        yield from self.cell_runs(table, row, column)
+        baseline = self.table(table).baseline(row)
+        if baseline is not None:
+            yield from self.cell_runs(table, baseline, column)
 
     # ---- resolution -------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +11,11 @@ from m2pt.schema.base import read_yaml
 from m2pt.schema.cell_names import locate
 from m2pt.schema.claims import claims_digest, read_claims
 from m2pt.schema.experiments import digest
-from m2pt.schema.plan import Plan, cells
+from m2pt.schema.plan import Plan, Run, cells
 from m2pt.schema.tables import Column, Row
+
+SUMMARY = "summary"
+"""Name of the result that lists the paper's claims."""
 
 
 class Wildcards(Protocol):
@@ -33,11 +36,16 @@ class Rules:
     A digest given as `params` makes Snakemake run a rule again exactly when a value behind it changes, and
     the command refuses to work if the config no longer says what the workflow was planned with.
 
+    `targets` are the files that the workflow is asked for: where they are tables, figures or the summary,
+    only the data behind these are looked at before the first training.
+
     Raises:
         InputError: the config, a recipe or a table is wrong, or more than one config file is given.
     """
 
-    def __init__(self, config_files: Sequence[str | Path], config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, config_files: Sequence[str | Path], config: Mapping[str, Any], targets: Iterable[str] = ()
+    ) -> None:
         if len(config_files) != 1:
             given = ", ".join(map(str, config_files))
             raise InputError(f"a config is complete by itself: give one --configfile, not {given}.")
@@ -47,6 +55,7 @@ class Rules:
         overrides = {key: value for key, value in config.items() if in_file.get(key) != value}
         self.plan = Plan.load(path, overrides)
         self._arguments = shlex.join(self.plan.arguments)
+        self._wanted = self._runs_behind({Path(target).name.partition(".")[0] for target in targets})
 
     def arguments(self, wildcards: Wildcards, output: object) -> str:
         """Arguments that give a command this config.
@@ -126,16 +135,16 @@ class Rules:
         """Digest of the claims and of the tables behind them."""
         return claims_digest(self.plan)
 
-    def plan_digest(self, wildcards: Wildcards) -> str:
-        """Digest of all that is trained."""
-        encoders = [self.plan.encoders[name] for name in self.plan.used_encoders]
+    def gate_digest(self, wildcards: Wildcards) -> str:
+        """Digest of all that can be trained."""
+        encoders = sorted(digest(spec) for spec in self.plan.encoders.values())
         return digest([encoders, sorted(run.digest for run in self.plan.runs.values())])
 
     # ---- inputs -----------------------------------------------------------------------------------------
 
     def manifests(self) -> list[str]:
-        """Manifests of all datasets that this config's tables need."""
-        return [str(self.plan.manifest(name)) for name in self.plan.datasets]
+        """Manifests of all datasets behind what is asked for."""
+        return [str(self.plan.manifest(name)) for name in self.plan.datasets(self._wanted)]
 
     def imported_weights(self) -> list[str]:
         """Encoders given as files, wanted before any training so that a bad file is found first."""
@@ -143,7 +152,7 @@ class Rules:
         return sorted(
             {
                 str(self.plan.encoder_weights(name, seed))
-                for name in self.plan.used_encoders
+                for name in self.plan.used_encoders(self._wanted)
                 if named[name].file is not None
                 for seed in self.plan.config.seeds
             }
@@ -171,29 +180,39 @@ class Rules:
 
     def table_evaluations(self, wildcards: Wildcards) -> list[str]:
         """Result files behind a table's cells, all seeds."""
-        return self._evaluations((wildcards.table, *cell) for cell in cells(self.plan.table(wildcards.table)))
+        return self._evaluations(wildcards.table)
 
     def figure_evaluations(self, wildcards: Wildcards) -> list[str]:
         """Result files behind the cells that a figure shows and their baselines."""
-        return self._evaluations(self._with_baselines(self.plan.figure(wildcards.figure).plot.cells()))
+        return self._evaluations(wildcards.figure)
 
     def claims_evaluations(self, wildcards: Wildcards) -> list[str]:
         """Result files behind the cells that the claims compare and their baselines."""
-        return self._evaluations(self._with_baselines(read_claims(self.plan).cells))
+        return self._evaluations(SUMMARY)
 
-    def _with_baselines(self, names: Iterable[str]) -> Iterator[tuple[str, Row, Column]]:
-        for table, row, column in (locate(self.plan.tables, name) for name in names):
-            yield table, row, column
-            baseline = self.plan.table(table).baseline(row)
-            if baseline is not None:
-                yield table, baseline, column
-
-    def _evaluations(self, places: Iterable[tuple[str, Row, Column]]) -> list[str]:
-        names = dict.fromkeys(run.name for place in places for run in self.plan.cell_runs(*place))
+    def _evaluations(self, result: str) -> list[str]:
+        names = [run.name for run in self._runs_behind({result})]
         directories = [
             self.plan.run_directory(name, seed) for name in names for seed in self.plan.config.seeds
         ]
         return [str(directory / "evaluation.json") for directory in directories]
+
+    def _runs_behind(self, results: set[str]) -> list[Run]:
+        """The runs behind tables, figures and the summary by name, each once; all runs for other names."""
+        places: list[tuple[str, Row, Column]] = []
+        for name in sorted(results):
+            if name in self.plan.tables:
+                places += [(name, *cell) for cell in cells(self.plan.table(name))]
+            elif name in self.plan.figures:
+                places += [locate(self.plan.tables, cell) for cell in self.plan.figure(name).plot.cells()]
+            elif name == SUMMARY and self.plan.config.claims is not None:
+                places += [locate(self.plan.tables, cell) for cell in read_claims(self.plan).cells]
+            else:
+                return list(self.plan.runs.values())
+        if not results:
+            return list(self.plan.runs.values())
+        found = (run for place in places for run in self.plan.cell_and_baseline(*place))
+        return list({run.name: run for run in found}.values())
 
     # ---- targets ----------------------------------------------------------------------------------------
 
@@ -202,12 +221,12 @@ class Rules:
         names = [f"{table}.{kind}" for table in self.plan.tables for kind in ("csv", "md", "tex")]
         names += [f"{figure}.{kind}" for figure in self.plan.figures for kind in ("pdf", "svg", "png", "csv")]
         if self.plan.config.claims is not None:
-            names.append("summary.md")
+            names.append(f"{SUMMARY}.md")
         return [str(self.plan.results / name) for name in names]
 
     def unknown_names(self) -> str:
         """Names of results that are no table and no figure of this config."""
-        known = _any_of([*self.plan.tables, *self.plan.figures, "summary"])
+        known = _any_of([*self.plan.tables, *self.plan.figures, SUMMARY])
         return rf"(?!(?:{known})$)[^/.]+"
 
     def refuse(self, wildcards: Wildcards) -> list[str]:

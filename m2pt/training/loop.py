@@ -202,6 +202,8 @@ class _Training:
             for name, scalar in {"loss": value, **others}.items():
                 part = scalar.detach() / accumulation
                 sums[name] = sums[name] + part if name in sums else part
+        for _ in range(self.settings.repeat_step - 1):
+            self.optimizer.step()
         if self.settings.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained, self.settings.clip_grad)

@@ -65,6 +65,10 @@ class TrainingSettings:
     clip_grad: PositiveFloat | None = None
     """Largest norm of the whole gradient; null does not clip."""
 
+    repeat_step: Positive = 1
+    """Optimizer steps with the same gradient; those before the last take it unclipped. The official part
+    segmentation of Point-MAE does 2, which looks like a slip: off unless its numbers are to be met."""
+
     precision: Literal["no", "bf16", "fp16", "auto"] = "auto"
     """Automatic mixed precision; "auto" is bf16 or fp16 on a GPU, whichever it has, and none on a CPU."""
     num_workers: NonNegative = 0
@@ -81,6 +85,8 @@ class TrainingSettings:
             raise ValueError("give exactly one of blr and lr")
         if self.warmup_epochs is not None and self.warmup_steps is not None:
             raise ValueError("give at most one of warmup_epochs and warmup_steps")
+        if self.repeat_step > 1 and self.precision not in ("no", "bf16"):
+            raise ValueError("repeat_step above 1 needs precision no or bf16: fp16 may have to skip a step")
         for length, warmup, unit in (
             (self.epochs, self.warmup_epochs, "epochs"),
             (self.steps, self.warmup_steps, "steps"),

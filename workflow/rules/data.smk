@@ -58,7 +58,7 @@ rule open_gate:
     output:
         gate=touch(f"{RESULTS}/data/all_checked"),
     params:
-        digest=RULES.plan_digest,
+        digest=RULES.gate_digest,
         arguments=RULES.arguments,
     log:
         f"{RESULTS}/logs/data/all_checked.log",
