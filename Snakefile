@@ -15,7 +15,7 @@ if not workflow.configfiles:  # a --configfile replaces the embedded default, no
 
 
 try:
-    RULES = Rules(workflow.configfiles, config, workflow.dag_settings.targets if workflow.dag_settings else ())
+    RULES = Rules(workflow.configfiles, config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -41,6 +41,8 @@ report: "workflow/report/workflow.rst"
 
 
 onstart:
+    if preflight := RULES.preflight(workflow.dag.needrun_jobs()):
+        shell(preflight)
     start_background(PLAN.results)
 
 

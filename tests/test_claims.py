@@ -160,7 +160,11 @@ def test_the_digest_follows_the_claims_the_tables_and_the_seeds(with_claims, tmp
 
 
 def test_a_setting_is_needed_only_where_a_method_stands_in_several():
-    tables = {"table1": Plan.load(TINY, {"tables": ["config/tables/table1.yaml"]}).table("table1")}
+    tables = {
+        "table1": Plan.load(
+            TINY, {"tables": ["config/tables/table1.yaml"], "figures": [], "claims": None}
+        ).table("table1")
+    }
     assert locate(tables, "table1:M2PT-Video:imagenet_tune_acc").row.setting == "pretrained"
     assert (
         locate(tables, "table1:scratch/M2PT-Point:coco_ap_box").name

@@ -44,7 +44,7 @@ def test_a_root_that_is_no_folder_or_another_layout_is_named(layout: str, tmp_pa
     ]
     found = check(layout, tmp_path, num_classes=5, full=True)
     assert found
-    assert all(str(tmp_path) in fault for fault in found)
+    assert all(str(tmp_path) in fault for fault in found if not fault.startswith("num_classes"))
 
 
 @pytest.mark.parametrize("layout", CLASSES)

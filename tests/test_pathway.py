@@ -399,7 +399,7 @@ def test_a_second_auxiliary_may_come_later_under_its_own_name() -> None:
         (
             lambda: vit().blocks,
             {"order": "backwards"},
-            r"order is 'backwards'; it must be 'normal' or 'reversed'",
+            r"order is 'backwards'; it must be 'normal', 'reversed' or 'shuffled'",
         ),
         (lambda: {"key.dot": vit().blocks}, {}, r"an auxiliary cannot be called 'key.dot'"),
         (lambda: {"items": vit().blocks}, {}, r"an auxiliary cannot be called 'items'"),

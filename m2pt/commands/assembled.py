@@ -1,6 +1,6 @@
 """Models put together as a spec says: pretrainings, targets, their start, their pathways."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from m2pt.tasks.target import TargetTask
 ROUNDING = 1e-4
 """Largest relative difference that float32 rounding explains: none with the same kernels."""
 
-Blocks = Sequence[nn.Module]
+Blocks = Iterable[nn.Module]
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -182,7 +182,7 @@ def attach_auxiliaries(model: Any, run: Run, auxiliaries: Mapping[str, Blocks]) 
     try:
         attach(
             [model.blocks[index] for index in chosen],
-            {name: [blocks[index] for index in chosen] for name, blocks in auxiliaries.items()},
+            {name: [list(blocks)[index] for index in chosen] for name, blocks in auxiliaries.items()},
             **settings,
         )
     except PathwayError as error:

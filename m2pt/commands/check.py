@@ -1,7 +1,8 @@
-"""`m2pt check`: build everything that the config asks for once, without data and without training."""
+"""`m2pt check`: build everything that the config asks for once, without training."""
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from m2pt.commands.planned import add_plan_arguments, load_plan
@@ -15,6 +16,12 @@ PARTS = ("architecture", "recipe", "dataset")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.add_argument(
+        "--datasets", nargs="+", default=[], metavar="NAME", help="also the quick check of these datasets"
+    )
+    parser.add_argument(
+        "--encoders", nargs="+", default=[], metavar="NAME", help="also read the files of these encoders"
+    )
     add_plan_arguments(parser)
 
 
@@ -22,25 +29,27 @@ def run(arguments: argparse.Namespace) -> None:
     """Build every model, optimizer, loss and augmentation of the plan; the weights take no memory.
 
     Raises:
-        InputError: some of it does not fit together; every fault is named with its encoder or run.
+        InputError: some of it does not fit together, or a dataset or a file has a fault; all are named.
     """
     plan = load_plan(arguments)
-    faults, checked = [], 0
-    for name, check, subject in _subjects(plan):
-        checked += 1
+    subjects = list(_subjects(plan))
+    given = [(f"dataset {name}", _check_dataset, (plan, name)) for name in arguments.datasets]
+    given += [(f"encoder {name}", _check_file, (plan, name)) for name in arguments.encoders]
+    faults = []
+    for name, check, subject in (*subjects, *given):
         try:
             check(subject)
         except (InputError, ValueError) as error:
             faults.append(f"{name}: {error}")
     if faults:
-        raise InputError(f"{plan.source} asks for what cannot be built:\n  " + "\n  ".join(faults))
-    print(f"{plan.source}: {checked} different trainings can be built.")
+        raise InputError(f"{plan.source} asks for what cannot be done:\n  " + "\n  ".join(faults))
+    print(f"{plan.source}: {len(subjects)} different trainings can be built.")
 
 
 def _subjects(plan: Plan) -> Iterator[tuple[str, Any, Any]]:
     """A name, a check and what to check: once for all trainings that are built alike."""
     seen: set[str] = set()
-    for name in plan.used_encoders(plan.runs.values()):
+    for name in plan.used_encoders:
         planned = plan.encoder(name)
         if "recipe" in planned.spec and "epoch" not in planned.spec and _is_new(seen, planned.spec):
             yield f"encoder {name}", _check_pretraining, planned.spec | {"execution": planned.execution}
@@ -49,6 +58,27 @@ def _subjects(plan: Plan) -> Iterator[tuple[str, Any, Any]]:
         auxiliaries = [run.spec["inputs"][name]["architecture"] for name in run.experiment.auxiliaries]
         if _is_new(seen, run.spec, pathway and {**pathway, "auxiliaries": auxiliaries}, run.experiment.mode):
             yield f"run {run.name}", _check_run, run
+
+
+def _check_dataset(subject: tuple[Plan, str]) -> None:
+    from m2pt.datasets.layouts import check
+
+    plan, name = subject
+    dataset = plan.config.datasets[name]
+    faults = check(dataset.layout, plan.root(name), num_classes=dataset.classes, full=False)
+    if faults:
+        raise InputError("\n    ".join([f"{plan.root(name)} is not sound:", *faults]))
+
+
+def _check_file(subject: tuple[Plan, str]) -> None:
+    from m2pt.formats.weights import load_weights
+    from m2pt.models.bodies import build_body
+    from m2pt.models.exchange import load_exchange
+
+    plan, name = subject
+    spec = plan.encoders[name]
+    state, _ = load_weights(Path(spec["file"]))
+    load_exchange(build_body(spec["architecture"]), state, parts=spec["parts"], source=spec["file"])
 
 
 def _is_new(seen: set[str], spec: Spec, *others: Any) -> bool:

@@ -9,7 +9,7 @@ in the channels of their stems alone, so that their blocks can be attached to ea
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from timm.models.convnext import ConvNeXt
+from timm.models.convnext import ConvNeXt, ConvNeXtBlock
 from torch import nn
 
 from m2pt.errors import InputError
@@ -33,7 +33,7 @@ class ConvNeXtClassifier(ConvNeXt):
     @property
     def blocks(self) -> list[nn.Module]:
         """The blocks of all stages, in order, without the downsampling layers between the stages."""
-        return [block for stage in self.stages for block in stage.blocks]
+        return [module for module in self.stages.modules() if isinstance(module, ConvNeXtBlock)]
 
     @property
     def pretrained_parts(self) -> tuple[str, ...]:

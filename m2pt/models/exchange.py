@@ -91,10 +91,11 @@ def _check_body(model: "Encoder | ConvNeXtClassifier", given: Mapping[str, Tenso
 
 
 def _adapt(model: "Encoder | ConvNeXtClassifier", given: dict[str, Tensor]) -> dict[str, Tensor]:
-    if not hasattr(model, "tokenizer"):  # a stem fits any size of input
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is None:  # a ConvNeXt's stem fits an input of any size
         return given
-    tokenizer = {key: value for key, value in given.items() if part_of(key) == "tokenizer"}
-    return {**given, **model.tokenizer.adapt(tokenizer)}
+    stored = {key: value for key, value in given.items() if part_of(key) == "tokenizer"}
+    return {**given, **tokenizer.adapt(stored)}
 
 
 def _check_keys(expected: Collection[str], given: Collection[str], source: str) -> None:

@@ -5,7 +5,7 @@ The workflow's rules and the commands read the same plan, so that a rule's shell
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,18 +204,12 @@ class Plan:
             return ()
         return tuple(self.runs[each.name] for each in self._experiments(f"tables.{table}", row, column))
 
-    def datasets(self, runs: Iterable[Run]) -> list[str]:
-        """Names of the datasets that these runs, what they start from and their encoders read."""
-        runs = list(runs)
-        used = {experiment.dataset for run in runs for experiment in run.experiment.chain}
-        used |= {str(self.config.encoders[encoder].dataset) for encoder in self.used_encoders(runs)}
-        return [name for name in self.config.datasets if name in used]
-
-    def used_encoders(self, runs: Iterable[Run]) -> list[str]:
-        """Names of the encoders that these runs start from or attach, and of what those are epochs of."""
+    @property
+    def used_encoders(self) -> list[str]:
+        """Names of the encoders that runs start from or attach, and of those that these are epochs of."""
         used = {
             name
-            for run in runs
+            for run in self.runs.values()
             for experiment in run.experiment.chain
             for name in (experiment.target_init, *experiment.auxiliaries)
         }

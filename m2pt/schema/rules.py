@@ -10,12 +10,14 @@ from m2pt.errors import InputError
 from m2pt.schema.base import read_yaml
 from m2pt.schema.cell_names import locate
 from m2pt.schema.claims import claims_digest, read_claims
-from m2pt.schema.experiments import digest
 from m2pt.schema.plan import Plan, Run, cells
-from m2pt.schema.tables import Column, Row
 
 SUMMARY = "summary"
 """Name of the result that lists the paper's claims."""
+
+
+TRAINING = ("pretrain_encoder", "finetune", "transfer")
+"""Rules whose jobs take long."""
 
 
 class Wildcards(Protocol):
@@ -30,22 +32,30 @@ class Wildcards(Protocol):
     name: str
 
 
+class RuleOfJob(Protocol):
+    """A job's rule."""
+
+    name: str
+
+
+class Job(Protocol):
+    """A job of Snakemake's, as far as it matters here."""
+
+    rule: RuleOfJob
+    wildcards: Wildcards
+
+
 class Rules:
     """A plan seen from the workflow.
 
     A digest given as `params` makes Snakemake run a rule again exactly when a value behind it changes, and
     the command refuses to work if the config no longer says what the workflow was planned with.
 
-    `targets` are the files that the workflow is asked for: where they are tables, figures or the summary,
-    only the data behind these are looked at before the first training.
-
     Raises:
         InputError: the config, a recipe or a table is wrong, or more than one config file is given.
     """
 
-    def __init__(
-        self, config_files: Sequence[str | Path], config: Mapping[str, Any], targets: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, config_files: Sequence[str | Path], config: Mapping[str, Any]) -> None:
         if len(config_files) != 1:
             given = ", ".join(map(str, config_files))
             raise InputError(f"a config is complete by itself: give one --configfile, not {given}.")
@@ -55,7 +65,6 @@ class Rules:
         overrides = {key: value for key, value in config.items() if in_file.get(key) != value}
         self.plan = Plan.load(path, overrides)
         self._arguments = shlex.join(self.plan.arguments)
-        self._wanted = self._runs_behind({Path(target).name.partition(".")[0] for target in targets})
 
     def arguments(self, wildcards: Wildcards, output: object) -> str:
         """Arguments that give a command this config.
@@ -135,28 +144,7 @@ class Rules:
         """Digest of the claims and of the tables behind them."""
         return claims_digest(self.plan)
 
-    def gate_digest(self, wildcards: Wildcards) -> str:
-        """Digest of all that can be trained."""
-        encoders = sorted(digest(spec) for spec in self.plan.encoders.values())
-        return digest([encoders, sorted(run.digest for run in self.plan.runs.values())])
-
     # ---- inputs -----------------------------------------------------------------------------------------
-
-    def manifests(self) -> list[str]:
-        """Manifests of all datasets behind what is asked for."""
-        return [str(self.plan.manifest(name)) for name in self.plan.datasets(self._wanted)]
-
-    def imported_weights(self) -> list[str]:
-        """Encoders given as files, wanted before any training so that a bad file is found first."""
-        named = self.plan.config.encoders
-        return sorted(
-            {
-                str(self.plan.encoder_weights(name, seed))
-                for name in self.plan.used_encoders(self._wanted)
-                if named[name].file is not None
-                for seed in self.plan.config.seeds
-            }
-        )
 
     def encoder_source(self, wildcards: Wildcards) -> list[str]:
         """What an imported encoder is taken from; random weights are taken from nothing."""
@@ -191,28 +179,39 @@ class Rules:
         return self._evaluations(SUMMARY)
 
     def _evaluations(self, result: str) -> list[str]:
-        names = [run.name for run in self._runs_behind({result})]
+        names = [run.name for run in self._runs_behind(result)]
         directories = [
             self.plan.run_directory(name, seed) for name in names for seed in self.plan.config.seeds
         ]
         return [str(directory / "evaluation.json") for directory in directories]
 
-    def _runs_behind(self, results: set[str]) -> list[Run]:
-        """The runs behind tables, figures and the summary by name, each once; all runs for other names."""
-        places: list[tuple[str, Row, Column]] = []
-        for name in sorted(results):
-            if name in self.plan.tables:
-                places += [(name, *cell) for cell in cells(self.plan.table(name))]
-            elif name in self.plan.figures:
-                places += [locate(self.plan.tables, cell) for cell in self.plan.figure(name).plot.cells()]
-            elif name == SUMMARY and self.plan.config.claims is not None:
-                places += [locate(self.plan.tables, cell) for cell in read_claims(self.plan).cells]
-            else:
-                return list(self.plan.runs.values())
-        if not results:
-            return list(self.plan.runs.values())
+    def _runs_behind(self, result: str) -> list[Run]:
+        """The runs behind a table, a figure or the summary, each once."""
+        if result in self.plan.tables:
+            places = [(result, *cell) for cell in cells(self.plan.table(result))]
+        else:
+            claimed = result == SUMMARY
+            names = read_claims(self.plan).cells if claimed else self.plan.figure(result).plot.cells()
+            places = [(*locate(self.plan.tables, name),) for name in names]
         found = (run for place in places for run in self.plan.cell_and_baseline(*place))
         return list({run.name: run for run in found}.values())
+
+    def preflight(self, jobs: Iterable[Job]) -> str:
+        """The command that checks, before the first of these jobs, what they are given and what they train.
+
+        Empty if nothing is to be trained. Datasets that are yours and encoders given as files are looked at
+        here although jobs of their own do it again: these may come after hours of training.
+        """
+        jobs = list(jobs)
+        if not any(job.rule.name in TRAINING for job in jobs):
+            return ""
+        datasets = sorted({job.wildcards.dataset for job in jobs if job.rule.name == "check_dataset"})
+        imported = {job.wildcards.encoder for job in jobs if job.rule.name == "import_encoder"}
+        encoders = sorted(name for name in imported if self.plan.config.encoders[name].file is not None)
+        words = ["m2pt", "check", *self.plan.arguments]
+        words += ["--datasets", *datasets] if datasets else []
+        words += ["--encoders", *encoders] if encoders else []
+        return shlex.join(words)
 
     # ---- targets ----------------------------------------------------------------------------------------
 
@@ -227,7 +226,7 @@ class Rules:
     def unknown_names(self) -> str:
         """Names of results that are no table and no figure of this config."""
         known = _any_of([*self.plan.tables, *self.plan.figures, SUMMARY])
-        return rf"(?!(?:{known})$)[^/.]+"
+        return rf"(?!(?:{known})\.)[^/.]+"
 
     def refuse(self, wildcards: Wildcards) -> list[str]:
         """Say which tables and figures there are, of one that is not.

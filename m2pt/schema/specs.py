@@ -156,16 +156,15 @@ class Specs:
 
     def _run_recipe(self, experiment: Experiment, modality: str, body: str) -> tuple[Spec, Spec]:
         if experiment.is_transfer:
-            path = self.config.transfer[experiment.dataset].recipe
-            model = TRANSFER[experiment.task]
+            dense, model = self.config.transfer[experiment.dataset].recipe, TRANSFER[experiment.task]
             check_fit(
-                path, self._model(path, model), self.config.backbone.depth, self.config.modalities.image
+                dense, self._model(dense, model), self.config.backbone.depth, self.config.modalities.image
             )
-            return self._recipe(path, model)
+            return self._recipe(dense, model)
         start = "scratch" if experiment.target_init == SCRATCH else "pretrained"
         key = f"{'convnext' if body == 'convnext' else start}_{experiment.mode}"
         recipes = self.config.finetune.get(experiment.dataset)
-        path = getattr(recipes, key, None)
+        path: str | None = getattr(recipes, key, None)
         if path is None:
             raise InputError(
                 f"run {experiment.name}: the config has no recipe finetune.{experiment.dataset}.{key}."

@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,17 +47,17 @@ class Detection:
 
     @torch.inference_mode()
     def evaluate(
-        self, model: nn.Module, loader: DataLoader[tuple[list[Tensor], Targets]], device: torch.device
+        self, model: nn.Module, loader: Iterable[tuple[list[Tensor], Targets]], device: torch.device
     ) -> dict[str, float]:
         """Return the `METRICS` in percent, against the dataset's own annotations.
 
         Args:
             model: a Mask R-CNN of `build_mask_rcnn`.
-            loader: a loader over the COCO reader, whose `annotation_file` is the ground truth.
+            loader: a `DataLoader` over the COCO reader, whose `annotation_file` is the ground truth.
             device: where the model is.
         """
         model.eval()
-        reader: Any = loader.dataset
+        reader: Any = cast(DataLoader[Any], loader).dataset
         with quiet():
             truth = COCO(str(reader.annotation_file))
         results: list[dict[str, Any]] = []

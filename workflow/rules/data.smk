@@ -1,4 +1,4 @@
-# Before any training: build the miniatures, check what lies on disk, see that all that is asked for can be built.
+# Datasets: build the miniatures, check what lies on disk; both leave a manifest.
 
 
 rule build_miniature:
@@ -14,6 +14,7 @@ rule build_miniature:
         f"{RESULTS}/logs/data/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/data/{{dataset}}.tsv"
+    priority: 1
     threads: 1
     resources:
         mem_mb=2000,
@@ -38,6 +39,7 @@ rule check_dataset:
         f"{RESULTS}/logs/data/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/data/{{dataset}}.tsv"
+    priority: 1
     threads: 1
     resources:
         mem_mb=4000,
@@ -49,28 +51,3 @@ rule check_dataset:
     shell:
         "m2pt data check {wildcards.dataset} {params.arguments} --expect {params.digest}"
         " --manifest {output.manifest} > {log} 2>&1"
-
-
-rule open_gate:
-    input:
-        manifests=RULES.manifests(),
-        weights=RULES.imported_weights(),
-    output:
-        gate=touch(f"{RESULTS}/data/all_checked"),
-    params:
-        digest=RULES.gate_digest,
-        arguments=RULES.arguments,
-    log:
-        f"{RESULTS}/logs/data/all_checked.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/data/all_checked.tsv"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=30,
-    conda:
-        "../../environment.yml"
-    message:
-        "All datasets and given weights are sound: see that every model can be built"
-    shell:
-        "m2pt check {params.arguments} > {log} 2>&1"

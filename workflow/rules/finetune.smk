@@ -5,7 +5,6 @@ rule finetune:
     input:
         manifest=RULES.run_manifest,
         weights=RULES.run_weights,
-        gate=ancient(f"{RESULTS}/data/all_checked"),
     output:
         weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/attached.safetensors",
     wildcard_constraints:

@@ -4,7 +4,6 @@
 rule pretrain_encoder:
     input:
         manifest=RULES.encoder_manifest,
-        gate=ancient(f"{RESULTS}/data/all_checked"),
     output:
         weights=f"{RESULTS}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
     wildcard_constraints:

@@ -5,7 +5,6 @@ rule transfer:
     input:
         manifest=RULES.run_manifest,
         weights=RULES.run_weights,
-        gate=ancient(f"{RESULTS}/data/all_checked"),
     output:
         weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/merged.safetensors",
         evaluation=f"{RESULTS}/runs/{{run}}/seed{{seed}}/evaluation.json",

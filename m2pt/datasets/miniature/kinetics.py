@@ -79,7 +79,7 @@ def tilt_down(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
 
 def zoom_in(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
     """See less and less of the photograph."""
-    speed = draw.uniform(0.2, 0.4)
+    speed = draw.uniform(0.4, 0.7)
     return [Shot(height=np.exp(-speed * time)) for time in times]
 
 
@@ -90,7 +90,7 @@ def zoom_out(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
 
 def roll(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
     """Turn around the line of sight, either way."""
-    speed = draw.choice([-1, 1]) * draw.uniform(15, 40)
+    speed = draw.choice([-1, 1]) * draw.uniform(30, 60)
     return [Shot(angle=speed * time) for time in times]
 
 
@@ -119,7 +119,7 @@ MOVES: tuple[Callable[[NDArray[np.float64], Generator], list[Shot]], ...] = (
 
 
 def build(
-    root: Path, *, seed: int, train: int = 600, val: int = 120, frames: int = 24, size: int = 48
+    root: Path, *, seed: int, train: int = 800, val: int = 240, frames: int = 24, size: int = 48
 ) -> None:
     """Write `train` and `val` mp4 files of `frames` pictures of `size` pixels in height, the moves in turn.
 

@@ -23,11 +23,14 @@ STREAM = 256
 LEFT_OUT = {"externals", "tests"}
 """Folders whose modules are not read."""
 
-MARKUP = re.compile(r":[\w:+]+:(?=`)|`+~?|\*\*|\s+<[^<>`]*>(?=`)")
-"""Roles, backticks, bold, and the target of a named link, in reStructuredText."""
+MARKUP = re.compile(r":[\w:+]+:(?=`)|\s+<[^<>`]*>(?=`)|`+__?(?!\w)|`+~?|\*\*")
+"""Roles, the targets and ends of named links, backticks and bold, in reStructuredText."""
 
-PROSE = re.compile(r"[A-Z][\w ,.;:'\"()/%-]*[a-z)]\.", re.ASCII)
+PROSE = re.compile(r"(?!.* : )[A-Z][\w ,.;:'\"()/%-]*[a-z)]\.", re.ASCII)
 """What is kept: from a capital to a full stop, without formulas, signatures, doctests or references."""
+
+UNDERLINE = "-=~^"
+"""What the lines below the titles of sections consist of."""
 
 MIN_WORDS = 8
 
@@ -76,17 +79,17 @@ def paragraphs(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             for lines in _blocks((ast.get_docstring(node) or "").splitlines()):
-                paragraph = MARKUP.sub("", " ".join(lines))
+                paragraph = MARKUP.sub("", " ".join(" ".join(lines).split()))
                 if PROSE.fullmatch(paragraph) and paragraph.count(" ") + 1 >= MIN_WORDS:
                     yield paragraph
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the lines, stripped, in runs of one indentation between empty lines."""
+    """Yield the lines in runs of one indentation, between empty lines and underlines."""
     for indentation, block in itertools.groupby(lines, key=_indentation):
         if indentation is not None:
-            yield [line.strip() for line in block]
+            yield list(block)
 
 
 def _indentation(line: str) -> int | None:
-    return len(line) - len(line.lstrip()) if line.strip() else None
+    return len(line) - len(line.lstrip()) if line.strip(f"{UNDERLINE} ") else None
