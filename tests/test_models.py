@@ -182,7 +182,7 @@ def test_probing_head_standardises_features_without_learning_how():
         ("image", {"pool": "max"}, "pool 'max'.*avg or token"),
         ("image", {"head": "mlp"}, "head 'mlp'.*linear or batchnorm_linear"),
         ("image", {"backbone": {**BODY, "num_heads": 3}}, "dim 16 .*num_heads 3"),
-        ("text", {}, "modality 'text'.*image, video, audio, pointcloud"),
+        ("smell", {}, "modality 'smell'.*image, video, audio, pointcloud, text"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(modality, changed, message):

@@ -63,16 +63,10 @@ class ImageTokenizer(Strict):
 
 
 class ConvNeXt(Strict):
-    """Sizes of the convolutional pair: blocks and channels of each stage."""
+    """Sizes of the convolutional pair: blocks and channels of each of its four stages."""
 
-    depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-    dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _a_width_for_each_stage(self) -> "ConvNeXt":
-        if len(self.depths) != len(self.dims):
-            raise ValueError(f"{len(self.depths)} depths for {len(self.dims)} dims; give one of each a stage")
-        return self
+    depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    dims: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 
 
 class Image(Strict):

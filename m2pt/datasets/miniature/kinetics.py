@@ -79,7 +79,7 @@ def tilt_down(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
 
 def zoom_in(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
     """See less and less of the photograph."""
-    speed = draw.uniform(0.4, 0.7)
+    speed = draw.uniform(0.6, 1.0)
     return [Shot(height=np.exp(-speed * time)) for time in times]
 
 
@@ -90,13 +90,13 @@ def zoom_out(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
 
 def roll(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
     """Turn around the line of sight, either way."""
-    speed = draw.choice([-1, 1]) * draw.uniform(30, 60)
+    speed = draw.choice([-1, 1]) * draw.uniform(45, 90)
     return [Shot(angle=speed * time) for time in times]
 
 
 def shake(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
     """Tremble around one place."""
-    places = draw.uniform(0.03, 0.08) * draw.uniform(-1, 1, (len(times), 2))
+    places = draw.uniform(0.06, 0.14) * draw.uniform(-1, 1, (len(times), 2))
     return [Shot(x=x, y=y) for x, y in places]
 
 
