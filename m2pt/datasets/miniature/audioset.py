@@ -1,11 +1,16 @@
 """A small AudioSet: phrases of recorded notes, labelled with the General MIDI families that play them.
 
-The recordings and their licence are described in `soundfont`. A recording that several families share gives
-all their labels, and some clips mix two recordings, so that clips have several labels as in AudioSet.
+The recordings and their licence are described in `soundfont`. A phrase plays notes of one family one after
+another; in some clips a second family plays along, so that clips have several labels as in AudioSet. Left out
+are recordings that several families share, and with them the families that have hardly any of their own:
+synthesizers and sound effects.
 """
 
 import csv
+import re
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,33 +28,42 @@ STREAM = 527
 
 RATE = 16000
 MIXED = 0.3
-"""Share of clips in which a second recording sounds."""
+"""Share of clips in which a second family plays along."""
 
 VAL_SHARE = 0.2
-"""Share of each family's recordings that validation clips are made of."""
+"""Share of each instrument's, or else of each family's, recordings that validation clips are made of."""
+
+NOTES = 6
+"""Notes in a phrase."""
+
+BORROWERS = ("Synth Lead", "Synth Pad", "Synth Effects", "Sound Effects")
+"""Families that play other families' recordings and are no classes here."""
+
+LABELS = tuple(family for family in FAMILIES if family not in BORROWERS)
 
 
-def build(root: Path, *, seed: int, train: int = 1000, val: int = 200, seconds: float = 1.3) -> None:
+def build(root: Path, *, seed: int, train: int = 2000, val: int = 400, seconds: float = 1.3) -> None:
     """Write `train` and `val` wav clips (16 kHz, 16 bit) of `seconds`, the families in turn.
 
     A recording belongs to one split.
     """
     draw = np.random.default_rng([seed, STREAM])
-    pools = split_notes(load_notes(), draw)
+    pools = split_notes(labelled(load_notes()), draw)
     sources: dict[str, list[str]] = {}
     with staged(root) as folder:
         with (folder / CLASSES).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
-            writer.writerows([label, mid(label), name] for label, name in enumerate(FAMILIES))
+            writer.writerows([label, mid(label), name] for label, name in enumerate(LABELS))
         for (split, relative), size in zip(LISTS.items(), (train, val), strict=True):
             (folder / split).mkdir()
             entries, sources[split] = [], []
             for index in range(size):
-                notes = choose_notes(pools[split], index % len(FAMILIES), draw)
+                phrases = choose_phrases(pools[split], index % len(LABELS), draw)
                 name = f"{split}/{index:05d}.wav"
-                soundfile.write(folder / name, compose(notes, seconds, draw), RATE, subtype="PCM_16")
-                labels = sorted({family for note in notes for family in note.families})
+                soundfile.write(folder / name, compose(phrases, seconds, draw), RATE, subtype="PCM_16")
+                notes = [note for phrase in phrases for note in phrase]
+                labels = sorted({label for note in notes for label in note.families})
                 entries.append({"wav": name, "labels": ",".join(mid(label) for label in labels)})
                 sources[split] += [note.name for note in notes]
             write_json(folder / relative, {"data": entries})
@@ -60,48 +74,77 @@ def build(root: Path, *, seed: int, train: int = 1000, val: int = 200, seconds: 
 
 def mid(label: int) -> str:
     """Return an identifier in the form of the AudioSet ontology's; the ontology itself has no such ones."""
-    return f"/m/gm_{FAMILIES[label].lower().replace(' ', '_')}"
+    return f"/m/gm_{LABELS[label].lower().replace(' ', '_')}"
+
+
+def labelled(notes: Sequence[Note]) -> list[Note]:
+    """Return the recordings that one family of `LABELS` plays, with its label in place of their families."""
+    chosen = []
+    for note in notes:
+        labels = tuple(LABELS.index(FAMILIES[i]) for i in note.families if FAMILIES[i] in LABELS)
+        if len(labels) == 1:
+            chosen.append(replace(note, families=labels))
+    return chosen
+
+
+def instrument(note: Note) -> str:
+    """Return the name of a recording without its pitch: `Piano` for `Piano Gb5`."""
+    return re.sub(r"\s*[A-G][b#]?-?\d*\s*$", "", note.name.strip())
 
 
 def split_notes(notes: Sequence[Note], draw: Generator) -> dict[str, list[Note]]:
-    """Share out the recordings so that every family has some in both splits, beginning with the smallest."""
+    """Share out recordings of one label each: validation has other notes of the instruments in training.
+
+    Instruments of one or two recordings, such as drums, are for training; only a family without enough
+    others gives some of them too.
+    """
+    recorded = defaultdict(list)
+    for note in notes:
+        recorded[instrument(note)].append(note.name)
     val: set[str] = set()
-    train: set[str] = set()
-    members = {family: [note for note in notes if family in note.families] for family in range(len(FAMILIES))}
-    for family in sorted(members, key=lambda family: len(members[family])):
-        wanted = max(1, round(VAL_SHARE * len(members[family])))
-        free = [note.name for note in members[family] if note.name not in train | val]
-        missing = max(0, wanted - sum(note.name in val for note in members[family]))
-        shuffled = [str(name) for name in draw.permutation(free)]
-        val.update(shuffled[:missing])
-        train.update(shuffled[missing:])
+    for names in recorded.values():
+        if len(names) > 2:
+            val.update(draw.permutation(names)[: max(1, round(VAL_SHARE * len(names)))].tolist())
+    for label in range(len(LABELS)):
+        own = [note.name for note in notes if label in note.families]
+        missing = round(VAL_SHARE * len(own)) - len(val.intersection(own))
+        if missing > 0:
+            rest = [
+                note.name for note in notes if label in note.families and len(recorded[instrument(note)]) < 3
+            ]
+            val.update(draw.permutation(rest)[:missing].tolist())
     return {
-        "train": [note for note in notes if note.name in train],
+        "train": [note for note in notes if note.name not in val],
         "val": [note for note in notes if note.name in val],
     }
 
 
-def choose_notes(pool: Sequence[Note], family: int, draw: Generator) -> list[Note]:
-    """Return a recording that `family` plays, in some clips joined by any other."""
-    own = [note for note in pool if family in note.families]
-    chosen = [own[draw.integers(len(own))]]
+def choose_phrases(pool: Sequence[Note], label: int, draw: Generator) -> list[list[Note]]:
+    """Return a phrase of the family `label`, in some clips joined by one of any family."""
+    labels = [label]
     if draw.random() < MIXED:
-        others = [note for note in pool if note is not chosen[0]]
-        chosen.append(others[draw.integers(len(others))])
-    return chosen
+        labels.append(int(draw.integers(len(LABELS))))
+    phrases = []
+    for chosen in labels:
+        own = [note for note in pool if chosen in note.families]
+        order = draw.permutation(len(own))
+        phrases.append([own[order[i % len(own)]] for i in range(NOTES)])
+    return phrases
 
 
-def compose(notes: Sequence[Note], seconds: float, draw: Generator) -> NDArray[np.float32]:
-    """Return a clip (seconds * RATE,): each recording up to three times, over a little noise."""
+def compose(phrases: Sequence[Sequence[Note]], seconds: float, draw: Generator) -> NDArray[np.float32]:
+    """Return a clip (seconds * RATE,): in each phrase one note after another, over a little noise."""
     length = round(seconds * RATE)
     clip = np.zeros(length, np.float32)
-    for note in notes:
+    step = seconds / NOTES
+    for phrase in phrases:
         gain = draw.uniform(0.4, 1)
-        for onset in np.cumsum(draw.uniform(0, 0.3 * seconds, draw.integers(1, 4))):
-            held = min(draw.uniform(0.25, 0.9), seconds - onset)
-            sound = play(note, semitones=int(draw.integers(-7, 8)), seconds=held, rate=RATE)
+        for number, note in enumerate(phrase):
+            onset = (number + draw.uniform(0, 0.3)) * step
+            held = min(draw.uniform(0.8, 1.6) * step, seconds - onset)
+            sound = play(note, semitones=int(draw.integers(-5, 6)), seconds=held, rate=RATE)
             time = np.arange(len(sound)) / RATE
-            decay, release = np.exp(-time / draw.uniform(0.15, 1)), np.minimum(1, (held - time) / 0.03)
+            decay, release = np.exp(-time / draw.uniform(0.3, 2)), np.minimum(1, (held - time) / 0.03)
             begin = round(onset * RATE)
             heard = (gain * decay * release * sound)[: length - begin]
             clip[begin : begin + len(heard)] += heard

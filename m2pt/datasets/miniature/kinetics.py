@@ -152,8 +152,11 @@ def film(
     region: NDArray[np.uint8], shots: Sequence[Shot], size: int, draw: Generator
 ) -> list[NDArray[np.uint8]]:
     """Return the pictures (size, about size * ASPECT, 3) of shots at a random scale and place in a region."""
-    low = np.min([(shot.x, shot.y) - shot.reach for shot in shots], axis=0)
-    high = np.max([(shot.x, shot.y) + shot.reach for shot in shots], axis=0)
+    centres, reaches = (
+        np.array([(shot.x, shot.y) for shot in shots]),
+        np.array([shot.reach for shot in shots]),
+    )
+    low, high = (centres - reaches).min(axis=0), (centres + reaches).max(axis=0)
     room = np.array(region.shape[1::-1])
     scale = draw.uniform(0.6, 1) * min(LARGEST_HEIGHT, *(room / (high - low)))
     photograph = Image.fromarray(region)
