@@ -53,6 +53,8 @@ def runs(plan, **factors):
         ("imagenet_tune", 1024, 2e-3, 100),
         ("imagenet_fix", 16384, 6.4, 90),
         ("imagenet_scratch_tune", 1024, 1e-3, 300),
+        ("audioset_tune", 32, 1.25e-4, 60),
+        ("audioset_scratch_tune", 32, 1.25e-4, 60),
         ("shapenetpart_tune", 16, 2e-4, 300),
         ("shapenetpart_scratch_tune", 16, 2e-4, 300),
         ("partnet_tune", 16, 2e-4, 300),
