@@ -42,7 +42,7 @@ report: "workflow/report/workflow.rst"
 
 onstart:
     if preflight := RULES.preflight(workflow.dag.needrun_jobs()):
-        shell(preflight)
+        shell("{command}", command=preflight)
     start_background(PLAN.results)
 
 

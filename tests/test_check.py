@@ -64,6 +64,7 @@ def test_the_shipped_configs_can_be_built(capsys):
         ({"finetune__imagenet_pretrained_tune": {"augmentation.auto_augment": "rnd-m9"}}, "'rnd-m9'"),
         ({"transfer__coco": {"model.strides": [5]}}, "stride"),
         ({"transfer__ade20k": {"model.class_weights": [1.0, 1.0]}}, "2 weights for 11 classes"),
+        ({"finetune__audioset_pretrained_tune": {"augmentation.time_mask": 500}}, "time_mask is 500"),
         ({"finetune__shapenetpart_pretrained_tune": {"model.taps": [0, 9]}}, "model.taps = [0, 9]"),
     ],
 )

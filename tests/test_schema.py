@@ -160,7 +160,69 @@ def test_an_override_reaches_the_commands_whatever_its_value():
 def test_another_pretraining_seed_is_another_result():
     one, other = (Plan.load(TINY, {"pretrain_seeds": [seed]}) for seed in (0, 1))
     for name, run in one.runs.items():
-        assert one.seeded_spec(run, 0) != other.seeded_spec(other.runs[name], 0)
+        reads_encoder = any(
+            each.target_init != "scratch" or each.auxiliaries for each in run.experiment.chain
+        )
+        same = one.seeded_spec(run, 0) == other.seeded_spec(other.runs[name], 0)
+        assert same == (not reads_encoder)
+
+
+def test_a_published_number_of_another_table_is_part_of_a_table_s_digest(tmp_path):
+    tables = ["tests/tiny/table.yaml", "tests/tiny/targets.yaml"]
+    changed = tmp_path / "table.yaml"
+    changed.write_text(Path(tables[0]).read_text().replace("tune_acc: 83.3", "tune_acc: 83.4"))
+    plans = [
+        Plan.load(TINY, {"tables": [first, tables[1]], "figures": [], "claims": None})
+        for first in (tables[0], str(changed))
+    ]
+    assert plans[0].table_digest("targets") != plans[1].table_digest("targets")
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "dataset", "words"),
+    [
+        ("classification", "top1", "coco", "classification is no task for a dataset of layout coco"),
+        ("part_segmentation", "miou_class", "partnet", "is no task for a dataset of layout partnet"),
+        ("point_segmentation", "miou", "shapenetpart", "is no task for a dataset of layout shapenetpart"),
+    ],
+)
+def test_a_task_on_a_dataset_of_another_layout_is_refused(tmp_path, task, metric, dataset, words):
+    table = read_yaml(Path("tests/tiny/targets.yaml"))
+    start = "image" if dataset == "coco" else "pointcloud"
+    table["columns"] = [
+        {
+            "name": "c",
+            "group": "g",
+            "title": "t",
+            "metric": metric,
+            "task": task,
+            "dataset": dataset,
+            "mode": "tune",
+        }
+    ]
+    table["rows"] = [
+        {"method": "m", "setting": "pretrained", "run": {"target_init": start}, "columns": ["c"]}
+    ]
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(table))
+    with pytest.raises(InputError, match=words):
+        Plan.load(TINY, {"tables": [str(path)], "figures": [], "claims": None})
+
+
+def test_a_convnext_is_not_transferred(tmp_path):
+    table = read_yaml(Path("tests/tiny/table.yaml"))
+    table["rows"] = [
+        {
+            "method": "m",
+            "setting": "extension",
+            "run": {"target_init": "image_convnext"},
+            "columns": ["ap_box"],
+        }
+    ]
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(table))
+    with pytest.raises(InputError, match="a ConvNeXt can only be finetuned"):
+        Plan.load(TINY, {"tables": [str(path)], "figures": [], "claims": None})
 
 
 def test_an_unknown_run_table_or_encoder_is_named(config):

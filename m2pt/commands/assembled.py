@@ -143,8 +143,8 @@ def start_from_inputs(model: Any, plan: Plan, run: Run, seed: int) -> None:
     for role in ("target_init", "transfer_from"):
         if role in weights:
             spec = run.spec["inputs"][role]
-            if role == "transfer_from":
-                spec = {**spec, "pretrain_seed": plan.pretrain_seed(seed)}
+            if run.experiment.transfer_from is not None:
+                spec = plan.seeded_spec(plan.run(run.experiment.transfer_from.name), seed)
             state = load_input(plan, weights[role], spec)
             load_exchange(model, state, parts=model.pretrained_parts, source=str(weights[role]))
     auxiliaries = {}

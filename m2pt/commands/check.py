@@ -130,7 +130,8 @@ def _check_training(model: Any, spec: Spec, execution: Spec) -> None:
     settings = TrainingSettings(**spec["recipe"]["training"], **execution)
     create_optimizer(model, settings)
     mix = spec["recipe"].get("mix") or {}
-    if (mix.get("mixup") or mix.get("cutmix")) and settings.batch_size % 2:
+    samples = spec["recipe"]["augmentation"].get("samples") or 1
+    if (mix.get("mixup") or mix.get("cutmix")) and settings.batch_size * samples % 2:
         raise InputError(f"training.batch_size = {settings.batch_size}: mixup and cutmix need an even number")
     _check_augmentation(
         spec["dataset"]["layout"], spec["architecture"]["input"], spec["recipe"]["augmentation"]
@@ -138,9 +139,11 @@ def _check_training(model: Any, spec: Spec, execution: Spec) -> None:
 
 
 def _check_augmentation(layout: str, input: Spec, augmentation: Spec) -> None:
-    """Build the views whose settings are words of timm; numbers were checked where the recipe was read."""
-    from m2pt.datasets import imagenet, video_views
+    """Check what depends on the input's size or on timm's words; the rest was checked where it was read."""
+    from m2pt.datasets import audio_augmentation, imagenet, video_views
 
+    if layout == "audioset":
+        audio_augmentation.Augmentation(**augmentation).check_fit(input["frames"], input["mel_bins"])
     try:
         if layout == "imagenet":
             imagenet.training_view(input["image_size"], imagenet.Augmentation(**augmentation))

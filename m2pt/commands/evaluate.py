@@ -1,8 +1,13 @@
 """`m2pt evaluate RUN`: the merged, plain model on the validation split; writes evaluation.json."""
 
 import argparse
+import math
+from itertools import islice
 
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
+
+COMPARED = 8
+"""Batches on which the merged and the unmerged model are compared."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +45,12 @@ def run(arguments: argparse.Namespace) -> None:
         path = directory / f"{name}.safetensors"
         load_exchange(model, trained.load_input(plan, path, spec), source=str(path))
     dataset = trained.open_dataset(plan, spec, "val", seed=seed, training=False)
-    batch_size = spec["recipe"]["training"]["batch_size"]
+    views = math.prod(spec["recipe"].get("evaluation", {}).values())  # of one sample; 1 if there are no views
+    batch_size = max(1, spec["recipe"]["training"]["batch_size"] // views)
     loader = evaluation_loader(dataset, batch_size, planned.execution["num_workers"], task.collate)
     device = launch("no", plan.config.device).device
     merged.to(device)
-    difference = largest_difference(task, merged, attached.to(device), loader, device)
+    difference = largest_difference(task, merged, attached.to(device), islice(loader, COMPARED), device)
     assembled.check_difference(difference, str(directory / "merged.safetensors"))
     made = provenance(
         threads=plan.config.threads,

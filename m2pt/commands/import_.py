@@ -42,8 +42,11 @@ def run(arguments: argparse.Namespace) -> None:
     expect(arguments, plan.encoder_digest(name))
     seed_generators(seed)
     if source.epoch_of is not None:
-        path = plan.encoder_directory(source.epoch_of, seed) / f"encoder-epoch{source.epoch}.safetensors"
-        state = trained.load_input(plan, path, plan.encoders[source.epoch_of])
+        folder = plan.encoder_directory(source.epoch_of, seed)
+        path, final = folder / f"encoder-epoch{source.epoch}.safetensors", folder / "encoder.safetensors"
+        if not path.exists():
+            raise InputError(f"{path}: missing; make it with: {plan.command(final, again=True)}")
+        state = trained.load_input(plan, path, plan.encoders[source.epoch_of], made_with=final)
     else:
         encoder = build_body(spec["architecture"])
         state = to_exchange(encoder.state_dict())

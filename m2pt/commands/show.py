@@ -46,9 +46,9 @@ def _cell(plan: "Plan", place: "Place") -> Iterator[str]:
     table, row, column = place
     yield place.name
     yield f"  what       {column.group} {column.title}: {column.metric} of {column.task} on {column.dataset}"
-    if column.name in row.published:
-        yield f"  published  {row.published[column.name]:g}"
     if not plan.cell_runs(table, row, column):
+        if column.name in row.published:
+            yield f"  published  {row.published[column.name]:g}"
         yield "  measured   this cell is not run"
         return
     try:
@@ -56,6 +56,8 @@ def _cell(plan: "Plan", place: "Place") -> Iterator[str]:
     except InputError:
         yield "  measured   not all of it or of its baseline yet, or not with this config"
         return
+    if cell.published is not None:
+        yield f"  published  {cell.published:g}"
     spread = "" if cell.deviation is None else f" ± {cell.deviation:.2f}"
     yield f"  measured   {cell.mean:.2f}{spread}, seeds {', '.join(map(str, cell.values))}"
     if cell.gain is not None and cell.baseline is not None:

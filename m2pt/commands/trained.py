@@ -49,7 +49,9 @@ def open_dataset(plan: Plan, spec: Spec, split: str, *, seed: int, training: boo
 
 
 def manifest_digest(plan: Plan, dataset: str) -> str:
-    """Return the hash in a dataset's manifest: of its contents where they were read, else of its file list.
+    """Return the hash in a dataset's manifest: of a miniature's contents, of your dataset's file list.
+
+    Not of its contents even if `full_check` read them: looking closer makes it no other dataset.
 
     Raises:
         InputError: the dataset has not been checked yet.
@@ -59,11 +61,14 @@ def manifest_digest(plan: Plan, dataset: str) -> str:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; make it with: {plan.command(path)}") from None
-    return str(manifest.get("content_sha256", manifest["listing_sha256"]))
+    built = plan.config.datasets[dataset].miniature is not None
+    return str(manifest["content_sha256" if built else "listing_sha256"])
 
 
-def load_input(plan: Plan, path: Path, spec: Spec) -> dict[str, Any]:
+def load_input(plan: Plan, path: Path, spec: Spec, *, made_with: Path | None = None) -> dict[str, Any]:
     """Return the weights of an input, after checking that they are what the config asks for.
+
+    `made_with` is the file to ask Snakemake for where `path` is written beside another one.
 
     Raises:
         InputError: the file is missing or damaged, or was made with another spec.
@@ -76,7 +81,7 @@ def load_input(plan: Plan, path: Path, spec: Spec) -> dict[str, Any]:
     if differences:
         raise InputError(
             f"{path}: made with another spec than the config asks for ({'; '.join(differences[:3])}); "
-            f"make it again with: {plan.command(path, again=True)}"
+            f"make it again with: {plan.command(made_with or path, again=True)}"
         )
     return state
 
@@ -148,6 +153,8 @@ def check_room(directory: Path, model: "nn.Module") -> None:
     Raises:
         InputError: there is less room than that.
     """
+    if not is_main():
+        return
     sizes = [(value.numel() * value.element_size(), value.requires_grad) for value in model.parameters()]
     needed = sum(size * (7 if trained else 3) for size, trained in sizes)
     free = shutil.disk_usage(directory).free

@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
         backbone, task = assembled.dense_backbone(spec), assembled.target_task(spec)
         assembled.start_from_inputs(backbone, plan, planned, seed)
         scales = [p for name, p in backbone.named_parameters() if pathway.is_scale(name) and p.requires_grad]
+        seed_generators(seed)  # heads start alike with and without auxiliaries
         model = assembled.dense_model(spec, backbone)
         if experiment.mode == "fix":  # a frozen backbone is one whose matrices stay
             for scale in scales:

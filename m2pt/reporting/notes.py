@@ -63,7 +63,7 @@ def _baselines(cells: list[Cell]) -> list[str]:
         return []
     terms = (
         "Baselines get the same recipe and the same tuning budget as the rows compared with them: one recipe "
-        "serves both, and it was tuned for neither alone."
+        "serves both, which is the baseline's own or was chosen on models without pathways."
     )
     if other_recipe:
         terms += f" Not so, since its recipe is another one: {', '.join(other_recipe)}."

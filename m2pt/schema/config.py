@@ -375,6 +375,10 @@ class Config(Strict):
                 raise ValueError(
                     f"encoders.{name}: {encoder.dataset} is not a dataset of modality {encoder.modality}"
                 )
+            if encoder.dataset and self.datasets[encoder.dataset].subsets is not None:
+                raise ValueError(
+                    f"encoders.{name}: {encoder.dataset} has subsets, which no encoder is trained on"
+                )
             if encoder.modality == "text" and self.modalities.text is None:
                 raise ValueError(f"encoders.{name}: modality text needs a modalities.text section")
             if encoder.body == "convnext" and self.convnext is None:

@@ -100,8 +100,14 @@ class Plan:
         return digest(self.encoders[encoder])
 
     def table_digest(self, table: str) -> str:
-        """Digest of a table and of the seeds that fill it."""
-        return digest([self.table(table).model_dump(mode="json"), self.config.seeds, self.config.paper_scale])
+        """Digest of a table, of all published numbers (a row may take one of another table) and the seeds."""
+        published = [
+            (name, row.setting, row.method, row.published)
+            for name, other in self.tables.items()
+            for row in other.rows
+        ]
+        dumped = self.table(table).model_dump(mode="json")
+        return digest([dumped, published, self.config.seeds, self.config.paper_scale])
 
     def figure_digest(self, figure: str) -> str:
         """Digest of a figure and of the tables whose cells it shows."""
@@ -133,8 +139,10 @@ class Plan:
         return seeds[position % len(seeds)]
 
     def seeded_spec(self, run: Run, run_seed: int) -> Spec:
-        """What the run of `run_seed` stores beside its results: its spec and its pretraining seed."""
-        return {**run.spec, "pretrain_seed": self.pretrain_seed(run_seed)}
+        """What the run of `run_seed` stores: its spec and, if it reads encoders, their seed."""
+        chain = run.experiment.chain
+        reads_encoder = any(each.target_init != SCRATCH or each.auxiliaries for each in chain)
+        return {**run.spec, "pretrain_seed": self.pretrain_seed(run_seed)} if reads_encoder else run.spec
 
     def run_directory(self, run: str, seed: int) -> Path:
         """Folder of one training of a target."""

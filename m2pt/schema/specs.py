@@ -27,13 +27,16 @@ Spec = dict[str, Any]
 MASKED: dict[str, type[Strict]] = {**PRETRAINING, "text": TextPretraining}
 
 FINETUNING: dict[tuple[str, str], type[Strict]] = {
-    ("classification", "image"): Finetuning,
-    ("classification", "video"): VideoFinetuning,
-    ("multilabel_classification", "audio"): MultilabelFinetuning,
-    ("part_segmentation", "pointcloud"): PartSegmentation,
-    ("point_segmentation", "pointcloud"): PointSegmentation,
+    ("classification", "imagenet"): Finetuning,
+    ("classification", "kinetics"): VideoFinetuning,
+    ("multilabel_classification", "audioset"): MultilabelFinetuning,
+    ("part_segmentation", "shapenetpart"): PartSegmentation,
+    ("point_segmentation", "partnet"): PointSegmentation,
 }
-"""The recipe of a finetuned task, by the modality of its dataset."""
+"""The recipe of a finetuned task, by the layout of its dataset."""
+
+DENSE = {"detection": "coco", "semantic_segmentation": "ade20k"}
+"""The layout of a dense task's dataset."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class Specs:
                     f"run {experiment.name}: it starts from an encoder of modality {start.modality}, but "
                     f"{experiment.dataset} is a dataset of modality {modality}."
                 )
-        recipe, execution = self._run_recipe(experiment, modality, body)
+        recipe, execution = self._run_recipe(experiment, body)
         architecture = self.architecture(modality, body)
         for part in ("input", "tokenizer"):  # a dense task looks closer than a pretraining
             if part in recipe:
@@ -154,9 +157,14 @@ class Specs:
             execution,
         )
 
-    def _run_recipe(self, experiment: Experiment, modality: str, body: str) -> tuple[Spec, Spec]:
+    def _run_recipe(self, experiment: Experiment, body: str) -> tuple[Spec, Spec]:
+        task, layout = experiment.task, self.config.datasets[experiment.dataset].layout
+        if layout != DENSE.get(task) and (task, layout) not in FINETUNING:
+            raise InputError(f"run {experiment.name}: {task} is no task for a dataset of layout {layout}.")
+        if body == "convnext" and (experiment.is_transfer or experiment.mode == "fix"):
+            raise InputError(f"run {experiment.name}: a ConvNeXt can only be finetuned (mode tune) here.")
         if experiment.is_transfer:
-            dense, model = self.config.transfer[experiment.dataset].recipe, TRANSFER[experiment.task]
+            dense, model = self.config.transfer[experiment.dataset].recipe, TRANSFER[task]
             check_fit(
                 dense, self._model(dense, model), self.config.backbone.depth, self.config.modalities.image
             )
@@ -169,11 +177,7 @@ class Specs:
             raise InputError(
                 f"run {experiment.name}: the config has no recipe finetune.{experiment.dataset}.{key}."
             )
-        if (experiment.task, modality) not in FINETUNING:
-            raise InputError(
-                f"run {experiment.name}: {experiment.task} is no task for datasets of modality {modality}."
-            )
-        kind = FINETUNING[experiment.task, modality]
+        kind = FINETUNING[task, layout]
         if issubclass(kind, PointSegmentation):
             check_taps(path, self._model(path, kind), self.config.backbone.depth)
         return self._recipe(path, kind)

@@ -1,5 +1,7 @@
 """Recipe files of supervised pretrainings: a classifier of one modality, of which the encoder is kept."""
 
+from pydantic import model_validator
+
 from m2pt.schema.kept_epochs import KeptEpochs
 from m2pt.schema.recipes import (
     AudioAugmentation,
@@ -36,6 +38,12 @@ class PointcloudSupervised(SupervisedPretraining):
 
     mix: Mix = Mix()
     augmentation: PointcloudAugmentation = PointcloudAugmentation()
+
+    @model_validator(mode="after")
+    def _clouds_are_not_mixed(self) -> "PointcloudSupervised":
+        if self.mix.mixup or self.mix.cutmix:
+            raise ValueError("mix.mixup and mix.cutmix mix pictures; give smoothing alone for point clouds")
+        return self
 
 
 class AudioSupervised(SupervisedPretraining):

@@ -60,4 +60,5 @@ def evaluation_loader(
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_signals,
     )

@@ -1,5 +1,6 @@
 """Being asked to stop: remember it, finish the step, save, and say so with an exit code of its own."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +63,8 @@ def stopping_at_once(directory: Path) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        write_json(directory / INTERRUPTED, {"reason": name, "exit_code": EXIT_CODE})
+        if os.environ.get("RANK", "0") == "0":
+            write_json(directory / INTERRUPTED, {"reason": name, "exit_code": EXIT_CODE})
         raise Interrupted(name)
 
     previous: dict[signal.Signals, Any] = {number: signal.signal(number, stop) for number in STOPPING}
