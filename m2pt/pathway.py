@@ -192,8 +192,12 @@ def _layer(block: nn.Module, path: str, name: str) -> nn.Module:
     modules = dict(block.named_modules())
     if path in modules and hasattr(modules[path], "weight"):
         return modules[path]
-    weighted = ", ".join(repr(path) for path, module in modules.items() if hasattr(module, "weight"))
-    raise PathwayError(f"no layer {name} ({type(block).__name__}); layers with a weight there: {weighted}")
+    weighted = (path for path, module in modules.items() if getattr(module, "weight", None) is not None)
+    matrices = ", ".join(repr(path) for path in weighted if modules[path].weight.ndim > 1)  # type: ignore[operator]
+    raise PathwayError(
+        f"no layer {name} ({type(block).__name__}); give layers=[...] with names of layers that have a "
+        f"matrix or kernel there: {matrices}"
+    )
 
 
 class _Pathway(nn.Module):

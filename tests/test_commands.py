@@ -233,3 +233,12 @@ def test_results_without_write_permission_or_room(config, tmp_path, case, words)
     assert "m2pt import: error:" in run.stderr and words in run.stderr
     assert "Traceback" not in run.stderr
     assert not list(forbidden.rglob("*.safetensors*"))
+
+
+def test_a_run_is_refused_by_the_command_of_the_other_kind(refuse):
+    plan = Plan.load(TINY)
+    dense = next(name for name, run in plan.runs.items() if run.experiment.is_transfer)
+    finetuned = next(name for name, run in plan.runs.items() if not run.experiment.is_transfer)
+    for command in ("finetune", "evaluate"):
+        assert f"m2pt transfer {dense}" in refuse(command, dense, "--config", TINY)
+    assert f"m2pt finetune {finetuned}" in refuse("transfer", finetuned, "--config", TINY)

@@ -102,7 +102,7 @@ def test_what_is_not_made_comes_with_the_command_that_makes_it(plan, show):
     path.unlink()
     text = show(TUNED)
     assert f"seed 1: not made yet; make it with: {plan.command(path)}" in text
-    assert "not all of it" in text and "seed 0: top1 81.00" in text
+    assert "incomplete" in text and "seed 0: top1 81.00" in text
     lines = text.splitlines()
     assert [line.strip()[1] for line in lines if "m2pt evaluate" in line] == ["x", " "]
 
@@ -125,7 +125,7 @@ def test_mlflow_s_run_is_found_through_the_tracker_s_cursor(plan, show):
 
 def test_a_quoted_cell_is_not_run(show):
     text = show("table:MFF:tune_acc")
-    assert "published  83.6" in text and "this cell is not run" in text and "commands" not in text
+    assert "published  83.6" in text and "not run, the row is quoted" in text and "commands" not in text
 
 
 def test_an_unknown_cell_is_refused_with_what_exists(plan, capsys):

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
             faults.append(f"{name}: {error}")
     if faults:
         raise InputError(f"{plan.source} asks for what cannot be done:\n  " + "\n  ".join(faults))
-    print(f"{plan.source}: {len(subjects)} different trainings can be built.")
+    print(f"{plan.source}: {len(subjects)} different trainings can be built; data: m2pt data check NAME.")
 
 
 def _subjects(plan: Plan) -> Iterator[tuple[str, Any, Any]]:

@@ -108,6 +108,9 @@ def run_check(layout: str, root: Path, *, num_classes: Classes | None = None, fu
     faults = check(layout, root, num_classes=expected, full=full)
     if faults:
         found = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise InputError("\n".join([f"{root} is not a sound {layout} dataset, {found}:", *faults]))
+        official = " of the official number of classes (--num-classes N for another)"
+        kind = f"{layout} dataset{official if num_classes is None else ''}"
+        raise InputError("\n".join([f"{root} is not a sound {kind}, {found}:", *faults]))
     size = f"{expected} classes" if isinstance(expected, int) else f"the subsets {', '.join(expected)}"
-    print(f"{root}: no fault found in this {layout} dataset of {size}.")
+    looked = "every file was opened" if full else "its structure was looked at; --full opens every file"
+    print(f"{root}: no fault found in this {layout} dataset of {size}; {looked}.")

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.training.loading import evaluation_loader
 
     plan = load_plan(arguments)
-    seed, planned = arguments.seed, plan.run(arguments.run)
+    seed, planned = arguments.seed, plan.finetuned(arguments.run)
     expect(arguments, planned.digest)
     spec, directory = plan.seeded_spec(planned, seed), plan.run_directory(planned.name, seed)
 

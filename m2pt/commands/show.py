@@ -46,20 +46,21 @@ def _cell(plan: "Plan", place: "Place") -> Iterator[str]:
     table, row, column = place
     yield place.name
     yield f"  what       {column.group} {column.title}: {column.metric} of {column.task} on {column.dataset}"
+    if column.name in row.published:
+        yield f"  published  {row.published[column.name]:g}"
     if not plan.cell_runs(table, row, column):
-        if column.name in row.published:
-            yield f"  published  {row.published[column.name]:g}"
-        yield "  measured   this cell is not run"
+        yield "  measured   not run" + (", the row is quoted" if row.run is None else "")
         return
     try:
         cell = read_named(plan, [place.name])[place.name]
     except InputError:
-        yield "  measured   not all of it or of its baseline yet, or not with this config"
+        yield "  measured   incomplete, with its baseline: see the runs below"
         return
-    if cell.published is not None:
+    if cell.published is not None and column.name not in row.published:
         yield f"  published  {cell.published:g}"
     spread = "" if cell.deviation is None else f" ± {cell.deviation:.2f}"
-    yield f"  measured   {cell.mean:.2f}{spread}, seeds {', '.join(map(str, cell.values))}"
+    seeds = f"seed{'s' if len(cell.values) > 1 else ''} {', '.join(map(str, cell.values))}"
+    yield f"  measured   {cell.mean:.2f}{spread}, {seeds}"
     if cell.gain is not None and cell.baseline is not None:
         bounds = "" if cell.interval is None else " (95 %: {:+.2f} to {:+.2f})".format(*cell.interval)
         yield f"  gain       {cell.gain:+.2f}{bounds} over {cell.baseline.row.method}"

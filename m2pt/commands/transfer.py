@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.training.signals import stopping_at_once
 
     plan = load_plan(arguments)
-    seed, planned = arguments.seed, plan.run(arguments.run)
+    seed, planned = arguments.seed, plan.transferred(arguments.run)
     expect(arguments, planned.digest)
     experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
     directory = plan.run_directory(planned.name, seed)

@@ -129,9 +129,10 @@ def read_named(plan: Plan, names: Iterable[str]) -> dict[str, Cell]:
     for place in (locate(plan.tables, name) for name in names):
         reader = readers.setdefault(place.table, _Reader(plan, place.table))
         found[place.name] = reader.cell(place.row, place.column)
-    faults = [fault for reader in readers.values() for fault in reader.faults]
+    faults = list(dict.fromkeys(fault for reader in readers.values() for fault in reader.faults))
     if faults:
-        raise InputError("\n".join(dict.fromkeys(faults)))
+        hint = "all of them at once: ask snakemake for the table or figure itself, such as results/table1.csv"
+        raise InputError("\n".join([*faults, *([hint] if len(faults) > 1 else [])]))
     return found
 
 

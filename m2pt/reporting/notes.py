@@ -21,6 +21,7 @@ READING = (
     "it is each cell's own, so of twenty gains that are none, one will. An empty cell was not run."
 )
 VERDICT = f"Verdict: {RULE}"
+ONE_SEED = "Measured with one seed: there is no deviation, no interval and no verdict."
 
 
 def made(plan: Plan, cells: Iterable[Cell]) -> str:
@@ -40,14 +41,15 @@ def made(plan: Plan, cells: Iterable[Cell]) -> str:
     hours = sum(result.training_seconds for result in found) / 3600
     return (
         f"Measured with {plan.source}, {_listed('seed', seeds)}, {_listed('commit', commits)}, on "
-        f"{' and '.join(devices)}; {len(results)} trainings took {hours:.1f} hours, not "
-        "counting what they start from."
+        f"{' and '.join(devices)}; {len(results)} trainings took {hours:.1f} hours added up (some ran side "
+        "by side), not counting what they start from."
     )
 
 
 def below(table: Table, cells: list[Cell], made: str) -> list[str]:
     """Return the notes of a table, a sentence or a few each; `made` is what `made` says."""
-    return [made, READING, VERDICT, *_baselines(cells), *_rows(table)]
+    several = any(len(cell.values) > 1 for cell in cells)
+    return [made, READING, VERDICT if several else ONE_SEED, *_baselines(cells), *_rows(table)]
 
 
 def _baselines(cells: list[Cell]) -> list[str]:

@@ -31,7 +31,7 @@ def locate(tables: Mapping[str, Table], name: str) -> Place:
     method, colon, column_name = rest.rpartition(":")
     if not colon:
         raise InputError(
-            f"{name}: a cell is TABLE:METHOD:COLUMN, such as table1:M2PT-Point:imagenet_tune_acc."
+            f"{name}: a cell is TABLE:METHOD:COLUMN, such as table1:M2PT-Video:imagenet_tune_acc."
         )
     if table_name not in tables:
         raise InputError(f"{name}: no table {table_name!r}; the config's tables are {', '.join(tables)}.")

@@ -175,6 +175,28 @@ class Plan:
             )
         return self.runs[name]
 
+    def finetuned(self, name: str) -> Run:
+        """Return the finetuned run of that name.
+
+        Raises:
+            InputError: there is none, or it is a transfer.
+        """
+        if self.run(name).experiment.is_transfer:
+            raise InputError(
+                f"run {name} is a transfer, which is trained and evaluated by: m2pt transfer {name}"
+            )
+        return self.runs[name]
+
+    def transferred(self, name: str) -> Run:
+        """Return the transfer of that name.
+
+        Raises:
+            InputError: there is none, or it is a finetuned run.
+        """
+        if not self.run(name).experiment.is_transfer:
+            raise InputError(f"run {name} is no transfer: m2pt finetune {name}, merge and evaluate make it")
+        return self.runs[name]
+
     def encoder(self, name: str) -> Planned:
         """Return the resolved encoder of that name.
 
