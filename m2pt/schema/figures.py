@@ -1,5 +1,6 @@
 """A figure is data: a kind of plot, and the table cells that it shows, named as for `m2pt show`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
@@ -12,16 +13,16 @@ from m2pt.schema.config import Name
 from m2pt.schema.tables import Table
 
 
-class Plot(Strict):
+class Plot(Strict, ABC):
     """What the kinds of plot have in common: they show cells, and say what a cell must have for that."""
 
     needs_gain: ClassVar[bool] = True
     needs_auxiliary: ClassVar[bool] = False
     """Exactly one, since the plot is about it."""
 
+    @abstractmethod
     def cells(self) -> Iterator[str]:
         """Yield the names of the cells that are shown."""
-        raise NotImplementedError
 
 
 class Target(Strict):
