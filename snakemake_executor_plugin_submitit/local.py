@@ -1,0 +1,97 @@
+"""Jobs as processes of this machine, by submitit's local executor; and, to debug, inside this very process."""
+
+import signal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import psutil
+from snakemake_interface_common.exceptions import WorkflowError
+from submitit import DebugExecutor, LocalExecutor
+from submitit.core.utils import cloudpickle_dump, temporary_save_path
+
+from snakemake_executor_plugin_submitit.resources import Request
+from snakemake_executor_plugin_submitit.task import SnakemakeTask
+
+
+class Local:
+    """Each job is a process with a time limit, which goes on if the controller dies."""
+
+    name = "local"
+
+    def __init__(self, folder: Path, max_restarts: int) -> None:
+        self.folder = folder
+        self._submitit = LocalExecutor(folder, max_num_timeout=max_restarts + 1)
+        self._children: list[object] = []  # submitit's jobs: they reap their processes
+
+    def submit(self, tasks: Sequence[SnakemakeTask], request: Request, name: str, comment: str) -> list[str]:
+        """Start the tasks and return their process ids.
+
+        Raises:
+            WorkflowError: they want more than one node.
+        """
+        if request.nodes > 1:
+            raise WorkflowError(f"{name}: nodes={request.nodes}, but the local cluster has one node")
+        gpus = int(request.gpus.rpartition(":")[2] or 0)
+        self._submitit.update_parameters(
+            timeout_min=request.runtime,
+            signal_delay_s=tasks[0].warning_s,
+            gpus_per_node=gpus,
+            stderr_to_stdout=True,
+        )
+        jobs = [self._submitit.submit(task) for task in tasks]
+        self._children += jobs
+        return [job.job_id for job in jobs]
+
+    def states(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """RUNNING or ENDED, of each."""
+        for job in self._children:
+            job.done()  # type: ignore[attr-defined]
+        return {job_id: "RUNNING" if self._process(job_id) else "ENDED" for job_id in job_ids}
+
+    def find(self, name: str, since: float) -> list[str]:
+        """Nothing: a process has no name to find it by."""
+        return []
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        """Interrupt these processes; submitit's controller takes those below with it."""
+        for job_id in job_ids:
+            if process := self._process(job_id):
+                process.send_signal(signal.SIGINT)
+
+    def _process(self, job_id: str) -> psutil.Process | None:
+        """The controller process of a job, not another that has got its number since."""
+        try:
+            process = psutil.Process(int(job_id))
+            ours = str(self.folder) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return None
+        return process if ours else None
+
+
+class Debug:
+    """Each job runs at once, inside the controller, whose terminal and debugger it shares."""
+
+    name = "debug"
+
+    def __init__(self, folder: Path, max_restarts: int) -> None:
+        self.folder = folder
+        self._submitit = DebugExecutor(folder)
+
+    def submit(self, tasks: Sequence[SnakemakeTask], request: Request, name: str, comment: str) -> list[str]:
+        """Run the tasks, one after another, and leave their results where the other clusters leave them."""
+        jobs = [self._submitit.submit(task) for task in tasks]
+        for job in jobs:
+            with temporary_save_path(job.paths.result_pickle) as scratch:
+                cloudpickle_dump(("success", job.result()), scratch)
+        return [job.job_id for job in jobs]
+
+    def states(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """ENDED, all of them."""
+        return dict.fromkeys(job_ids, "ENDED")
+
+    def find(self, name: str, since: float) -> list[str]:
+        """Nothing: they ended with their controller."""
+        return []
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        """There is nothing that runs beside this call."""

@@ -1,0 +1,186 @@
+"""Submitting to Slurm through submitit, and asking Slurm about all jobs at once."""
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from snakemake_interface_common.exceptions import WorkflowError
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedJobError
+from submitit.slurm.slurm import read_job_id
+
+from snakemake_executor_plugin_submitit.resources import Request
+from snakemake_executor_plugin_submitit.task import SnakemakeTask
+
+ALIVE = {
+    "PENDING",
+    "RUNNING",
+    "CONFIGURING",
+    "COMPLETING",
+    "SUSPENDED",
+    "STOPPED",
+    "SIGNALING",
+    "STAGE_OUT",
+    "RESIZING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "RESV_DEL_HOLD",
+    "SPECIAL_EXIT",
+}
+"""Slurm's words for a job that will still run, or runs."""
+
+_QUERY_TIMEOUT_S = 60
+_AT_ONCE = 200
+_BUSY = ("Socket timed out", "Unable to contact slurm controller", "Slurm temporarily unable", "Connection refused")
+_PATIENCE_S = (2, 5, 15, 30, 60)
+
+
+class NoAnswer(Exception):
+    """Slurm did not answer: nothing is known of any job, which says nothing against one."""
+
+
+class Slurm:
+    """A Slurm cluster, reached by the commands in PATH. `folder` is shared by all nodes."""
+
+    name = "slurm"
+
+    def __init__(self, folder: Path, max_restarts: int) -> None:
+        self._accounting = True
+        self.folder = folder
+        # `exec` makes the batch shell this Python process, whom the warning then reaches (see `task`).
+        python = f"exec {shlex.quote(sys.executable)}"
+        try:
+            self._submitit = SlurmExecutor(folder, max_num_timeout=max_restarts + 1, python=python)
+        except RuntimeError:
+            raise WorkflowError(
+                "submitit-cluster is slurm, but there is no srun in PATH: run on a machine that submits to "
+                "Slurm, or choose --submitit-cluster local"
+            ) from None
+
+    def submit(self, tasks: Sequence[SnakemakeTask], request: Request, name: str, comment: str) -> list[str]:
+        """Submit tasks of one request, several as one job array, and return their job ids.
+
+        Raises:
+            WorkflowError: Slurm refuses them; the message is Slurm's.
+        """
+        parameters = request.slurm()
+        own = {"signal": f"B:USR2@{tasks[0].warning_s}", "requeue": True, "comment": comment}
+        parameters["additional_parameters"] = {**parameters["additional_parameters"], **own}
+        self._submitit.update_parameters(
+            **parameters,
+            job_name=name,
+            use_srun=False,
+            stderr_to_stdout=True,
+            array_parallelism=len(tasks),
+            setup=["trap '' USR2  # a warning before Python can handle it would end the job"],
+        )
+        for pause in (*_PATIENCE_S, None):
+            try:
+                with self._submitit.batch():
+                    jobs = [self._submitit.submit(task) for task in tasks]
+                return [job.job_id for job in jobs]
+            except FailedJobError as error:
+                said = str(error).strip() or str(error.__cause__)
+                if pause is None or not any(word in said for word in _BUSY):
+                    raise WorkflowError(f"Slurm refuses the job: {said}") from None
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def states(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """Return Slurm's word for each of the jobs that it knows.
+
+        `sacct` is asked first, since it does not burden the controller; of jobs that it does not know, or
+        calls ended, `squeue`: it knows of a requeue at once, and all that there is without accounting.
+
+        Raises:
+            NoAnswer: neither could be asked.
+        """
+        wanted = set(job_ids)
+        found: dict[str, str] = {}
+        answered = False
+        if self._accounting:
+            try:
+                found = {key: state for key, state in self._sacct(wanted).items() if key in wanted}
+                answered = True
+            except NoAnswer:
+                pass
+        doubtful = wanted - {job_id for job_id, state in found.items() if state in ALIVE}
+        if doubtful:
+            try:
+                queued = self._squeue()
+            except NoAnswer:
+                if not answered:
+                    raise
+            else:
+                found.update({key: state for key, state in queued.items() if key in doubtful})
+        return found
+
+    def find(self, name: str, since: float) -> list[str]:
+        """Return the ids of the jobs that were submitted under a name of ours.
+
+        Raises:
+            NoAnswer: Slurm could not be asked.
+        """
+        found = set(_parse(_ask(["squeue", "--me", "--noheader", "--array", "--states=all", f"--name={name}", "--format=%i|%T"])))
+        if self._accounting:
+            start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
+            command = ["sacct", "--allocations", "--noheader", "--parsable2", f"--name={name}", f"--starttime={start}"]
+            try:
+                found |= set(_parse(_ask([*command, "--format=JobID,State"])))
+            except NoAnswer:
+                pass
+        return sorted(found, key=lambda job_id: [int(part) for part in job_id.split("_")])
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        """Cancel exactly these jobs; those that have ended do not mind."""
+        ids = list(job_ids)
+        for begin in range(0, len(ids), _AT_ONCE):
+            subprocess.run(["scancel", "--quiet", *ids[begin : begin + _AT_ONCE]], timeout=_QUERY_TIMEOUT_S, check=False)
+
+    def _sacct(self, job_ids: set[str]) -> dict[str, str]:
+        roots = sorted({job_id.split("_")[0] for job_id in job_ids})
+        found: dict[str, str] = {}
+        for begin in range(0, len(roots), _AT_ONCE):
+            jobs = ",".join(roots[begin : begin + _AT_ONCE])
+            command = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={jobs}"]
+            try:
+                found.update(_parse(_ask(command)))
+            except NoAnswer as error:
+                if "accounting storage is disabled" in str(error).lower():
+                    self._accounting = False
+                raise
+        return found
+
+    def _squeue(self) -> dict[str, str]:
+        return _parse(_ask(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T"]))
+
+
+def _ask(command: list[str]) -> str:
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT_S, check=True)
+    except subprocess.CalledProcessError as error:
+        raise NoAnswer(f"{command[0]}: {error.stderr.strip()}") from None
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise NoAnswer(f"{command[0]}: {error}") from None
+    return answer.stdout
+
+
+def _parse(text: str) -> dict[str, str]:
+    """Read lines of `id|state`; an array's waiting tasks share a line such as `7_[2-5%4]|PENDING`."""
+    states: dict[str, str] = {}
+    for line in text.splitlines():
+        job, _, state = line.strip().partition("|")
+        if not job or "." in job:
+            continue
+        word = state.split()[0] if state else ""  # "CANCELLED by 1000"
+        for parts in read_job_id(job):
+            root, *indices = parts
+            if len(indices) == 2:
+                states.update({f"{root}_{k}": word for k in range(int(indices[0]), int(indices[1]) + 1)})
+            else:
+                states["_".join(parts)] = word
+    return states

@@ -1,0 +1,219 @@
+"""What runs inside a cluster job: one Snakemake command, and what becomes of it when the job is warned.
+
+How a warning travels. Slurm sends SIGUSR2 (submitit's word for "your time is nearly up" or "you are being
+preempted") to the batch shell alone, because the job is submitted with `--signal=B:USR2@…`; the batch shell is
+this Python process, because it was started by `exec`. submitit's handler then calls `checkpoint()`, which sends
+the warning signal (SIGUSR1 unless set otherwise) to those descendants that have a handler for it, such as a
+training, or that hold it back to pass it on themselves, as `srun` does for its tasks on all nodes. The shells and
+the Snakemake in between have neither, would die of it, and are left alone. They hand no exit code of 75 on
+either, so a program that has saved its state and wants to be started again says so by creating the file named in
+the environment variable REQUEUE_MARKER.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TypedDict
+
+import psutil
+from submitit.core.utils import DelayedSubmission
+
+REQUEUE_MARKER = "REQUEUE_MARKER"
+"""Environment variable that names the file by which a program says: saved, start me again."""
+
+_PR_SET_CHILD_SUBREAPER = 36
+_POLL_S = 0.2
+_GRACE_SHARE = 0.8
+
+
+class Outcome(TypedDict):
+    """What a job leaves as its result."""
+
+    exit_code: int
+    reason: str
+    restarts: int
+
+
+class _Ended(Exception):  # noqa: N818  (it ends the waiting, and is no error)
+    """Raised out of the signal handler: the command is over and there is nothing to requeue."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass
+class SnakemakeTask:
+    """A callable for submitit that runs `command` in bash and can be requeued.
+
+    Args:
+        command: the shell command of one Snakemake job.
+        marker: file that stands for "saved, start me again"; its folder exists.
+        warning_signal: number of the signal that programs are warned with.
+        warning_s: seconds between Slurm's warning and the end.
+        limit_s: the job's time limit in seconds.
+        max_restarts: how often the job may be started again, by whomever.
+    """
+
+    command: str
+    marker: Path
+    warning_signal: int
+    warning_s: int
+    limit_s: int
+    max_restarts: int
+    restarts: int = 0
+    _started: float = field(default=0.0, init=False)
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+    _terminated: bool = field(default=False, init=False)
+
+    def __call__(self) -> Outcome:
+        """Run the command and return how it ended.
+
+        Raises:
+            SystemExit: Slurm is ending the job. Nothing is left as a result then: whether the job is over or
+                begins anew is Slurm's to say.
+        """
+        self.restarts = int(os.environ.get("SLURM_RESTART_COUNT", self.restarts))
+        if self.restarts > self.max_restarts:
+            return self._outcome(1, f"restarted {self.restarts} times, and {self.max_restarts} are allowed")
+        self._started = time.monotonic()
+        self.marker.unlink(missing_ok=True)
+        with _adopting_orphans(), self._noting_termination():
+            return self._run()
+
+    def _run(self) -> Outcome:
+        environment = {**os.environ, REQUEUE_MARKER: str(self.marker)}
+        try:
+            self._process = subprocess.Popen(["bash", "-c", self.command], env=environment)
+            code = self._wait_for_exit()
+        except _Ended as ended:
+            _kill_descendants()
+            return self._outcome(self._process.wait() if self._process else 1, ended.reason)
+        except BaseException:
+            _kill_descendants()
+            raise
+        if self._terminated:
+            _wait_for_descendants()
+            raise SystemExit(128 + signal.SIGTERM)
+        if code and self.marker.exists():  # somebody else warned the program itself
+            os.kill(os.getpid(), getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"))
+            time.sleep(60)
+        return self._outcome(code, "")
+
+    def checkpoint(self) -> DelayedSubmission | None:
+        """Have the program save its state, and return what to start again. Called in submitit's signal handler.
+
+        A program that has no handler is stopped, and starts over if the job was preempted. At the job's own
+        time limit starting over would come no further, so the job has then failed.
+
+        Raises:
+            _Ended: the command has come to its end meanwhile, or must not be started again.
+        """
+        deadline = time.monotonic() + self.warning_s * _GRACE_SHARE
+        elapsed = time.monotonic() - self._started
+        warned = self._warn_until_exit(deadline)
+        if self._process and _exited(self._process) and not self.marker.exists():
+            raise _Ended
+        if not self.marker.exists() and elapsed > self.limit_s - self.warning_s - 60:
+            hint = "did not save its state in time" if warned else f"handles no {self._signal_name}"
+            raise _Ended(f"TIMEOUT: the time limit of {self.limit_s / 60:.0f} minutes is up, and the program {hint}")
+        if self.restarts >= self.max_restarts:
+            raise _Ended(f"restarted {self.restarts} times, and no more are allowed")
+        _kill_descendants()
+        self.restarts += 1
+        return DelayedSubmission(SnakemakeTask(**{name: getattr(self, name) for name in _CARRIED}))
+
+    def _warn_until_exit(self, deadline: float) -> bool:
+        """Warn each descendant that wants it once, until the command ends or the deadline; say if there was one."""
+        warned: set[int] = set()
+        while self._process and not _exited(self._process) and time.monotonic() < deadline:
+            for process in psutil.Process().children(recursive=True):
+                if process.pid not in warned and _wants(process.pid, self.warning_signal):
+                    warned.add(process.pid)
+                    print(f"forwarding {self._signal_name} to {process.pid}", flush=True)
+                    os.kill(process.pid, self.warning_signal)
+            time.sleep(_POLL_S)
+        return bool(warned)
+
+    @property
+    def _signal_name(self) -> str:
+        return signal.Signals(self.warning_signal).name
+
+    def _wait_for_exit(self) -> int:
+        """Wait without taking any lock, since a signal handler that interrupts this waits as well."""
+        assert self._process is not None
+        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        return self._process.wait()
+
+    @contextmanager
+    def _noting_termination(self) -> Iterator[None]:
+        """Slurm sends SIGTERM to every process of a job that is cancelled or will begin anew: outlive it."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._terminated = True
+
+        previous = signal.signal(signal.SIGTERM, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _outcome(self, code: int, reason: str) -> Outcome:
+        return {"exit_code": code, "reason": reason, "restarts": self.restarts}
+
+
+_CARRIED = ("command", "marker", "warning_signal", "warning_s", "limit_s", "max_restarts", "restarts")
+
+
+@contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    """Slurm's SIGTERM kills the shells at once and leaves a training, which is saving, without a parent. It then
+    becomes a child of this process, which stays, and with it the job, until the training has saved.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def _exited(process: "subprocess.Popen[bytes]") -> bool:
+    flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    return process.returncode is not None or os.waitid(os.P_PID, process.pid, flags) is not None
+
+
+def _wants(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal, or blocks it to wait for it."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has ended
+        return False
+    masks = (int(line.split()[1], 16) for line in lines if line.startswith(("SigCgt:", "SigBlk:")))
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def _descendants() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def _wait_for_descendants() -> None:
+    """Wait as long as Slurm lets us."""
+    while _descendants():
+        time.sleep(_POLL_S)
+
+
+def _kill_descendants() -> None:
+    for process in _descendants():
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
