@@ -35,7 +35,9 @@ class Cluster(Protocol):
     name: str
     folder: Path
 
-    def submit(self, tasks: Sequence[SnakemakeTask], request: Request, name: str, comment: str) -> list[str]: ...
+    def submit(
+        self, tasks: Sequence[SnakemakeTask], request: Request, name: str, comment: str
+    ) -> list[str]: ...
 
     def states(self, job_ids: Iterable[str]) -> dict[str, str]: ...
 
@@ -59,15 +61,15 @@ class Executor(RemoteExecutor):
             ) from None
         for name in ("signal_delay", "max_restarts", "array_size", "unknown_checks"):
             if getattr(settings, name) < (0 if name == "max_restarts" else 1):
-                raise WorkflowError(f"submitit-{name.replace('_', '-')} is {getattr(settings, name)}: too small")
+                raise WorkflowError(
+                    f"submitit-{name.replace('_', '-')} is {getattr(settings, name)}: too small"
+                )
         self._settings = settings
         folder = FOLDER.absolute()
         for part in ("jobs", "markers", "inputs"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._cluster: Cluster = _CLUSTERS[settings.cluster](
-            folder / "jobs", settings.max_restarts
-        )
+        self._cluster: Cluster = _CLUSTERS[settings.cluster](folder / "jobs", settings.max_restarts)
         self._ledger = Ledger(folder / "ledger.jsonl")
         self._submitted: dict[str, Submitted] = {}
         self._found_again = self._look_for_jobs()
@@ -126,7 +128,9 @@ class Executor(RemoteExecutor):
 
     def _watch(self, job: JobExecutorInterface, key: str, job_id: str) -> None:
         self._submitted[key] = Submitted(key, job_id, self._cluster.folder)
-        self.logger.info(f"{job.name} is job {job_id} of {self._cluster.name}: {self._submitted[key].paths.stdout}")
+        self.logger.info(
+            f"{job.name} is job {job_id} of {self._cluster.name}: {self._submitted[key].paths.stdout}"
+        )
         self.report_job_submission(SubmittedJobInfo(job, external_jobid=job_id, aux={"key": key}))
 
     def _refuse(self, job: JobExecutorInterface, message: str) -> None:
@@ -147,7 +151,9 @@ class Executor(RemoteExecutor):
 
     # ---- watching ---------------------------------------------------------------------------------------
 
-    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
+    async def check_active_jobs(
+        self, active_jobs: list[SubmittedJobInfo]
+    ) -> AsyncGenerator[SubmittedJobInfo, None]:
         """Yield those that go on; report the others. One question to the cluster serves them all."""
         if not active_jobs:
             return
@@ -191,7 +197,9 @@ class Executor(RemoteExecutor):
     def _look_for_jobs(self) -> dict[str, Entry]:
         """Return the jobs of an earlier controller that died, by key: they run, or have ended since."""
         self._answer_submissions()
-        found = {key: entry for key, entry in self._ledger.open.items() if entry.cluster == self._cluster.name}
+        found = {
+            key: entry for key, entry in self._ledger.open.items() if entry.cluster == self._cluster.name
+        }
         try:
             self._states_found = self._cluster.states(str(entry.job_id) for entry in found.values())
         except NoAnswer as error:
@@ -244,7 +252,9 @@ class Executor(RemoteExecutor):
 def _key(job: JobExecutorInterface) -> str:
     """Digest of what a job makes and how, equal for the same job of another controller."""
     jobs = job.jobs if job.is_group() else [job]
-    parts = sorted((str(each.name), sorted(map(str, each.output)), str(getattr(each, "shellcmd", None))) for each in jobs)
+    parts = sorted(
+        (str(each.name), sorted(map(str, each.output)), str(getattr(each, "shellcmd", None))) for each in jobs
+    )
     return sha256(repr(parts).encode()).hexdigest()[:32]
 
 

@@ -1,6 +1,7 @@
 """What has become of a job, judged by its result file and by what the cluster says, in that order."""
 
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,12 +9,18 @@ from pathlib import Path
 from submitit.core.utils import JobPaths, pickle_load
 
 from snakemake_executor_plugin_submitit.slurm import ALIVE
+from snakemake_executor_plugin_submitit.task import JobFailed
 
 CONFIRMATIONS = 3
 """Checks in a row that must find a job ended without a result before it counts as failed: result files appear
 late on shared file systems, and of a job on a failed node Slurm says NODE_FAIL before it says PENDING."""
 
 TAIL_LINES = 20
+
+_TAIL_BYTES = 32768
+_SUBMITIT_TRACEBACK = "submitit ERROR ("
+_JOB_FAILED = f"{JobFailed.__module__}.{JobFailed.__name__}: "
+_KILLED_FOR_MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom[-_ ]?kill", re.IGNORECASE)
 
 
 @dataclass
@@ -51,26 +58,27 @@ def judge(job: Submitted, states: Mapping[str, str] | None, unknown_checks: int)
         states: the cluster's words by job id; None if the cluster gave no answer, which counts for nothing.
         unknown_checks: checks in a row in which nobody knows the job before it has failed.
     """
-    outcome = _read_result(job.paths.result_pickle)
-    if outcome is not None and outcome.done:
-        return outcome
+    result = _read_result(job.paths.result_pickle)
+    if result is not None and result.done:
+        return result
     if states is None:
         return UNDECIDED
     state = states.get(job.job_id, "")
-    if outcome is None and state in ALIVE:
+    if state in ALIVE and result is None:
         job.doubts = 0
         return UNDECIDED
     job.doubts = job.doubts + 1 if state == job.doubted_state else 1
     job.doubted_state = state
-    if outcome is not None:  # what killed the command, such as want of memory, the cluster says a little later
-        if state in ALIVE and job.doubts < CONFIRMATIONS:
-            return UNDECIDED
-        plain = state in ALIVE or state in ("", "COMPLETED", "FAILED", "ENDED")
-        return outcome if plain else Verdict(False, f"{state}: {outcome.reason}")
     if job.doubts < (CONFIRMATIONS if state else unknown_checks):
         return UNDECIDED
+    if result is not None:
+        return result
     if not state:
-        return Verdict(False, f"the cluster has not known the job in {job.doubts} checks, and it left no result")
+        return Verdict(
+            False, f"the cluster has not known the job in {job.doubts} checks, and it left no result"
+        )
+    if state != "OUT_OF_MEMORY" and _KILLED_FOR_MEMORY.search(log_tail(job)):
+        state = f"OUT_OF_MEMORY ({state})"
     return Verdict(False, f"{state}: the job ended without a result")
 
 
@@ -79,10 +87,12 @@ def log_tail(job: Submitted) -> str:
     path = job.paths.stdout
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 16384))
-            lines = file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
     except FileNotFoundError:
-        return f"{path} does not exist: the job has not begun, or this folder is not shared with its node."
+        return f"{path} does not exist: the job did not begin, or this folder is not shared with its node."
+    begin, _, last = text.rpartition(_SUBMITIT_TRACEBACK)
+    lines = (begin or last).splitlines()[-TAIL_LINES:]
     return "\n".join([f"The end of {path}:", *(f"  {line}" for line in lines)])
 
 
@@ -93,9 +103,6 @@ def _read_result(path: Path) -> Verdict | None:
         kind, value = pickle_load(path)
     except (EOFError, pickle.UnpicklingError, OSError):  # not yet whole on this side of the file system
         return None
-    if kind == "error":
-        last = str(value).strip().splitlines()[-1]
-        return Verdict(False, f"the job could not be run: {last}")
-    if value["exit_code"] == 0:
+    if kind == "success":
         return Verdict(True)
-    return Verdict(False, value["reason"] or f"exit code {value['exit_code']}")
+    return Verdict(False, str(value).strip().splitlines()[-1].removeprefix(_JOB_FAILED))

@@ -1,6 +1,7 @@
 """Jobs as processes of this machine, by submitit's local executor; and, to debug, inside this very process."""
 
 import signal
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from submitit import DebugExecutor, LocalExecutor
 from submitit.core.utils import cloudpickle_dump, temporary_save_path
 
 from snakemake_executor_plugin_submitit.resources import Request
-from snakemake_executor_plugin_submitit.task import SnakemakeTask
+from snakemake_executor_plugin_submitit.task import JobFailed, SnakemakeTask
 
 
 class Local:
@@ -81,8 +82,12 @@ class Debug:
         """Run the tasks, one after another, and leave their results where the other clusters leave them."""
         jobs = [self._submitit.submit(task) for task in tasks]
         for job in jobs:
+            try:
+                result = ("success", job.submission().result())
+            except JobFailed:
+                result = ("error", traceback.format_exc())
             with temporary_save_path(job.paths.result_pickle) as scratch:
-                cloudpickle_dump(("success", job.result()), scratch)
+                cloudpickle_dump(result, scratch)
         return [job.job_id for job in jobs]
 
     def states(self, job_ids: Iterable[str]) -> dict[str, str]:

@@ -101,7 +101,9 @@ def _gpus(rule: str, resources: Mapping[str, Any]) -> str:
         )
     kind, _, count = value.rpartition(":")
     if value and (not count.isdigit() or (":" in value and not kind)):
-        raise WorkflowError(f"rule {rule}: resource gpus={value!r}: give a number or type:number, such as a100:4")
+        raise WorkflowError(
+            f"rule {rule}: resource gpus={value!r}: give a number or type:number, such as a100:4"
+        )
     return "" if count == "0" else value
 
 
@@ -115,6 +117,8 @@ def _extra(rule: str, text: str) -> dict[str, str | bool]:
                 f"rule {rule}: resource slurm_extra: {word!r} is not of the form --option=value or --option"
             )
         if name in _SUBMITIT_OWN:
-            raise WorkflowError(f"rule {rule}: resource slurm_extra: --{name} is set by the executor; leave it out")
+            raise WorkflowError(
+                f"rule {rule}: resource slurm_extra: --{name} is set by the executor; leave it out"
+            )
         options[name] = value if equals else True
     return options

@@ -35,7 +35,12 @@ ALIVE = {
 
 _QUERY_TIMEOUT_S = 60
 _AT_ONCE = 200
-_BUSY = ("Socket timed out", "Unable to contact slurm controller", "Slurm temporarily unable", "Connection refused")
+_BUSY = (
+    "Socket timed out",
+    "Unable to contact slurm controller",
+    "Slurm temporarily unable",
+    "Connection refused",
+)
 _PATIENCE_S = (2, 5, 15, 30, 60)
 
 
@@ -125,10 +130,31 @@ class Slurm:
         Raises:
             NoAnswer: Slurm could not be asked.
         """
-        found = set(_parse(_ask(["squeue", "--me", "--noheader", "--array", "--states=all", f"--name={name}", "--format=%i|%T"])))
+        found = set(
+            _parse(
+                _ask(
+                    [
+                        "squeue",
+                        "--me",
+                        "--noheader",
+                        "--array",
+                        "--states=all",
+                        f"--name={name}",
+                        "--format=%i|%T",
+                    ]
+                )
+            )
+        )
         if self._accounting:
             start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
-            command = ["sacct", "--allocations", "--noheader", "--parsable2", f"--name={name}", f"--starttime={start}"]
+            command = [
+                "sacct",
+                "--allocations",
+                "--noheader",
+                "--parsable2",
+                f"--name={name}",
+                f"--starttime={start}",
+            ]
             try:
                 found |= set(_parse(_ask([*command, "--format=JobID,State"])))
             except NoAnswer:
@@ -139,14 +165,23 @@ class Slurm:
         """Cancel exactly these jobs; those that have ended do not mind."""
         ids = list(job_ids)
         for begin in range(0, len(ids), _AT_ONCE):
-            subprocess.run(["scancel", "--quiet", *ids[begin : begin + _AT_ONCE]], timeout=_QUERY_TIMEOUT_S, check=False)
+            subprocess.run(
+                ["scancel", "--quiet", *ids[begin : begin + _AT_ONCE]], timeout=_QUERY_TIMEOUT_S, check=False
+            )
 
     def _sacct(self, job_ids: set[str]) -> dict[str, str]:
         roots = sorted({job_id.split("_")[0] for job_id in job_ids})
         found: dict[str, str] = {}
         for begin in range(0, len(roots), _AT_ONCE):
             jobs = ",".join(roots[begin : begin + _AT_ONCE])
-            command = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={jobs}"]
+            command = [
+                "sacct",
+                "--allocations",
+                "--noheader",
+                "--parsable2",
+                "--format=JobID,State",
+                f"--jobs={jobs}",
+            ]
             try:
                 found.update(_parse(_ask(command)))
             except NoAnswer as error:

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TypedDict
 
 import psutil
+from submitit import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
 REQUEUE_MARKER = "REQUEUE_MARKER"
@@ -33,20 +33,12 @@ _POLL_S = 0.2
 _GRACE_SHARE = 0.8
 
 
-class Outcome(TypedDict):
-    """What a job leaves as its result."""
-
-    exit_code: int
-    reason: str
-    restarts: int
+class JobFailed(Exception):  # noqa: N818  (what Slurm shows as FAILED)
+    """The command failed, or must not be started again; the message says why, in one line."""
 
 
-class _Ended(Exception):  # noqa: N818  (it ends the waiting, and is no error)
-    """Raised out of the signal handler: the command is over and there is nothing to requeue."""
-
-    def __init__(self, reason: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
+class _CommandEnded(Exception):  # noqa: N818  (it ends the waiting, and is no error)
+    """Raised out of the signal handler: the command came to its end meanwhile, so nothing is to be requeued."""
 
 
 @dataclass
@@ -73,39 +65,40 @@ class SnakemakeTask:
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     _terminated: bool = field(default=False, init=False)
 
-    def __call__(self) -> Outcome:
-        """Run the command and return how it ended.
+    def __call__(self) -> int:
+        """Run the command and return how often the job was started again.
 
         Raises:
+            JobFailed: the command failed, or its time is up.
             SystemExit: Slurm is ending the job. Nothing is left as a result then: whether the job is over or
                 begins anew is Slurm's to say.
         """
         self.restarts = int(os.environ.get("SLURM_RESTART_COUNT", self.restarts))
         if self.restarts > self.max_restarts:
-            return self._outcome(1, f"restarted {self.restarts} times, and {self.max_restarts} are allowed")
+            raise JobFailed(f"restarted {self.restarts} times, and {self.max_restarts} are allowed")
         self._started = time.monotonic()
         self.marker.unlink(missing_ok=True)
         with _adopting_orphans(), self._noting_termination():
             return self._run()
 
-    def _run(self) -> Outcome:
+    def _run(self) -> int:
         environment = {**os.environ, REQUEUE_MARKER: str(self.marker)}
         try:
             self._process = subprocess.Popen(["bash", "-c", self.command], env=environment)
             code = self._wait_for_exit()
-        except _Ended as ended:
-            _kill_descendants()
-            return self._outcome(self._process.wait() if self._process else 1, ended.reason)
+        except _CommandEnded:
+            code = self._process.wait() if self._process else 1
         except BaseException:
             _kill_descendants()
             raise
         if self._terminated:
             _wait_for_descendants()
             raise SystemExit(128 + signal.SIGTERM)
-        if code and self.marker.exists():  # somebody else warned the program itself
-            os.kill(os.getpid(), getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"))
-            time.sleep(60)
-        return self._outcome(code, "")
+        if code and self.marker.exists():  # somebody has warned the program itself
+            signal.raise_signal(JobEnvironment._usr_sig())
+        if code:
+            raise JobFailed(f"exit code {code}")
+        return self.restarts
 
     def checkpoint(self) -> DelayedSubmission | None:
         """Have the program save its state, and return what to start again. Called in submitit's signal handler.
@@ -114,18 +107,19 @@ class SnakemakeTask:
         time limit starting over would come no further, so the job has then failed.
 
         Raises:
-            _Ended: the command has come to its end meanwhile, or must not be started again.
+            JobFailed: the job must not be started again.
         """
         deadline = time.monotonic() + self.warning_s * _GRACE_SHARE
         elapsed = time.monotonic() - self._started
         warned = self._warn_until_exit(deadline)
         if self._process and _exited(self._process) and not self.marker.exists():
-            raise _Ended
+            raise _CommandEnded
         if not self.marker.exists() and elapsed > self.limit_s - self.warning_s - 60:
             hint = "did not save its state in time" if warned else f"handles no {self._signal_name}"
-            raise _Ended(f"TIMEOUT: the time limit of {self.limit_s / 60:.0f} minutes is up, and the program {hint}")
+            limit = f"{self.limit_s / 60:.0f} minutes"
+            raise JobFailed(f"TIMEOUT: the time limit of {limit} is up, and the program {hint}")
         if self.restarts >= self.max_restarts:
-            raise _Ended(f"restarted {self.restarts} times, and no more are allowed")
+            raise JobFailed(f"restarted {self.restarts} times, and no more are allowed")
         _kill_descendants()
         self.restarts += 1
         return DelayedSubmission(SnakemakeTask(**{name: getattr(self, name) for name in _CARRIED}))
@@ -164,9 +158,6 @@ class SnakemakeTask:
             yield
         finally:
             signal.signal(signal.SIGTERM, previous)
-
-    def _outcome(self, code: int, reason: str) -> Outcome:
-        return {"exit_code": code, "reason": reason, "restarts": self.restarts}
 
 
 _CARRIED = ("command", "marker", "warning_signal", "warning_s", "limit_s", "max_restarts", "restarts")

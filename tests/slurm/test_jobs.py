@@ -1,0 +1,114 @@
+"""How jobs end, and what is said of it."""
+
+import subprocess
+
+from tests_slurm import COUNTING, all_steps
+
+
+def test_a_stage_is_one_job_array_and_resources_reach_slurm(workflow):
+    workflow.write(
+        "Snakefile",
+        """
+        rule all:
+            input: "sum.txt"
+        rule part:
+            output: "{i}.txt"
+            resources: runtime=7, mem_mb=300, slurm_partition="gpu", gpus=1, slurm_extra="--nice=5"
+            threads: 2
+            shell: "echo $SLURM_JOB_PARTITION $SLURM_CPUS_PER_TASK $CUDA_VISIBLE_DEVICES > {output}"
+        rule sum:
+            input: expand("{i}.txt", i=range(3))
+            output: "sum.txt"
+            resources: nodes=2, cpus_per_task=3
+            shell: "cat {input} > {output}; echo $SLURM_JOB_NUM_NODES $SLURM_CPUS_PER_TASK >> {output}"
+        """,
+    )
+    workflow.run()
+    lines = (workflow.folder / "sum.txt").read_text().splitlines()
+    assert [line.split()[:2] for line in lines[:3]] == [["gpu", "2"]] * 3
+    assert all(line.split()[2] in ("0", "1") for line in lines[:3])
+    assert lines[3] == "2 3"
+    *parts, _ = workflow.job_ids()
+    assert len({job_id.split("_")[0] for job_id in parts}) == 1 and len(parts) == 3
+    command = ["sacct", "-X", "-n", "-P", "-j", parts[0], "--format=Timelimit,ReqMem,AllocTRES"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert asked.startswith("00:07:00|300M|") and "gres/gpu=1" in asked
+
+
+def test_each_end_is_called_what_it_is(workflow):
+    workflow.write(
+        "Snakefile",
+        """
+        rule all:
+            input: "fails.txt", "eats.txt", "sleeps.txt", "cancelled.txt"
+        rule fails:
+            output: "fails.txt"
+            shell: "echo a word of farewell; exit 3"
+        rule eats:
+            output: "eats.txt"
+            resources: mem_mb=300
+            shell: "python3 -c 'import time; x = bytearray(10**9); time.sleep(60)'"
+        rule sleeps:
+            output: "sleeps.txt"
+            resources: runtime=1
+            shell: "sleep 300"
+        rule cancelled:
+            output: "cancelled.txt"
+            shell: "sleep 300"
+        """,
+    )
+    workflow.start("--keep-going", "--submitit-signal-delay", "10")
+    ids = {}
+    while len(ids) < 4:
+        said = workflow.said()
+        for rule in ("fails", "eats", "sleeps", "cancelled"):
+            if f"{rule} is job " in said:
+                ids[rule] = said.split(f"{rule} is job ")[1].split()[0]
+    workflow.one_job("RUNNING")
+    subprocess.run(["scancel", ids["cancelled"]], check=True)
+    said = workflow.finish(code=1)
+    assert f"slurm job {ids['fails']}: exit code 1" in said and "a word of farewell" in said
+    assert f"slurm job {ids['eats']}: OUT_OF_MEMORY" in said
+    assert f"slurm job {ids['cancelled']}: CANCELLED" in said
+    assert f"slurm job {ids['sleeps']}: TIMEOUT: the time limit of 1 minutes is up" in said
+    assert all(f"{ids[rule]}_0_log.out" in said for rule in ids)
+
+
+def test_slurm_s_refusal_is_shown_and_bad_resources_are_named(workflow):
+    workflow.write(
+        "Snakefile",
+        """
+        rule all:
+            input: "a.txt", "b.txt"
+        rule nowhere:
+            output: "a.txt"
+            resources: slurm_partition="nowhere"
+            shell: "touch {output}"
+        rule both:
+            output: "b.txt"
+            resources: gpus=1, gres="gpu:1"
+            shell: "touch {output}"
+        """,
+    )
+    said = workflow.run("--keep-going", code=1)
+    assert "Slurm refuses the job" in said and "nowhere" in said.split("Slurm refuses the job")[1][:200]
+    assert "rule both: resources gpus=1 and gres=gpu:1 both ask for GPUs" in said
+
+
+def test_a_requeued_job_goes_on_where_it_saved(workflow):
+    workflow.write(
+        "Snakefile",
+        f"""
+        rule count:
+            output: "steps.txt"
+            shell: "python3 {COUNTING} {{output}} state.txt 60 0.3"
+        """,
+    )
+    workflow.start()
+    job_id = workflow.one_job("RUNNING")
+    subprocess.run(["scancel", "--batch", "--signal=USR2", job_id], check=True)
+    workflow.finish()
+    assert (workflow.folder / "steps.txt").read_text() == all_steps(60)
+    log = workflow.log(job_id)
+    assert "forwarding SIGUSR1" in log and log.count("saved after step") == 1
+    assert workflow.job_ids() == [job_id]
