@@ -131,7 +131,7 @@ class Slurm:
             NoAnswer: Slurm could not be asked.
         """
         found = set(
-            _parse(
+            parse(
                 _ask(
                     [
                         "squeue",
@@ -156,7 +156,7 @@ class Slurm:
                 f"--starttime={start}",
             ]
             try:
-                found |= set(_parse(_ask([*command, "--format=JobID,State"])))
+                found |= set(parse(_ask([*command, "--format=JobID,State"])))
             except NoAnswer:
                 pass
         return sorted(found, key=lambda job_id: [int(part) for part in job_id.split("_")])
@@ -183,7 +183,7 @@ class Slurm:
                 f"--jobs={jobs}",
             ]
             try:
-                found.update(_parse(_ask(command)))
+                found.update(parse(_ask(command)))
             except NoAnswer as error:
                 if "accounting storage is disabled" in str(error).lower():
                     self._accounting = False
@@ -191,7 +191,7 @@ class Slurm:
         return found
 
     def _squeue(self) -> dict[str, str]:
-        return _parse(_ask(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T"]))
+        return parse(_ask(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T"]))
 
 
 def _ask(command: list[str]) -> str:
@@ -204,7 +204,7 @@ def _ask(command: list[str]) -> str:
     return answer.stdout
 
 
-def _parse(text: str) -> dict[str, str]:
+def parse(text: str) -> dict[str, str]:
     """Read lines of `id|state`; an array's waiting tasks share a line such as `7_[2-5%4]|PENDING`."""
     states: dict[str, str] = {}
     for line in text.splitlines():

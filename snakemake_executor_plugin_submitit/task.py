@@ -129,7 +129,7 @@ class SnakemakeTask:
         warned: set[int] = set()
         while self._process and not _exited(self._process) and time.monotonic() < deadline:
             for process in psutil.Process().children(recursive=True):
-                if process.pid not in warned and _wants(process.pid, self.warning_signal):
+                if process.pid not in warned and wants(process.pid, self.warning_signal):
                     warned.add(process.pid)
                     print(f"forwarding {self._signal_name} to {process.pid}", flush=True)
                     os.kill(process.pid, self.warning_signal)
@@ -181,7 +181,7 @@ def _exited(process: "subprocess.Popen[bytes]") -> bool:
     return process.returncode is not None or os.waitid(os.P_PID, process.pid, flags) is not None
 
 
-def _wants(pid: int, number: int) -> bool:
+def wants(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal, or blocks it to wait for it."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -1,0 +1,297 @@
+"""The executor plugin without Slurm: as processes of this machine; its parts by themselves."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import snakemake.common.tests
+from snakemake_interface_common.exceptions import WorkflowError
+from submitit.core.utils import cloudpickle_dump
+
+from snakemake_executor_plugin_submitit import ExecutorSettings
+from snakemake_executor_plugin_submitit.judgement import CONFIRMATIONS, Submitted, judge, log_tail
+from snakemake_executor_plugin_submitit.ledger import Ledger
+from snakemake_executor_plugin_submitit.resources import Request, request_of
+from snakemake_executor_plugin_submitit.slurm import parse
+from snakemake_executor_plugin_submitit.task import wants
+
+REPOSITORY = Path(__file__).parents[1]
+COUNTING = REPOSITORY / "tests/slurm/counting.py"
+
+
+class TestReference(snakemake.common.tests.TestWorkflowsLocalStorageBase):
+    """The tests that Snakemake offers to executor plugins."""
+
+    __test__ = True
+
+    def get_executor(self):
+        return "submitit"
+
+    def get_executor_settings(self):
+        return ExecutorSettings(cluster="local")
+
+
+def start(folder: Path, *arguments: str, cluster: str = "local") -> "subprocess.Popen[str]":
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--executor",
+        "submitit",
+        "--submitit-cluster",
+        cluster,
+        "--jobs",
+        "4",
+    ]
+    command += ["--seconds-between-status-checks", "1", "--rerun-incomplete", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def run(folder: Path, *arguments: str, code: int = 0, cluster: str = "local") -> str:
+    process = start(folder, *arguments, cluster=cluster)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == code, said
+    return said
+
+
+def snakefile(folder: Path, text: str) -> None:
+    (folder / "Snakefile").write_text(textwrap.dedent(text))
+
+
+def counting_process(folder: Path) -> psutil.Process:
+    for _ in range(300):
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if {str(COUNTING), str(folder / "state.txt")} <= set(words) and wants(process.pid, signal.SIGUSR1):
+                return process
+        time.sleep(0.1)
+    raise AssertionError("the program did not start")
+
+
+@pytest.mark.parametrize("cluster", ["local", "debug"])
+def test_a_failure_is_shown_with_the_end_of_the_log_and_the_rest_goes_on(tmp_path, cluster):
+    snakefile(
+        tmp_path,
+        """
+        rule all:
+            input: "good.txt", "bad.txt"
+        rule good:
+            output: "good.txt"
+            shell: "touch {output}"
+        rule bad:
+            output: "bad.txt"
+            shell: "echo a word of farewell; exit 3"
+        """,
+    )
+    said = run(tmp_path, "--keep-going", code=1, cluster=cluster)
+    assert (tmp_path / "good.txt").exists()
+    assert "exit code 1" in said and "a word of farewell" in said and "_0_log.out" in said
+
+
+def test_a_program_that_saved_and_says_so_is_started_again(tmp_path):
+    snakefile(
+        tmp_path,
+        f"""
+        rule count:
+            output: "steps.txt"
+            shell: "python3 {COUNTING} {{output}} {tmp_path}/state.txt 30 0.2"
+        """,
+    )
+    process = start(tmp_path)
+    counting_process(tmp_path).send_signal(signal.SIGUSR1)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert (tmp_path / "steps.txt").read_text() == "".join(f"{step}\n" for step in range(30))
+    (log,) = (tmp_path / ".snakemake/submitit/jobs").glob("*.out")
+    assert log.read_text().count("saved after step") == 1
+
+
+def test_a_new_controller_takes_up_a_process_of_a_dead_one(tmp_path):
+    snakefile(
+        tmp_path,
+        f"""
+        rule count:
+            output: "steps.txt"
+            shell: "python3 {COUNTING} {{output}} {tmp_path}/state.txt 40 0.2"
+        """,
+    )
+    process = start(tmp_path)
+    program = counting_process(tmp_path)
+    process.kill()
+    process.wait()
+    subprocess.run(["snakemake", "--unlock", "--quiet"], cwd=tmp_path, check=True, capture_output=True)
+    assert "it is not submitted again" in run(tmp_path)
+    assert not program.is_running()
+    assert len(list((tmp_path / ".snakemake/submitit/jobs").glob("*_submitted.pkl"))) == 1
+
+
+def test_ctrl_c_ends_the_processes_and_lets_a_program_save(tmp_path):
+    snakefile(
+        tmp_path,
+        f"""
+        rule count:
+            output: "steps.txt"
+            shell: "python3 {COUNTING} {{output}} {tmp_path}/state.txt 400 0.1"
+        """,
+    )
+    process = start(tmp_path)
+    program = counting_process(tmp_path)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    program.wait(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--submitit-cluster", "cloud", "submitit-cluster is 'cloud': choose slurm, local, debug"),
+        ("--submitit-warning-signal", "USR1", "give a signal's name, such as SIGUSR1"),
+        ("--submitit-array-size", "0", "submitit-array-size is 0: too small"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_runs(tmp_path, option, value, words):
+    snakefile(tmp_path, 'rule a:\n    output: "a.txt"\n    shell: "touch {output}"')
+    assert words in run(tmp_path, option, value, code=1)
+    assert not (tmp_path / "a.txt").exists()
+
+
+def test_resources_become_a_request():
+    resources = {
+        "slurm_partition": "gpu",
+        "slurm_account": "lab",
+        "qos": "long",
+        "constraint": "a100",
+        "nodes": 2,
+        "gpus": "a100:4",
+        "mem_mb": 9000,
+        "runtime": 30,
+        "slurm_extra": "--exclusive --mail-type=END",
+        "tmpdir": "/tmp",
+    }
+    parameters = request_of("train", resources, threads=3).slurm()
+    assert {name: parameters[name] for name in ("time", "nodes", "ntasks_per_node", "cpus_per_task")} == {
+        "time": 30,
+        "nodes": 2,
+        "ntasks_per_node": 1,
+        "cpus_per_task": 3,
+    }
+    assert parameters["additional_parameters"] == {
+        "partition": "gpu",
+        "account": "lab",
+        "qos": "long",
+        "constraint": "a100",
+        "gpus-per-node": "a100:4",
+        "mem": "9000M",
+        "exclusive": True,
+        "mail-type": "END",
+    }
+    assert request_of("train", {}, threads=1) == Request(1, "", 1, None, 60)
+    assert request_of("train", {"mem_mb_per_cpu": 100, "mem_mb": 5}, 1).slurm()["additional_parameters"] == {
+        "mem-per-cpu": "100M"
+    }
+    assert request_of("train", {"gpus": 0, "gres": "shard:2"}, 1).slurm()["additional_parameters"] == {
+        "gres": "shard:2"
+    }
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({"nodes": 0}, "rule train: resource nodes=0"),
+        ({"runtime": "two hours"}, "set-resources: {train: {runtime: 1}}"),
+        ({"gpus": 1, "gres": "gpu:1"}, "both ask for GPUs"),
+        ({"gpus": "four"}, "give a number or type:number"),
+        ({"slurm_extra": "-p gpu"}, "'-p' is not of the form --option=value"),
+        ({"slurm_extra": "--signal=B:TERM@9"}, "--signal is set by the executor"),
+    ],
+)
+def test_bad_resources_are_named(resources, words):
+    with pytest.raises(WorkflowError, match=words.replace("{", r"\{")):
+        request_of("train", resources, threads=1)
+
+
+def test_lines_of_slurm_are_read():
+    text = "7_[0,2-3%4]|PENDING\n7_1|RUNNING\n8|CANCELLED by 1000\n8.batch|CANCELLED\n9|\n"
+    assert parse(text) == {
+        "7_0": "PENDING",
+        "7_2": "PENDING",
+        "7_3": "PENDING",
+        "7_1": "RUNNING",
+        "8": "CANCELLED",
+        "9": "",
+    }
+
+
+@pytest.fixture
+def job(tmp_path):
+    return Submitted("key", "5", tmp_path)
+
+
+def test_a_job_alive_or_a_cluster_without_an_answer_decides_nothing(job):
+    for states in [{"5": "RUNNING"}, None] * 20:
+        assert judge(job, states, unknown_checks=2).done is None
+
+
+@pytest.mark.parametrize("state", ["NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "CANCELLED"])
+def test_an_end_without_a_result_counts_once_it_is_confirmed(job, state):
+    assert [judge(job, {"5": state}, 99).done for _ in range(CONFIRMATIONS - 1)] == [None] * (
+        CONFIRMATIONS - 1
+    )
+    assert judge(job, {"5": "PENDING"}, 99).done is None  # Slurm has queued it again
+    verdicts = [judge(job, {"5": state}, 99) for _ in range(CONFIRMATIONS)]
+    assert verdicts[-2].done is None and verdicts[-1].done is False
+    assert verdicts[-1].reason.startswith(state)
+
+
+def test_a_job_unknown_to_all_fails_and_never_waits_forever(job):
+    verdicts = [judge(job, {}, unknown_checks=4) for _ in range(4)]
+    assert [verdict.done for verdict in verdicts] == [None, None, None, False]
+    assert "not known the job in 4 checks" in verdicts[-1].reason
+
+
+def test_a_result_comes_before_anything_that_the_cluster_says(job):
+    cloudpickle_dump(("success", 0), job.paths.result_pickle)
+    assert judge(job, {"5": "FAILED"}, 1).done is True
+    job.paths.result_pickle.write_bytes(b"\x80")  # half of it has arrived
+    assert judge(job, {"5": "COMPLETED"}, 1).done is None
+
+
+def test_death_by_memory_is_recognised_by_the_words_in_the_log(job):
+    job.paths.stdout.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=5.batch.\n")
+    assert [judge(job, {"5": "FAILED"}, 1).reason for _ in range(CONFIRMATIONS)][-1].startswith(
+        "OUT_OF_MEMORY (FAILED)"
+    )
+
+
+def test_the_end_of_the_log_leaves_submitit_s_traceback_out(job):
+    assert "does not exist" in log_tail(job)
+    job.paths.stdout.write_text(
+        "x\n" * 100 + "last\nsubmitit ERROR (2030-01-01) - Submitted job triggered\nTraceback\n"
+    )
+    lines = log_tail(job).splitlines()
+    assert lines[-1] == "  last" and len(lines) == 21
+
+
+def test_the_ledger_survives_a_controller_that_dies_at_any_line(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.intend(["a", "b"], "train-1", "slurm")
+    ledger.submitted({"a": "7_0", "b": "7_1"})
+    ledger.intend(["c"], "train-2", "slurm")
+    ledger.closed(["a"], "done")
+    with ledger.path.open("a") as file:
+        file.write('{"closed": ["b"')
+    again = Ledger(ledger.path)
+    assert again.open["b"].job_id == "7_1" and set(again.open) == {"b", "c"}
+    assert [entry.key for entry in again.unanswered()["train-2"]] == ["c"]
+    assert Ledger(ledger.path).open == again.open
+    assert len(ledger.path.read_text().splitlines()) == 1
