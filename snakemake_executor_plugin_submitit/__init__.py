@@ -37,8 +37,8 @@ class ExecutorSettings(ExecutorSettingsBase):
     signal_delay: int = field(
         default=90,
         metadata={
-            "help": "Seconds before the time limit at which a job is warned, to save and be requeued. At most "
-            "half of a job's runtime is taken.",
+            "help": "Seconds before the time limit at which a job is warned, to save and be requeued; "
+            "at most half of a job's runtime is taken.",
             "type": int,
         },
     )
@@ -49,24 +49,24 @@ class ExecutorSettings(ExecutorSettingsBase):
     max_restarts: int = field(
         default=20,
         metadata={
-            "help": "How often a job may begin anew after time limits, preemptions and failed nodes before it "
-            "counts as failed.",
+            "help": "How often a job may begin anew after time limits, preemptions and failed nodes "
+            "before it counts as failed.",
             "type": int,
         },
     )
     array_size: int = field(
         default=100,
         metadata={
-            "help": "Largest number of jobs with equal resources that are submitted together as a job array; 1 "
-            "submits each by itself.",
+            "help": "Largest number of jobs of a rule, with equal resources, that are submitted together "
+            "as a job array; 1 submits each by itself.",
             "type": int,
         },
     )
     unknown_checks: int = field(
         default=10,
         metadata={
-            "help": "Status checks in a row in which nobody knows a job, and it left no result, before it counts "
-            "as failed.",
+            "help": "Status checks in a row in which nobody knows a job, and it left no result, before it "
+            "counts as failed.",
             "type": int,
         },
     )

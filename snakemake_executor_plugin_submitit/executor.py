@@ -35,15 +35,21 @@ class Cluster(Protocol):
     name: str
     folder: Path
 
-    def submit(
-        self, tasks: Sequence[SnakemakeTask], request: Request, name: str, comment: str
-    ) -> list[str]: ...
+    def submit(self, tasks: Sequence[SnakemakeTask], request: Request, name: str, comment: str) -> list[str]:
+        """Submit tasks of one request under a name and return their job ids."""
+        ...
 
-    def states(self, job_ids: Iterable[str]) -> dict[str, str]: ...
+    def states(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """Return a word for each job that the cluster knows."""
+        ...
 
-    def find(self, name: str, since: float) -> list[str]: ...
+    def find(self, name: str, since: float) -> list[str]:
+        """Return the ids of the jobs that were submitted under a name."""
+        ...
 
-    def cancel(self, job_ids: Iterable[str]) -> None: ...
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        """Cancel these jobs and no other."""
+        ...
 
 
 class Executor(RemoteExecutor):
@@ -57,7 +63,8 @@ class Executor(RemoteExecutor):
             self._warning_signal = signal.Signals[settings.warning_signal]
         except KeyError:
             raise WorkflowError(
-                f"submitit-warning-signal is {settings.warning_signal!r}: give a signal's name, such as SIGUSR1"
+                f"submitit-warning-signal is {settings.warning_signal!r}: give a signal's name, "
+                "such as SIGUSR1"
             ) from None
         for name in ("signal_delay", "max_restarts", "array_size", "unknown_checks"):
             if getattr(settings, name) < (0 if name == "max_restarts" else 1):
@@ -204,8 +211,8 @@ class Executor(RemoteExecutor):
             self._states_found = self._cluster.states(str(entry.job_id) for entry in found.values())
         except NoAnswer as error:
             raise WorkflowError(
-                f"{self._cluster.name} must say what became of {len(found)} jobs of an earlier run, and gives "
-                f"no answer ({error}); try again later."
+                f"{self._cluster.name} must say what became of {len(found)} jobs of an earlier run, and "
+                f"gives no answer ({error}); try again later."
             ) from None
         if found:
             self.logger.info(f"{len(found)} jobs of an earlier run may be on {self._cluster.name} still.")

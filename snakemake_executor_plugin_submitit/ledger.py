@@ -1,9 +1,9 @@
 """What was submitted and not yet accounted for, on disk, so that a controller that dies finds its jobs again.
 
-Snakemake's own record of a cluster job is overwritten from inside the job. This one is a file of lines that are
-only appended, each safely on disk before the next step is taken: first the intent to submit, under a name of its
-own, then the ids that the cluster gave, at last what came of the job. Of an intent without ids the cluster can be
-asked by that name whether the submission arrived.
+Snakemake's own record of a cluster job is overwritten from inside the job. This one is a file of lines that
+are only appended, each safely on disk before the next step is taken: first the intent to submit, under a name
+of its own, then the ids that the cluster gave, at last what came of the job. Of an intent without ids the
+cluster can be asked by that name whether the submission arrived.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Jobs as processes of this machine, by submitit's local executor; and, to debug, inside this very process."""
+"""Jobs as processes of this machine, by submitit's local executor; to debug, inside this very process."""
 
 import signal
 import traceback

@@ -40,7 +40,7 @@ class Request:
     options: tuple[tuple[str, str | bool], ...] = field(default=())
 
     def slurm(self) -> dict[str, Any]:
-        """Return submitit's parameters for Slurm: ONE task on the first node, whatever the number of nodes."""
+        """Return submitit's parameters for Slurm: ONE task, on the first of the nodes."""
         options: dict[str, Any] = dict(self.options)
         if self.gpus:
             options["gpus-per-node"] = self.gpus

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from snakemake_interface_common.exceptions import WorkflowError
@@ -155,10 +156,8 @@ class Slurm:
                 f"--name={name}",
                 f"--starttime={start}",
             ]
-            try:
+            with suppress(NoAnswer):
                 found |= set(parse(_ask([*command, "--format=JobID,State"])))
-            except NoAnswer:
-                pass
         return sorted(found, key=lambda job_id: [int(part) for part in job_id.split("_")])
 
     def cancel(self, job_ids: Iterable[str]) -> None:

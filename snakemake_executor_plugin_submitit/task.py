@@ -1,13 +1,13 @@
 """What runs inside a cluster job: one Snakemake command, and what becomes of it when the job is warned.
 
 How a warning travels. Slurm sends SIGUSR2 (submitit's word for "your time is nearly up" or "you are being
-preempted") to the batch shell alone, because the job is submitted with `--signal=B:USR2@…`; the batch shell is
-this Python process, because it was started by `exec`. submitit's handler then calls `checkpoint()`, which sends
-the warning signal (SIGUSR1 unless set otherwise) to those descendants that have a handler for it, such as a
-training, or that hold it back to pass it on themselves, as `srun` does for its tasks on all nodes. The shells and
-the Snakemake in between have neither, would die of it, and are left alone. They hand no exit code of 75 on
-either, so a program that has saved its state and wants to be started again says so by creating the file named in
-the environment variable REQUEUE_MARKER.
+preempted") to the batch shell alone, because the job is submitted with `--signal=B:USR2@…`; the batch shell
+is this Python process, because it was started by `exec`. submitit's handler then calls `checkpoint()`, which
+sends the warning signal (SIGUSR1 unless set otherwise) to those descendants that have a handler for it, such
+as a training, or that hold it back to pass it on themselves, as `srun` does for its tasks on all nodes. The
+shells and the Snakemake in between have neither, would die of it, and are left alone. They do not pass an
+exit code of 75 on either, so a program that has saved its state and wants to be started again says so by
+creating the file named in the environment variable REQUEUE_MARKER.
 """
 
 import ctypes
@@ -33,12 +33,12 @@ _POLL_S = 0.2
 _GRACE_SHARE = 0.8
 
 
-class JobFailed(Exception):  # noqa: N818  (what Slurm shows as FAILED)
+class JobFailed(Exception):
     """The command failed, or must not be started again; the message says why, in one line."""
 
 
-class _CommandEnded(Exception):  # noqa: N818  (it ends the waiting, and is no error)
-    """Raised out of the signal handler: the command came to its end meanwhile, so nothing is to be requeued."""
+class _CommandEnded(Exception):
+    """Raised out of the signal handler: the command came to its end meanwhile; nothing is to be requeued."""
 
 
 @dataclass
@@ -101,7 +101,7 @@ class SnakemakeTask:
         return self.restarts
 
     def checkpoint(self) -> DelayedSubmission | None:
-        """Have the program save its state, and return what to start again. Called in submitit's signal handler.
+        """Have the program save and return what to start again; submitit's signal handler calls this.
 
         A program that has no handler is stopped, and starts over if the job was preempted. At the job's own
         time limit starting over would come no further, so the job has then failed.
@@ -125,7 +125,7 @@ class SnakemakeTask:
         return DelayedSubmission(SnakemakeTask(**{name: getattr(self, name) for name in _CARRIED}))
 
     def _warn_until_exit(self, deadline: float) -> bool:
-        """Warn each descendant that wants it once, until the command ends or the deadline; say if there was one."""
+        """Warn each descendant that wants it, once, until the command ends or time is up; were there any?"""
         warned: set[int] = set()
         while self._process and not _exited(self._process) and time.monotonic() < deadline:
             for process in psutil.Process().children(recursive=True):
@@ -165,8 +165,10 @@ _CARRIED = ("command", "marker", "warning_signal", "warning_s", "limit_s", "max_
 
 @contextmanager
 def _adopting_orphans() -> Iterator[None]:
-    """Slurm's SIGTERM kills the shells at once and leaves a training, which is saving, without a parent. It then
-    becomes a child of this process, which stays, and with it the job, until the training has saved.
+    """Become the parent of descendants whose own parent dies.
+
+    Slurm's SIGTERM kills the shells at once and leaves a training, which is saving, without a parent. As a
+    child of this process it is waited for, and with this process the job stays, until it has saved.
     """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

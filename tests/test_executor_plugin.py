@@ -71,7 +71,8 @@ def counting_process(folder: Path) -> psutil.Process:
     for _ in range(300):
         for process in psutil.process_iter(["cmdline"]):
             words = process.info["cmdline"] or []
-            if {str(COUNTING), str(folder / "state.txt")} <= set(words) and wants(process.pid, signal.SIGUSR1):
+            ours = {str(COUNTING), str(folder / "state.txt")} <= set(words)
+            if ours and wants(process.pid, signal.SIGUSR1):
                 return process
         time.sleep(0.1)
     raise AssertionError("the program did not start")

@@ -1,4 +1,4 @@
-"""What jobs and controllers survive: requeues, preemption, time limits, failed nodes, death of the controller."""
+"""What jobs and controllers survive: requeue, preemption, time limit, failed node, the controller's death."""
 
 import json
 import os
