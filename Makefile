@@ -20,7 +20,7 @@ PINS := $(if $(TORCH_FLAGS),<(grep --invert-match --extended-regexp '^(cuda|nvid
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help table1 tables test lint report docs mlflow-ui constraints clean
+.PHONY: help table1 tables test test-slurm lint report docs mlflow-ui constraints clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9.-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r target text; do printf 'make %-17s%s\n' "$$target" "$$text"; done
@@ -35,6 +35,9 @@ tables: $(INSTALLED) ## build every table and figure of the paper, and results/s
 
 test: $(INSTALLED) ## run the tests
 	@$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-slurm: $(INSTALLED) ## run the tests on Slurm, which tests/slurm/slurm-up starts on this machine
+	@$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist loadfile -m slurm tests/slurm
 
 lint: $(INSTALLED) ## check style and types
 	@$(IN_VENV) ruff check

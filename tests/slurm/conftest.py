@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
             )
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 90):
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 300):
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         if found := condition():
