@@ -1,6 +1,6 @@
 """Floating-point operations of a training step, counted on the meta device: nothing is computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -52,23 +52,26 @@ def count_detector(model: Any, batch: Any) -> int:
     Every image is taken to give the regions that are asked for: `roi_batch` for the boxes and a quarter of
     them, the largest share, for the masks.
     """
-    images = batch[0]
+    regions = model.roi_heads.fg_bg_sampler.batch_size_per_image * len(batch[0])
+    return count_detector_with(model, batch[0], boxes=regions, masks=int(regions * MASK_ROIS))
+
+
+def count_detector_with(model: Any, images: Sequence[Tensor], *, boxes: int, masks: int) -> int:
+    """Operations of a Mask R-CNN whose heads see so many regions in all; images are of the padded size."""
     heads = model.roi_heads
-    regions = heads.fg_bg_sampler.batch_size_per_image * len(images)
     with FlopCounterMode(display=False) as counter:
-        features = model.backbone(torch.stack(images))
+        features = model.backbone(torch.stack(list(images)))
         outputs = [part for parts in model.rpn.head(list(features.values())) for part in parts]
-        channels = next(iter(features.values())).shape[1]
-        boxes = _regions(features, regions, channels, heads.box_roi_pool.output_size)
-        outputs += heads.box_predictor(heads.box_head(boxes))
-        masks = _regions(features, int(regions * MASK_ROIS), channels, heads.mask_roi_pool.output_size)
-        outputs.append(heads.mask_predictor(heads.mask_head(masks)))
+        pooled = _regions(features, boxes, heads.box_roi_pool.output_size)
+        outputs += heads.box_predictor(heads.box_head(pooled))
+        pooled = _regions(features, masks, heads.mask_roi_pool.output_size)
+        outputs.append(heads.mask_predictor(heads.mask_head(pooled)))
         torch.stack([output.sum() for output in outputs]).sum().backward()
     return counter.get_total_flops()
 
 
-def _regions(features: dict[str, Tensor], count: int, channels: int, size: tuple[int, int]) -> Tensor:
+def _regions(features: dict[str, Tensor], count: int, size: Sequence[int]) -> Tensor:
     """Stand-in for pooled regions, (count, channels, *size), through which gradients reach the features."""
     level = next(iter(features.values()))
-    pooled = level.new_empty(count, channels, *size)
+    pooled = level.new_zeros(count, level.shape[1], *size)
     return pooled + torch.stack([feature.sum() for feature in features.values()]).sum()
