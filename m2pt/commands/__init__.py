@@ -10,6 +10,8 @@ from m2pt.errors import InputError, RunError
 COMMANDS = {
     "data": "build a miniature dataset, or check any dataset in an official layout",
     "check": "build every model of the config once, without data, to find what does not fit",
+    "plan": "print trainings, GPU-hours, storage and critical path of a config, without running anything",
+    "clean": "list and remove runs and encoders that no table of the given configs asks for",
     "pretrain": "pretrain an encoder by masked modelling or with labels",
     "import": "take an encoder from a file or a kept epoch, or initialise it at random",
     "finetune": "attach the auxiliaries to a target and finetune it",

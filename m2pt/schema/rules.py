@@ -8,13 +8,9 @@ from typing import Any, Protocol
 
 from m2pt.errors import InputError
 from m2pt.schema.base import read_yaml
-from m2pt.schema.cell_names import locate
-from m2pt.schema.claims import claims_digest, read_claims
-from m2pt.schema.plan import Plan, Run, cells
-
-SUMMARY = "summary"
-"""Name of the result that lists the paper's claims."""
-
+from m2pt.schema.behind import SUMMARY, runs_behind
+from m2pt.schema.claims import claims_digest
+from m2pt.schema.plan import Plan
 
 TRAINING = ("pretrain_encoder", "finetune", "transfer")
 """Rules whose jobs take long."""
@@ -179,22 +175,11 @@ class Rules:
         return self._evaluations(SUMMARY)
 
     def _evaluations(self, result: str) -> list[str]:
-        names = [run.name for run in self._runs_behind(result)]
+        names = [run.name for run in runs_behind(self.plan, result)]
         directories = [
             self.plan.run_directory(name, seed) for name in names for seed in self.plan.config.seeds
         ]
         return [str(directory / "evaluation.json") for directory in directories]
-
-    def _runs_behind(self, result: str) -> list[Run]:
-        """The runs behind a table, a figure or the summary, each once."""
-        if result in self.plan.tables:
-            places = [(result, *cell) for cell in cells(self.plan.table(result))]
-        else:
-            claimed = result == SUMMARY
-            names = read_claims(self.plan).cells if claimed else self.plan.figure(result).plot.cells()
-            places = [(*locate(self.plan.tables, name),) for name in names]
-        found = (run for place in places for run in self.plan.cell_and_baseline(*place))
-        return list({run.name: run for run in found}.values())
 
     def preflight(self, jobs: Iterable[Job]) -> str:
         """The command that checks, before the first of these jobs, what they are given and what they train.

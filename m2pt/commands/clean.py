@@ -1,0 +1,111 @@
+"""`m2pt clean`: list what no table, figure or claim of the given configs asks for, and remove it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m2pt.errors import InputError
+from m2pt.schema.plan import Plan, parse_overrides
+
+if TYPE_CHECKING:
+    from m2pt.planning.leftovers import Leftover
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        default=[Path("config/config.yaml")],
+        help="every config whose results are to stay; default: config/config.yaml",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a top-level key of each config, as in the runs that are to stay",
+    )
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List, ask, remove. Return 0, or 1 if a folder could not be emptied because of files that are not ours.
+
+    Raises:
+        InputError: a config is wrong, or a workflow or a tracker is at work.
+    """
+    from m2pt.planning.leftovers import leftovers, wanted
+
+    overrides = parse_overrides(arguments.set)
+    plans = [Plan.load(path, overrides) for path in arguments.config]
+    kept = wanted(plans)
+    folders = {plan.results.resolve(): plan.results for plan in plans}
+    found = {results: list(leftovers(results, kept)) for results in folders.values()}
+    sources = ", ".join(plan.source for plan in plans)
+    if not any(found.values()):
+        print(f"Everything under {', '.join(map(str, found))} is asked for by {sources}.")
+        return 0
+    print(f"Not asked for by any table, figure or claim of {sources}:")
+    for leftover in (each for group in found.values() for each in group):
+        stays = f"  stays: {leftover.held}" if leftover.held else ""
+        print(f"  {_bytes(leftover.size):>12}  {leftover.directory}{stays}")
+    free = {results: [each for each in group if each.held is None] for results, group in found.items()}
+    number = sum(map(len, free.values()))
+    size = sum(each.size for group in free.values() for each in group)
+    print(f"  {_bytes(size):>12}  in {_count(number)} that can be removed, with logs and benchmarks")
+    if number == 0 or not _confirmed(arguments.yes, number):
+        return 0
+    strange = [path for results, group in free.items() if group for path in _removed(results, group)]
+    for path in strange:
+        print(f"left where it is, since m2pt did not write it: {path}", file=sys.stderr)
+    print("Runs in MLflow stay; so does everything else.")
+    return 1 if strange else 0
+
+
+def _confirmed(yes: bool, number: int) -> bool:
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        print("Nothing was removed: there is no terminal to ask on. To remove these give --yes.")
+        return False
+    if input(f"Remove {_count(number)}? [y/N] ").strip().lower() in ("y", "yes"):
+        return True
+    print("Nothing was removed.")
+    return False
+
+
+def _removed(results: Path, group: "list[Leftover]") -> list[Path]:
+    """Remove leftovers of one results folder; return what in them is not ours.
+
+    Raises:
+        InputError: a workflow may be at work here, or a tracker mirrors the folder.
+    """
+    from contextlib import nullcontext
+
+    from m2pt.planning.leftovers import held, locks, remove
+    from m2pt.reporting.background_tracker import only_tracker
+
+    if locked := locks(Path.cwd()):
+        raise InputError(
+            f"{locked[0]}: a workflow runs in this folder, so nothing is removed; wait for it, or if it was "
+            "killed give: snakemake --unlock"
+        )
+    with only_tracker(results) if (results / "tracking").is_dir() else nullcontext():
+        strange = []
+        for leftover in group:
+            if reason := held(results, leftover.directory):  # the question may have stood there for long
+                print(f"{leftover.directory} stays: {reason}")
+            else:
+                strange += remove(leftover)
+        return strange
+
+
+def _count(number: int) -> str:
+    return f"{number} folder{'' if number == 1 else 's'}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
