@@ -18,12 +18,16 @@ _WATCHED = (RUN, METRICS, EVALUATION, FINISHED, INTERRUPTED, FAILED)
 # Folders directly below results/ that hold no runs but may hold very many files.
 _WITHOUT_RUNS = {"data", "logs", "mlartifacts", "tracking"}
 
+# Seconds by which a machine may set its clock while a process runs.
+_CLOCK_SLACK = 600.0
+
 
 class Status(NamedTuple):
-    """RUNNING, FINISHED, FAILED or KILLED (MLflow's words), and when it ended in ms of the epoch."""
+    """RUNNING, FINISHED, FAILED or KILLED (MLflow's words), when it ended in ms of the epoch, and how."""
 
     name: str
     ended: int | None
+    how: str = ""
 
 
 class Point(NamedTuple):
@@ -130,25 +134,36 @@ class RunFolder:
         """Whether the run goes on, and if not, how and when it ended.
 
         A marker of an interruption or failure counts only while it is the youngest: a resumed run writes
-        run.json or metrics.jsonl again. An evaluation older than those belongs to a former training.
+        run.json or metrics.jsonl again. An evaluation older than those belongs to a former training. An
+        interrupted run is KILLED, since nothing runs and nobody knows whether it will be started again; a
+        process that vanished without a marker (SIGKILL, out of memory, power) is KILLED too, once that is
+        certain: on its own machine. `Status.how` tells them apart.
         """
         last_sign = max(signature[name][0] for name in (RUN, METRICS) if name in signature)
         if FINISHED in signature:
-            return Status("FINISHED", _milliseconds(signature[FINISHED]))
+            return Status("FINISHED", _milliseconds(signature[FINISHED]), "finished")
         if EVALUATION in signature and signature[EVALUATION][0] >= last_sign:
-            return Status("FINISHED", _milliseconds(signature[EVALUATION]))
-        for marker, name in ((FAILED, "FAILED"), (INTERRUPTED, "KILLED")):
+            return Status("FINISHED", _milliseconds(signature[EVALUATION]), "finished")
+        for marker, name, word in ((FAILED, "FAILED", "failed"), (INTERRUPTED, "KILLED", "interrupted")):
             if marker in signature and signature[marker][0] >= last_sign:
-                return Status(name, _milliseconds(signature[marker]))
-        return (
-            Status("KILLED", last_sign // 1_000_000) if self._process_is_gone() else Status("RUNNING", None)
-        )
+                return Status(name, _milliseconds(signature[marker]), self._how(marker, word))
+        if self._process_is_gone():
+            return Status("KILLED", last_sign // 1_000_000, "vanished: its process ended without a word")
+        return Status("RUNNING", None)
+
+    def _how(self, marker: str, word: str) -> str:
+        """`word`, and what the marker gives as the reason."""
+        with suppress(FileNotFoundError):  # a resumed training has just removed it
+            reason = self._json(marker).get("reason")
+            return f"{word}: {reason}" if reason else word
+        return word
 
     def _process_is_gone(self) -> bool:
         provenance = self.description()["provenance"]
         if "pid" not in provenance or provenance["host"] != platform.node():
             return False  # not for us to say
-        return not process_exists(provenance["pid"])
+        started = self.started()
+        return not process_exists(provenance["pid"], None if started is None else started / 1000)
 
     def _json(self, name: str) -> dict[str, Any]:
         return json.loads((self.path / name).read_text(encoding="utf-8"))
@@ -160,15 +175,21 @@ def file_signature(path: Path) -> list[int]:
     return [stat.st_mtime_ns, stat.st_size]
 
 
-def process_exists(pid: int) -> bool:
-    """Whether a process of that id runs on this machine."""
+def process_exists(pid: int, at: float | None = None) -> bool:
+    """Whether a process of that id runs on this machine, the one that ran `at` (s of the epoch) if given.
+
+    Ids are given to new processes after a while, and from the lowest on after a reboot. A process that has
+    ended counts as gone although its parent has not asked for its exit code yet.
+    """
+    import psutil
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return at is None or process.create_time() <= at + _CLOCK_SLACK
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _milliseconds(stat: list[int]) -> int:
