@@ -185,9 +185,14 @@ class Tracker:
         return Cursor(stored.run_id, identity, "".join(lines[:1]), lines=len(lines), status=stored.status)
 
     def _send_lines(self, run: RunFolder, cursor: Cursor, path: Path) -> None:
-        while True:
+        """Send the lines that are there now. More than that could hold up the other runs without an end:
+        a training may write as fast as a request takes.
+        """
+        more = True
+        while more:
             if not cursor.sending:
                 cursor.sending = len(run.lines(cursor.lines, cursor.lines + _LINES_AT_ONCE))
+                more = cursor.sending == _LINES_AT_ONCE
                 if not cursor.sending:
                     return
                 cursor.sending_time = _now()

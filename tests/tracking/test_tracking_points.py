@@ -169,3 +169,26 @@ def test_a_store_made_anew_gets_everything_again(
     mirror(moved)
     moved_database = Database(moved / "mlflow.db")
     assert moved_database.points(moved_database.run()) == expected(range(4))
+
+
+def test_a_run_that_writes_as_fast_as_it_is_sent_does_not_hold_up_the_others(
+    results: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, other = Training(results, "a"), Training(results, "b")
+    fast.log(range(2))
+    other.log(range(2))
+    send, written = MlflowStore.log_points, 2
+
+    def sent_while_it_writes(store: MlflowStore, run_id: str, *rest: Any) -> None:
+        nonlocal written
+        send(store, run_id, *rest)
+        assert written < 20
+        fast.log(range(written, written + 1))
+        written += 1
+
+    monkeypatch.setattr(MlflowStore, "log_points", sent_while_it_writes)
+    mirror(results)
+    assert database.points(database.run("b")) == expected(range(2))
+    monkeypatch.undo()
+    mirror(results)
+    assert database.points(database.run("a")) == expected(range(written))

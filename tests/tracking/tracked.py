@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from m2pt.atomic import write_json
 from m2pt.reporting.tracking import Tracker
 
 SPEC = {
@@ -39,7 +40,7 @@ class Training:
         self.write("run.json", {"name": name, "spec": spec, "seed": seed, "provenance": given, "tags": tags})
 
     def write(self, name: str, content: Any) -> None:
-        (self.folder / name).write_text(json.dumps(content))
+        write_json(self.folder / name, content)
 
     def log(self, steps: range, *, offset: float = 0.0) -> None:
         with (self.folder / "metrics.jsonl").open("a") as stream:
