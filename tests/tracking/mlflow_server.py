@@ -95,17 +95,26 @@ class Server:
         return json.loads(get(f"{address}?{urlencode(query)}" if query else address, body))
 
     def runs(self, experiment: str, search: str = "") -> dict[str, dict[str, Any]]:
-        """The training runs of an experiment by their folder: info, and tags as a mapping."""
+        """The training runs of an experiment by their folder, or their id before it is known."""
+        runs: dict[str, dict[str, Any]] = {}
+        for run in self._search(experiment, search):
+            if run["info"]["run_name"] != "tables":
+                folder = run["tags"].get("m2pt.directory", run["info"]["run_id"])
+                assert folder not in runs
+                runs[folder] = run
+        return runs
+
+    def tables(self, experiment: str) -> list[str]:
+        """Ids of the runs that hold tables."""
+        runs = self._search(experiment, "attributes.run_name = 'tables'")
+        return [run["info"]["run_id"] for run in runs]
+
+    def _search(self, experiment: str, search: str) -> Iterator[dict[str, Any]]:
         named = self.ask("experiments/search", {"filter": f"name = '{experiment}'", "max_results": 10})
         ids = [each["experiment_id"] for each in named.get("experiments", ())]
         answer = self.ask("runs/search", {"experiment_ids": ids, "filter": search, "max_results": 1000})
-        runs = {}
         for run in answer.get("runs", ()):
-            tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
-            if "m2pt.directory" in tags:
-                assert tags["m2pt.directory"] not in runs
-                runs[tags["m2pt.directory"]] = {**run, "tags": tags}
-        return runs
+            yield {**run, "tags": {tag["key"]: tag["value"] for tag in run["data"]["tags"]}}
 
     def points(self, run: dict[str, Any]) -> list[tuple[str, int, float]]:
         """The whole history of every metric of a run, sorted."""
