@@ -75,7 +75,7 @@ def follow(results: Path, uri: str | None, *, interval: float, owner: int | None
         InputError: as for `send_pending`.
     """
     from m2pt.reporting.background_tracker import only_tracker
-    from m2pt.reporting.run_folder import process_exists
+    from m2pt.reporting.liveness import process_exists
     from m2pt.reporting.tracking import Tracker
 
     stop = _StopRequest()

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from m2pt.errors import InputError
 from m2pt.reporting.asked import CELLS, TAG, cells_tag, recorded_cells
+from m2pt.reporting.liveness import Liveness
 from m2pt.reporting.mlflow_store import RUN_TAG, MlflowStore, is_missing, legal_key, no_answer
 from m2pt.reporting.run_folder import (
     EVALUATION,
@@ -56,6 +57,7 @@ class Tracker:
         )
         self._cursors = self.results / "tracking" / (_folder_name(uri) if uri else "default")
         self._cells: dict[str, list[str]] = {}
+        self._liveness = Liveness()
 
     def mirror(self) -> dict[str, str]:
         """Send everything new. Return the runs that were refused or could not be read, with the reason.
@@ -118,13 +120,13 @@ class Tracker:
         cells = cells_tag(self._cells.get(run.directory, ()))
         if cursor and (cursor.seen, cursor.status, cursor.cells) == (
             signature,
-            run.status(signature).name,
+            run.status(signature, self._liveness).name,
             cells,
         ):
             return
         identity = run.identity()
         signature = run.signature()  # after run.json was read: the next pass sees what replaces it meanwhile
-        status = run.status(signature)
+        status = run.status(signature, self._liveness)
         if cursor and cursor.identity != identity and run.has_leftovers(signature):
             return
         if cursor and self._is_another(run, identity, cursor):
