@@ -50,14 +50,21 @@ class Liveness:
         """
         if time.monotonic() >= self._asked + _SLURM_SECONDS or not self._asked:
             self._asked = time.monotonic()
-            self._jobs = None
-            try:
-                said = subprocess.run(_SQUEUE, capture_output=True, text=True, check=True, timeout=20).stdout
-            except (OSError, subprocess.SubprocessError):
-                return None
-            jobs = (line.split(":") for line in said.split())
-            self._jobs = {job for job, state in jobs if state != "PENDING"}
+            said = _squeue()
+            jobs = None if said is None else [line.split(":") for line in said.split()]
+            self._jobs = None if jobs is None else {job for job, state in jobs if state != "PENDING"}
         return self._jobs
+
+
+def _squeue() -> str | None:
+    """What Slurm says of one's own jobs; None if there is no Slurm or it does not answer."""
+    # Variables such as SQUEUE_STATES would leave some out.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    try:
+        asked = subprocess.run(_SQUEUE, capture_output=True, text=True, check=True, timeout=20, env=plain)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout
 
 
 def process_exists(pid: int, at: float | None = None) -> bool:
@@ -75,6 +82,8 @@ def process_exists(pid: int, at: float | None = None) -> bool:
         return at is None or process.create_time() <= at + _CLOCK_SLACK
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return True
 
 
 def _is_ours(folder: Path) -> bool:

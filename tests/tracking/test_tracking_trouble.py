@@ -1,5 +1,6 @@
 """No server, no database, damaged runs, values that MLflow refuses, wrong input."""
 
+import json
 import socket
 import sys
 from contextlib import closing
@@ -15,11 +16,8 @@ from m2pt.reporting.tracking import Tracker, Unreachable
 
 def test_values_beyond_mlflows_limits_are_fitted(results: Path, database: Database) -> None:
     training = Training(results, spec={"notes": "x" * 7000, "a@b": 1} | {f"key{i}": i for i in range(150)})
-    training.write(
-        "metrics.jsonl", {"step": 0, "loss@train": 0.5, "diverged": float("inf"), "word": "no number"}
-    )
-    with (training.folder / "metrics.jsonl").open("a") as stream:
-        stream.write("\n")
+    line = {"step": 0, "loss@train": 0.5, "diverged": float("inf"), "word": "no number"}
+    (training.folder / "metrics.jsonl").write_text(f"{json.dumps(line)}\n")
     mirror(results)
     params = dict(database.rows("select key, value from params"))
     assert len(params) == 153 and params["a_b"] == "1"

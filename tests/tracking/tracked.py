@@ -96,4 +96,5 @@ def expected(steps: range, *, offset: float = 0.0) -> list[tuple[str, int, float
 
 def mirror(results: Path) -> None:
     """A pass of a tracker that has just been started."""
-    assert Tracker(results, None).mirror() == {}
+    problems = Tracker(results, None).mirror()
+    assert not problems, problems
