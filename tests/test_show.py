@@ -114,7 +114,7 @@ def test_a_stale_result_is_said_to_be(plan, show):
 
 
 def test_mlflow_s_run_is_found_through_the_tracker_s_cursor(plan, show):
-    assert "MLflow" not in show(TUNED)
+    assert "MLflow: " not in show(TUNED)
     folder = f"runs/{tuned(plan).name}/seed0.json"
     for store, run_id in (("default", "abc123"), ("example.org-0123abcd", "def456")):
         Cursor(run_id=run_id, identity="").save(plan.results / "tracking" / store / folder)

@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _cell(plan: "Plan", place: "Place") -> Iterator[str]:
-    """Its name and numbers."""
+    """Its name, its numbers, and what finds its runs in MLflow."""
+    from m2pt.reporting.asked import cell_filter
     from m2pt.reporting.cells import read_named
 
     table, row, column = place
@@ -51,6 +52,7 @@ def _cell(plan: "Plan", place: "Place") -> Iterator[str]:
     if not plan.cell_runs(table, row, column):
         yield "  measured   not run" + (", the row is quoted" if row.run is None else "")
         return
+    yield f"  MLflow     {cell_filter(place.name)}"
     try:
         cell = read_named(plan, [place.name])[place.name]
     except InputError:

@@ -13,7 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write results/TABLE.csv, .md and .tex, and in TABLE.made.txt how it was made, for the report."""
+    """Write results/TABLE.csv, .md and .tex, and in TABLE.made.txt how it was made, for the report.
+
+    An edited table may use runs that are there already: what `m2pt.reporting.asked` keeps is updated too.
+    """
+    from m2pt.reporting import asked
     from m2pt.reporting.cells import read_cells
     from m2pt.reporting.notes import below, made
     from m2pt.reporting.tables import to_csv, to_latex, to_markdown
@@ -32,4 +36,5 @@ def run(arguments: argparse.Namespace) -> None:
     }
     for suffix, text in texts.items():
         write_text(plan.results / f"{arguments.table}.{suffix}", text)
+    asked.record(plan)
     print(texts["md"])

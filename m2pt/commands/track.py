@@ -15,7 +15,8 @@ from m2pt.errors import InputError
 if TYPE_CHECKING:
     from m2pt.reporting.tracking import Tracker
 
-_LONGEST_PAUSE = 30.0
+# While there is no server, in intervals.
+_LONGEST_PAUSE = 6
 # A tracker that a new workflow starts lets that of a killed one finish.
 _PATIENCE = 30.0
 
@@ -69,13 +70,13 @@ def follow(results: Path, uri: str | None, *, interval: float, owner: int | None
     """Mirror the runs below `results` live, until SIGTERM, SIGINT or the end of process `owner`; return 0.
 
     Looks for news every `interval` seconds, and ends with a last pass. Whatever the server does, it goes
-    on; while there is no answer, the pauses double up to half a minute.
+    on; while there is no answer, the pauses double up to six intervals.
 
     Raises:
         InputError: as for `send_pending`.
     """
     from m2pt.reporting.background_tracker import only_tracker
-    from m2pt.reporting.run_folder import process_exists
+    from m2pt.reporting.liveness import process_exists
     from m2pt.reporting.tracking import Tracker
 
     stop = _StopRequest()
@@ -86,7 +87,7 @@ def follow(results: Path, uri: str | None, *, interval: float, owner: int | None
         _say(f"mirroring {results} to {passes.tracker.store.shown_uri}")
         pause = 0.0
         while not stop.comes_within(pause) and (owner is None or process_exists(owner)):
-            pause = interval if passes.mirror() else min(2 * max(pause, interval), _LONGEST_PAUSE)
+            pause = interval if passes.mirror() else min(2 * max(pause, interval), _LONGEST_PAUSE * interval)
         passes.mirror()
         passes.say_what_waits()
         _say("stopped")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from m2pt.atomic import write_json
 from m2pt.errors import InputError
+from m2pt.reporting import asked
 from m2pt.reporting.cells import differing
 from m2pt.reporting.provenance import provenance
-from m2pt.schema.experiments import digest
+from m2pt.schema.experiments import SCRATCH, digest
 from m2pt.schema.plan import Plan, Spec
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def describe_run(
     inputs = {role: file_digest(path) for role, path in weights.items()}
     described = {"name": name, "seed": seed, "spec": spec, "provenance": made, "inputs": inputs}
     if is_main():
-        write_json(directory / "run.json", {**described, "tags": tags(name, spec)})
+        asked.record(plan)
+        write_json(directory / "run.json", {**described, "tags": tags(name, spec, seed)})
     return digest([spec, seed, inputs, manifest], 64), made
 
 
@@ -166,17 +168,26 @@ def check_room(directory: Path, model: "nn.Module") -> None:
         )
 
 
-def tags(name: str, spec: Spec) -> dict[str, str]:
-    """Return what a person would filter runs by."""
+def tags(name: str, spec: Spec, seed: int) -> dict[str, str]:
+    """Return what a person would filter runs by.
+
+    `target` is the modality of what is trained, `setting` what it starts from: "pretrained" or "scratch", as
+    the paper has it, or "pretraining". The table cells are not here: `m2pt.reporting.asked`.
+    """
     experiment = spec.get("experiment", {})
     origin = experiment.get("transfer_from") or experiment
     pathway = origin.get("pathway") or {}
+    start = origin.get("target_init")
+    setting = "pretraining" if start is None else "scratch" if start == SCRATCH else "pretrained"
     return {
+        "target": spec.get("architecture", {}).get("modality", ""),
+        "setting": setting,
+        "seed": str(seed),
         "task": experiment.get("task", spec.get("task", "")),
         "dataset": spec["dataset"]["name"],
         "subset": experiment.get("subset") or "",
         "mode": experiment.get("mode", ""),
-        "target_init": origin.get("target_init", name),
+        "target_init": start or name,
         "auxiliary": "+".join(pathway.get("auxiliaries", ())),
     }
 

@@ -13,12 +13,14 @@ PACKAGES = ("m2pt", "torch", "torchvision", "timm", "accelerate", "numpy")
 
 def provenance(*, threads: int, device: str, manifest_digest: str) -> dict[str, Any]:
     """Return commit ("-dirty" for uncommitted changes), package versions, machine, process, device."""
+    job = os.environ.get("SLURM_JOB_ID")
     return {
         "git_commit": git_commit(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "host": platform.node(),
         "pid": os.getpid(),
+        **({"slurm_job": job} if job else {}),
         "device": device,
         "threads": threads,
         "dataset_manifest": manifest_digest,

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from m2pt.reporting.liveness import Liveness
 
 RUN, METRICS, EVALUATION = "run.json", "metrics.jsonl", "evaluation.json"
 FINISHED, INTERRUPTED, FAILED = "finished.json", "interrupted.json", "failed.json"
@@ -20,10 +21,11 @@ _WITHOUT_RUNS = {"data", "logs", "mlartifacts", "tracking"}
 
 
 class Status(NamedTuple):
-    """RUNNING, FINISHED, FAILED or KILLED (MLflow's words), and when it ended in ms of the epoch."""
+    """RUNNING, FINISHED, FAILED or KILLED (MLflow's words), when it ended in ms of the epoch, and how."""
 
     name: str
     ended: int | None
+    how: str = ""
 
 
 class Point(NamedTuple):
@@ -78,8 +80,8 @@ class RunFolder:
     """A folder that a command fills: run.json first, then metrics.jsonl, then the files that tell the end.
 
     run.json is {"name", "spec", "seed", "provenance", "tags"} and, if the run starts from weights, their
-    digests as "inputs". If the provenance names the `host` and the `pid` of the process that trains, a
-    training killed without a last word is recognised on that host.
+    digests as "inputs". If the provenance names the `host` and `pid` of the process that trains and, under
+    Slurm, the `slurm_job`, a training killed without a last word is recognised.
     """
 
     def __init__(self, results: Path, path: Path) -> None:
@@ -126,29 +128,33 @@ class RunFolder:
         """Whether the metrics are older than run.json: what a training that just begins has found."""
         return METRICS in signature and signature[METRICS][0] < signature[RUN][0]
 
-    def status(self, signature: Mapping[str, list[int]]) -> Status:
+    def status(self, signature: Mapping[str, list[int]], liveness: Liveness) -> Status:
         """Whether the run goes on, and if not, how and when it ended.
 
         A marker of an interruption or failure counts only while it is the youngest: a resumed run writes
-        run.json or metrics.jsonl again. An evaluation older than those belongs to a former training.
+        run.json or metrics.jsonl again. An evaluation older than those belongs to a former training. An
+        interrupted run is KILLED, since nothing runs and nobody knows whether it will be started again; a
+        process that vanished without a marker (SIGKILL, out of memory, power) is KILLED too, once `liveness`
+        is certain of it. `Status.how` tells them apart.
         """
         last_sign = max(signature[name][0] for name in (RUN, METRICS) if name in signature)
         if FINISHED in signature:
-            return Status("FINISHED", _milliseconds(signature[FINISHED]))
+            return Status("FINISHED", _milliseconds(signature[FINISHED]), "finished")
         if EVALUATION in signature and signature[EVALUATION][0] >= last_sign:
-            return Status("FINISHED", _milliseconds(signature[EVALUATION]))
-        for marker, name in ((FAILED, "FAILED"), (INTERRUPTED, "KILLED")):
+            return Status("FINISHED", _milliseconds(signature[EVALUATION]), "finished")
+        for marker, name, word in ((FAILED, "FAILED", "failed"), (INTERRUPTED, "KILLED", "interrupted")):
             if marker in signature and signature[marker][0] >= last_sign:
-                return Status(name, _milliseconds(signature[marker]))
-        return (
-            Status("KILLED", last_sign // 1_000_000) if self._process_is_gone() else Status("RUNNING", None)
-        )
+                return Status(name, _milliseconds(signature[marker]), self._how(marker, word))
+        if liveness.is_gone(self.path, self.description()["provenance"], last_sign / 1e9):
+            return Status("KILLED", last_sign // 1_000_000, "vanished: its process ended without a word")
+        return Status("RUNNING", None)
 
-    def _process_is_gone(self) -> bool:
-        provenance = self.description()["provenance"]
-        if "pid" not in provenance or provenance["host"] != platform.node():
-            return False  # not for us to say
-        return not process_exists(provenance["pid"])
+    def _how(self, marker: str, word: str) -> str:
+        """`word`, and what the marker gives as the reason."""
+        with suppress(FileNotFoundError):  # a resumed training has just removed it
+            reason = self._json(marker).get("reason")
+            return f"{word}: {reason}" if reason else word
+        return word
 
     def _json(self, name: str) -> dict[str, Any]:
         return json.loads((self.path / name).read_text(encoding="utf-8"))
@@ -158,17 +164,6 @@ def file_signature(path: Path) -> list[int]:
     """Modification time in ns and size: a file is taken as unchanged while both are."""
     stat = path.stat()
     return [stat.st_mtime_ns, stat.st_size]
-
-
-def process_exists(pid: int) -> bool:
-    """Whether a process of that id runs on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _milliseconds(stat: list[int]) -> int:

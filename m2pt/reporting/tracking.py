@@ -17,6 +17,8 @@ from time import time
 from urllib.parse import urlsplit
 
 from m2pt.errors import InputError
+from m2pt.reporting.asked import CELLS, TAG, cells_tag, recorded_cells
+from m2pt.reporting.liveness import Liveness
 from m2pt.reporting.mlflow_store import RUN_TAG, MlflowStore, is_missing, legal_key, no_answer
 from m2pt.reporting.run_folder import (
     EVALUATION,
@@ -54,6 +56,8 @@ class Tracker:
             uri or f"sqlite:///{self.results / 'mlflow.db'}", artifacts=self.results / "mlartifacts"
         )
         self._cursors = self.results / "tracking" / (_folder_name(uri) if uri else "default")
+        self._cells: dict[str, list[str]] = {}
+        self._liveness = Liveness()
 
     def mirror(self) -> dict[str, str]:
         """Send everything new. Return the runs that were refused or could not be read, with the reason.
@@ -63,6 +67,8 @@ class Tracker:
             InputError: MLflow knows no such kind of tracking URI.
         """
         problems: dict[str, str] = {}
+        with self._collecting(CELLS, problems):
+            self._cells = recorded_cells(self.results)
         for run in find_runs(self.results):
             with self._collecting(run.directory, problems):
                 self._connect()
@@ -111,11 +117,16 @@ class Tracker:
         path = self._cursor_path(run.directory)
         cursor = Cursor.load(path)
         signature = run.signature()
-        if cursor and cursor.seen == signature and cursor.status == run.status(signature).name:
+        cells = cells_tag(self._cells.get(run.directory, ()))
+        if cursor and (cursor.seen, cursor.status, cursor.cells) == (
+            signature,
+            run.status(signature, self._liveness).name,
+            cells,
+        ):
             return
         identity = run.identity()
         signature = run.signature()  # after run.json was read: the next pass sees what replaces it meanwhile
-        status = run.status(signature)
+        status = run.status(signature, self._liveness)
         if cursor and cursor.identity != identity and run.has_leftovers(signature):
             return
         if cursor and self._is_another(run, identity, cursor):
@@ -129,6 +140,8 @@ class Tracker:
         if RUN in changed:
             self.store.set_tags(cursor.run_id, self._tags(run))
             self.store.log_artifact(cursor.run_id, run.path / RUN)
+        if cursor.cells != cells:
+            self.store.set_tags(cursor.run_id, {TAG: cells})
         if METRICS in changed:
             self._send_lines(run, cursor, path)
         if EVALUATION in changed:
@@ -137,8 +150,9 @@ class Tracker:
         if status.ended and METRICS in signature:  # not while it grows
             self.store.log_artifact(cursor.run_id, run.path / METRICS)
         if status.ended or cursor.status != status.name:
+            self.store.set_tags(cursor.run_id, {"ended": status.how})
             self.store.set_status(cursor.run_id, status)
-        cursor.seen, cursor.status = signature, status.name
+        cursor.seen, cursor.status, cursor.cells = signature, status.name, cells
         cursor.save(path)
 
     @staticmethod
@@ -151,8 +165,10 @@ class Tracker:
 
     def _retire(self, cursor: Cursor) -> None:
         """Leave a run whose folder another training has taken over, so that it is not found again."""
-        self.store.set_tags(cursor.run_id, {RUN_TAG: "superseded"})
+        self.store.set_tags(cursor.run_id, {RUN_TAG: "superseded", TAG: ""})
         if cursor.status == "RUNNING":
+            how = "superseded: another training began in its folder"
+            self.store.set_tags(cursor.run_id, {"ended": how})
             self.store.set_status(cursor.run_id, Status("KILLED", _now()))
 
     def _opened(self, run: RunFolder, identity: str) -> Cursor:
@@ -171,9 +187,14 @@ class Tracker:
         return Cursor(stored.run_id, identity, "".join(lines[:1]), lines=len(lines), status=stored.status)
 
     def _send_lines(self, run: RunFolder, cursor: Cursor, path: Path) -> None:
-        while True:
+        """Send the lines that are there now. More than that could hold up the other runs without an end:
+        a training may write as fast as a request takes.
+        """
+        more = True
+        while more:
             if not cursor.sending:
                 cursor.sending = len(run.lines(cursor.lines, cursor.lines + _LINES_AT_ONCE))
+                more = cursor.sending == _LINES_AT_ONCE
                 if not cursor.sending:
                     return
                 cursor.sending_time = _now()

@@ -31,6 +31,8 @@ class Cursor:
     """Their time stamp, in ms of the epoch."""
     status: str = "RUNNING"
     """Status acknowledged."""
+    cells: str | None = None
+    """Tag `cells` acknowledged, None if that is not known."""
     seen: dict[str, list[int]] = field(default_factory=dict)
     """Signature of the files at the last time when all of them had been sent."""
 

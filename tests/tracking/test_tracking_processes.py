@@ -1,0 +1,84 @@
+"""The tracker as a process: by hand, beside a workflow, killed, twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tracked import Database, Training, expected
+
+from m2pt.commands.track import send_pending
+from m2pt.errors import InputError
+from m2pt.reporting.background_tracker import only_tracker, start_background, stop_background
+
+
+def test_a_second_tracker_is_refused(results: Path) -> None:
+    with only_tracker(results), pytest.raises(InputError, match=f"process {os.getpid()} already mirrors"):
+        send_pending(results, None)
+    assert send_pending(results, None) == 0
+
+
+def test_a_live_tracker_killed_and_started_again(results: Path, database: Database) -> None:
+    training = Training(results)
+    command = [sys.executable, "-m", "m2pt", "track", str(results), "--follow", "--interval", "0.01"]
+    written = 0
+
+    def write_until_mirrored(count: int) -> None:
+        """Go on training until the store has `count` points."""
+        nonlocal written
+        deadline = time.monotonic() + 300
+        while database.rows("select count(*) from metrics") < [(count,)]:
+            training.log(range(written, written + 1))
+            written += 1
+            assert time.monotonic() < deadline and tracker.poll() is None
+            time.sleep(0.01)
+
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as tracker:
+        write_until_mirrored(200)
+        tracker.kill()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracker:
+        write_until_mirrored(4 * written)
+        training.log(range(written, written + 50))
+        training.finish(top1=50.0)
+        tracker.send_signal(signal.SIGTERM)
+        _, said = tracker.communicate(timeout=300)
+    assert tracker.returncode == 0, said
+    assert database.points(database.run()) == sorted(
+        [*expected(range(written + 50)), ("evaluation/top1", 0, 50.0)]
+    )
+    assert database.runs()[0][1] == "FINISHED"
+
+
+def test_the_tracker_of_a_workflow(
+    results: Path, database: Database, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stop_background(results)
+    start_background(results)
+    log = results / "logs" / "track.log"
+    while "mirroring" not in log.read_text():
+        time.sleep(0.05)
+    Training(results).log(range(3))
+    stop_background(results)
+    assert database.points(database.run()) == expected(range(3))
+    assert "stopped" in log.read_text()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_tracker_of_a_workflow_ends_when_the_workflow_is_killed(
+    results: Path, database: Database
+) -> None:
+    Training(results).log(range(3))
+    workflow = (
+        f"from pathlib import Path; from m2pt.reporting.background_tracker import start_background as start; \
+start(Path({str(results)!r}))"
+    )
+    subprocess.run([sys.executable, "-c", workflow], check=True)
+    log = results / "logs" / "track.log"
+    deadline = time.monotonic() + 300
+    while "stopped" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert database.points(database.run()) == expected(range(3))
