@@ -4,6 +4,7 @@ import copy
 import subprocess
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from m2pt.schema.config import Config
 from m2pt.schema.experiments import Experiment, PathwaySpec
 from m2pt.schema.plan import Plan, parse_overrides
 from m2pt.schema.recipes import Finetuning, ImagePretraining
-from m2pt.schema.rules import Rules
+from m2pt.schema.rules import MINIATURE, Rules
 from m2pt.schema.tables import Table
 
 TINY = Path("tests/tiny/config.yaml")
@@ -167,6 +168,15 @@ def test_random_weights_are_drawn_anew_for_every_run_s_seed():
 def test_the_paper_s_scale_cannot_be_claimed_by_an_override():
     with pytest.raises(InputError, match=r"paper_scale speaks of the recipes .* a config file of its own"):
         Plan.load(TINY, {"paper_scale": True})
+
+
+@pytest.mark.parametrize("paper_scale", [True, False])
+def test_only_a_miniature_s_captions_say_that_it_reproduces_nothing(config, tmp_path, paper_scale):
+    path, made = tmp_path / "config.yaml", tmp_path / "table.made.txt"
+    path.write_text(yaml.safe_dump(config | {"paper_scale": paper_scale}))
+    made.write_text("Measured.\n")
+    caption = Rules([path], read_yaml(path)).made(None, SimpleNamespace(made=made))
+    assert caption == ("Measured." if paper_scale else f"Measured. {MINIATURE}")
 
 
 @pytest.mark.parametrize("order", ["reversed", "shuffled"])

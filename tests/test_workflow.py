@@ -1,6 +1,7 @@
 """The real DAG through the real Snakemake, on the smallest config; then what a second run does."""
 
 import csv
+import html
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from m2pt.datasets.layouts import reader
 from m2pt.formats.weights import file_digest, load_weights, save_weights
 from m2pt.schema.experiments import digest
 from m2pt.schema.plan import Plan
+from m2pt.schema.rules import MINIATURE
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = "tests/tiny/config.yaml"
@@ -301,7 +303,20 @@ def test_lint_finds_nothing(folder):
 def test_the_report_has_the_table_with_its_caption(folder):
     snakemake(folder, "--report", "report.html")
     report = (folder / "report.html").read_text()
+    captions = html.unescape(report)
     assert "table.csv" in report and "gains over the" in report
+    for result, begins in (
+        ("table", "the published numbers, and the verdict on each gain"),
+        ("curves", "its band one standard deviation"),
+        ("summary", "Every claim of the paper"),
+    ):
+        made = (folder / f"results/{result}.made.txt").read_text().strip()
+        assert re.fullmatch(
+            rf"Measured with {CONFIG}, seed 0, commits? \S.*, on cpu; \d+ trainings took \d+\.\d hours .*",
+            made,
+        )
+        assert begins in captions and made in captions, result
+    assert captions.count(MINIATURE) == 3 and "an asterisk marks" not in captions  # curves have no gains
 
 
 def test_an_unknown_target_and_a_second_config_are_refused(folder):
