@@ -1,6 +1,7 @@
 """Config, recipe and table files: what is refused, and with which words."""
 
 import copy
+import re
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -177,6 +178,29 @@ def test_only_a_miniature_s_captions_say_that_it_reproduces_nothing(config, tmp_
     made.write_text("Measured.\n")
     caption = Rules([path], read_yaml(path)).made(None, SimpleNamespace(made=made))
     assert caption == ("Measured." if paper_scale else f"Measured. {MINIATURE}")
+
+
+@pytest.mark.parametrize("path", [CONFIG, Path("config/paper.yaml")])
+def test_every_masked_pretraining_keeps_the_epochs_that_table_5_asks_about(path):
+    """20 and 220 of 300, so that a row with another modality's early auxiliary repeats no pretraining."""
+    kept = {}
+    for name, spec in Plan.load(path).encoders.items():
+        epochs = spec.get("recipe", {}).get("training", {}).get("epochs")
+        if spec.get("task") == "masked_modelling" and name != "text":
+            kept[name] = spec["recipe"]["keep_epochs"]
+            assert kept[name] == [max(1, round(epochs * part / 300)) for part in (20, 220)], name
+    assert {"image", "video", "audio", "pointcloud"} <= set(kept)
+
+
+def test_what_is_ours_in_a_miniature_s_recipe_has_a_reason():
+    paths = sorted(Path("config/recipes/mini").glob("*.yaml"))
+    bare = [
+        f"{path}:{number}"
+        for path in paths
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if re.search(r"# ours\W*$", line) or re.search(r"^  (epochs|batch_size|lr|scale_lr): [^#]*$", line)
+    ]
+    assert len(paths) > 15 and not bare
 
 
 @pytest.mark.parametrize("order", ["reversed", "shuffled"])
