@@ -153,7 +153,9 @@ def test_below_the_table_stands_what_the_intervals_leave_out(tmp_path):
     text = notes("one", pretrain_seeds=[7])
     assert "All seeds start from the encoders of pretraining seed 7: the interval does not cover" in text
     text = notes("two", pretrain_seeds=[7, 8])
-    assert "pretraining seed of their own: seed 0 from 7, seed 1 from 8, seed 2 from 7." in text
+    assert "of these pretraining seeds: seed 0 from 7, seed 1 from 8, seed 2 from 7. Those that share" in text
+    text = notes("three", pretrain_seeds=[7, 8, 9])
+    assert "seed 2 from 9.\n" in text
     text = notes("single", seeds=[1])
     assert "pretraining seed" not in text and RULE in text and ONE_SEED in text
     assert READING_ONE_SEED in text and "± standard deviation" not in text

@@ -82,7 +82,9 @@ def judged(plan: Plan, cells: Iterable[Cell]) -> list[str]:
         )
     else:
         pairs = ", ".join(f"seed {seed} from {start}" for seed, start in starts.items())
-        covered = f"The encoders that a seed starts from have a pretraining seed of their own: {pairs}."
+        covered = f"Seeds start from the encoders of these pretraining seeds: {pairs}."
+        if len(set(starts.values())) < len(starts):
+            covered += " Those that share one have its encoders in common, which the interval leaves out."
     return [VERDICT, covered]
 
 

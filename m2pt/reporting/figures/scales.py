@@ -66,7 +66,7 @@ def _read(path: Path, command: str) -> Iterator[tuple[int, str, float]]:
 def draw(plot: Scales, records: list[Scale]) -> Picture:
     """Draw a column of panels for each target: layers × blocks, the mean over runs and seeds.
 
-    Each target has colours of its own: scales learn to sizes that differ by the length of the training.
+    Each target has colours of its own: its scales may be ten times those of another, which then looks white.
     """
     found: dict[tuple[str, str], dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
