@@ -63,7 +63,8 @@ def attach(
         scale_init: λ at the start. At 0 the target's outputs do not change.
         scale_trainable: False keeps λ at `scale_init`.
         order: "normal" pairs block i with block i, "reversed" with block depth - 1 - i (the paper's Table 5),
-            "shuffled" with the i-th of a permutation that depends on the depth alone (a control of ours).
+            "shuffled" with the i-th of a permutation that depends on the depth alone and, from two blocks on,
+            is not the normal order (a control of ours).
 
     Raises:
         PathwayError: unequal depth, a missing layer, unequal shapes, a name already taken, or nothing to
@@ -182,9 +183,14 @@ def _pairs(
 
 def _partners(depth: int, order: str) -> list[int]:
     """The number of the auxiliary block for each target block."""
+    normal = list(range(depth))
     if order == "shuffled":
-        return random.Random(depth).sample(range(depth), depth)
-    return list(range(depth)) if order == "normal" else list(reversed(range(depth)))
+        generator = random.Random(depth)
+        drawn = generator.sample(normal, depth)
+        while drawn == normal and depth > 1:
+            drawn = generator.sample(normal, depth)
+        return drawn
+    return normal if order == "normal" else normal[::-1]
 
 
 def _layer(block: nn.Module, path: str, name: str) -> nn.Module:

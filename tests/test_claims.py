@@ -10,6 +10,8 @@ from synthetic_results import TINY, synthetic_plan
 from m2pt.commands import main
 from m2pt.errors import InputError
 from m2pt.reporting.claims import summarize, to_markdown
+from m2pt.reporting.notes import ONE_SEED
+from m2pt.reporting.statistics import CLAIM_RULE, RULE
 from m2pt.schema.base import validate
 from m2pt.schema.cell_names import locate
 from m2pt.schema.claims import Claim, Claims, Comparison, claims_digest, read_claims
@@ -79,24 +81,35 @@ def test_the_summary_has_a_line_for_each_comparison(with_claims):
             {"gain": TUNED}, {"value": TUNED, "than": "table:control/random auxiliary:tune_acc"}, note="odd"
         ),
         {"claim": "It costs nothing", "source": "abstract", "elsewhere": "a test shows it"},
-        paper_scale=True,
     )
     text = to_markdown(summarize(plan), "Measured so.")
     lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == [
-        *("1", "It helps (section 3)<br><sub>odd</sub>", f"gain of `{TUNED}`"),
+        *("1", "It helps (section 3)<br><sub>odd</sub>", "inconclusive", f"gain of `{TUNED}`"),
         *("+0.60", "+1.17", "-0.73 to +3.06", "inconclusive"),
     ]
-    assert cells[1][0] == cells[1][1] == "" and cells[1][3:] == ["", "**+11.00**", "+9.76 to +12.24", ""]
-    assert cells[2] == ["2", "It costs nothing (abstract)", "a test shows it", "", "", "", ""]
-    assert "2 claims, 2 comparisons: 1 inconclusive, 1 without a verdict." in text
-    assert "Measured so." in text
+    assert cells[1][:3] == ["", "", ""] and cells[1][4:] == ["", "**+11.00**", "+9.76 to +12.24", ""]
+    assert cells[2] == ["2", "It costs nothing (abstract)", "", "a test shows it", "", "", "", ""]
+    assert "Claims: 2, of which 1 inconclusive, 1 shown elsewhere." in text
+    assert "Distinct comparisons: 2, of which 1 inconclusive, 1 without a verdict." in text
+    assert "Measured so." in text and RULE in text and CLAIM_RULE in text
+    assert "from the encoders of pretraining seed 0: the interval does not cover" in text
+
+
+def test_a_comparison_that_several_claims_make_counts_once(with_claims):
+    over_mae = {"value": TUNED, "than": "table:pretrained/MAE:tune_acc"}  # the same as the gain
+    plan = with_claims(claim({"gain": TUNED}), claim({"gain": TUNED}, over_mae))
+    text = to_markdown(summarize(plan), "")
+    assert "Claims: 2, of which 2 inconclusive. Distinct comparisons: 1, of which 1 inconclusive." in text
 
 
 def test_one_seed_gives_numbers_without_interval_and_verdict(with_claims):
     plan = with_claims(claim({"gain": TUNED}), seeds=[1])
-    assert "| +0.60 | +0.50 |  |  |" in to_markdown(summarize(plan), "")
+    text = to_markdown(summarize(plan), "")
+    assert "| +0.60 | +0.50 |  |  |" in text and "Claims: 1, of which 1 without a verdict." in text
+    assert ONE_SEED in text and RULE in text
+    assert "bold" not in text and "pretraining seed" not in text  # of which there is none
 
 
 def test_the_command_writes_the_summary(with_claims, capsys):

@@ -4,6 +4,7 @@ import csv
 import json
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,11 +18,13 @@ from m2pt.commands import main
 from m2pt.errors import InputError
 from m2pt.reporting.figures.files import to_csv, write_figure
 from m2pt.reporting.figures.rendering import render
+from m2pt.reporting.figures.scales import draw as draw_scales
 from m2pt.reporting.figures.shown import Shown
-from m2pt.reporting.figures.style import style
+from m2pt.reporting.figures.style import signed, style
 from m2pt.schema.base import read_yaml, validate
 from m2pt.schema.figures import Figure, check_cells
 from m2pt.schema.plan import Plan
+from m2pt.schema.rules import Rules
 from m2pt.schema.tables import Table
 
 TINY = Path("tests/tiny/config.yaml")
@@ -237,6 +240,29 @@ def test_only_what_excludes_zero_is_marked_and_the_diagonal_is_empty(plan):
         assert squares == {(-0.48, 0.52), (0.52, -0.48)}
 
 
+def test_below_a_target_stands_the_metric_of_its_gains(plan):
+    picture, _ = drawn(plan, "gains")
+    for axes in picture.axes[:2]:
+        labels = [" ".join(label.get_text().split()) for label in axes.get_xticklabels()]
+        assert labels == ["Image ImageNet top-1", "Audio AudioSet mAP"]
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert [signed(value) for value in (0.04, -0.04, 0.0)] == ["0.0", "0.0", "0.0"]
+    assert [signed(value) for value in (0.06, -0.06)] == ["+0.1", "\N{MINUS SIGN}0.1"]
+    assert signed(-0.04, 2) == "\N{MINUS SIGN}0.04"
+
+
+def test_a_caption_explains_the_marks_of_its_kind_of_plot_and_no_others(plan, asked):
+    rules = Rules([str(TINY)], read_yaml(TINY) | asked)
+    captions = {name: rules.figure_caption(SimpleNamespace(figure=name), None) for name in FIGURES}
+    assert all(caption.startswith("Caption. With several seeds ") for caption in captions.values())
+    marked = {name for name, caption in captions.items() if "asterisk" in caption}
+    assert marked == {"gains", "bars"}
+    assert {name for name, caption in captions.items() if "interval" in caption} == {*marked, "quality"}
+    assert "band" in captions["curves"] and "square" in captions["scales"]
+
+
 def test_one_seed_has_no_interval_and_no_mark(plan, asked):
     one = one_seed(asked)
     for name in ("gains", "bars", "quality"):
@@ -263,6 +289,19 @@ def test_the_scales_of_every_seed_are_listed_and_their_mean_is_drawn(plan):
     for panel in panels.values():
         np.testing.assert_allclose(np.ma.filled(panel.get_array(), nan), expected)
         assert panel.get_clim() == pytest.approx((-0.29, 0.29))
+
+
+def test_each_target_s_scales_have_colours_of_their_own(plan):
+    """Else a target whose scales grow ten times as large makes all others white."""
+    figure = plan.figure("scales")
+    _, records = drawn(plan, "scales")
+    grown = [each._replace(scale=10 * each.scale) if each.target == "Audio" else each for each in records]
+    with style():
+        picture = draw_scales(figure.plot, grown)
+    limits = {axes.get_title(): axes.images[0].get_clim()[1] for axes in picture.axes if axes.get_title()}
+    assert limits == {"Audio → Image": pytest.approx(0.29), "Image → Audio": pytest.approx(2.9)}
+    bars = [axes.get_xlim()[1] for axes in picture.axes if axes.get_xlabel() == "cross-modal scale λ"]
+    assert bars == pytest.approx([0.29, 2.9])
 
 
 def test_a_result_without_scales_is_refused(plan):
@@ -343,6 +382,8 @@ def test_bars_show_gains_in_their_order(plan):
     picture, _ = drawn(plan, "bars")
     heights = [bar.get_height() for bar in picture.axes[0].patches]
     assert heights == pytest.approx([1.0, -0.5 / 3])
+    assert picture.axes[0].get_legend() is None, "its dash would pass for a published gain"
+    assert [text.get_text() for text in picture.legends[0].get_texts()] == ["published"]
 
 
 @pytest.mark.parametrize("name", FIGURES)

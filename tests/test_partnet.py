@@ -192,6 +192,9 @@ def test_every_fault_is_named_by_the_quick_form(folder: Path, root: Path, damage
         ({"label_seg": np.full((2, 60), -1)}, "test-00.h5 has classes -1 to -1"),
         ({"data": np.full((2, 60, 3), np.nan, np.float32)}, "coordinates that are infinite or not a number"),
         ({"data": np.full((2, 60, 3), np.inf, np.float32)}, "coordinates that are infinite or not a number"),
+        ({"data_num": np.array([60, 0])}, "test-00.h5 shape 1 has 0 points by data_num, not 1 to the 60"),
+        ({"data_num": np.array([-1, 60])}, "test-00.h5 shape 0 has -1 points by data_num, not 1 to the 60"),
+        ({"data_num": np.array([60, 61])}, "test-00.h5 shape 1 has 61 points by data_num, not 1 to the 60"),
     ],
 )
 def test_the_full_form_reads_the_arrays(folder: Path, root: Path, changes, message: str) -> None:
@@ -201,11 +204,36 @@ def test_the_full_form_reads_the_arrays(folder: Path, root: Path, changes, messa
     assert message in fault
 
 
+def test_points_that_do_not_count_are_not_checked(folder: Path, root: Path) -> None:
+    content = arrays(2, 5)
+    content["data_num"][:] = 40
+    content["data"][:, 40:] = np.nan
+    content["label_seg"][:, 40:] = 99
+    write(folder / "test-00.h5", **content)
+    assert partnet.check(root, num_classes=CLASSES, full=True) == []
+    content["label_seg"][1, 39] = 99
+    write(folder / "test-00.h5", **content)
+    (fault,) = partnet.check(root, num_classes=CLASSES, full=True)
+    assert "test-00.h5 has classes 0 to 99, not 0 to 3" in fault
+
+
+def test_too_few_points_are_refused_before_a_training(folder: Path, root: Path) -> None:
+    replaced(folder, data_num=np.array([60, 59]))
+    with pytest.raises(InputError, match=r"test-00\.h5 shape 1 has 59 points, fewer than the 60 asked for"):
+        reader(root, "val")
+    assert len(reader(root, "val", points=59)) == 2
+    replaced(folder, data_num=np.array([60, 61]))
+    with pytest.raises(
+        InputError, match="shape 1 has 61 points by data_num, not 1 to the 60 that are stored"
+    ):
+        reader(root, "val", points=10)
+
+
 def test_the_reader_refuses_what_it_cannot_read(folder: Path, root: Path) -> None:
     with pytest.raises(InputError, match=r"Bed-1/train_files.txt cannot be read"):
         reader(root, subset="Bed-1")
-    with pytest.raises(InputError, match="shape 1 has 60 points, fewer than the 61 asked for"):
-        reader(root, points=61)[1]
+    with pytest.raises(InputError, match="shape 0 has 60 points, fewer than the 61 asked for"):
+        reader(root, points=61)
     with pytest.raises(InputError, match=r"train-00\.h5 has classes 0 to 3, not 0 to 2"):
         reader(root, num_classes=3)[0]
     cut(folder, 3000)

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -414,6 +415,24 @@ def test_a_mismatch_is_named_and_changes_nothing(
         attach(model.blocks, auxiliary(), **arguments)
     assert list(model.state_dict()) == keys
     assert torch.equal(model(images()), output)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 6, 12])
+def test_shuffled_blocks_are_never_in_normal_order(depth: int) -> None:
+    layers = [nn.Linear(1, 1, bias=False) for _ in range(2 * depth)]
+    for number, layer in enumerate(layers):
+        nn.init.constant_(layer.weight, number % depth)
+    target, auxiliary = nn.ModuleList(layers[:depth]), nn.ModuleList(layers[depth:])
+    attach(
+        [nn.ModuleDict({"fc": layer}) for layer in target],
+        [nn.ModuleDict({"fc": layer}) for layer in auxiliary],
+        layers=["fc"],
+        order="shuffled",
+    )
+    partners = [int(layer.pathways["auxiliary"].weight.item()) for layer in target]
+    assert sorted(partners) == list(range(depth)) and partners != list(range(depth))
+    drawn = random.Random(depth).sample(range(depth), depth)  # what finished results were made with
+    assert partners == drawn or drawn == list(range(depth))
 
 
 @pytest.mark.parametrize("part", ["pathways.audio.weight", "pathways.audio.scale", "weight"])

@@ -1,23 +1,27 @@
 """Config, recipe and table files: what is refused, and with which words."""
 
 import copy
+import re
 import subprocess
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from m2pt.errors import InputError
+from m2pt.reporting.lineage import steps
 from m2pt.schema.base import read_yaml, validate
 from m2pt.schema.config import Config
 from m2pt.schema.experiments import Experiment, PathwaySpec
 from m2pt.schema.plan import Plan, parse_overrides
 from m2pt.schema.recipes import Finetuning, ImagePretraining
-from m2pt.schema.rules import Rules
+from m2pt.schema.rules import MINIATURE, Rules
 from m2pt.schema.tables import Table
 
 TINY = Path("tests/tiny/config.yaml")
+CONFIG = Path("config/config.yaml")
 
 
 @pytest.fixture
@@ -145,6 +149,71 @@ def test_pretraining_seeds_are_dealt_out_in_turn(config):
     assert folders == ["seed7", "seed8", "seed7"]
 
 
+def test_random_weights_are_drawn_anew_for_every_run_s_seed():
+    """Also the ConvNeXt "from scratch", whose initialisation is an encoder: else its seeds share one."""
+    overrides = {"tables": ["config/tables/extensions.yaml"], "figures": [], "claims": None}
+    plan = Plan.load(CONFIG, {**overrides, "seeds": [3, 4], "pretrain_seeds": [7]})
+    for name in ("random", "image_convnext", "random_convnext"):
+        assert [plan.encoder_weights(name, seed).parent.name for seed in (3, 4)] == ["seed3", "seed4"]
+    convnext = next(run for run in plan.runs.values() if run.experiment.encoders == ("image_convnext",))
+    assert plan.input_weights(convnext.name, 4)["target_init"] == plan.encoder_weights("image_convnext", 4)
+    assert plan.seeded_spec(convnext, 4)["encoder_seeds"] == {"image_convnext": 4}
+    both = next(run for run in plan.runs.values() if "random_convnext" in run.experiment.auxiliaries)
+    assert plan.seeded_spec(both, 4)["encoder_seeds"] == {"image_convnext": 4, "random_convnext": 4}
+    made = {str(step.makes.parent) for step in steps(plan, both, 4) if "import" in step.command}
+    assert made == {str(plan.encoder_directory(name, 4)) for name in ("image_convnext", "random_convnext")}
+    commands = [step.command.split(" --config")[0] for step in steps(plan, both, 4)]
+    assert "m2pt import random_convnext --seed 4" in commands
+
+
+def test_the_paper_s_scale_cannot_be_claimed_by_an_override():
+    with pytest.raises(InputError, match=r"paper_scale speaks of the recipes .* a config file of its own"):
+        Plan.load(TINY, {"paper_scale": True})
+
+
+@pytest.mark.parametrize("paper_scale", [True, False])
+def test_only_a_miniature_s_captions_say_that_it_reproduces_nothing(config, tmp_path, paper_scale):
+    path, made = tmp_path / "config.yaml", tmp_path / "table.made.txt"
+    path.write_text(yaml.safe_dump(config | {"paper_scale": paper_scale}))
+    made.write_text("Measured.\n")
+    caption = Rules([path], read_yaml(path)).made(None, SimpleNamespace(made=made))
+    assert caption == ("Measured." if paper_scale else f"Measured. {MINIATURE}")
+
+
+@pytest.mark.parametrize("path", [CONFIG, Path("config/paper.yaml")])
+def test_every_masked_pretraining_keeps_the_epochs_that_table_5_asks_about(path):
+    """20 and 220 of 300, so that a row with another modality's early auxiliary repeats no pretraining."""
+    kept = {}
+    for name, spec in Plan.load(path).encoders.items():
+        epochs = spec.get("recipe", {}).get("training", {}).get("epochs")
+        if spec.get("task") == "masked_modelling" and name != "text":
+            kept[name] = spec["recipe"]["keep_epochs"]
+            assert kept[name] == [max(1, round(epochs * part / 300)) for part in (20, 220)], name
+    assert {"image", "video", "audio", "pointcloud"} <= set(kept)
+
+
+def test_what_is_ours_in_a_miniature_s_recipe_has_a_reason():
+    paths = sorted(Path("config/recipes/mini").glob("*.yaml"))
+    bare = [
+        f"{path}:{number}"
+        for path in paths
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if re.search(r"# ours\W*$", line) or re.search(r"^  (epochs|batch_size|lr|scale_lr): [^#]*$", line)
+    ]
+    assert len(paths) > 15 and not bare
+
+
+@pytest.mark.parametrize("order", ["reversed", "shuffled"])
+def test_another_order_is_of_all_blocks(order):
+    for depth in ("all", "first_third"):
+        pathway = {"auxiliaries": ["video"], "order": order, "depth": depth}
+        if depth == "all":
+            assert validate(PathwaySpec, pathway, "here").order == order
+        else:
+            with pytest.raises(InputError, match="give depth: all or order: normal"):
+                validate(PathwaySpec, pathway, "here")
+
+
 def test_an_override_reaches_the_commands_whatever_its_value():
     in_file = read_yaml(TINY)
     backbone = {"dim": 32, "depth": 4, "num_heads": 2}
@@ -160,14 +229,12 @@ def test_an_override_reaches_the_commands_whatever_its_value():
 def test_another_pretraining_seed_is_another_result():
     one, other = (Plan.load(TINY, {"pretrain_seeds": [seed]}) for seed in (0, 1))
     for name, run in one.runs.items():
-        reads_encoder = any(
-            each.target_init != "scratch" or each.auxiliaries for each in run.experiment.chain
-        )
+        pretrained = {name for name in run.experiment.encoders if not one.config.encoders[name].random}
         same = one.seeded_spec(run, 0) == other.seeded_spec(other.runs[name], 0)
-        assert same == (not reads_encoder)
+        assert same == (not pretrained)
 
 
-def test_a_published_number_of_another_table_is_part_of_a_table_s_digest(tmp_path):
+def test_a_published_number_is_part_of_its_own_table_s_digest(tmp_path):
     tables = ["tests/tiny/table.yaml", "tests/tiny/targets.yaml"]
     changed = tmp_path / "table.yaml"
     changed.write_text(Path(tables[0]).read_text().replace("tune_acc: 83.3", "tune_acc: 83.4"))
@@ -175,7 +242,8 @@ def test_a_published_number_of_another_table_is_part_of_a_table_s_digest(tmp_pat
         Plan.load(TINY, {"tables": [first, tables[1]], "figures": [], "claims": None})
         for first in (tables[0], str(changed))
     ]
-    assert plans[0].table_digest("targets") != plans[1].table_digest("targets")
+    assert plans[0].table_digest("table") != plans[1].table_digest("table")
+    assert plans[0].table_digest("targets") == plans[1].table_digest("targets")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from synthetic_results import synthetic_plan
 
 from m2pt.commands import main
 from m2pt.reporting.tracking_cursor import Cursor
+from m2pt.schema.cell_names import locate
 
 TUNED = "table:pretrained/M2PT-Point:tune_acc"
 
@@ -63,6 +64,20 @@ def test_a_cell_with_its_numbers_runs_and_seeds(plan, show):
     assert f"{plan.run_directory(run.name, 0)}: evaluation.json" in text
 
 
+def test_the_baseline_s_runs_stand_below_the_cell_s(plan, show):
+    text = show(TUNED)
+    (baseline,) = plan.cell_runs(*locate(plan.tables, "table:MAE:tune_acc"))
+    own, below = (
+        text.index(f"\nrun {tuned(plan).name}"),
+        text.index(f"\nbaseline: run {baseline.name}, spec "),
+    )
+    assert own < text.index("\ncommands") < below < text.index("\nbaseline: commands")
+    assert "seed 0: top1 80.00" in text and "seed 1: top1 81.00" in text
+    its = [line[1:3] for line in commands(text[below:])]  # what the cell needs too is told once
+    assert its[0] == ["finetune", baseline.name] and not any("pretrain" in line for line in its)
+    assert "baseline: " not in show("table:MAE:tune_acc")
+
+
 def test_the_commands_stand_in_the_order_in_which_they_run(plan, show):
     name = tuned(plan).name
     folders = [plan.run_directory(name, seed) for seed in (0, 1)]
@@ -78,7 +93,7 @@ def test_the_commands_stand_in_the_order_in_which_they_run(plan, show):
             ["m2pt", "merge", str(folder / "attached.safetensors"), str(folder / "merged.safetensors")],
             ["m2pt", "evaluate", name, "--seed", str(seed)],
         ]
-    assert commands(show(TUNED)) == expected
+    assert commands(show(TUNED).partition("\nbaseline: ")[0]) == expected
 
 
 def test_a_transfer_stands_behind_the_finetuning_it_starts_from(plan, show):
@@ -103,7 +118,7 @@ def test_what_is_not_made_comes_with_the_command_that_makes_it(plan, show):
     text = show(TUNED)
     assert f"seed 1: not made yet; make it with: {plan.command(path)}" in text
     assert "incomplete" in text and "seed 0: top1 81.00" in text
-    lines = text.splitlines()
+    lines = text.partition("\nbaseline: ")[0].splitlines()
     assert [line.strip()[1] for line in lines if "m2pt evaluate" in line] == ["x", " "]
 
 

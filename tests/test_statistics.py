@@ -6,7 +6,15 @@ from math import sqrt
 import pytest
 from scipy import stats
 
-from m2pt.reporting.statistics import RULE, paired_differences, side, t_interval, verdict
+from m2pt.reporting.statistics import (
+    CLAIM_RULE,
+    RULE,
+    claim_verdict,
+    paired_differences,
+    side,
+    t_interval,
+    verdict,
+)
 
 T2 = stats.t.ppf(0.975, 2)
 
@@ -111,3 +119,27 @@ def test_the_printed_rule_names_every_verdict():
         "opposite sign",
     ):
         assert word in RULE
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (["reproduced", "reproduced"], "reproduced"),
+        (["smaller"], "smaller"),
+        (["same sign", "", "same sign"], "same sign"),  # nothing is published of the second
+        (["reproduced", "smaller"], "inconclusive"),
+        (["same sign", "inconclusive"], "inconclusive"),
+        (["inconclusive", "inconclusive"], "inconclusive"),
+        (["reproduced", "contradicted", "inconclusive"], "contradicted"),
+        (["same sign", "opposite sign", "same sign"], "opposite sign"),
+        (["", ""], ""),  # one seed
+        ([], ""),
+    ],
+)
+def test_the_verdict_on_a_claim(verdicts, expected):
+    assert claim_verdict(verdicts) == claim_verdict(verdicts[::-1]) == expected
+
+
+def test_the_printed_rule_for_claims_names_what_it_decides():
+    for words in ("contradicted", "opposite sign", "agree", "inconclusive", "without any verdict"):
+        assert words in CLAIM_RULE

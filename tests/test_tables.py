@@ -10,7 +10,7 @@ from synthetic_results import TINY, synthetic_plan
 
 from m2pt.commands import main
 from m2pt.reporting.cells import read_cells
-from m2pt.reporting.notes import below, made
+from m2pt.reporting.notes import ONE_SEED, READING_ONE_SEED, below, made
 from m2pt.reporting.statistics import RULE
 from m2pt.reporting.tables import to_csv, to_latex, to_markdown
 from m2pt.schema.base import read_yaml, validate
@@ -53,7 +53,7 @@ def written(plan, write):
     table, cells = plan.table("table"), read_cells(plan, "table")
     if write is to_csv:
         return write(table, cells)
-    return write(table, cells, below(table, cells, made(plan, cells)))
+    return write(table, cells, below(plan, table, cells, made(plan, cells)))
 
 
 def rows(plan):
@@ -128,12 +128,47 @@ def test_latex_s_special_characters_are_escaped(labelled):
 
 def test_below_the_table_stands_how_it_was_made_compared_and_judged(plan):
     notes = written(plan, to_markdown).partition("\n- ")[2]
-    assert f"Measured with {TINY}, seeds 0, 1, 2, commit 0123456789ab-dirty, on cpu; " in notes
+    assert notes.startswith(f"Measured with {TINY} but figures = [], claims = null, tables = [")
+    assert ", seeds 0, 1, 2, commit 0123456789ab-dirty, on cpu; " in notes
     assert "; 21 trainings took 0.2 hours added up " in notes  # 7 cells, 3 seeds, 36 seconds each
     assert RULE in notes
     assert "Baselines get the same recipe and the same tuning budget" in notes
     assert "Baseline MAE (pretrained setting): M2PT-Point, random auxiliary, two auxiliaries." in notes
+    assert "(scale_lr), was set once and not tuned." in notes
     assert "MFF: quoted by the paper." in notes
+
+
+def test_a_caption_names_what_of_its_config_was_replaced(plan):
+    again = Plan.load(TINY, {**plan.overrides, "device": "auto"})
+    assert 'device = "auto", seeds 0, 1, 2, ' in made(again, read_cells(again, "table"))
+    only_seeds = Plan.load(TINY, {"seeds": [0, 1], "results": str(plan.results)})
+    assert made(only_seeds, []) == f"Nothing is measured with {TINY}."
+
+
+def test_below_the_table_stands_what_the_intervals_leave_out(tmp_path):
+    def notes(folder, **overrides):
+        tables = ["tests/tiny/table.yaml"]
+        return written(synthetic_plan(tmp_path / folder, accuracy, tables=tables, **overrides), to_markdown)
+
+    text = notes("one", pretrain_seeds=[7])
+    assert "All seeds start from the encoders of pretraining seed 7: the interval does not cover" in text
+    text = notes("two", pretrain_seeds=[7, 8])
+    assert "of these pretraining seeds: seed 0 from 7, seed 1 from 8, seed 2 from 7. Those that share" in text
+    text = notes("three", pretrain_seeds=[7, 8, 9])
+    assert "seed 2 from 9.\n" in text
+    text = notes("single", seeds=[1])
+    assert "pretraining seed" not in text and RULE in text and ONE_SEED in text
+    assert READING_ONE_SEED in text and "± standard deviation" not in text
+
+
+def test_the_notes_of_columns_and_of_methods_that_stand_twice_are_printed():
+    plan = Plan.load(Path("config/config.yaml"))
+    notes = below(plan, plan.table("table1"), [], "")
+    ours = "recipe ours: the paper names none."
+    assert f"MS COCO AP box (%), MS COCO AP mask (%), ADE20K mIoU (%): {ours}" in notes
+    scratch = "ViT, M2PT-Point (from-scratch setting): recipe ours where ImageNet is trained from scratch: "
+    assert any(note.startswith(scratch) for note in notes)
+    assert f"PartNet mIoU (%): {ours}" in below(plan, plan.table("table2a"), [], "")
 
 
 def test_a_baseline_with_another_recipe_is_named(tmp_path, plan):
@@ -199,7 +234,7 @@ def test_the_differences_of_tables_4_and_5_are_those_of_the_paper_s_text():
     numbers = {row.method: row.published.get("imagenet_tune_acc") for row in TABLES["table5"].rows}
     full = numbers["fully pretrained auxiliary"]
     assert round(full - numbers["reversed auxiliary"], 2) == 0.32
-    rows = [row for row in TABLES["table4"].rows if row.published]
+    rows = [row for row in TABLES["table4"].rows if row.setting == "ablation"]
     best = max(rows, key=lambda row: row.published["imagenet_tune_acc"])
     assert best.method == "all layers" and best.run.pathway.layers == LAYERS
     assert [row.published["imagenet_tune_acc"] - 83 for row in rows[:4]] == pytest.approx(
@@ -207,9 +242,29 @@ def test_the_differences_of_tables_4_and_5_are_those_of_the_paper_s_text():
     )
 
 
-def test_a_published_number_of_a_baseline_is_written_once():
-    for name in ("table4", "table5", "extensions"):
-        assert not next(row for row in TABLES[name].rows if row.method == "MAE").published
+def test_equal_runs_have_equal_published_numbers():
+    """Each table says what it is compared with; Table 5 gives a second decimal."""
+    plan = Plan.load(Path("config/config.yaml"))
+    found: dict = {}
+    for name, table in plan.tables.items():
+        for row in table.rows:
+            for column in table.columns:
+                if runs := plan.cell_runs(name, row, column):
+                    key = tuple(run.name for run in runs), column.metric
+                    number = row.published.get(column.name)
+                    if row.setting in ("pretrained", "scratch") or number is not None:
+                        found.setdefault(key, set()).add(None if number is None else round(number, 1))
+    assert all(len(numbers) == 1 for numbers in found.values()), found
+    assert sum(None not in numbers for numbers in found.values()) > 40
+
+
+@pytest.mark.parametrize("table", ["table4", "table5"])
+def test_a_table_alone_has_its_verdicts(tmp_path, table):
+    plan = synthetic_plan(
+        tmp_path, accuracy, config=Path("config/config.yaml"), tables=[f"config/tables/{table}.yaml"]
+    )
+    ablations = [cell for cell in read_cells(plan, table) if cell.row.setting == "ablation"]
+    assert len(ablations) > 3 and all(cell.verdict for cell in ablations)
 
 
 def test_every_label_of_table_4_says_what_the_row_does():

@@ -1,6 +1,7 @@
 """The real DAG through the real Snakemake, on the smallest config; then what a second run does."""
 
 import csv
+import html
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from m2pt.datasets.layouts import reader
 from m2pt.formats.weights import file_digest, load_weights, save_weights
 from m2pt.schema.experiments import digest
 from m2pt.schema.plan import Plan
+from m2pt.schema.rules import MINIATURE
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = "tests/tiny/config.yaml"
@@ -298,10 +300,23 @@ def test_lint_finds_nothing(folder):
     assert "Congratulations" in snakemake(folder, "--lint")
 
 
-def test_the_report_has_the_table_with_its_caption(folder):
+def test_the_report_s_captions_say_how_each_result_was_made(folder):
     snakemake(folder, "--report", "report.html")
     report = (folder / "report.html").read_text()
-    assert "table.csv" in report and "gains over the" in report
+    start = report.index("var results = {") + len("var results = ")
+    results, _ = json.JSONDecoder().raw_decode(report, start)
+    captions = {each["name"]: html.unescape(" ".join(each["caption"].split())) for each in results.values()}
+    for name, says in (
+        ("table.csv", "gains over the row's baseline"),
+        ("curves.svg", "its band one standard deviation"),
+        ("summary.md", "Every claim of the paper's abstract"),
+    ):
+        made = (folder / f"results/{name.partition('.')[0]}.made.txt").read_text().strip()
+        config_seed_commit = rf"Measured with {CONFIG}, seed 0, commits? (?:[0-9a-f]{{12}}|unknown)\S*, "
+        device_hours = r"on cpu; \d+ trainings took \d+\.\d hours added up .*"
+        assert re.fullmatch(config_seed_commit + device_hours, made), made
+        assert says in captions[name] and f"{made} {MINIATURE}" in captions[name]
+    assert "asterisk" not in captions["curves.svg"]  # curves have no gains
 
 
 def test_an_unknown_target_and_a_second_config_are_refused(folder):

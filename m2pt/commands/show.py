@@ -8,6 +8,7 @@ from m2pt.commands.planned import add_plan_arguments, load_plan
 from m2pt.errors import InputError
 
 if TYPE_CHECKING:
+    from m2pt.reporting.lineage import Step
     from m2pt.schema.cell_names import Place
     from m2pt.schema.plan import Plan, Run
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the cell's numbers, its runs and seeds with their files, the commands behind them, MLflow's runs.
+    """Print the cell's numbers and, by seed, its runs and its baseline's: files, commands, MLflow's runs.
 
     Raises:
         InputError: there is no such cell.
@@ -33,9 +34,13 @@ def run(arguments: argparse.Namespace) -> None:
     plan = load_plan(arguments)
     place = locate(plan.tables, arguments.cell)
     runs = plan.cell_runs(place.table, place.row, place.column)
-    sections = [_cell(plan, place), *(_run(plan, each, place.column.metric) for each in runs)]
+    sections = [_cell(plan, place)]
     if runs:
-        sections.append(_commands(plan, runs))
+        baseline = tuple(plan.cell_and_baseline(*place))[len(runs) :]
+        for heading, group in (("", runs), ("baseline: ", baseline)):
+            sections += [_run(plan, each, place.column.metric, heading) for each in group]
+            if group:
+                sections.append(_commands(plan, group, heading, known=runs if heading else ()))
     print("\n\n".join("\n".join(section) for section in sections))
 
 
@@ -58,8 +63,6 @@ def _cell(plan: "Plan", place: "Place") -> Iterator[str]:
     except InputError:
         yield "  measured   incomplete, with its baseline: see the runs below"
         return
-    if cell.published is not None and column.name not in row.published:
-        yield f"  published  {cell.published:g}"
     spread = "" if cell.deviation is None else f" ± {cell.deviation:.2f}"
     seeds = f"seed{'s' if len(cell.values) > 1 else ''} {', '.join(map(str, cell.values))}"
     yield f"  measured   {cell.mean:.2f}{spread}, {seeds}"
@@ -71,11 +74,11 @@ def _cell(plan: "Plan", place: "Place") -> Iterator[str]:
         yield f"             {cell.published_gain:+g} in the paper{verdict}"
 
 
-def _run(plan: "Plan", run: "Run", metric: str) -> Iterator[str]:
+def _run(plan: "Plan", run: "Run", metric: str, heading: str) -> Iterator[str]:
     """A run's result and files, for each seed."""
     from m2pt.reporting.cells import check_metric, read_result
 
-    yield f"run {run.name}, spec {run.digest}"
+    yield f"{heading}run {run.name}, spec {run.digest}"
     for seed in plan.config.seeds:
         directory = plan.run_directory(run.name, seed)
         if not (directory / "evaluation.json").exists():
@@ -91,13 +94,18 @@ def _run(plan: "Plan", run: "Run", metric: str) -> Iterator[str]:
             yield f"    {directory}: {', '.join(sorted(path.name for path in directory.iterdir()))}"
 
 
-def _commands(plan: "Plan", runs: tuple["Run", ...]) -> Iterator[str]:
-    """Every command behind the runs, once, in order."""
+def _commands(plan: "Plan", runs: tuple["Run", ...], heading: str, known: tuple["Run", ...]) -> Iterator[str]:
+    """Every command behind the runs, once, in order, except those behind the `known` runs."""
     from m2pt.reporting.lineage import mlflow_runs, steps
 
-    yield "commands, in order ([x]: what it makes is there)"
-    every = (step for run in runs for seed in plan.config.seeds for step in steps(plan, run, seed))
-    for step in dict.fromkeys(every):
+    def every(runs: tuple["Run", ...]) -> dict["Step", None]:
+        return dict.fromkeys(
+            step for run in runs for seed in plan.config.seeds for step in steps(plan, run, seed)
+        )
+
+    yield f"{heading}commands, in order ([x]: what it makes is there)"
+    told = every(known)
+    for step in (step for step in every(runs) if step not in told):
         yield f"  [{'x' if step.makes.exists() else ' '}] {step.command}"
         for link in mlflow_runs(plan.results, step.training) if step.training else ():
             yield f"      MLflow: {link}"

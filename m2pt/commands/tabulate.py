@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     expect(arguments, plan.table_digest(arguments.table))
     cells = read_cells(plan, arguments.table)
     how = made(plan, cells)
-    notes = below(table, cells, how)
+    notes = below(plan, table, cells, how)
     texts = {
         "csv": to_csv(table, cells),
         "md": to_markdown(table, cells, notes),

@@ -41,8 +41,8 @@ class Reader(SeededDataset):
     in their order if `points` is their number. `num_classes` counts the unlabelled class.
 
     Raises:
-        InputError: the subset, its list or a file of the list is missing or malformed; when an item is read,
-            the shape has fewer than `points` points or a class that is not below `num_classes`.
+        InputError: the subset, its list or a file of the list is missing or malformed, or a shape has fewer
+            than `points` points; when an item is read, the shape has a class that is not below `num_classes`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Reader(SeededDataset):
         super().__init__(seed)
         folder = root / FOLDER / subset
         paths, faults = _read_list(folder / LISTS[split])
-        refuse([*faults, *filter(None, map(_header_fault, paths))])
+        refuse([*faults, *filter(None, (_header_fault(path, points) for path in paths))])
         self._files = OpenFiles(paths)
         self._ends = np.cumsum([_count(path) for path in paths])
         self._num_classes = num_classes
@@ -75,10 +75,6 @@ class Reader(SeededDataset):
         file = self._files[number]
         row = index - int(self._ends[number - 1] if number else 0)
         total = int(file["data_num"][row])
-        if total < self._points:
-            raise InputError(
-                f"{file.filename} shape {row} has {total} points, fewer than the {self._points} asked for."
-            )
         labels = file["label_seg"][row, :total]
         if fault := _label_fault(file.filename, labels, self._num_classes):
             raise InputError(fault)
@@ -137,7 +133,9 @@ def files(root: Path) -> Iterator[Path]:
 def check(root: Path, *, num_classes: int | Mapping[str, int], full: bool) -> list[str]:
     """Return every fault: subsets, lists, missing files, arrays of the wrong name, shape or type.
 
-    If `full`, the arrays are read: coordinates that are not finite, classes that are too high.
+    If `full`, the arrays are read: numbers of points that are not there, and, of those that count,
+    coordinates that are not finite and classes that are too high. Whether there are as many points as a
+    recipe asks for is the reader's to check, before a training.
 
     Args:
         root: folder of the dataset.
@@ -203,10 +201,12 @@ def _count(path: Path) -> int:
         return len(file["data"])
 
 
-def _header_fault(path: Path) -> str | None:
+def _header_fault(path: Path, points: int | None = None) -> str | None:
+    """What is wrong with a file's arrays as its headers tell and, if `points` are asked for, their number."""
     try:
         with h5py.File(path) as file:
-            return _layout_fault(path, file)
+            fault = _layout_fault(path, file)
+            return fault if fault or points is None else _number_fault(path, file, points)
     except OSError as error:
         return f"{path} is no HDF5 file or truncated: {error}."
 
@@ -233,14 +233,29 @@ def _layout_fault(path: Path, file: h5py.File) -> str | None:
 def _content_fault(path: Path, num_classes: int) -> str | None:
     try:
         with h5py.File(path) as file:
-            if fault := _layout_fault(path, file):
+            if fault := _layout_fault(path, file) or _number_fault(path, file):
                 return fault
-            if fault := _label_fault(path, file["label_seg"][...], num_classes):
+            counts = np.arange(file["data"].shape[1]) < file["data_num"][...][:, None]
+            if fault := _label_fault(path, file["label_seg"][...][counts], num_classes):
                 return fault
-            finite = np.isfinite(file["data"][...]).all()
+            finite = np.isfinite(file["data"][...][counts]).all()
     except OSError as error:
         return f"{path} is no HDF5 file or truncated: {error}."
     return None if finite else f"{path} holds coordinates that are infinite or not a number."
+
+
+def _number_fault(path: Path, file: h5py.File, points: int = 1) -> str | None:
+    """Compare how many points of each shape count with those asked for and those that are stored."""
+    numbers, stored = file["data_num"][...], file["data"].shape[1]
+    wrong = np.flatnonzero((numbers < points) | (numbers > stored))
+    if not len(wrong):
+        return None
+    number = int(numbers[wrong[0]])
+    if number > stored or number < 1:
+        return (
+            f"{path} shape {wrong[0]} has {number} points by data_num, not 1 to the {stored} that are stored."
+        )
+    return f"{path} shape {wrong[0]} has {number} points, fewer than the {points} asked for."
 
 
 def _label_fault(path: Path | str, labels: NDArray[Any], num_classes: int) -> str | None:

@@ -143,7 +143,6 @@ class _Reader:
         self._plan = plan
         self._name = table_name
         self._table = plan.table(table_name)
-        self._published = _published_by_runs(plan)
         self._results: dict[tuple[str, int], Result] = {}
         self._cells: dict[tuple[str, str, str], Cell] = {}
         self.faults: list[str] = []
@@ -160,16 +159,10 @@ class _Reader:
                 runs,
                 {seed: self._of_seed(runs, seed, column.metric) for seed in self._plan.config.seeds if runs},
                 self.cell(baseline, column) if baseline else None,
-                self._published_number(row, column, runs),
+                row.published.get(column.name),
                 self._plan.config.paper_scale,
             )
         return self._cells[key]
-
-    def _published_number(self, row: Row, column: Column, runs: tuple[Run, ...]) -> float | None:
-        """The row's own, or for a row of the paper's settings the one that stands in another table."""
-        if row.setting in ("pretrained", "scratch"):
-            return row.published.get(column.name, self._published.get(_measured_by(runs, column)))
-        return row.published.get(column.name)
 
     def _of_seed(self, runs: tuple[Run, ...], seed: int, metric: str) -> tuple[Result, ...]:
         found = []
@@ -240,22 +233,3 @@ def differing(stored: Any, asked: Any, path: str = "spec") -> Iterator[str]:
             yield from differing(stored.get(key), asked.get(key), f"{path}.{key}")
     elif stored != asked:
         yield f"{path}: stored {stored!r}, asked for {asked!r}"
-
-
-Measured = tuple[tuple[str, ...], str]
-"""Names of the runs behind a cell, and the metric: cells with the same ones show the same number."""
-
-
-def _measured_by(runs: tuple[Run, ...], column: Column) -> Measured:
-    return tuple(run.name for run in runs), column.metric
-
-
-def _published_by_runs(plan: Plan) -> dict[Measured, float]:
-    """The published number of what is measured, wherever it stands: a baseline's stands in one table."""
-    found: dict[Measured, float] = {}
-    for name, table in plan.tables.items():
-        for row in table.rows:
-            for column in table.columns:
-                if column.name in row.published and (runs := plan.cell_runs(name, row, column)):
-                    found.setdefault(_measured_by(runs, column), row.published[column.name])
-    return found

@@ -2,23 +2,38 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from m2pt.reporting.cells import Cell, read_named
-from m2pt.reporting.notes import VERDICT
-from m2pt.reporting.statistics import Interval, paired_differences, side, t_interval, verdict
+from m2pt.reporting.notes import judged, several_seeds
+from m2pt.reporting.statistics import (
+    CLAIM_RULE,
+    Interval,
+    claim_verdict,
+    paired_differences,
+    side,
+    t_interval,
+    verdict,
+)
 from m2pt.schema.cell_names import locate
 from m2pt.schema.claims import Claim, Comparison, read_claims
 from m2pt.schema.plan import Plan
 
 READING = (
     "Published and ours are differences in percentage points, positive where the claim holds: a cell's gain "
-    "over its row's baseline, or the difference to the other cell. Ours is paired by seed and the mean over "
-    "seeds, bold where its 95 % interval excludes 0; the interval is each comparison's own, so of twenty "
-    "differences that are none, one will. `m2pt show CELL` prints what is behind a cell."
+    "over its row's baseline, or the difference to the other cell. `m2pt show CELL` prints what is behind a "
+    "cell."
 )
-_HEAD = ("", "Claim", "Compared", "Published", "Ours", "95 % interval", "Verdict")
+READING_SEVERAL_SEEDS = (
+    "Ours is paired by seed and the mean over seeds, bold where its 95 % interval excludes 0; the interval "
+    "is each comparison's own, so of twenty differences that are none, one will."
+)
+CLAIM_VERDICT = f"Verdict on a claim: {CLAIM_RULE}"
+_HEAD = ("", "Claim", "Verdict", "Compared", "Published", "Ours", "95 % interval", "Its verdict")
+
+Measured = tuple[tuple[tuple[str, ...], str], ...]
+"""For each cell that goes into a comparison, its runs and metric: equal ones are one measurement."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,7 @@ class Compared:
     """A comparison with its numbers: differences of percentages, one for each seed."""
 
     comparison: Comparison
+    measured: Measured
     differences: tuple[float, ...]
     published: float | None
     paper_scale: bool
@@ -50,6 +66,7 @@ class Compared:
 class Summary:
     """Every claim with its comparisons, and the cells that were read for them."""
 
+    plan: Plan
     claims: tuple[tuple[Claim, tuple[Compared, ...]], ...]
     cells: tuple[Cell, ...]
 
@@ -66,7 +83,7 @@ def summarize(plan: Plan) -> Summary:
         (claim, tuple(_compare(plan, comparison, cells) for comparison in claim.comparisons))
         for claim in claims.claims
     )
-    return Summary(tuple(compared), tuple(cells.values()))
+    return Summary(plan, tuple(compared), tuple(cells.values()))
 
 
 def _compare(plan: Plan, comparison: Comparison, cells: Mapping[str, Cell]) -> Compared:
@@ -79,7 +96,13 @@ def _compare(plan: Plan, comparison: Comparison, cells: Mapping[str, Cell]) -> C
         pairs = zip(first.differences, others[0].differences, strict=True)
         differences = tuple(one - other for one, other in pairs)
         published = _difference(first.published_gain, others[0].published_gain)
-    return Compared(comparison, differences, published, plan.config.paper_scale)
+    over = (first, *others) if comparison.value is not None else _with_baselines(first, *others)
+    measured = tuple((tuple(run.name for run in cell.runs), cell.column.metric) for cell in over)
+    return Compared(comparison, measured, differences, published, plan.config.paper_scale)
+
+
+def _with_baselines(*cells: Cell) -> tuple[Cell, ...]:
+    return tuple(each for cell in cells for each in (cell, cell.baseline) if each is not None)
 
 
 def _difference(one: float | None, other: float | None) -> float | None:
@@ -93,13 +116,22 @@ def to_markdown(summary: Summary, made: str) -> str:
         said = f"{claim.claim} ({claim.source})"
         if claim.note:
             said += f"<br><sub>{claim.note}</sub>"
-        begin = [str(number), said]
+        begin = [str(number), said, _verdict(compared)]
         if claim.elsewhere:
             lines.append(_row([*begin, claim.elsewhere, "", "", "", ""]))
         for each in compared:
             lines.append(_row([*begin, *_measured(each)]))
-            begin = ["", ""]
-    return "\n".join([*lines, "", *(f"- {note}" for note in (made, READING, VERDICT))]) + "\n"
+            begin = ["", "", ""]
+    return "\n".join([*lines, "", *(f"- {note}" for note in (made, *_notes(summary)))]) + "\n"
+
+
+def _notes(summary: Summary) -> list[str]:
+    reading = f"{READING} {READING_SEVERAL_SEEDS}" if several_seeds(summary.cells) else READING
+    return [reading, *judged(summary.plan, summary.cells), CLAIM_VERDICT]
+
+
+def _verdict(compared: tuple[Compared, ...]) -> str:
+    return claim_verdict([each.verdict for each in compared])
 
 
 def _measured(compared: Compared) -> list[str]:
@@ -118,11 +150,25 @@ def _measured(compared: Compared) -> list[str]:
 
 
 def _count(summary: Summary) -> str:
-    """How many comparisons ended with which verdict."""
-    verdicts = Counter(each.verdict for _, compared in summary.claims for each in compared)
-    without = verdicts.pop("", 0)
-    counted = [*(f"{count} {word}" for word, count in verdicts.most_common()), f"{without} without a verdict"]
-    return f"{len(summary.claims)} claims, {verdicts.total() + without} comparisons: {', '.join(counted)}."
+    """How many claims, and how many comparisons (one that several claims make once), ended how."""
+    elsewhere = sum(bool(claim.elsewhere) for claim, _ in summary.claims)
+    claims = [_verdict(compared) for _, compared in summary.claims if compared]
+    distinct = {
+        (each.measured, each.published): each.verdict for _, compared in summary.claims for each in compared
+    }
+    shown = [*_counted(claims), *([f"{elsewhere} shown elsewhere"] if elsewhere else [])]
+    return (
+        f"Claims: {len(summary.claims)}, of which {', '.join(shown)}. Distinct comparisons: {len(distinct)}, "
+        f"of which {', '.join(_counted(distinct.values()))}."
+    )
+
+
+def _counted(verdicts: Iterable[str]) -> list[str]:
+    """How often each verdict was given, the most frequent first, and how often none."""
+    counts = Counter(verdicts)
+    without = counts.pop("", 0)
+    given = [f"{count} {word}" for word, count in counts.most_common()]
+    return [*given, *([f"{without} without a verdict"] if without else [])]
 
 
 def _row(values: list[str] | tuple[str, ...]) -> str:

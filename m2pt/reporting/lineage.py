@@ -53,7 +53,7 @@ def mlflow_runs(results: Path, training: Path) -> Iterator[str]:
 
 
 def _encoder(plan: Plan, name: str, run_seed: int) -> Iterator[Step]:
-    encoder, seed = plan.config.encoders[name], plan.pretrain_seed(run_seed)
+    encoder, seed = plan.config.encoders[name], plan.encoder_seed(name, run_seed)
     directory, weights = plan.encoder_directory(name, seed), plan.encoder_weights(name, run_seed)
     if encoder.pretrain is None:
         if encoder.epoch_of is not None:

@@ -1,7 +1,7 @@
 """Is a gain real, and is it the published one? Seeds are few, so every answer comes with an interval."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 
 CONFIDENCE = 0.95
@@ -75,5 +75,29 @@ def verdict(differences: Sequence[float], published_gain: float | None, *, paper
     return "smaller" if max(abs(low), abs(high)) < abs(published_gain) else "larger"
 
 
-RULE = " ".join((verdict.__doc__ or "").partition("\n\n")[2].split())
+def claim_verdict(verdicts: Sequence[str]) -> str:
+    """Return the verdict on a claim from those on its comparisons; "" if there is none to give.
+
+    A claim is contradicted, or has the opposite sign, if any of its comparisons does; else it has the verdict
+    that all of them agree on; else it is inconclusive. A comparison without a verdict, such as one of which
+    nothing is published, has no say, and without any verdict on a comparison there is none on the claim.
+    """
+    given = set(verdicts) - {""}
+    for against in ("contradicted", "opposite sign"):
+        if against in given:
+            return against
+    if len(given) > 1:
+        return "inconclusive"
+    return next(iter(given), "")
+
+
+def _rule(function: Callable[..., str]) -> str:
+    """What a function's docstring says after its first paragraph, on one line."""
+    return " ".join((function.__doc__ or "").partition("\n\n")[2].split())
+
+
+RULE = _rule(verdict)
 """The verdict's rule in words, as `verdict` states it: what is printed under a table."""
+
+CLAIM_RULE = _rule(claim_verdict)
+"""The rule for a claim, as `claim_verdict` states it: what is printed under the summary."""

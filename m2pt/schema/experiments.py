@@ -45,7 +45,8 @@ def digest(value: Any, length: int = 16) -> str:
 class PathwaySpec(Strict):
     """Which auxiliaries are attached to which layers, and how their scales behave (`pathway.attach`).
 
-    `depth` keeps the pathways to a third of the blocks.
+    `depth` keeps the pathways to a third of the blocks, which are paired in normal order only: cut to a
+    third, "reversed" would no longer pair block i with block depth + 1 - i of the whole auxiliary.
     """
 
     auxiliaries: Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -54,6 +55,15 @@ class PathwaySpec(Strict):
     scale_trainable: bool = True
     order: Literal["normal", "reversed", "shuffled"] = "normal"
     depth: Literal["all", "first_third", "middle_third", "last_third"] = "all"
+
+    @model_validator(mode="after")
+    def _another_order_is_of_all_blocks(self) -> "PathwaySpec":
+        if self.depth != "all" and self.order != "normal":
+            raise ValueError(
+                f"order: {self.order} is about the whole depth, depth: {self.depth} about a third of it; "
+                "give depth: all or order: normal"
+            )
+        return self
 
 
 class Experiment(Strict):
@@ -92,6 +102,12 @@ class Experiment(Strict):
     def auxiliaries(self) -> tuple[str, ...]:
         """Names of the auxiliary encoders that this training itself attaches."""
         return self.pathway.auxiliaries if self.pathway else ()
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the encoders that go into this experiment and the one that it starts from, each once."""
+        chain = (name for each in self.chain for name in (each.target_init, *each.auxiliaries))
+        return tuple(dict.fromkeys(name for name in chain if name != SCRATCH))
 
     @property
     def name(self) -> str:

@@ -19,6 +19,8 @@ class Plot(Strict, ABC):
     needs_gain: ClassVar[bool] = True
     needs_auxiliary: ClassVar[bool] = False
     """Exactly one, since the plot is about it."""
+    marks: ClassVar[str]
+    """How to read it, with several seeds and with one: a sentence for its caption."""
 
     @abstractmethod
     def cells(self) -> Iterator[str]:
@@ -82,16 +84,23 @@ class Grid(Plot):
             yield target.cells[auxiliary]
 
 
+_GAINS = "With several seeds gains are paired by seed; {}. With one seed there is no interval and no mark."
+
+_MARKED = _GAINS.format("{} the 95 % interval, and an asterisk marks a gain whose interval excludes 0")
+
+
 class GainMatrix(Grid):
     """The paper's Figure 3: the gain of every pair, ours beside the published one."""
 
     kind: Literal["gain_matrix"]
+    marks: ClassVar[str] = _MARKED.format("brackets hold")
 
 
 class Scales(Grid):
     """The learned cross-modal scales of every pair, by layer and depth."""
 
     kind: Literal["scales"]
+    marks: ClassVar[str] = "With several seeds a square is the mean over them."
     needs_gain: ClassVar[bool] = False
     needs_auxiliary: ClassVar[bool] = True
 
@@ -107,6 +116,7 @@ class AuxiliaryQuality(Plot):
     """Gain against how long the auxiliary was pretrained."""
 
     kind: Literal["auxiliary_quality"]
+    marks: ClassVar[str] = _GAINS.format("a line spans the 95 % interval")
     points: Annotated[tuple[Point, ...], Field(min_length=2)]
     needs_auxiliary: ClassVar[bool] = True
 
@@ -119,6 +129,9 @@ class TrainingCurves(Plot):
     """Training loss of a target's runs, and what they reached; cells by the curves' titles."""
 
     kind: Literal["training_curves"]
+    marks: ClassVar[str] = (
+        "With several seeds a curve is the mean over them, its band one standard deviation."
+    )
     curves: Annotated[dict[str, str], Field(min_length=1)]
     needs_gain: ClassVar[bool] = False
 
@@ -131,6 +144,7 @@ class GainBars(Plot):
     """A bar for each gain, as for pathways in a third of the depth; cells by the bars' titles."""
 
     kind: Literal["gain_bars"]
+    marks: ClassVar[str] = _MARKED.format("a line spans")
     bars: Annotated[dict[str, str], Field(min_length=1)]
 
     def cells(self) -> Iterator[str]:

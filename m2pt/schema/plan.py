@@ -71,7 +71,16 @@ class Plan:
 
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> "Plan":
-        """Read the config at `path`; `overrides` replace top-level keys, as `snakemake --config` does."""
+        """Read the config at `path`; `overrides` replace top-level keys, as `snakemake --config` does.
+
+        Raises:
+            InputError: as for the class; or `paper_scale` is overridden.
+        """
+        if "paper_scale" in (overrides or {}):
+            raise InputError(
+                f"paper_scale speaks of the recipes that {path} names and cannot be overridden: write "
+                "paper_scale into a config file of its own whose recipes are the paper's."
+            )
         values = {**read_yaml(path), **(overrides or {})}
         return cls(validate(Config, values, str(path)), str(path), overrides)
 
@@ -100,14 +109,10 @@ class Plan:
         return digest(self.encoders[encoder])
 
     def table_digest(self, table: str) -> str:
-        """Digest of a table, of all published numbers (a row may take one of another table) and the seeds."""
-        published = [
-            (name, row.setting, row.method, row.published)
-            for name, other in self.tables.items()
-            for row in other.rows
-        ]
+        """Digest of a table, of the seeds and of what is written below it."""
         dumped = self.table(table).model_dump(mode="json")
-        return digest([dumped, published, self.config.seeds, self.config.paper_scale])
+        pretrain_seeds = [self.pretrain_seed(seed) for seed in self.config.seeds]
+        return digest([dumped, self.config.seeds, pretrain_seeds, self.config.paper_scale])
 
     def figure_digest(self, figure: str) -> str:
         """Digest of a figure and of the tables whose cells it shows."""
@@ -130,7 +135,15 @@ class Plan:
 
     def encoder_weights(self, encoder: str, run_seed: int) -> Path:
         """Weights of an encoder for the run of `run_seed`."""
-        return self.encoder_directory(encoder, self.pretrain_seed(run_seed)) / "encoder.safetensors"
+        return self.encoder_directory(encoder, self.encoder_seed(encoder, run_seed)) / "encoder.safetensors"
+
+    def encoder_seed(self, encoder: str, run_seed: int) -> int:
+        """Seed of an encoder for the run of `run_seed`.
+
+        Random weights are drawn anew for every run's seed: they cost nothing, and one draw for all seeds
+        would pass for no spread at all.
+        """
+        return run_seed if self.config.encoders[encoder].random else self.pretrain_seed(run_seed)
 
     def pretrain_seed(self, run_seed: int) -> int:
         """Seed of the pretrainings that the run of `run_seed` builds on: they are dealt out in turn."""
@@ -139,10 +152,9 @@ class Plan:
         return seeds[position % len(seeds)]
 
     def seeded_spec(self, run: Run, run_seed: int) -> Spec:
-        """What the run of `run_seed` stores: its spec and, if it reads encoders, their seed."""
-        chain = run.experiment.chain
-        reads_encoder = any(each.target_init != SCRATCH or each.auxiliaries for each in chain)
-        return {**run.spec, "pretrain_seed": self.pretrain_seed(run_seed)} if reads_encoder else run.spec
+        """What the run of `run_seed` stores: its spec and, if it reads encoders, their seeds."""
+        seeds = {name: self.encoder_seed(name, run_seed) for name in run.experiment.encoders}
+        return {**run.spec, "encoder_seeds": seeds} if seeds else run.spec
 
     def run_directory(self, run: str, seed: int) -> Path:
         """Folder of one training of a target."""
@@ -237,12 +249,7 @@ class Plan:
     @property
     def used_encoders(self) -> list[str]:
         """Names of the encoders that runs start from or attach, and of those that these are epochs of."""
-        used = {
-            name
-            for run in self.runs.values()
-            for experiment in run.experiment.chain
-            for name in (experiment.target_init, *experiment.auxiliaries)
-        }
+        used = {name for run in self.runs.values() for name in run.experiment.encoders}
         used |= {str(self.config.encoders[name].epoch_of) for name in used if name in self.config.encoders}
         return [name for name in self.config.encoders if name in used]
 

@@ -12,6 +12,9 @@ from m2pt.schema.behind import SUMMARY, runs_behind
 from m2pt.schema.claims import claims_digest
 from m2pt.schema.plan import Plan
 
+MINIATURE = "A miniature config shows that the pipeline works; it does not reproduce the paper's numbers."
+"""Ends a caption in the report, unless the config is of the paper's scale."""
+
 TRAINING = ("pretrain_encoder", "finetune", "transfer")
 """Rules whose jobs take long."""
 
@@ -74,11 +77,13 @@ class Rules:
     def made(self, wildcards: Wildcards, output: Any) -> str:
         """How a result was made, for its caption in the report; a derived parameter, as in `arguments`."""
         path = Path(output.made)
-        return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        made = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        return made if self.plan.config.paper_scale else f"{made} {MINIATURE}".strip()
 
     def figure_caption(self, wildcards: Wildcards, output: object) -> str:
-        """Caption of a figure; a derived parameter, as in `arguments`."""
-        return self.plan.figure(wildcards.figure).caption
+        """Caption of a figure and how to read its marks; a derived parameter, as in `arguments`."""
+        figure = self.plan.figure(wildcards.figure)
+        return f"{figure.caption} {figure.plot.marks}"
 
     # ---- wildcard constraints: one rule makes one kind of file ------------------------------------------
 

@@ -15,6 +15,7 @@ class Column(Strict):
     """A metric of a task on a dataset; `transfer_from` names the dataset on which the start was finetuned.
 
     `mode` is for tasks that are finetuned; for a dense task it follows from the config's freeze_backbone.
+    `note` is printed below the table.
     """
 
     name: Name
@@ -25,6 +26,7 @@ class Column(Strict):
     dataset: Name
     mode: Mode | None = None
     transfer_from: Name | None = None
+    note: str = ""
 
     @model_validator(mode="after")
     def _task_has_its_keys(self) -> "Column":

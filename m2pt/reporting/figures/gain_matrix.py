@@ -1,5 +1,6 @@
 """The gain of every auxiliary × target pair, ours beside the published one (the paper's Figure 3)."""
 
+import textwrap
 from typing import NamedTuple
 
 from matplotlib import colormaps
@@ -43,16 +44,21 @@ def measure(plot: GainMatrix, shown: Shown) -> list[PairGain]:
 
 
 def draw(plot: GainMatrix, records: list[PairGain]) -> Picture:
-    """Draw two matrices in one colour scale; a gain whose interval excludes 0 is bold and has an asterisk."""
+    """Draw two matrices in one colour scale; a gain whose interval excludes 0 is bold and has an asterisk.
+
+    Below a target stands the metric in which its gains are points.
+    """
     rows = list(plot.auxiliaries.values())
     columns = [target.title for target in plot.targets]
+    metrics = {record.target: record.metric.removesuffix(" (%)") for record in records}
+    titles = [f"{column}\n{textwrap.fill(metrics[column], 12)}" for column in columns]
     gains = [gain for record in records for gain in (record.gain, record.published_gain) if gain is not None]
     norm = CenteredNorm(halfrange=max(map(abs, gains)) or 1)
-    picture = Picture(figsize=(PAGE, 0.9 + 0.42 * len(rows)))
+    picture = Picture(figsize=(PAGE, 1.2 + 0.42 * len(rows)))
     ours, published = picture.subplots(1, 2, sharey=True)
     for axes, title in ((ours, "Ours"), (published, "Published")):
         axes.set_title(title, fontweight="bold")
-        _lay_out(axes, rows, columns)
+        _lay_out(axes, rows, titles)
     ours.set_ylabel("auxiliary")
     for record in records:
         place = columns.index(record.target), rows.index(record.auxiliary)
@@ -68,7 +74,7 @@ def draw(plot: GainMatrix, records: list[PairGain]) -> Picture:
 
 def _lay_out(axes: Axes, rows: list[str], columns: list[str]) -> None:
     """Give the axes a place for every pair, named at the edges, with nothing in it."""
-    axes.set_xticks(range(len(columns)), columns)
+    axes.set_xticks(range(len(columns)), columns, fontsize=6)
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel="target", xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.tick_params(length=0)

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure as Picture
+from matplotlib.ticker import MaxNLocator
 
 from m2pt.errors import InputError
 from m2pt.reporting.figures.shown import Shown
@@ -63,7 +64,10 @@ def _read(path: Path, command: str) -> Iterator[tuple[int, str, float]]:
 
 
 def draw(plot: Scales, records: list[Scale]) -> Picture:
-    """Draw a column of panels for each target: layers × blocks, the mean over runs and seeds."""
+    """Draw a column of panels for each target: layers × blocks, the mean over runs and seeds.
+
+    Each target has colours of its own: its scales may be ten times those of another, which then looks white.
+    """
     found: dict[tuple[str, str], dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         found[record.auxiliary, record.target][record.layer, record.block].append(record.scale)
@@ -75,27 +79,32 @@ def draw(plot: Scales, records: list[Scale]) -> Picture:
         )
         for pair, values in found.items()
     }
-    norm = CenteredNorm(halfrange=max(np.nanmax(np.abs(matrix)) for matrix in means.values()) or 1)
 
     height = max(len(target.cells) for target in plot.targets)
-    picture = Picture(figsize=(PAGE, 0.7 + 0.9 * height))
+    picture = Picture(figsize=(PAGE, 1.1 + 0.9 * height))
     grid = picture.subplots(height, len(plot.targets), sharex=True, sharey=True, squeeze=False)
     for target, column in zip(plot.targets, grid.T, strict=True):
         names = [title for name, title in plot.auxiliaries.items() if name in target.cells]
         for axes in column[len(names) :]:
             axes.set_visible(False)
+        largest = max(np.nanmax(np.abs(means[auxiliary, target.title])) for auxiliary in names)
+        norm = CenteredNorm(halfrange=largest or 1)
         for axes, auxiliary in zip(column, names, strict=False):
             axes.imshow(means[auxiliary, target.title], cmap=DIVERGING, norm=norm, aspect="auto")
             axes.set_title(f"{auxiliary} → {target.title}")
             axes.grid(False)
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
+        shown = list(column[: len(names)])
+        shown[-1].set_xlabel("block")
+        bar = picture.colorbar(
+            ScalarMappable(norm, DIVERGING), ax=shown, location="bottom", aspect=18, fraction=0.06
+        )
+        bar.outline.set_visible(False)
+        bar.locator = MaxNLocator(3, symmetric=True)
+        bar.set_label("cross-modal scale λ")
     step = math.ceil(len(blocks) / 6)
     grid[0, 0].set_xticks(range(len(blocks))[::step], blocks[::step])
     grid[0, 0].set_yticks(range(len(layers)), [layer.partition(".")[2] for layer in layers])
-    picture.supxlabel("block", fontsize=8)
-    bar = picture.colorbar(ScalarMappable(norm, DIVERGING), ax=grid, pad=0.01, aspect=30)
-    bar.set_label("cross-modal scale λ")
-    bar.outline.set_visible(False)
     footnote(picture, len({record.seed for record in records}), "each square is their mean")
     return picture

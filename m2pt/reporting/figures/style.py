@@ -57,8 +57,9 @@ def style() -> AbstractContextManager[None]:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """A gain with its sign, the typographic minus as on the axes."""
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    """A gain with its sign, the typographic minus as on the axes; without one if it rounds to 0."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text[1:]
 
 
 def footnote(picture: Picture, seeds: int, marks: str) -> None:
