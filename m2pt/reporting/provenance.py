@@ -12,7 +12,7 @@ PACKAGES = ("m2pt", "torch", "torchvision", "timm", "accelerate", "numpy")
 
 
 def provenance(*, threads: int, device: str, manifest_digest: str) -> dict[str, Any]:
-    """Return commit ("-dirty" for uncommitted changes), package versions, machine, process, device."""
+    """Return commit ("-dirty" for uncommitted changes), package versions, machine, processes, device."""
     return {
         "git_commit": git_commit(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -20,6 +20,7 @@ def provenance(*, threads: int, device: str, manifest_digest: str) -> dict[str, 
         "host": platform.node(),
         "pid": os.getpid(),
         "device": device,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "threads": threads,
         "dataset_manifest": manifest_digest,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
