@@ -7,6 +7,7 @@ from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 
 from m2pt.errors import InputError
+from m2pt.tasks import evaluation
 from m2pt.tasks.classification import Classification
 from m2pt.tasks.classification_loss import ClassificationLoss
 from m2pt.tasks.target import largest_difference
@@ -98,7 +99,7 @@ def test_accuracy_is_scikit_learns_over_uneven_batches(num_classes):
     model = Recorder(num_classes)
     images, labels = torch.randn(23, 3, 4, 4), torch.arange(23) % num_classes
     loader = list(zip(images.split(10), labels.split(10), strict=True))
-    metrics = Classification(num_classes).evaluate(model, loader, CPU)
+    metrics = evaluation.evaluate(Classification(num_classes), model, loader, CPU)
     logits = model(images).detach().numpy()
     expected = {"top1": 1, "top5": 5} if num_classes > 5 else {"top1": 1}
     assert set(metrics) == set(expected)
@@ -109,13 +110,15 @@ def test_accuracy_is_scikit_learns_over_uneven_batches(num_classes):
 
 def test_evaluation_leaves_batch_statistics_alone():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(48), nn.Linear(48, 3))
-    Classification(3).evaluate(model, [(torch.randn(4, 3, 4, 4), torch.zeros(4, dtype=torch.long))], CPU)
+    evaluation.evaluate(
+        Classification(3), model, [(torch.randn(4, 3, 4, 4), torch.zeros(4, dtype=torch.long))], CPU
+    )
     assert model[1].num_batches_tracked == 0
 
 
 def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(InputError, match="empty"):
-        Classification(3).evaluate(Recorder(3), [], CPU)
+        evaluation.evaluate(Classification(3), Recorder(3), [], CPU)
 
 
 def test_the_difference_of_two_models_is_relative_to_the_largest_logit(batch):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from m2pt.models.dense_settings import MaskRCNNSettings
 from m2pt.models.mask_rcnn import PlainMaskRCNN, build_mask_rcnn
 from m2pt.models.transformer import build_encoder
-from m2pt.tasks import detection
+from m2pt.tasks import detection, evaluation
 
 CPU = torch.device("cpu")
 CATEGORIES = [7, 90]
@@ -36,6 +36,10 @@ def run_length(x: int, y: int, w: int, h: int) -> dict[str, object]:
 
 @pytest.fixture
 def annotation_file(tmp_path: Path) -> Path:
+    return write_annotations(tmp_path)
+
+
+def write_annotations(folder: Path) -> Path:
     annotations = [
         {
             "id": number,
@@ -52,7 +56,7 @@ def annotation_file(tmp_path: Path) -> Path:
         {"id": image, "width": WIDTH, "height": HEIGHT, "file_name": f"{image}.jpg"} for image in (11, 12, 13)
     ]
     categories = [{"id": category, "name": str(category)} for category in CATEGORIES]
-    path = tmp_path / "instances.json"
+    path = folder / "instances.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     return path
 
@@ -151,7 +155,7 @@ class Oracle(nn.Module):
 
 def test_predictions_are_mapped_back_to_original_images_and_categories(annotation_file: Path) -> None:
     loader = DataLoader(Views(annotation_file), batch_size=2, collate_fn=detection.Detection.collate)
-    scores = detection.Detection().evaluate(Oracle(), loader, CPU)
+    scores = evaluation.evaluate(detection.Detection(), Oracle(), loader, CPU)
     assert scores["ap_box"] == pytest.approx(100)
     assert scores["ap50_mask"] == pytest.approx(100)
     assert scores["ap_mask"] > 80  # pasting 28 x 28 probabilities rounds the corners off

@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score
 from torch import nn
 
 from m2pt.errors import InputError
+from m2pt.tasks import evaluation
 from m2pt.tasks.multilabel_classification import MultilabelClassification, mean_average_precision
 
 CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ def random_lists(tied: bool, clips: int = 200, classes: int = 7) -> tuple[torch.
 
 def evaluate(scores: torch.Tensor, labels: torch.Tensor, batch: int = 64) -> dict[str, float]:
     loader = list(zip(scores.split(batch), labels.split(batch), strict=True))
-    return MultilabelClassification(labels.shape[1]).evaluate(Fixed(), loader, CPU)
+    return evaluation.evaluate(MultilabelClassification(labels.shape[1]), Fixed(), loader, CPU)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -87,10 +88,10 @@ def test_top1_asks_whether_the_highest_score_is_one_of_the_labels() -> None:
 def test_evaluation_is_in_evaluation_mode_and_needs_clips() -> None:
     task, model = MultilabelClassification(2), Fixed()
     batch = (torch.eye(2), torch.eye(2))
-    assert task.evaluate(model, [batch], CPU) == {"map": 100, "top1": 100}
+    assert evaluation.evaluate(task, model, [batch], CPU) == {"map": 100, "top1": 100}
     assert not model.was_training
     with pytest.raises(InputError, match="validation split is empty"):
-        task.evaluate(model, [], CPU)
+        evaluation.evaluate(task, model, [], CPU)
 
 
 def test_predictions_are_logits() -> None:

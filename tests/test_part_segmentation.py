@@ -24,6 +24,7 @@ from m2pt.schema.base import read_yaml, validate
 from m2pt.schema.pointcloud_recipes import PartSegmentation as PartRecipe
 from m2pt.schema.pointcloud_recipes import PointSegmentation as PointRecipe
 from m2pt.schema.pointcloud_recipes import check_taps
+from m2pt.tasks import evaluation
 from m2pt.tasks.part_segmentation import PartSegmentation
 from m2pt.tasks.point_segmentation import PointSegmentation
 
@@ -230,7 +231,7 @@ TWO = {"A": range(0, 2), "B": range(2, 5)}
 
 def evaluate_parts(logits: list[Tensor], labels: list[Tensor]) -> dict[str, float]:
     loader = [[torch.zeros(*label.shape, 3), torch.zeros(len(label)).long(), label] for label in labels]
-    return PartSegmentation(TWO).evaluate(Fixed(logits), loader, CPU)
+    return evaluation.evaluate(PartSegmentation(TWO), Fixed(logits), loader, CPU)
 
 
 def test_miou_of_hand_made_shapes() -> None:
@@ -306,7 +307,7 @@ def test_official_parts_are_the_default() -> None:
 
 def evaluate_points(logits: list[Tensor], labels: list[Tensor]) -> dict[str, float]:
     loader = [[torch.zeros(*label.shape, 3), label] for label in labels]
-    return PointSegmentation().evaluate(Fixed(logits), loader, CPU)
+    return evaluation.evaluate(PointSegmentation(), Fixed(logits), loader, CPU)
 
 
 def test_partnet_miou_pools_shapes_and_ignores_unlabelled_points() -> None:
@@ -368,11 +369,11 @@ def test_the_partnet_loss_leaves_out_unlabelled_points_and_class_0() -> None:
 
 def test_there_must_be_something_to_evaluate() -> None:
     with pytest.raises(InputError, match="the validation split is empty"):
-        PartSegmentation().evaluate(Fixed([]), [], CPU)
+        evaluation.evaluate(PartSegmentation(), Fixed([]), [], CPU)
     with pytest.raises(InputError, match="no labelled point"):
         evaluate_points([torch.zeros(1, 3, 4)], [torch.zeros(1, 3).long()])
     with pytest.raises(InputError, match="no labelled point"):
-        PointSegmentation().evaluate(Fixed([]), [], CPU)
+        evaluation.evaluate(PointSegmentation(), Fixed([]), [], CPU)
 
 
 def test_training_learns_to_tell_halves_of_a_cloud() -> None:

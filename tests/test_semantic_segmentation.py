@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from m2pt.errors import InputError
 from m2pt.models.transformer import build_encoder
 from m2pt.models.upernet import UPerNet, build_upernet
-from m2pt.tasks import semantic_segmentation
+from m2pt.tasks import evaluation, semantic_segmentation
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,7 @@ def test_evaluation_pools_all_pixels_and_resizes_predictions_to_the_labels() -> 
         sample(2, torch.full((4, 4), 2), (6, 6)),
     ]
     loader = DataLoader(samples, batch_size=2, collate_fn=semantic_segmentation.SemanticSegmentation.collate)  # type: ignore[arg-type]
-    scores = semantic_segmentation.SemanticSegmentation().evaluate(ByColour(), loader, CPU)
+    scores = evaluation.evaluate(semantic_segmentation.SemanticSegmentation(), ByColour(), loader, CPU)
     assert scores["miou"] == pytest.approx(100 * (16 / 32 + 4 / 4 + 16 / 32) / 3)
     assert scores["pixel_accuracy"] == pytest.approx(100 * 36 / 52)
 

@@ -67,11 +67,21 @@ with stopping_at_once(Path(sys.argv[1])):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_outside_the_training_loop_leaves_a_marker_and_the_exit_code(tmp_path, number):
-    run = subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path), str(int(number))], timeout=25)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_outside_the_training_loop_leaves_markers_and_the_exit_code(tmp_path, number):
+    environment = os.environ | {"REQUEUE_MARKER": str(tmp_path / "requeue" / "marker")}
+    command = [sys.executable, "-c", STOPPED, str(tmp_path), str(int(number))]
+    run = subprocess.run(command, env=environment, timeout=25)
     assert run.returncode == EXIT_CODE
     assert json.loads((tmp_path / "interrupted.json").read_text())["reason"] == number.name
+    assert (tmp_path / "requeue" / "marker").exists()
+
+
+def test_of_several_processes_the_main_one_says_what_happened_and_any_asks_to_go_on(tmp_path):
+    environment = os.environ | {"REQUEUE_MARKER": str(tmp_path / "marker"), "RANK": "1"}
+    command = [sys.executable, "-c", STOPPED, str(tmp_path), str(int(signal.SIGUSR1))]
+    assert subprocess.run(command, env=environment, timeout=25).returncode == EXIT_CODE
+    assert [path.name for path in tmp_path.iterdir()] == ["marker"]
 
 
 def test_a_result_needs_the_files_of_its_training(tmp_path):

@@ -110,9 +110,16 @@ def test_the_schedule_is_a_linear_warmup_and_a_half_cosine():
     # facts §2.2, MAE: lr·t/w during the warmup, then min + (lr - min)/2·(1 + cos π(t - w)/(T - w))
     model = vit()
     chosen = settings(
-        steps=None, epochs=10, warmup_epochs=2, min_lr=1e-3, layer_decay=0.65, batch_size=64, lr=None, blr=0.4
+        steps=None,
+        epochs=10,
+        warmup_epochs=2,
+        min_lr=1e-3,
+        layer_decay=0.65,
+        batch_size=128,
+        lr=None,
+        blr=0.4,
     )
-    optimizer = create_optimizer(model, chosen, processes=2)  # peak 0.4·128/256 = 0.2
+    optimizer = create_optimizer(model, chosen)  # peak 0.8·64/256 = 0.2
     schedule = create_schedule(optimizer, chosen, steps_per_epoch=7)
     for step in range(70):
         schedule.step_update(step)

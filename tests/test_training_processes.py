@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from m2pt.training.loop import AGREE_EVERY
+
 SCRIPT = Path(__file__).with_name("training_processes.py")
 
 
@@ -82,27 +84,70 @@ def test_stopped_by_signals_it_says_so_and_goes_on_with_the_same_bits(outcome):
     assert_same_bits(folder / "undisturbed", folder / "stopped")
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(outcome):
-    folder, report, logs = outcome
-    assert report["two processes"]["single"] == 0, logs
-    assert report["two processes"]["double"] == [0, 0], logs
-    expected, found = weights(folder / "single"), weights(folder / "double")
+def assert_same_training(folder: Path, other: Path, *, averages: bool = True) -> None:
+    """The same to rounding; without `averages`, except for the running averages of batch norms."""
+    expected, found = weights(folder), weights(other)
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)
-    single, double = (
-        [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("single", "double")
+        if averages or not name.startswith(("norm.running", "norm.num_batches")):
+            # batch norms of two samples blow rounding up; other masks or other batches differ by 1e-2
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=3e-4, msg=name)
+    ours, theirs = (
+        [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (folder, other)
     )
-    for ours, theirs in zip(double, single, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-3)
+    for one, same in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(same, rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "processes"), [("4x2", 2), ("2x4", 2), ("2x4", 4)])
+def test_masks_and_mixup_do_not_depend_on_the_number_of_processes(outcome, name, processes):
+    """Everything that is drawn in a pass is drawn for that pass, whoever does it; norms see its batch."""
+    folder, report, logs = outcome
+    assert report["several processes"][name] == {"1": [0], "2": [0] * 2, "4": [0] * 4}, logs
+    assert_same_training(folder / f"{name} by 1", folder / f"{name} by {processes}", averages=False)
+
+
+def test_processes_passes_and_batch_size_are_three_ways_to_the_same_step(outcome):
+    folder, report, logs = outcome
+    for name in ("still 8x1", "still 4x2"):
+        assert report["several processes"][name] == {"1": [0], "2": [0] * 2, "4": [0] * 4}, logs
+        for processes in (1, 2, 4):
+            assert_same_training(folder / "still 8x1 by 1", folder / f"{name} by {processes}")
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_that_share_a_batch_share_its_statistics(outcome, processes):
+    folder, report, logs = outcome
+    assert report["several processes"]["batch norm 8x1"] == {"1": [0], "2": [0] * 2, "4": [0] * 4}, logs
+    assert_same_training(folder / "batch norm 8x1 by 1", folder / f"batch norm 8x1 by {processes}")
+
+
+def test_four_processes_share_two_batches_in_pairs(outcome):
+    folder, report, logs = outcome
+    assert report["several processes"]["batch norm 4x2"] == {"1": [0], "2": [0] * 2, "4": [0] * 4}, logs
+    assert_same_training(folder / "batch norm 4x2 by 1", folder / "batch norm 4x2 by 4", averages=False)
 
 
 def test_accumulation_exchanges_gradients_once_a_step(outcome):
     _, report, _ = outcome
-    assert report["two processes"]["syncs"] == [["False", "True"] * 2] * 2
+    assert report["several processes"]["syncs"] == [["False", "True"] * 2] * 2
 
 
-def test_a_signal_to_one_process_stops_all_at_the_same_step(outcome):
-    _, report, logs = outcome
-    assert report["two processes"]["one stopped"] == [75, 75], logs
-    assert report["two processes"]["stopped at"] == 8
+def test_a_signal_to_one_process_stops_all_at_the_same_step_and_the_bits_stay(outcome):
+    folder, report, logs = outcome
+    stopped = report["several processes"]["one stopped"]
+    assert stopped["codes"] == [75, 75] and stopped["requeue"], logs
+    assert stopped["marker"]["reason"] == "another process's signal"
+    assert 3 <= stopped["marker"]["step"] == stopped["saved"] <= 3 + AGREE_EVERY
+    assert report["several processes"]["resumed"]["codes"] == [0, 0], logs
+    assert_same_bits(folder / "4x2 by 2", folder / "one stopped")
+
+
+def test_who_is_told_to_stop_and_left_alone_goes_on_from_the_last_checkpoint(outcome):
+    """Two processes save every 5 steps; the other is gone in step 7. One process may finish the work."""
+    folder, report, logs = outcome
+    left = report["several processes"]["left alone"]
+    assert left["codes"] == [75, 75] and left["requeue"], logs
+    assert (left["marker"]["step"], left["saved"], left["marker"]["reason"]) == (5, 5, "SIGUSR1")
+    assert report["several processes"]["by one"]["codes"] == [0], logs
+    assert_same_training(folder / "4x2 by 1", folder / "left alone", averages=False)

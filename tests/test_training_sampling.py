@@ -57,6 +57,8 @@ def test_evaluation_has_each_item_once_over_all_processes(items, world):
     parts = [EvaluationBatches(items, 4, rank=rank, world=world) for rank in range(world)]
     seen = [index for part in parts for batch in part for index in batch]
     assert sorted(seen) == list(range(items))
+    alone = list(EvaluationBatches(items, 4))
+    assert all(list(part) == alone[rank::world] for rank, part in enumerate(parts))
     assert [len(part) for part in parts] == [len(list(part)) for part in parts]
 
 

@@ -4,15 +4,35 @@ import sys
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from m2pt.errors import InputError
 from m2pt.training.settings import TrainingSettings
 
-SOUND = {"epochs": 100, "batch_size": 32, "accumulation": 4, "blr": 5e-4, "warmup_epochs": 5}
+SOUND = {"epochs": 100, "batch_size": 32, "accumulation": 32, "blr": 5e-4, "warmup_epochs": 5}
 
 
 def test_mae_finetuning_lr():
-    # MAE: blr 5e-4 at 32 images × 4 accumulation × 8 GPUs = 1024 is 2e-3
-    assert TrainingSettings(**SOUND).peak_lr(processes=8) == pytest.approx(2e-3)
-    assert TrainingSettings(epochs=1, batch_size=128, lr=0.3).peak_lr(processes=8) == 0.3
+    # MAE: blr 5e-4 at 32 images × 4 accumulation × 8 GPUs = 1024 is 2e-3, however many GPUs share the 1024
+    assert TrainingSettings(**SOUND).peak_lr() == pytest.approx(2e-3)
+    assert TrainingSettings(epochs=1, batch_size=128, lr=0.3).peak_lr() == 0.3
+
+
+@pytest.mark.parametrize(
+    ("processes", "share"),
+    [(1, (32, 12)), (4, (32, 3)), (12, (32, 1)), (8, (16, 3)), (16, (8, 3)), (24, (16, 1)), (384, (1, 1))],
+)
+def test_processes_share_the_passes_and_then_the_batches(processes, share):
+    settings = TrainingSettings(epochs=1, batch_size=32, accumulation=12, lr=0.1)
+    assert settings.share(processes) == share
+    assert share[0] * share[1] * processes == settings.effective_batch() == 384
+
+
+@pytest.mark.parametrize(("processes", "fewer"), [(5, 4), (9, 8), (7, 6), (768, 384)])
+def test_a_number_of_processes_that_does_not_come_out_even_is_refused(processes, fewer):
+    settings = TrainingSettings(epochs=1, batch_size=32, accumulation=12, lr=0.1)
+    words = f"{processes} processes cannot share .* batch_size 32 .* accumulation 12 .* start {fewer}, or"
+    with pytest.raises(InputError, match=words):
+        settings.share(processes)
+    settings.share(fewer)
 
 
 def test_lengths_in_steps():

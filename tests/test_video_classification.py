@@ -19,6 +19,7 @@ from m2pt.errors import InputError
 from m2pt.models.classifier import build_classifier
 from m2pt.schema.base import read_yaml, validate
 from m2pt.schema.video_recipes import ClipAugmentation, VideoFinetuning
+from m2pt.tasks import evaluation
 from m2pt.tasks.video_classification import VideoClassification
 from m2pt.training.loading import evaluation_loader
 from m2pt.training.settings import TrainingSettings
@@ -129,8 +130,12 @@ def test_probabilities_are_averaged_and_not_logits():
     logits = torch.tensor([[12.0, 0], [0, 2], [0, 2]])
     assert logits.mean(0).argmax() == 0 and softmax(logits.numpy(), axis=1).mean(0).argmax() == 1
     views = clips_of(logits).unsqueeze(0)
-    assert VideoClassification(2).evaluate(Given(2), [(views, torch.tensor([1]))], CPU) == {"top1": 100}
-    assert VideoClassification(2).evaluate(Given(2), [(views, torch.tensor([0]))], CPU) == {"top1": 0}
+    assert evaluation.evaluate(VideoClassification(2), Given(2), [(views, torch.tensor([1]))], CPU) == {
+        "top1": 100
+    }
+    assert evaluation.evaluate(VideoClassification(2), Given(2), [(views, torch.tensor([0]))], CPU) == {
+        "top1": 0
+    }
 
 
 @pytest.mark.parametrize("num_classes", [4, 9])
@@ -140,7 +145,7 @@ def test_accuracy_is_scikit_learns_over_uneven_batches(num_classes, views):
     labels = torch.arange(23) % num_classes
     inputs = clips_of(logits) if views > 1 else clips_of(logits[:, 0])
     loader = list(zip(inputs.split(10), labels.split(10), strict=True))
-    metrics = VideoClassification(num_classes).evaluate(Given(num_classes), loader, CPU)
+    metrics = evaluation.evaluate(VideoClassification(num_classes), Given(num_classes), loader, CPU)
     scores = softmax(logits.double().numpy(), axis=2).mean(1)
     expected = {"top1": 1, "top5": 5} if num_classes > 5 else {"top1": 1}
     assert set(metrics) == set(expected)
@@ -151,7 +156,7 @@ def test_accuracy_is_scikit_learns_over_uneven_batches(num_classes, views):
 
 def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(InputError, match="empty"):
-        VideoClassification(2).evaluate(Given(2), [], CPU)
+        evaluation.evaluate(VideoClassification(2), Given(2), [], CPU)
 
 
 def decoded(path: Path) -> torch.Tensor:
@@ -196,7 +201,7 @@ def test_multi_view_evaluation_is_a_loop_over_single_views(built):
     with torch.no_grad():
         predicted = torch.cat([task.predict(model, batch) for batch in loader]).softmax(-1).mean(1)
     np.testing.assert_allclose(predicted, scores, atol=5e-3)  # the reader scales uint8, which rounds
-    metrics = task.evaluate(model, loader, CPU)
+    metrics = evaluation.evaluate(task, model, loader, CPU)
     for metric, k in (("top1", 1), ("top5", 5)):
         score = top_k_accuracy_score(labels, scores, k=k, labels=np.arange(8))
         assert metrics[metric] == pytest.approx(100 * score)

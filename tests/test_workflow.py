@@ -263,6 +263,31 @@ def test_a_killed_workflow_goes_on_and_ends_with_the_same_bits(folder, runs):
     assert (file_digest(weights), metrics.read_bytes()) == before
 
 
+def test_processes_are_asked_of_the_profile_and_change_no_result(folder, runs):
+    """Resources say how many; without them a rule's line is the command as people type it."""
+    run = runs["random"]
+    target = f"results/runs/{run}/seed0/evaluation.json"
+    words = f"{run} --seed 0 --config {CONFIG} --expect"
+    assert planned_jobs(folder, "--set-resources", "finetune:processes=2", "evaluate:gpus=2") == {}
+    forced = ("--dry-run", "--printshellcmds", "--forceall", target)
+    for resources, launched in (
+        ([], ""),
+        (["gpus=1"], ""),
+        (["processes=2"], "launch --nodes 1 --processes 2 "),
+        (["gpus=a100:4"], "launch --nodes 1 --processes 4 "),
+        (["nodes=2", "gpus=4", "processes=2"], "launch --nodes 2 --processes 2 "),
+    ):
+        given = [f"{rule}:{resource}" for rule in ("finetune", "evaluate") for resource in resources]
+        printed = snakemake(folder, *forced, *(["--set-resources", *given] if given else []))
+        for rule in ("finetune", "evaluate"):
+            assert f"m2pt {launched}{rule} {words}" in printed
+
+
+def test_no_rule_has_resources_of_its_own():
+    for path in (REPOSITORY / "workflow/rules").glob("*.smk"):
+        assert "resources:" not in path.read_text(), f"{path}: they belong in a profile"
+
+
 def test_one_table_needs_the_data_behind_it_and_no_other(folder, tmp_path):
     options = ["--config", f"results={tmp_path / 'other'}"]
     command = ["snakemake", str(tmp_path / "other/targets.csv"), "-n", "--cores", "2", "--configfile", CONFIG]

@@ -20,6 +20,7 @@ from torch import nn
 
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.training import checkpoint
+from m2pt.training.launch import leave
 from m2pt.training.loop import fit
 from m2pt.training.settings import TrainingSettings
 
@@ -38,20 +39,21 @@ class Tokens(SeededDataset):
 
 
 class Model(nn.Module):
-    """A timm Block with all that draws random numbers or keeps running statistics, or with none of it."""
+    """A timm Block with dropout and drop path, if `noisy`, and one norm after it."""
 
-    def __init__(self, *, noisy):
+    def __init__(self, *, noisy, norm):
         super().__init__()
         torch.manual_seed(0)
         rate = 0.1 if noisy else 0.0
         self.embed = nn.Linear(3 * 8, 16)
         self.block = Block(16, 2, proj_drop=rate, drop_path=rate)
-        self.norm = nn.BatchNorm1d(16) if noisy else nn.LayerNorm(16)
+        self.norm = norm(16)
         self.head = nn.Linear(16, CLASSES)
 
     def forward(self, images):
         tokens = self.block(self.embed(images.transpose(1, 2).flatten(2)))
-        return self.head(self.norm(tokens.mean(1)))
+        # tanh: of a constant before a batch norm the gradient is nothing but rounding, which Adam blows up
+        return self.head(self.norm(tokens.tanh().mean(1)))
 
 
 class Loss:
@@ -71,12 +73,21 @@ class Loss:
         return SoftTargetCrossEntropy()(model(images), targets), {"brightness": images.mean()}
 
 
-def train(directory: Path, *, noisy=True, batch_size=4, workers=2, at_forward=lambda call, model: None):
-    """28 steps: 4 epochs of 7, 8 samples each, in 2 × `batch_size`; the tests count on these numbers."""
+def train(
+    directory: Path,
+    *,
+    noisy=True,
+    norm=nn.BatchNorm1d,
+    batch_size=4,
+    accumulation=2,
+    workers=2,
+    at_forward=lambda call, model: None,
+):
+    """28 steps: 4 epochs of 7, 8 samples each; the tests count on these numbers."""
     settings = TrainingSettings(
         epochs=4,
         batch_size=batch_size,
-        accumulation=2,
+        accumulation=accumulation,
         lr=3e-3,
         betas=(0.9, 0.95),
         weight_decay=0.05,
@@ -87,7 +98,7 @@ def train(directory: Path, *, noisy=True, batch_size=4, workers=2, at_forward=la
         checkpoint_every=5,
     )
     fit(
-        Model(noisy=noisy),
+        Model(noisy=noisy, norm=norm),
         Loss(mix=noisy, at_forward=at_forward),
         Tokens(seed=5),
         settings=settings,
@@ -204,22 +215,46 @@ def stopped(root: Path) -> list[dict]:
     return report
 
 
-def distributed(directory: Path, log: Path, at_forward=lambda call, model: None) -> list[int]:
-    """Train in two processes, with the environment that torchrun gives them."""
+def together(processes: int, log: Path, body: Callable[[int], None]) -> list[int]:
+    """Call `body(rank)` in some processes, with the environment of torchrun's; return their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
+    def join(rank):
+        number = str(processes)
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": number}
+        os.environ |= shared | {"LOCAL_WORLD_SIZE": number, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        body(rank)
+
+    return [exit_code(child) for child in [forked(lambda r=rank: join(r), log) for rank in range(processes)]]
+
+
+def train_together(processes: int, directory: Path, **options) -> list[int]:
     def body(rank):
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-        os.environ |= shared | {"LOCAL_WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        train(directory, noisy=False, batch_size=2, workers=0, at_forward=at_forward)
-        torch.distributed.destroy_process_group()
+        train(directory, workers=0, **options)
+        leave()
 
-    return [exit_code(child) for child in [forked(lambda r=rank: body(r), log) for rank in range(2)]]
+    return together(processes, directory.with_suffix(".log"), body)
 
 
-def two_processes(root: Path) -> dict:
+STILL = {"noisy": False, "norm": nn.LayerNorm}
+"""Nothing in a pass depends on which samples are in it."""
+
+SHARED = {
+    "4x2": {},
+    "2x4": {"batch_size": 2, "accumulation": 4},
+    "still 8x1": STILL | {"batch_size": 8, "accumulation": 1},
+    "still 4x2": STILL,
+    "batch norm 8x1": {"noisy": False, "batch_size": 8, "accumulation": 1},
+    "batch norm 4x2": {"noisy": False},
+}
+"""Trainings by their batch size and accumulation: the first two draw masks and mixup for each pass."""
+
+
+def several_processes(root: Path) -> dict:
+    """Exit codes of trainings by name and number of processes; then what is particular to several."""
+
     def note_syncs(call, model):
         if call <= 4:
             with (root / f"syncs{os.environ['RANK']}").open("a") as file:
@@ -229,14 +264,33 @@ def two_processes(root: Path) -> dict:
         if os.environ["RANK"] == "1" and call == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    single = forked(lambda: train(root / "single", noisy=False, workers=0), root / "single.log")
+    def one_has_gone(call, model):
+        if call == 7:
+            if os.environ["RANK"] == "1":
+                os._exit(75)  # as `stopping_at_once` does before the loop
+            os.kill(os.getpid(), signal.SIGUSR1)
+
     report = {
-        "single": exit_code(single),
-        "double": distributed(root / "double", root / "double.log", note_syncs),
-        "syncs": [(root / f"syncs{rank}").read_text().split() for rank in range(2)],
-        "one stopped": distributed(root / "one_stopped", root / "one_stopped.log", one_is_stopped),
+        name: {
+            processes: train_together(processes, root / f"{name} by {processes}", **options)
+            for processes in (1, 2, 4)
+        }
+        for name, options in SHARED.items()
     }
-    report["stopped at"] = checkpoint.load(root / "one_stopped" / "resume.pt")["step"]
+    report["noted"] = train_together(2, root / "noted", batch_size=2, accumulation=4, at_forward=note_syncs)
+    report["syncs"] = [(root / f"syncs{rank}").read_text().split() for rank in range(2)]
+    for name, at_forward in (("one stopped", one_is_stopped), ("left alone", one_has_gone)):
+        folder = root / name
+        os.environ["REQUEUE_MARKER"] = str(folder / "marker")
+        report[name] = {
+            "codes": train_together(2, folder, at_forward=at_forward),
+            "requeue": (folder / "marker").exists(),
+            "marker": json.loads((folder / "interrupted.json").read_text()),
+            "saved": checkpoint.load(folder / "resume.pt")["step"],
+        }
+        del os.environ["REQUEUE_MARKER"]
+    report["resumed"] = {"codes": train_together(2, root / "one stopped")}
+    report["by one"] = {"codes": train_together(1, root / "left alone")}
     return report
 
 
@@ -247,6 +301,6 @@ if __name__ == "__main__":
         "undisturbed": exit_code(forked(lambda: train(folder / "undisturbed"), folder / "undisturbed.log")),
         "killed": killed(folder),
         "stopped": stopped(folder),
-        "two processes": two_processes(folder),
+        "several processes": several_processes(folder),
     }
     print(json.dumps(results))

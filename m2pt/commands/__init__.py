@@ -18,6 +18,7 @@ COMMANDS = {
     "merge": "merge the pathways: plain weights, no inference cost",
     "evaluate": "evaluate the merged model and check that it equals the unmerged one",
     "transfer": "train a detector or segmenter on a merged backbone and evaluate it",
+    "launch": "run pretrain, finetune, transfer or evaluate in several processes, on one node or more",
     "tabulate": "write a table from the result files",
     "plot": "draw a figure from the result files",
     "summarize": "list the paper's claims with our verdicts",

@@ -28,8 +28,9 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.commands import assembled, trained
     from m2pt.models.exchange import load_exchange
     from m2pt.reporting.provenance import provenance
+    from m2pt.tasks.evaluation import evaluate
     from m2pt.tasks.target import largest_difference
-    from m2pt.training.launch import launch
+    from m2pt.training.launch import launch, leave, rank_and_world
     from m2pt.training.loading import evaluation_loader
 
     plan = load_plan(arguments)
@@ -47,11 +48,18 @@ def run(arguments: argparse.Namespace) -> None:
     dataset = trained.open_dataset(plan, spec, "val", seed=seed, training=False)
     views = math.prod(spec["recipe"].get("evaluation", {}).values())  # of one sample; 1 if there are no views
     batch_size = max(1, spec["recipe"]["training"]["batch_size"] // views)
-    loader = evaluation_loader(dataset, batch_size, planned.execution["num_workers"], task.collate)
     device = launch("no", plan.config.device).device
     merged.to(device)
-    difference = largest_difference(task, merged, attached.to(device), islice(loader, COMPARED), device)
-    assembled.check_difference(difference, str(directory / "merged.safetensors"))
+    loading = (dataset, batch_size, planned.execution["num_workers"], task.collate)
+    if trained.is_main():
+        first = islice(evaluation_loader(*loading), COMPARED)  # the same ones for any number of processes
+        difference = largest_difference(task, merged, attached.to(device), first, device)
+        assembled.check_difference(difference, str(directory / "merged.safetensors"))
+    rank, world = rank_and_world()
+    metrics = evaluate(task, merged, evaluation_loader(*loading, rank=rank, world=world), device)
+    leave()
+    if metrics is None:
+        return
     made = provenance(
         threads=plan.config.threads,
         device=trained.device_name(plan),
@@ -59,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     trained.write_evaluation(
         directory,
-        task.evaluate(merged, loader, device),
+        metrics,
         scales=pathway.scales(attached),
         merged_difference=difference,
         seed=seed,

@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.formats.weights import save_weights
     from m2pt.models.exchange import to_exchange
     from m2pt.training import checkpoint
+    from m2pt.training.launch import leave
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
     from m2pt.training.signals import stopping_at_once
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
             describe=pathway.scales,
             device=plan.config.device,
         )
+        leave()
         if trained.is_main():
             state = to_exchange(model.state_dict())
             save_weights(directory / "attached.safetensors", state, trained.metadata(spec, seed))

@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.datasets.seeded import seed_generators
     from m2pt.formats.weights import save_weights
     from m2pt.training import checkpoint
+    from m2pt.training.launch import leave
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
     from m2pt.training.signals import stopping_at_once
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
             snapshots={epoch: partial(save, epoch) for epoch in recipe["keep_epochs"]},
             device=plan.config.device,
         )
+        leave()
         save(None, model)
         if trained.is_main():
             checkpoint.remove(directory, checkpoint.FINAL)

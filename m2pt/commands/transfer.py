@@ -26,8 +26,10 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.commands import assembled, trained
     from m2pt.datasets.seeded import seed_generators
     from m2pt.formats.weights import save_weights
+    from m2pt.tasks.evaluation import evaluate
     from m2pt.tasks.target import largest_difference
     from m2pt.training import checkpoint
+    from m2pt.training.launch import leave, rank_and_world
     from m2pt.training.loading import evaluation_loader
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
@@ -75,17 +77,23 @@ def run(arguments: argparse.Namespace) -> None:
             describe=pathway.scales,
             device=plan.config.device,
         )
-        if not trained.is_main():
-            return
-        loader = evaluation_loader(val, settings.batch_size, settings.num_workers, task.collate)
+        rank, world = rank_and_world()
+        loader = evaluation_loader(
+            val, settings.batch_size, settings.num_workers, task.collate, rank=rank, world=world
+        )
         device = next(model.parameters()).device
         plain = pathway.merge(copy.deepcopy(model))
-        difference = largest_difference(task, plain, model, islice(loader, 1), device)
-        assembled.check_difference(difference, planned.name)
-        save_weights(directory / "merged.safetensors", plain.state_dict(), trained.metadata(spec, seed))
+        if trained.is_main():
+            difference = largest_difference(task, plain, model, islice(loader, 1), device)
+            assembled.check_difference(difference, planned.name)
+            save_weights(directory / "merged.safetensors", plain.state_dict(), trained.metadata(spec, seed))
+        metrics = evaluate(task, plain, loader, device)
+        leave()
+        if metrics is None:
+            return
         trained.write_evaluation(
             directory,
-            task.evaluate(plain, loader, device),
+            metrics,
             scales=pathway.scales(model),
             merged_difference=difference,
             seed=seed,

@@ -12,7 +12,7 @@ PACKAGES = ("m2pt", "torch", "torchvision", "timm", "accelerate", "numpy")
 
 
 def provenance(*, threads: int, device: str, manifest_digest: str) -> dict[str, Any]:
-    """Return commit ("-dirty" for uncommitted changes), package versions, machine, process, device."""
+    """Return commit ("-dirty" for uncommitted changes), package versions, machine, processes, device."""
     job = os.environ.get("SLURM_JOB_ID")
     return {
         "git_commit": git_commit(),
@@ -22,6 +22,7 @@ def provenance(*, threads: int, device: str, manifest_digest: str) -> dict[str, 
         "pid": os.getpid(),
         **({"slurm_job": job} if job else {}),
         "device": device,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "threads": threads,
         "dataset_manifest": manifest_digest,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -74,6 +74,18 @@ class Rules:
         """
         return self._arguments
 
+    def launch(self, wildcards: Wildcards, output: object, resources: Any) -> str:
+        """The words between `m2pt` and a command that start it in several processes; none for a single one.
+
+        The resources `nodes` (default 1) and `processes`, on each node (default: the number in `gpus`, such
+        as 4 or "a100:4", or else 1), say how many. A derived parameter, as in `arguments`.
+        """
+        nodes = int(resources.get("nodes", 1))
+        processes = int(resources.get("processes", 0)) or _number_of_gpus(resources.get("gpus", 1)) or 1
+        if nodes == processes == 1:
+            return ""
+        return f"launch --nodes {nodes} --processes {processes} "
+
     def made(self, wildcards: Wildcards, output: Any) -> str:
         """How a result was made, for its caption in the report; a derived parameter, as in `arguments`."""
         path = Path(output.made)
@@ -226,6 +238,18 @@ class Rules:
         """
         known = ", ".join([*self.plan.tables, *self.plan.figures])
         raise InputError(f"{self.plan.source} has no table or figure {wildcards.name!r}; it has {known}.")
+
+
+def _number_of_gpus(gpus: int | str) -> int:
+    """The number in a resource such as 4, "4" or "a100:4".
+
+    Raises:
+        InputError: there is none.
+    """
+    number = str(gpus).rpartition(":")[2]
+    if not number.isdecimal():
+        raise InputError(f"the resource gpus is {gpus!r}: give a number, or TYPE:NUMBER such as a100:4")
+    return int(number)
 
 
 def _any_of(names: Iterable[str]) -> str:

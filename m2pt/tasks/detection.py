@@ -2,8 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import clip_boxes_to_image
 
@@ -45,40 +44,40 @@ class Detection:
         outputs = [level for part in detector.rpn.head(list(features.values())) for level in part]
         return torch.cat([output.flatten(1) for output in outputs], dim=1)
 
-    @torch.inference_mode()
-    def evaluate(
-        self, model: nn.Module, loader: Iterable[tuple[list[Tensor], Targets]], device: torch.device
-    ) -> dict[str, float]:
+    def measure(self, model: nn.Module, batch: tuple[list[Tensor], Targets]) -> list[dict[str, Any]]:
+        """Return all detections of a Mask R-CNN of `build_mask_rcnn`; see `detections`."""
+        images, targets = batch
+        pairs = zip(model(images), targets, strict=True)
+        return [found for prediction, target in pairs for found in detections(prediction, target)]
+
+    def summarize(self, measured: Sequence[list[dict[str, Any]]], dataset: Any) -> dict[str, float]:
         """Return the `METRICS` in percent, against the dataset's own annotations.
 
         Args:
-            model: a Mask R-CNN of `build_mask_rcnn`.
-            loader: a `DataLoader` over the COCO reader, whose `annotation_file` is the ground truth.
-            device: where the model is.
+            measured: the detections of each batch.
+            dataset: the COCO reader; `annotation_file` is the ground truth, `category_ids` names its labels.
         """
-        model.eval()
-        reader: Any = cast(DataLoader[Any], loader).dataset
         with quiet():
-            truth = COCO(str(reader.annotation_file))
-        results: list[dict[str, Any]] = []
-        for images, targets in loader:
-            predictions = model([image.to(device) for image in images])
-            for target, prediction in zip(targets, predictions, strict=True):
-                results += coco_results(prediction, target, reader.category_ids)
+            truth = COCO(str(dataset.annotation_file))
+        results = [
+            {"category_id": dataset.category_ids[found["label"] - 1], **found}
+            for batch in measured
+            for found in batch
+        ]
         return average_precision(truth, results)
 
 
-def coco_results(
-    prediction: dict[str, Tensor], target: dict[str, Tensor], category_ids: list[int]
-) -> Iterator[dict[str, Any]]:
-    """Yield the detections of one image in COCO's result format, in the coordinates of the original image.
+def detections(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> Iterator[dict[str, Any]]:
+    """Yield what was found in one image as COCO's result format has it, but `label` from 1 for the category.
+
+    Coordinates are those of the original image.
 
     Args:
         prediction: boxes (N, 4) as x1, y1, x2, y2 in pixels of the view, labels (N,) from 1, scores (N,),
             masks (N, 1, M, M): probabilities to be stretched over the boxes.
         target: image_id (); original_size and view_size (2,), height and width before and after resizing.
-        category_ids: the ground truth's category ids of labels 1, 2, …
     """
+    target = {name: value.cpu() for name, value in target.items()}
     height, width = target["original_size"].tolist()
     stretch = target["original_size"] / target["view_size"]
     boxes = clip_boxes_to_image(prediction["boxes"].cpu() * stretch.flip(0).repeat(2), (height, width))
@@ -87,7 +86,7 @@ def coco_results(
     for (x1, y1, x2, y2), label, score, mask in zip(boxes.tolist(), labels, scores, masks, strict=True):
         yield {
             "image_id": int(target["image_id"]),
-            "category_id": category_ids[label - 1],
+            "label": label,
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "segmentation": rle.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8)),
             "score": score,

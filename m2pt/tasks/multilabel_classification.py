@@ -1,6 +1,6 @@
 """Multi-label classification: binary cross-entropy, mean average precision, and top-1 accuracy."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,11 +40,12 @@ class MultilabelClassification:
         """Return logits (B, num_classes)."""
         return model(batch[0])
 
-    @torch.inference_mode()
-    def evaluate(
-        self, model: nn.Module, loader: Iterable[Sequence[Any]], device: torch.device
-    ) -> dict[str, float]:
-        """Return, in percent over all clips of `loader`, `map` and `top1`.
+    def measure(self, model: nn.Module, batch: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Return logits and labels: mean average precision ranks all clips at once."""
+        return self.predict(model, batch).cpu(), batch[1].cpu()
+
+    def summarize(self, measured: Sequence[tuple[Tensor, Tensor]], dataset: Any) -> dict[str, float]:
+        """Return, in percent over all clips, `map` and `top1`.
 
         AudioSet's own metric is `map` (see `mean_average_precision`). `top1` is the share of clips whose
         highest-scoring class is one of their labels.
@@ -52,14 +53,9 @@ class MultilabelClassification:
         Raises:
             InputError: there are no clips.
         """
-        model.eval()
-        scores, labels = [], []
-        for inputs, truth in loader:
-            scores.append(self.predict(model, [inputs.to(device)]).cpu())
-            labels.append(truth)
-        if not scores:
+        if not measured:
             raise InputError("there is nothing to evaluate: the validation split is empty")
-        all_scores, all_labels = torch.cat(scores), torch.cat(labels)
+        all_scores, all_labels = (torch.cat(values) for values in zip(*measured, strict=True))
         return {
             "map": 100 * mean_average_precision(all_scores, all_labels),
             "top1": 100 * all_labels.gather(1, all_scores.argmax(dim=1, keepdim=True)).mean().item(),

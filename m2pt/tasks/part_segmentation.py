@@ -1,6 +1,7 @@
 """Part segmentation of shapes of known category: the loss, and mean IoU over shapes and over categories."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from m2pt.datasets.shapenetpart import PARTS
 from m2pt.errors import InputError
 
 Batch = Sequence[Tensor]
+Compared = tuple[Tensor, Tensor, Tensor]
 
 
 class PartSegmentation:
@@ -39,9 +41,13 @@ class PartSegmentation:
         points, category, _ = batch
         return model(points, category)
 
-    @torch.inference_mode()
-    def evaluate(self, model: nn.Module, loader: Iterable[Batch], device: torch.device) -> dict[str, float]:
-        """Return, in percent over all shapes of `loader`:
+    def measure(self, model: nn.Module, batch: Batch) -> Compared:
+        """Compare what the model predicts with the truth, shape by shape; see `compare`."""
+        iou, owner, hit = self.compare(self.predict(model, batch), batch[2])
+        return iou.cpu(), owner.cpu(), hit.cpu()
+
+    def summarize(self, measured: Sequence[Compared], dataset: Any) -> dict[str, float]:
+        """Return, in percent over all shapes:
 
         - miou_instance: the mean over shapes of the mean IoU of the shape's parts (see `shape_ious`);
         - miou_class: the mean over categories of that mean over the category's shapes;
@@ -50,25 +56,17 @@ class PartSegmentation:
         Raises:
             InputError: there are no shapes.
         """
-        model.eval()
-        ious, owners, hits = [], [], []
-        for batch in loader:
-            moved = [value.to(device) for value in batch]
-            iou, owner, hit = self.measure(self.predict(model, moved), moved[2])
-            ious.append(iou.cpu())
-            owners.append(owner.cpu())
-            hits.append(hit.cpu())
-        if not ious:
+        if not measured:
             raise InputError("there is nothing to evaluate: the validation split is empty")
-        iou, owner = torch.cat(ious), torch.cat(owners)
+        iou, owner, hit = (torch.cat(values) for values in zip(*measured, strict=True))
         by_category = [iou[owner == category].mean() for category in owner.unique()]
         return {
             "miou_class": 100 * torch.stack(by_category).mean().item(),
             "miou_instance": 100 * iou.mean().item(),
-            "point_accuracy": 100 * torch.cat(hits).mean().item(),
+            "point_accuracy": 100 * hit.mean().item(),
         }
 
-    def measure(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def compare(self, logits: Tensor, labels: Tensor) -> Compared:
         """Compare logits (B, N, P) with part numbers (B, N).
 
         Returns:

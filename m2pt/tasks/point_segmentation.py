@@ -1,6 +1,7 @@
 """Semantic segmentation of points with unlabelled ones among them: the loss, and PartNet's mean IoU."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +37,12 @@ class PointSegmentation:
         """Return the logits (B, N, C)."""
         return model(batch[0])
 
-    @torch.inference_mode()
-    def evaluate(self, model: nn.Module, loader: Iterable[Batch], device: torch.device) -> dict[str, float]:
-        """Return, in percent over all labelled points of `loader`:
+    def measure(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Count the labelled points of each shape and class; see `count`."""
+        return self.count(self.predict(model, batch), batch[1]).cpu()
+
+    def summarize(self, measured: Sequence[Tensor], dataset: Any) -> dict[str, float]:
+        """Return, in percent over all labelled points:
 
         - miou: the mean over classes of intersection over union, both summed over all shapes; a class in
           neither truth nor prediction is left out;
@@ -48,12 +52,7 @@ class PointSegmentation:
         Raises:
             InputError: there is no labelled point.
         """
-        model.eval()
-        counts = []
-        for batch in loader:
-            points, labels = (value.to(device) for value in batch)
-            counts.append(self.measure(self.predict(model, [points, labels]), labels).cpu())
-        if not counts or not (total := torch.cat(counts).double()).any():
+        if not measured or not (total := torch.cat(list(measured)).double()).any():
             raise InputError("there is nothing to evaluate: the validation split has no labelled point")
         intersection, union, truth = total.unbind(1)
         pooled = intersection.sum(0) / union.sum(0)
@@ -63,7 +62,7 @@ class PointSegmentation:
             "point_accuracy": 100 * (intersection.sum() / truth.sum()).item(),
         }
 
-    def measure(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def count(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Count the labelled points of each shape and class, for logits (B, N, C) and classes (B, N).
 
         Returns:

@@ -1,6 +1,7 @@
 """Semantic segmentation: the training loss, and mean IoU as mmsegmentation counts it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,26 +34,27 @@ class SemanticSegmentation:
         """Logits of all pixels of all images, in one row."""
         return torch.cat([model(image[None]).flatten() for image in batch[0]])
 
-    @torch.inference_mode()
-    def evaluate(self, model: nn.Module, loader: Iterable[Batch], device: torch.device) -> dict[str, float]:
-        """Return `miou` and `pixel_accuracy` in percent over all labelled pixels of the loader.
+    def measure(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the confusion matrix of all labelled pixels.
 
         Logits are resized to the label map, which may have its original size while the image is scaled.
+        """
+        counts = []
+        for image, label in zip(*batch, strict=True):
+            logits = model(image[None])
+            logits = functional.interpolate(logits, label.shape, mode="bilinear", align_corners=False)
+            counts.append(confusion_matrix(logits.argmax(1)[0].cpu(), label.cpu(), logits.shape[1]))
+        return torch.stack(counts).sum(0)
+
+    def summarize(self, measured: Sequence[Tensor], dataset: Any) -> dict[str, float]:
+        """Return `miou` and `pixel_accuracy` in percent over all labelled pixels.
 
         Raises:
             InputError: there are no images.
         """
-        model.eval()
-        confusion: Tensor | None = None
-        for images, labels in loader:
-            for image, label in zip(images, labels, strict=True):
-                logits = model(image[None].to(device))
-                logits = functional.interpolate(logits, label.shape, mode="bilinear", align_corners=False)
-                counts = confusion_matrix(logits.argmax(1)[0].cpu(), label.cpu(), logits.shape[1])
-                confusion = counts if confusion is None else confusion + counts
-        if confusion is None:
+        if not measured:
             raise InputError("there is nothing to evaluate: the validation split is empty")
-        return scores(confusion)
+        return scores(torch.stack(list(measured)).sum(0))
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:

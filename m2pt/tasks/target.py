@@ -1,6 +1,6 @@
 """What every target task offers, and how far two models differ on one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -25,8 +25,16 @@ class TargetTask(Protocol):
         """What the model says of a batch on its device."""
         ...
 
-    def evaluate(self, model: nn.Module, loader: Iterable[Any], device: torch.device) -> dict[str, float]:
-        """Metrics in percent over all samples of the loader."""
+    def measure(self, model: nn.Module, batch: Any) -> Any:
+        """What the metric needs to know of a batch on the model's device; on the CPU, and small."""
+        ...
+
+    def summarize(self, measured: Sequence[Any], dataset: Any) -> dict[str, float]:
+        """Metrics in percent over all batches of a dataset, in order, from what was measured of each.
+
+        Raises:
+            InputError: there is nothing to evaluate.
+        """
         ...
 
 

@@ -1,13 +1,12 @@
 """Classification of video: the finetuning loss on repeated samples, and accuracy over several views."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from m2pt.tasks.accuracy import accuracy
+from m2pt.tasks.accuracy import accuracy, count_correct
 from m2pt.tasks.classification_loss import ClassificationLoss
 
 
@@ -20,6 +19,7 @@ class VideoClassification:
     """
 
     def __init__(self, num_classes: int, **mix: float) -> None:
+        self.num_classes = num_classes
         self._loss = ClassificationLoss(num_classes, **mix)
 
     @staticmethod
@@ -45,25 +45,20 @@ class VideoClassification:
             return model(inputs)
         return model(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
 
-    @torch.inference_mode()
-    def evaluate(
-        self, model: nn.Module, loader: Iterable[Sequence[Any]], device: torch.device
-    ) -> dict[str, float]:
-        """Return accuracy in percent over the videos of `loader`: top1, and top5 above five classes.
+    def measure(self, model: nn.Module, batch: Sequence[Any]) -> Tensor:
+        """Count the hits among the videos; see `count_correct`.
 
         A video's score is the mean over its views of their softmax (VideoMAE; the mean of the logits would
         weigh a view by how sure of itself it is).
+        """
+        probabilities = self.predict(model, batch).softmax(dim=-1)
+        scores = probabilities if probabilities.dim() == 2 else probabilities.mean(dim=1)
+        return count_correct(scores, batch[1]).cpu()
+
+    def summarize(self, measured: Sequence[Tensor], dataset: Any) -> dict[str, float]:
+        """Return accuracy in percent over all videos: top1, and top5 above five classes.
 
         Raises:
             InputError: there are no videos.
         """
-        model.eval()
-        return accuracy(self._scored(model, loader, device))
-
-    def _scored(
-        self, model: nn.Module, loader: Iterable[Sequence[Any]], device: torch.device
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, labels in loader:
-            probabilities = self.predict(model, [inputs.to(device)]).softmax(dim=-1)
-            scores = probabilities if probabilities.dim() == 2 else probabilities.mean(dim=1)
-            yield scores, labels.to(device)
+        return accuracy(measured, self.num_classes)

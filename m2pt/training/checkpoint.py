@@ -130,8 +130,11 @@ def load_finished(directory: Path, identity: str) -> dict[str, Any] | None:
 def load_resume(directory: Path, identity: str, effective_batch: int) -> dict[str, Any] | None:
     """The content of `resume.pt`, or None if there is none.
 
+    Another number of processes than wrote it may go on from it: only the same number ends with the same bits,
+    another one agrees as far as `TrainingSettings.share` says.
+
     Raises:
-        InputError: as `load`, or the checkpoint was written with another number of processes.
+        InputError: as `load`, or the checkpoint was written with another effective batch.
     """
     if not (directory / RESUME).exists():
         return None
@@ -139,6 +142,6 @@ def load_resume(directory: Path, identity: str, effective_batch: int) -> dict[st
     if state["effective_batch"] != effective_batch:
         raise InputError(
             f"{directory / RESUME} was written with {state['effective_batch']} samples per step, not "
-            f"{effective_batch}: use the same number of processes, or delete it to train from the start"
+            f"{effective_batch}: delete it to train from the start"
         )
     return state

@@ -4,6 +4,7 @@
 # autocast and the gradient scaler, and leaves us the loop, which a bit-exact resume needs.
 import torch
 from accelerate import Accelerator
+from torch import distributed
 
 from m2pt.datasets.seeded import seed_generators
 from m2pt.errors import InputError
@@ -13,7 +14,9 @@ STEP_STREAM = 1
 
 
 def launch(precision: str = "auto", device: str = "auto") -> Accelerator:
-    """Take the device and, if torchrun started this process, join the process group.
+    """Take the device and, if `m2pt launch` or torchrun started this process, join the process group.
+
+    The number of threads stays what it is: Accelerate would divide the machine's cores among the processes.
 
     Args:
         precision: "no", "bf16", "fp16", or "auto": bf16 or else fp16 on a CUDA device, and "no" elsewhere.
@@ -32,11 +35,30 @@ def launch(precision: str = "auto", device: str = "auto") -> Accelerator:
         raise InputError("precision is fp16, which needs a GPU: choose auto, bf16 or no")
     if precision == "auto":
         precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "no"
-    return Accelerator(mixed_precision=precision, cpu=not gpu)
+    threads = torch.get_num_threads()
+    accelerator = Accelerator(mixed_precision=precision, cpu=not gpu)
+    torch.set_num_threads(threads)
+    return accelerator
 
 
-def seed_step(device: torch.device, seed: int, step: int, micro: int, rank: int) -> None:
-    """Seed Python, NumPy, torch and the device for forward pass `micro` of step `step` in process `rank`."""
-    seed_generators(seed, step, micro, rank, STEP_STREAM)
+def rank_and_world() -> tuple[int, int]:
+    """Number of this process, from 0, and of all in the group it has joined; (0, 1) if it has joined none."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def leave() -> None:
+    """Leave the process group, if one was joined; from then on no process waits for another."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def seed_step(device: torch.device, seed: int, step: int, micro: int) -> None:
+    """Seed Python, NumPy, torch and the device for forward pass `micro` of step `step`.
+
+    Passes are numbered through all processes, so that what is drawn does not depend on who does which.
+    """
+    seed_generators(seed, step, micro, 0, STEP_STREAM)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(torch.initial_seed())

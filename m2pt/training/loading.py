@@ -53,7 +53,7 @@ def evaluation_loader(
     rank: int = 0,
     world: int = 1,
 ) -> DataLoader[Any]:
-    """Load every item of `dataset` once, in order, as of epoch 0; each of `world` processes has its share."""
+    """Load every item of `dataset` once, in order, as of epoch 0; process `rank` of `world` has its share."""
     return DataLoader(
         dataset,
         batch_sampler=EvaluationBatches(len(dataset), batch_size, rank=rank, world=world),  # type: ignore[arg-type]

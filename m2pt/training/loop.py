@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
+from torch.distributed import DistError
 from torch.utils.data import Dataset
 
 from m2pt.errors import InputError
 from m2pt.training import checkpoint
+from m2pt.training.batch_statistics import shared_batch_statistics, take_running_averages
 from m2pt.training.launch import launch, seed_step
 from m2pt.training.loading import Collate, training_stream
 from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile
@@ -20,14 +22,18 @@ from m2pt.training.optimizer import create_optimizer, create_schedule, current_l
 from m2pt.training.progress import Progress
 from m2pt.training.sampling import TrainingBatches
 from m2pt.training.settings import TrainingSettings
-from m2pt.training.signals import EXIT_CODE, Interrupted, SignalWatch
+from m2pt.training.signals import EXIT_CODE, Interrupted, SignalWatch, ask_for_requeue
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 Describe = Callable[[nn.Module], Mapping[str, float]]
 Snapshot = Callable[[nn.Module], None]
 
 AGREE_EVERY = 8
-"""Steps between the exchanges in which several processes agree to stop; a single one always looks."""
+"""Steps between the exchanges in which several processes agree to stop, or fewer where so many take longer
+than `AGREE_SECONDS`; a single one always looks."""
+
+AGREE_SECONDS = 5.0
+"""A scheduler's warning comes some 90 seconds before the end, and the state is yet to be saved then."""
 
 
 def fit(
@@ -47,8 +53,14 @@ def fit(
     """Train `model` in place and return it, unwrapped, on the training device and in training mode.
 
     A training that was killed goes on from `directory`/resume.pt, and on a CPU with the same number of
-    threads ends with the same bits as an undisturbed one. A finished one returns its weights at once. State
-    of another identity in `directory` is set aside and training starts over (`checkpoint.prepare_directory`).
+    threads and processes ends with the same bits as an undisturbed one. A finished one returns its weights at
+    once. State of another identity in `directory` is set aside and training starts over
+    (`checkpoint.prepare_directory`).
+
+    Several processes call this alike and share each step (`TrainingSettings.share`): the first one writes,
+    and all return the same weights. Where they share the forward passes evenly, the result is that of one
+    process to rounding, except for the running averages of batch norms (see `batch_statistics`).
+
     `model.train()` is called once, at the start: a model whose frozen part has dropout or batch statistics
     overrides `train` to keep that part in evaluation mode.
 
@@ -70,8 +82,8 @@ def fit(
     Raises:
         InputError: what the user gave is wrong, or the directory cannot be used.
         DivergedError: loss or weights became NaN or infinite; `failed.json` says so too.
-        Interrupted: SIGTERM, SIGINT or SIGUSR1 came; the state is saved, `interrupted.json` says so, exit
-            code 75.
+        Interrupted: one of `signals.STOPPING` came, to whichever process; the state is saved,
+            `interrupted.json` says so, exit code 75.
     """
     training = _Training(model, loss, dataset, settings, seed, device, collate, describe, snapshots or {})
     return training.run(directory, identity)
@@ -97,10 +109,12 @@ class _Training:
         self.accelerator = launch(settings.precision, device)
         world = self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
+        batch_size, self.accumulation = settings.share(world)
+        self.split = settings.batch_size // batch_size
         self.batches = TrainingBatches(
             len(dataset),  # type: ignore[arg-type]
-            batch_size=settings.batch_size,
-            accumulation=settings.accumulation,
+            batch_size=batch_size,
+            accumulation=self.accumulation,
             seed=seed,
             rank=self.accelerator.process_index,
             world=world,
@@ -110,7 +124,7 @@ class _Training:
         for epoch in snapshots:
             if not 1 <= epoch <= epochs:
                 raise InputError(f"a snapshot after epoch {epoch} is asked of a training of {epochs} epochs")
-        self.optimizer = create_optimizer(model, settings, world)
+        self.optimizer = create_optimizer(model, settings)
         self.schedule = create_schedule(self.optimizer, settings, self.batches.steps_per_epoch)
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         # The optimizer stays torch's own: Accelerate's wrapper looks for an optional package on disk in every
@@ -120,6 +134,7 @@ class _Training:
             self.accelerator.device.type, enabled=self.accelerator.mixed_precision == "fp16"
         )
         self.window = LossWindow(self.accelerator)
+        self.step = self.saved_step = 0
 
     def run(self, directory: Path, identity: str) -> nn.Module:
         """Start, go on, or find it finished."""
@@ -138,6 +153,8 @@ class _Training:
                 self._train()
         if self.main:
             checkpoint.remove(directory, checkpoint.RESUME)
+        if self.accelerator.num_processes > 1:
+            take_running_averages(self.model)
         self.accelerator.wait_for_everyone()  # nobody exports and clears away what another has yet to read
         return self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
 
@@ -145,12 +162,14 @@ class _Training:
         """Do all steps that are left, and leave the marker of how that ended."""
         metrics_length = self._resume()
         self.began = time.monotonic()
+        self._agree_again(after=1)
         self.progress.begin(start=self.step, total=self.total, samples_per_step=self.batches.effective)
         if self.main:
             checkpoint.remove(self.directory, checkpoint.FINISHED, checkpoint.INTERRUPTED, checkpoint.FAILED)
         try:
             with (
                 SignalWatch() as self.signals,
+                shared_batch_statistics(self.model, self.split),
                 closing(
                     MetricsFile(self.directory / checkpoint.METRICS, metrics_length, self.main)
                 ) as self.metrics,
@@ -164,15 +183,26 @@ class _Training:
                     self._record()
                     self._keep()
         except Exception as error:
+            if self._left_alone(error):
+                self.step = self.saved_step
+                name = self._mark_interrupted()
+                raise Interrupted(name) from error
             if isinstance(error, DivergedError) and self.saved_step:
                 error.checkpoint = f"{self.directory / checkpoint.RESUME} (step {self.saved_step})"
             with suppress(OSError):  # the first error tells more than a marker that cannot be written
                 self._mark(checkpoint.FAILED, reason=f"{type(error).__name__}: {error}")
             raise
 
+    def _left_alone(self, error: Exception) -> bool:
+        """Whether other processes were stopped by the signal before they got as far as the loop.
+
+        This one cannot go on without them, and its last checkpoint is sound.
+        """
+        broken = type(error) is RuntimeError or isinstance(error, DistError)  # gloo raises the former
+        return broken and self.accelerator.num_processes > 1 and self.signals.received is not None
+
     def _resume(self) -> int:
         """Take up resume.pt, if there is one; return the length of metrics.jsonl that goes with it."""
-        self.step = self.saved_step = 0
         self.earlier_seconds = 0.0
         state = checkpoint.load_resume(self.directory, self.identity, self.batches.effective)
         if state is None:
@@ -189,12 +219,12 @@ class _Training:
     def _advance(self, stream: Iterator[Any]) -> None:
         """One optimizer step: `accumulation` forward and backward passes, clip, update."""
         self.schedule.step_update(self.step)
-        accumulation = self.settings.accumulation
+        accumulation, world = self.accumulation, self.batches.world
         sums: dict[str, Tensor] = {}
         for micro in range(accumulation):
             batch = send_to_device(next(stream), self.accelerator.device, non_blocking=True)
             # After the batch: without workers, making it draws from the same generators.
-            seed_step(self.accelerator.device, self.seed, self.step, micro, self.accelerator.process_index)
+            seed_step(self.accelerator.device, self.seed, self.step, micro * world + self.batches.rank)
             last = micro == accumulation - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 value, others = self.loss(self.wrapped, batch)
@@ -244,9 +274,7 @@ class _Training:
         if stop or self.step % self.settings.checkpoint_every == 0:
             self._save()
         if stop:
-            name = self.signals.received.name if self.signals.received else "another process's signal"
-            self._mark(checkpoint.INTERRUPTED, reason=name, exit_code=EXIT_CODE)
-            self.progress.say(f"stopped by {name} after step {self.step}; run the same command to go on")
+            name = self._mark_interrupted()
             self.accelerator.wait_for_everyone()
             raise Interrupted(name)
 
@@ -254,10 +282,18 @@ class _Training:
         asked = self.signals.received is not None
         if self.accelerator.num_processes == 1:
             return asked
-        if self.step % AGREE_EVERY:
+        if self.step < self.agree_at:
             return False
-        flag = torch.tensor(float(asked), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum").item())
+        now = time.monotonic()
+        steps = (self.step - self.agreed) * AGREE_SECONDS / (now - self.agreed_time)
+        wait = max(1, min(AGREE_EVERY, int(steps))) if self.main else 0
+        said = torch.tensor([float(asked), float(wait)], device=self.accelerator.device)
+        stops, wait = self.accelerator.reduce(said, "sum").tolist()
+        self._agree_again(after=int(wait))
+        return stops > 0
+
+    def _agree_again(self, after: int) -> None:
+        self.agreed, self.agreed_time, self.agree_at = self.step, time.monotonic(), self.step + after
 
     def _save(self) -> None:
         """Write resume.pt, unless losses or weights show that the training has diverged."""
@@ -299,6 +335,15 @@ class _Training:
     def _seconds(self) -> float:
         """Wall time of the training, up to the checkpoints that it was resumed from and since."""
         return self.earlier_seconds + time.monotonic() - self.began
+
+    def _mark_interrupted(self) -> str:
+        """Say that the state of `step` is saved and is to be gone on with; return why."""
+        name = self.signals.received.name if self.signals.received else "another process's signal"
+        self._mark(checkpoint.INTERRUPTED, reason=name, exit_code=EXIT_CODE)
+        if self.main:
+            ask_for_requeue()
+        self.progress.say(f"stopped by {name} after step {self.step}; run the same command to go on")
+        return name
 
     def _mark(self, name: str, **content: Any) -> None:
         if self.main:

@@ -58,8 +58,8 @@ def _subset(group: Mapping[str, Any], members: set[int], *, inside: bool) -> dic
     return {**group, "params": [p for p in group["params"] if (id(p) in members) == inside]}
 
 
-def create_optimizer(model: nn.Module, settings: TrainingSettings, processes: int = 1) -> Optimizer:
-    """Build timm's optimizer over `parameter_groups(model, settings)` for training in `processes` processes.
+def create_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
+    """Build timm's optimizer over `parameter_groups(model, settings)`.
 
     Raises:
         InputError: as `parameter_groups`, or `optimizer_args` holds what the optimizer does not know.
@@ -74,7 +74,7 @@ def create_optimizer(model: nn.Module, settings: TrainingSettings, processes: in
         groups = _without_trust_scaling_of_vectors(groups)
     try:
         return timm.optim.create_optimizer_v2(
-            groups, opt=settings.optimizer, lr=settings.peak_lr(processes), weight_decay=0.0, **arguments
+            groups, opt=settings.optimizer, lr=settings.peak_lr(), weight_decay=0.0, **arguments
         )
     except TypeError as error:
         given = {**settings.optimizer_args, **({} if settings.betas is None else {"betas": settings.betas})}

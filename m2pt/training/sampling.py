@@ -14,10 +14,11 @@ class TrainingBatches:
     """Batches of keys for the optimizer steps `start` … `stop` - 1 of one process, `accumulation` batches a
     step.
 
-    Each epoch is a fresh permutation cut into effective batches of `batch_size × accumulation × world` items;
-    what is left over at its end (other items in each epoch) is dropped, so that every step weighs its samples
-    alike. A step's effective batch is the same set of samples for every split into processes and
-    accumulation: micro-batch m of process r is its slice (m·world + r).
+    `batch_size` and `accumulation` are this process's share (`TrainingSettings.share`). Each epoch is a fresh
+    permutation cut into effective batches of `batch_size × accumulation × world` items; what is left over at
+    its end (other items in each epoch) is dropped, so that every step weighs its samples alike. A step's
+    effective batch is the same set of samples for every split into processes and accumulation: micro-batch m
+    of process r is its slice (m·world + r).
 
     Raises:
         InputError: the split has fewer items than one effective batch.
@@ -38,8 +39,8 @@ class TrainingBatches:
         effective = batch_size * accumulation * world
         if items < effective:
             raise InputError(
-                f"the training split has {items} items, fewer than one effective batch: batch_size "
-                f"{batch_size} * accumulation {accumulation} * {world} processes = {effective}; lower one"
+                f"the training split has {items} items, fewer than one effective batch of {effective}: lower "
+                "batch_size or accumulation"
             )
         self.items, self.effective, self.seed = items, effective, seed
         self.batch_size, self.accumulation, self.rank, self.world = batch_size, accumulation, rank, world
@@ -64,21 +65,21 @@ class TrainingBatches:
 
 
 class EvaluationBatches:
-    """Batches of plain indices in order: process `rank` of `world` has every world-th item.
+    """Batches of plain indices in order: process `rank` of `world` has every world-th batch.
 
-    Together the processes have each item exactly once, nothing padded or dropped, so their numbers of batches
-    may differ by one.
+    Together the processes have exactly the batches of a single one, nothing padded or dropped, so that what a
+    model says of an item does not depend on their number; their numbers of batches may differ by one.
     """
 
     def __init__(self, items: int, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
-        self.indices = range(rank, items, world)
-        self.batch_size = batch_size
+        self.items, self.batch_size = items, batch_size
+        self.beginnings = range(0, items, batch_size)[rank::world]
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self.indices) // self.batch_size)
+        return len(self.beginnings)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches; the last one may be short."""
-        for begin in range(0, len(self.indices), self.batch_size):
-            yield list(self.indices[begin : begin + self.batch_size])
+        """Yield the batches; the last one of all may be short."""
+        for begin in self.beginnings:
+            yield list(range(begin, min(begin + self.batch_size, self.items)))

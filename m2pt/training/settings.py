@@ -1,10 +1,13 @@
 """Every optimisation setting, named in one place; plain Python, so that reading a config imports no torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
+
+from m2pt.errors import InputError
 
 Positive = Annotated[int, Gt(0)]
 PositiveFloat = Annotated[float, Gt(0)]
@@ -20,7 +23,8 @@ EXECUTION = ("num_workers", "checkpoint_every")
 class TrainingSettings:
     """How a model is trained. The ranges are enforced where a config is read (pydantic honours them).
 
-    One optimizer step consumes `batch_size × accumulation × processes` samples, the effective batch.
+    One optimizer step consumes `batch_size × accumulation` samples, the effective batch, whatever the number
+    of processes that share it (see `share`).
 
     Raises:
         ValueError: two of a pair of alternatives are given, or neither; no training is left after the warmup.
@@ -33,9 +37,9 @@ class TrainingSettings:
     steps: Positive | None = None
     """Length in optimizer steps; or `epochs`."""
     batch_size: Positive
-    """Samples per process and forward pass."""
+    """Samples per forward pass."""
     accumulation: Positive = 1
-    """Forward passes per optimizer step."""
+    """Forward passes per optimizer step, of all processes together."""
 
     optimizer: Literal["adamw", "sgd", "lars", "lamb"] = "adamw"
     """timm's name of the optimizer."""
@@ -72,7 +76,7 @@ class TrainingSettings:
     precision: Literal["no", "bf16", "fp16", "auto"] = "auto"
     """Automatic mixed precision; "auto" is bf16 or fp16 on a GPU, whichever it has, and none on a CPU."""
     num_workers: NonNegative = 0
-    """Processes that load samples; the samples do not depend on it."""
+    """Processes that load samples, for each process that trains; the samples do not depend on it."""
     log_every: Positive = 20
     """Optimizer steps between lines of metrics.jsonl."""
     checkpoint_every: Positive = 500
@@ -94,15 +98,39 @@ class TrainingSettings:
             if length is not None and warmup is not None and warmup >= length:
                 raise ValueError(f"warmup_{unit} ({warmup}) must be less than {unit} ({length})")
 
-    def effective_batch(self, processes: int = 1) -> int:
+    def effective_batch(self) -> int:
         """Samples per optimizer step."""
-        return self.batch_size * self.accumulation * processes
+        return self.batch_size * self.accumulation
 
-    def peak_lr(self, processes: int = 1) -> float:
+    def share(self, processes: int) -> tuple[int, int]:
+        """Return the batch size and the accumulation of each of `processes` that share the effective batch.
+
+        They share the forward passes. Where these do not come out even, what is left of the number of
+        processes divides each batch. Mixup and masks are then drawn for the smaller batches: of the same kind
+        as in one process, but not the same. For batch statistics see `m2pt.training.batch_statistics`.
+
+        Raises:
+            InputError: neither comes out even.
+        """
+        passes = math.gcd(self.accumulation, processes)
+        split = processes // passes
+        if self.batch_size % split:
+            fewer = next(n for n in range(processes - 1, 0, -1) if self._can_share(n))
+            raise InputError(
+                f"{processes} processes cannot share the recipe's batch_size {self.batch_size} * "
+                f"accumulation {self.accumulation} evenly: each batch of {self.batch_size} would be divided "
+                f"among {split}; start {fewer}, or change batch_size or accumulation"
+            )
+        return self.batch_size // split, self.accumulation // passes
+
+    def _can_share(self, processes: int) -> bool:
+        return self.batch_size % (processes // math.gcd(self.accumulation, processes)) == 0
+
+    def peak_lr(self) -> float:
         """Learning rate at the end of the warmup: `lr`, or MAE's `blr` × effective batch / 256."""
         if self.lr is not None:
             return self.lr
-        return (self.blr or 0.0) * self.effective_batch(processes) / 256
+        return (self.blr or 0.0) * self.effective_batch() / 256
 
     def length(self, steps_per_epoch: int) -> int:
         """Optimizer steps in all."""

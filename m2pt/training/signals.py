@@ -1,4 +1,10 @@
-"""Being asked to stop: remember it, finish the step, save, and say so with an exit code of its own."""
+"""Being asked to stop: remember it, finish the step, save, and say so with an exit code of its own.
+
+Not every launcher passes that code on (torchrun and Snakemake make 1 of it), so a scheduler's job is told in
+another way too: if the environment variable `REQUEUE_MARKER` names a file, it is created, empty, once the
+state is saved. Whoever sets the variable deletes the file before the start; if it is there after a failure,
+whatever the exit code, the same command is to be started again.
+"""
 
 import os
 import signal
@@ -16,8 +22,11 @@ INTERRUPTED = "interrupted.json"
 EXIT_CODE = 75
 """sysexits.h's EX_TEMPFAIL: try again, and the run goes on where it stopped."""
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""What Slurm, a terminal and `sbatch --signal` send."""
+REQUEUE_MARKER = "REQUEUE_MARKER"
+"""Environment variable: the file that tells a scheduler's job "saved, start me again"."""
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+"""What Slurm, a terminal, `sbatch --signal` and submitit send."""
 
 
 class Interrupted(SystemExit):
@@ -53,18 +62,28 @@ class SignalWatch:
         self.received = self.received or signal.Signals(number)
 
 
+def ask_for_requeue() -> None:
+    """Create the file that `REQUEUE_MARKER` names, if it does; last, when everything is on the disk."""
+    if marker := os.environ.get(REQUEUE_MARKER):
+        Path(marker).parent.mkdir(parents=True, exist_ok=True)
+        Path(marker).touch()
+
+
 @contextmanager
 def stopping_at_once(directory: Path) -> Iterator[None]:
     """Within the block, outside a training loop's own watch, one of `STOPPING` ends the process in order.
 
-    There is nothing to save then: `interrupted.json` in `directory` says that the command wants to be run
-    again, and the process exits with `EXIT_CODE`.
+    There is nothing to save then: `interrupted.json` in `directory` (written by the main process) and
+    `ask_for_requeue` say that the command wants to be run again, and the process exits with `EXIT_CODE`. Of
+    several processes each ends by itself, and any may ask: the main one may be waiting for another that has
+    gone, and be killed before it can.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if os.environ.get("RANK", "0") == "0":
             write_json(directory / INTERRUPTED, {"reason": name, "exit_code": EXIT_CODE})
+        ask_for_requeue()
         raise Interrupted(name)
 
     previous: dict[signal.Signals, Any] = {number: signal.signal(number, stop) for number in STOPPING}

@@ -16,9 +16,6 @@ rule build_miniature:
         f"{RESULTS}/benchmarks/data/{{dataset}}.tsv"
     priority: 1
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     conda:
         "../../environment.yml"
     message:
@@ -41,9 +38,6 @@ rule check_dataset:
         f"{RESULTS}/benchmarks/data/{{dataset}}.tsv"
     priority: 1
     threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=120,
     conda:
         "../../environment.yml"
     message:

@@ -13,20 +13,18 @@ rule finetune:
     params:
         digest=RULES.run_digest,
         arguments=RULES.arguments,
+        launch=RULES.launch,
     log:
         f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.finetune.log",
     benchmark:
         f"{RESULTS}/benchmarks/finetune/{{run}}-seed{{seed}}.tsv"
     threads: THREADS
-    resources:
-        mem_mb=4000,
-        runtime=2880,
     conda:
         "../../environment.yml"
     message:
         "Finetune {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "m2pt finetune {wildcards.run} --seed {wildcards.seed} {params.arguments}"
+        "m2pt {params.launch}finetune {wildcards.run} --seed {wildcards.seed} {params.arguments}"
         " --expect {params.digest} > {log} 2>&1"
 
 
@@ -43,9 +41,6 @@ rule merge:
     benchmark:
         f"{RESULTS}/benchmarks/merge/{{run}}-seed{{seed}}.tsv"
     threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=10,
     conda:
         "../../environment.yml"
     message:
@@ -66,18 +61,16 @@ rule evaluate:
     params:
         digest=RULES.run_digest,
         arguments=RULES.arguments,
+        launch=RULES.launch,
     log:
         f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.evaluate.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate/{{run}}-seed{{seed}}.tsv"
     threads: THREADS
-    resources:
-        mem_mb=4000,
-        runtime=120,
     conda:
         "../../environment.yml"
     message:
         "Evaluate the merged {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "m2pt evaluate {wildcards.run} --seed {wildcards.seed} {params.arguments}"
+        "m2pt {params.launch}evaluate {wildcards.run} --seed {wildcards.seed} {params.arguments}"
         " --expect {params.digest} > {log} 2>&1"

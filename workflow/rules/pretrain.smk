@@ -12,20 +12,18 @@ rule pretrain_encoder:
     params:
         digest=RULES.encoder_digest,
         arguments=RULES.arguments,
+        launch=RULES.launch,
     log:
         f"{RESULTS}/logs/encoders/{{encoder}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/encoders/{{encoder}}-seed{{seed}}.tsv"
     threads: THREADS
-    resources:
-        mem_mb=4000,
-        runtime=2880,
     conda:
         "../../environment.yml"
     message:
         "Pretrain the {wildcards.encoder} encoder (seed {wildcards.seed})"
     shell:
-        "m2pt pretrain {wildcards.encoder} --seed {wildcards.seed} {params.arguments}"
+        "m2pt {params.launch}pretrain {wildcards.encoder} --seed {wildcards.seed} {params.arguments}"
         " --expect {params.digest} > {log} 2>&1"
 
 
@@ -45,9 +43,6 @@ rule import_encoder:
     benchmark:
         f"{RESULTS}/benchmarks/encoders/{{encoder}}-seed{{seed}}.tsv"
     threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=30,
     conda:
         "../../environment.yml"
     message:

@@ -25,9 +25,6 @@ rule tabulate:
     benchmark:
         f"{RESULTS}/benchmarks/{{table}}.tsv"
     threads: 1
-    resources:
-        mem_mb=500,
-        runtime=10,
     conda:
         "../../environment.yml"
     message:
@@ -62,9 +59,6 @@ rule plot:
     benchmark:
         f"{RESULTS}/benchmarks/{{figure}}.tsv"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     conda:
         "../../environment.yml"
     message:
@@ -92,9 +86,6 @@ rule summarize:
     benchmark:
         f"{RESULTS}/benchmarks/summary.tsv"
     threads: 1
-    resources:
-        mem_mb=500,
-        runtime=10,
     conda:
         "../../environment.yml"
     message:

@@ -14,18 +14,16 @@ rule transfer:
     params:
         digest=RULES.run_digest,
         arguments=RULES.arguments,
+        launch=RULES.launch,
     log:
         f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.transfer.log",
     benchmark:
         f"{RESULTS}/benchmarks/transfer/{{run}}-seed{{seed}}.tsv"
     threads: THREADS
-    resources:
-        mem_mb=8000,
-        runtime=2880,
     conda:
         "../../environment.yml"
     message:
         "Transfer: train and evaluate {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "m2pt transfer {wildcards.run} --seed {wildcards.seed} {params.arguments}"
+        "m2pt {params.launch}transfer {wildcards.run} --seed {wildcards.seed} {params.arguments}"
         " --expect {params.digest} > {log} 2>&1"
