@@ -11,7 +11,7 @@ COMMANDS = {
     "data": "build a miniature dataset, or check any dataset in an official layout",
     "check": "build every model of the config once, without data, to find what does not fit",
     "pretrain": "pretrain an encoder by masked modelling or with labels",
-    "import": "take an encoder from a file or a kept epoch, or initialise it at random",
+    "import": "take an encoder that came by DVC, from a file or a kept epoch, or initialise it at random",
     "finetune": "attach the auxiliaries to a target and finetune it",
     "merge": "merge the pathways: plain weights, no inference cost",
     "evaluate": "evaluate the merged model and check that it equals the unmerged one",
@@ -19,6 +19,7 @@ COMMANDS = {
     "tabulate": "write a table from the result files",
     "plot": "draw a figure from the result files",
     "summarize": "list the paper's claims with our verdicts",
+    "export": "gather final encoders, models or tables in a folder that DVC moves",
     "show": "print what is behind a cell of a table",
     "track": "mirror all runs to MLflow",
 }

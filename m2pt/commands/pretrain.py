@@ -31,11 +31,12 @@ def run(arguments: argparse.Namespace) -> None:
     plan = load_plan(arguments)
     name, seed = arguments.encoder, arguments.seed
     planned = plan.encoder(name)
-    spec, recipe = planned.spec, planned.spec.get("recipe")
-    if recipe is None or "epoch" in spec:
-        pretrained = ", ".join(key for key, value in plan.config.encoders.items() if value.dataset)
+    spec, recipe = planned.spec, planned.spec.get("recipe", {})
+    if not plan.config.encoders[name].is_trained_here:
+        pretrained = [key for key, value in plan.config.encoders.items() if value.is_trained_here]
         raise InputError(
-            f"encoder {name!r} of {plan.source} is not pretrained; those that are: {pretrained}."
+            f"encoder {name!r} of {plan.source} is not pretrained here; those that are: "
+            f"{', '.join(pretrained) or '(none)'}."
         )
     expect(arguments, plan.encoder_digest(name))
     directory = plan.encoder_directory(name, seed)

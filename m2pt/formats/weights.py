@@ -73,6 +73,20 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return readers[path.suffix](path)
 
 
+def load_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a `.safetensors` file without reading its weights.
+
+    Raises:
+        InputError: the file is missing, unreadable or truncated.
+    """
+    _check_readable(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _metadata(file)
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 
@@ -94,11 +108,16 @@ def _check_readable(path: Path) -> None:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata = _metadata(file)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except SafetensorError as error:
         raise InputError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
-    return state, json.loads(metadata[_METADATA_KEY]) if _METADATA_KEY in metadata else metadata
+    return state, metadata
+
+
+def _metadata(file: Any) -> dict[str, str]:
+    metadata = file.metadata() or {}
+    return json.loads(metadata[_METADATA_KEY]) if _METADATA_KEY in metadata else metadata
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -55,7 +55,7 @@ def mlflow_runs(results: Path, training: Path) -> Iterator[str]:
 def _encoder(plan: Plan, name: str, run_seed: int) -> Iterator[Step]:
     encoder, seed = plan.config.encoders[name], plan.pretrain_seed(run_seed)
     directory, weights = plan.encoder_directory(name, seed), plan.encoder_weights(name, run_seed)
-    if encoder.pretrain is None:
+    if not encoder.is_trained_here:
         if encoder.epoch_of is not None:
             yield from _encoder(plan, encoder.epoch_of, run_seed)
         yield Step(_command(plan, "import", name, "--seed", str(seed)), weights)
