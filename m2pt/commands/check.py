@@ -82,7 +82,7 @@ def _check_file(subject: tuple[Plan, str]) -> None:
 
     plan, name = subject
     if plan.config.encoders[name].source == "dvc":
-        for seed in sorted({plan.pretrain_seed(seed) for seed in plan.config.seeds}):
+        for seed in plan.used_pretrain_seeds:
             check_checkpoint(plan, name, seed)
         return
     spec = plan.encoders[name]

@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
+from m2pt.atomic import write_text
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
 from m2pt.errors import InputError
-from m2pt.schema.pulled import pulled_files
+from m2pt.schema.pulled import CHECKSUMS, pulled_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,11 +48,11 @@ def run(arguments: argparse.Namespace) -> None:
     directory = plan.encoder_directory(name, seed)
     if source.source == "dvc":
         check_checkpoint(plan, name, seed)
-        for path in reversed(
-            pulled_files(plan, name, seed)
-        ):  # the final weights last: they say that all are there
-            state, _ = load_weights(path)
-            save_weights(directory / path.name, state, trained.metadata(spec, seed))
+        checksums = (plan.encoder_checkpoint(name, seed) / CHECKSUMS).read_text(encoding="utf-8")
+        write_text(directory / CHECKSUMS, checksums)  # from now on the folder is no training's
+        for path in reversed(pulled_files(plan, name, seed)):  # the final weights last: then all are there
+            # Written anew: a link into DVC's cache would let a change here damage what DVC keeps.
+            save_weights(directory / path.name, load_weights(path)[0], trained.metadata(spec, seed))
         return
     if source.epoch_of is not None:
         folder = plan.encoder_directory(source.epoch_of, seed)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
 from m2pt.errors import InputError
+from m2pt.schema.pulled import CHECKSUMS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
             state = assembled.encoder_state(spec, model)
             save_weights(directory / f"{stem}.safetensors", state, trained.metadata(spec, seed))
 
+    (directory / CHECKSUMS).unlink(missing_ok=True)  # of weights that had come by DVC
     with stopping_at_once(directory):
         trained.set_threads(plan)
         dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)

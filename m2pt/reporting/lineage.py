@@ -58,6 +58,9 @@ def _encoder(plan: Plan, name: str, run_seed: int) -> Iterator[Step]:
     if not encoder.is_trained_here:
         if encoder.epoch_of is not None:
             yield from _encoder(plan, encoder.epoch_of, run_seed)
+        if encoder.source == "dvc":
+            pulled = plan.encoder_checkpoint(name, seed)
+            yield Step(shlex.join(["dvc", "pull", str(pulled.parent)]), pulled / weights.name)
         yield Step(_command(plan, "import", name, "--seed", str(seed)), weights)
         return
     yield _data(plan, str(encoder.dataset))

@@ -267,8 +267,12 @@ class Plan:
     def pretrainings(self) -> list[tuple[str, int]]:
         """Encoder and seed of every pretraining that runs build on, whether it is done here or elsewhere."""
         names = [name for name in self.used_encoders if self.config.encoders[name].pretrain is not None]
-        seeds = sorted({self.pretrain_seed(seed) for seed in self.config.seeds})
-        return [(name, seed) for name in names for seed in seeds]
+        return [(name, seed) for name in names for seed in self.used_pretrain_seeds]
+
+    @property
+    def used_pretrain_seeds(self) -> list[int]:
+        """Seeds of the pretrainings that runs build on."""
+        return sorted({self.pretrain_seed(seed) for seed in self.config.seeds})
 
     @property
     def trainings(self) -> list[tuple[str, int]]:

@@ -11,7 +11,7 @@ from m2pt.schema.base import read_yaml
 from m2pt.schema.cell_names import locate
 from m2pt.schema.claims import claims_digest, read_claims
 from m2pt.schema.plan import SUMMARY, Plan, Run, cells
-from m2pt.schema.pulled import check_pulled, pulled_files
+from m2pt.schema.pulled import CHECKSUMS, check_pulled, is_from_here
 
 TRAINING = ("pretrain_encoder", "finetune", "transfer")
 """Rules whose jobs take long."""
@@ -96,8 +96,13 @@ class Rules:
         return _any_of(name for name, each in self.plan.config.encoders.items() if each.is_trained_here)
 
     def imported_encoders(self) -> str:
-        """Encoders that come by DVC, are a file, random weights or a kept epoch of another."""
-        return _any_of(name for name, each in self.plan.config.encoders.items() if not each.is_trained_here)
+        """Encoders that come by DVC, are a file, random weights or a kept epoch of another.
+
+        Those that come by DVC and were trained in this very folder are in place, and no rule makes them: to
+        take them from `checkpoints` would run all that is built on them again.
+        """
+        others = [name for name, each in self.plan.config.encoders.items() if not each.is_trained_here]
+        return _any_of(name for name in others if not is_from_here(self.plan, name))
 
     def finetuned_runs(self) -> str:
         """Runs that are finetuned, merged and evaluated."""
@@ -146,6 +151,9 @@ class Rules:
     def encoder_source(self, wildcards: Wildcards) -> list[str]:
         """What an imported encoder is taken from; random weights are taken from nothing.
 
+        Of one that comes by DVC, the checksums: Snakemake compares the content of so small a file, while DVC
+        gives a checkpoint another date whenever it puts it in place.
+
         Raises:
             InputError: it comes by DVC, has not been pulled, and has not been imported before either.
         """
@@ -154,7 +162,7 @@ class Rules:
         if encoder.source == "dvc":
             if not (self.plan.encoder_directory(name, seed) / "encoder.safetensors").exists():
                 check_pulled(self.plan, name, seed)
-            return [str(path) for path in pulled_files(self.plan, name, seed)]
+            return [str(self.plan.encoder_checkpoint(name, seed) / CHECKSUMS)]
         if encoder.epoch_of is not None:
             directory = self.plan.encoder_directory(encoder.epoch_of, seed)
             return [str(directory / "encoder.safetensors")]
