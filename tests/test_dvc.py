@@ -134,7 +134,15 @@ def test_a_clone_without_any_checkpoint_shows_what_would_be_run(new_clone):
     assert "m2pt export encoders" in new_clone("dvc", "repro", "--dry", "encoders")
     planned = new_clone("dvc", "repro", "--dry", "--force")
     assert re.findall(r"Running stage '(\w+)'", planned) == ["encoders", "models", "tables"]
-    assert "no remote specified" in new_clone("dvc", "pull", code=1)
+    assert "No file hash info found" in new_clone("dvc", "pull", "checkpoints/encoders", code=1)
+
+
+def test_without_a_remote_dvc_says_how_to_add_one(lab):
+    folder = lab.clone("alone")
+    folder("dvc", "remote", "remove", "store")
+    assert "No remote provided and no default remote set" in folder("dvc", "pull", "encoders", code=1)
+    said = folder("dvc", "push", "encoders", code=1)
+    assert "no remote specified" in said and "dvc remote add -d <remote name> <remote url>" in said
 
 
 def test_a_clone_takes_what_it_pulled_and_pretrains_nothing(lab, clone):

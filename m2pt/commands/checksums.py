@@ -5,7 +5,7 @@ from pathlib import Path
 
 from m2pt.atomic import write_text
 from m2pt.errors import InputError
-from m2pt.formats.weights import file_digest
+from m2pt.formats.weight_files import file_digest
 from m2pt.schema.pulled import CHECKSUMS
 
 

@@ -1,4 +1,4 @@
-"""`m2pt export encoders|models|tables`: gather what is final under `checkpoints`, for DVC to move."""
+"""`m2pt export encoders|models|tables`: gather finals under `checkpoints` for DVC. Needs no torch."""
 
 import argparse
 import filecmp

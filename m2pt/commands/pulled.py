@@ -43,7 +43,7 @@ def different_from(path: Path, spec: Spec, seed: int, *, clean: Any = dict) -> s
     Raises:
         InputError: the file is missing or damaged.
     """
-    from m2pt.formats.weights import load_metadata
+    from m2pt.formats.weight_files import load_metadata
 
     metadata = load_metadata(path)
     if "spec" not in metadata:
