@@ -286,7 +286,7 @@ def s3_clone(lab: Folder, name: str, endpoint: str, url: str = "s3://lab/m2pt") 
     return folder
 
 
-def test_s3_push_clone_pull_and_import(lab, bucket):
+def test_s3_push_clone_pull_and_import(lab, bucket, monkeypatch):
     sender = s3_clone(lab, "sender", bucket)
     sender("dvc", "pull", "--remote", "store", "checkpoints/encoders")
     assert "pushed" in sender("dvc", "push", "--remote", "s3", "encoders", **KEYS)
@@ -295,7 +295,8 @@ def test_s3_push_clone_pull_and_import(lab, bucket):
     assert receiver.files("checkpoints/encoders") == ENCODERS
     receiver.take_from_dvc("image", "pointcloud")
     assert "pretrain_encoder" not in receiver.snakemake("--dry-run")
-    receiver("m2pt", "import", "pointcloud", "--config", CONFIG)
+    monkeypatch.chdir(receiver.path)
+    assert main(["import", "pointcloud", "--config", CONFIG]) == 0
     taken = receiver.path / "results/encoders/pointcloud/seed0/encoder.safetensors"
     assert load_weights(taken)[0].keys() == load_weights(lab.path / WEIGHTS)[0].keys()
 

@@ -243,3 +243,19 @@ def test_what_comes_by_dvc_is_checked_before_the_first_training(tmp_path):
     wildcards = SimpleNamespace(encoder="image", seed="0")
     with pytest.raises(InputError, match=r"dvc pull .*/encoders/image"):
         rules.encoder_source(wildcards)
+
+
+def test_the_shipped_dvc_yaml_draws_what_the_shipped_config_makes():
+    stages = read_yaml(Path("dvc.yaml"))
+    settings = {
+        key: value for each in stages["vars"] if isinstance(each, dict) for key, value in each.items()
+    }
+    plan = Plan.load(Path(settings["config"]))
+    drawn = {Path(next(iter(each)) if isinstance(each, dict) else each) for each in stages["plots"]}
+    assert {path.name for path in drawn} <= set(plan.reports)
+    assert {str(path.parent) for path in drawn} == {"${checkpoints}/tables"}
+    recipes = {each.pretrain for each in plan.config.encoders.values() if each.pretrain}
+    assert {str(Path(recipe).parent) for recipe in recipes} == {settings["recipes"]}
+    for stage in stages["stages"].values():
+        outs = [next(iter(each.values())) for each in stage["outs"] + stage.get("metrics", [])]
+        assert all(out["persist"] for out in outs)  # `dvc repro` deletes the others before it runs a stage

@@ -57,15 +57,17 @@ def run(arguments: argparse.Namespace) -> None:
         InputError: a result is missing, damaged or stale; all such are named, and nothing is exported.
     """
     plan = load_plan(arguments)
-    folder, faults = plan.checkpoints / arguments.what, list[str]()
-    finals = list({"encoders": _encoders, "models": _models, "tables": _tables}[arguments.what](plan, faults))
+    folder = plan.checkpoints / arguments.what
+    gather = {"encoders": _encoders, "models": _models, "tables": _tables}[arguments.what]
+    faults: list[str] = []
+    finals = list(gather(plan, faults))
     if faults:
         raise InputError("\n".join(faults))
     written = sum(_place(final.made, final.exported) for final in finals if final.made is not None)
-    if arguments.what != "tables":
-        _write_checksums(finals)
     if arguments.what == "tables":
         write_json(plan.checkpoints / "metrics.json", _metrics(plan))
+    else:
+        _write_checksums(finals)
     print(f"{folder}: {written} files written, {len(finals) - written} were there")
     wanted = {path for final in finals for path in (final.exported, final.exported.with_name(CHECKSUMS))}
     for path in _leftovers(folder, wanted, prune=arguments.prune):
