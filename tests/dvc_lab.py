@@ -3,12 +3,14 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from m2pt.commands import main
+from m2pt.schema.plan import Plan
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = "small.yaml"
@@ -78,6 +80,11 @@ class Folder:
             config["encoders"][name]["source"] = "dvc"
         (self.path / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
 
+    def set_remote(self, name: str, **options: str) -> None:
+        """Write what `dvc remote add --local` and `dvc remote modify --local` would, without starting DVC."""
+        lines = [f"['remote \"{name}\"']", *(f"    {key} = {value}" for key, value in options.items())]
+        (self.path / ".dvc/config.local").write_text("\n".join(lines) + "\n")
+
     def clone(self, name: str, *, pull: str = "") -> "Folder":
         """A clone beside this folder, with what `pull` names pulled."""
         other = Folder(self.path.parent / name, self.path.parent)
@@ -131,7 +138,8 @@ def make_lab(folder: Path) -> Folder:
     lab.commit("A small config")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(lab.path)
-        _train()
+        train(["data build imagenet", "data build shapenet55", "pretrain image", "pretrain pointcloud"])
+        train(["import pointcloud_early", *from_encoders_to_table()])
     return lab
 
 
@@ -140,22 +148,21 @@ def _curves(stages: str) -> dict[str, str]:
     return next(iter(yaml.safe_load(stages)["plots"][0].values()))
 
 
-def _train() -> None:
-    from m2pt.schema.plan import Plan
+def train(commands: Iterable[str]) -> None:
+    """Run m2pt commands in this process, which has torch loaded, in the current folder."""
+    for command in commands:
+        words = command.split()
+        assert main(words + ([] if words[0] == "merge" else ["--config", CONFIG])) == 0, command
 
+
+def from_encoders_to_table() -> list[str]:
+    """The commands that make the table and the figure of the config in the current folder."""
     run = next(iter(Plan.load(Path(CONFIG)).runs))
     folder = f"results/runs/{run}/seed0"
-    for command in (
-        "data build imagenet",
-        "data build shapenet55",
-        "pretrain image",
-        "pretrain pointcloud",
-        "import pointcloud_early",
+    return [
         f"finetune {run}",
         f"merge {folder}/attached.safetensors {folder}/merged.safetensors",
         f"evaluate {run}",
         "tabulate small_table",
         "plot small_figure",
-    ):
-        words = command.split()
-        assert main(words + ([] if words[0] == "merge" else ["--config", CONFIG])) == 0, command
+    ]
