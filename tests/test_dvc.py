@@ -150,9 +150,8 @@ def test_a_clone_takes_what_it_pulled_and_pretrains_nothing(lab, clone, monkeypa
     assert clone.files("checkpoints/encoders") == ENCODERS
     planned = clone.snakemake("--dry-run")
     assert "import_encoder" in planned and "pretrain_encoder" not in planned
-    assert re.findall(r"Build the miniature (\w+)", planned) == [
-        "imagenet"
-    ]  # shapenet55 is for a pretraining
+    built = re.findall(r"Build the miniature (\w+)", planned)
+    assert built == ["imagenet"]  # shapenet55 is for a pretraining
     clone.snakemake(EARLY)
     monkeypatch.chdir(clone.path)
     train(["data build imagenet", "import image"])
