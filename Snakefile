@@ -35,6 +35,7 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/transfer.smk"
 include: "workflow/rules/reporting.smk"
+include: "workflow/rules/checkpoints.smk"
 
 
 report: "workflow/report/workflow.rst"

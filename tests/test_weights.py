@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from m2pt.errors import InputError
-from m2pt.formats.weights import file_digest, load_weights, save_weights
+from m2pt.formats.weight_files import file_digest
+from m2pt.formats.weights import load_weights, save_weights
 
 STATE = {
     "blocks.0.weight": torch.arange(600.0).reshape(20, 30),

@@ -18,7 +18,8 @@ import timm
 import torch
 
 from m2pt.datasets.layouts import reader
-from m2pt.formats.weights import file_digest, load_weights, save_weights
+from m2pt.formats.weight_files import file_digest
+from m2pt.formats.weights import load_weights, save_weights
 from m2pt.schema.experiments import digest
 from m2pt.schema.plan import Plan
 from m2pt.schema.rules import MINIATURE

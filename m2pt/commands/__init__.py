@@ -13,7 +13,7 @@ COMMANDS = {
     "plan": "print trainings, GPU-hours, storage and critical path of a config, without running anything",
     "clean": "list and remove runs and encoders that no table of the given configs asks for",
     "pretrain": "pretrain an encoder by masked modelling or with labels",
-    "import": "take an encoder from a file or a kept epoch, or initialise it at random",
+    "import": "take an encoder that came by DVC, from a file or a kept epoch, or initialise it at random",
     "finetune": "attach the auxiliaries to a target and finetune it",
     "merge": "merge the pathways: plain weights, no inference cost",
     "evaluate": "evaluate the merged model and check that it equals the unmerged one",
@@ -22,6 +22,7 @@ COMMANDS = {
     "tabulate": "write a table from the result files",
     "plot": "draw a figure from the result files",
     "summarize": "list the paper's claims with our verdicts",
+    "export": "gather final encoders, models or tables in a folder that DVC moves",
     "show": "print what is behind a cell of a table",
     "track": "mirror all runs to MLflow",
 }

@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--datasets", nargs="+", default=[], metavar="NAME", help="also the quick check of these datasets"
     )
     parser.add_argument(
-        "--encoders", nargs="+", default=[], metavar="NAME", help="also read the files of these encoders"
+        "--encoders",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="also check the files that these encoders are taken from",
     )
     add_plan_arguments(parser)
 
@@ -71,11 +75,16 @@ def _check_dataset(subject: tuple[Plan, str]) -> None:
 
 
 def _check_file(subject: tuple[Plan, str]) -> None:
+    from m2pt.commands.pulled import check_checkpoint
     from m2pt.formats.weights import load_weights
     from m2pt.models.bodies import build_body
     from m2pt.models.exchange import load_exchange
 
     plan, name = subject
+    if plan.config.encoders[name].source == "dvc":
+        for seed in plan.used_pretrain_seeds:
+            check_checkpoint(plan, name, seed)
+        return
     spec = plan.encoders[name]
     state, _ = load_weights(Path(spec["file"]))
     load_exchange(build_body(spec["architecture"]), state, parts=spec["parts"], source=spec["file"])

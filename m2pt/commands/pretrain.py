@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
 from m2pt.errors import InputError
+from m2pt.schema.pulled import CHECKSUMS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,11 +33,12 @@ def run(arguments: argparse.Namespace) -> None:
     plan = load_plan(arguments)
     name, seed = arguments.encoder, arguments.seed
     planned = plan.encoder(name)
-    spec, recipe = planned.spec, planned.spec.get("recipe")
-    if recipe is None or "epoch" in spec:
-        pretrained = ", ".join(key for key, value in plan.config.encoders.items() if value.dataset)
+    spec, recipe = planned.spec, planned.spec.get("recipe", {})
+    if not plan.config.encoders[name].is_trained_here:
+        pretrained = [key for key, value in plan.config.encoders.items() if value.is_trained_here]
         raise InputError(
-            f"encoder {name!r} of {plan.source} is not pretrained; those that are: {pretrained}."
+            f"encoder {name!r} of {plan.source} is not pretrained here; those that are: "
+            f"{', '.join(pretrained) or '(none)'}."
         )
     expect(arguments, plan.encoder_digest(name))
     directory = plan.encoder_directory(name, seed)
@@ -47,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
             state = assembled.encoder_state(spec, model)
             save_weights(directory / f"{stem}.safetensors", state, trained.metadata(spec, seed))
 
+    (directory / CHECKSUMS).unlink(missing_ok=True)  # of weights that had come by DVC
     with stopping_at_once(directory):
         trained.set_threads(plan)
         dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)

@@ -101,7 +101,7 @@ def describe_run(
 
     The identity is a hash of spec, seed, input weights and dataset: what a resume checkpoint must agree with.
     """
-    from m2pt.formats.weights import file_digest
+    from m2pt.formats.weight_files import file_digest
 
     manifest = manifest_digest(plan, dataset)
     made = provenance(threads=plan.config.threads, device=device_name(plan), manifest_digest=manifest)

@@ -1,7 +1,6 @@
 """Weights on disk: safetensors of our own, and the official `.pth` files, read without running any code."""
 
 import argparse
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from m2pt.atomic import replacing
 from m2pt.errors import InputError
+from m2pt.formats.weight_files import METADATA_KEY, check_readable, stored_metadata
 
 # Where published checkpoints keep the weights: MAE, AudioMAE, VideoMAE; DeepSpeed; timm; Point-MAE; its part
 # segmentation. A file with none of them must be the state dict itself.
@@ -30,9 +30,6 @@ _SAFE_GLOBALS: list[Any] = [
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
 
-# safetensors writes its metadata in an order that changes from process to process; a single entry cannot.
-_METADATA_KEY = "m2pt"
-
 
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a state dict as safetensors, atomically. Equal arguments give equal bytes.
@@ -41,7 +38,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
         InputError: the folder cannot be written or the disk is full; an older file at `path` is kept.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-    entry = {_METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)}
+    entry = {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)}
     try:
         with replacing(path) as temporary:
             # save_file makes a file that only its owner may read; give it the mode of any other new file.
@@ -69,36 +66,18 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     readers = {".safetensors": _read_safetensors, ".pth": _read_pickle, ".pt": _read_pickle}
     if path.suffix not in readers:
         raise InputError(f"{path} is not a weights file: its name must end in {', '.join(readers)}")
-    _check_readable(path)
+    check_readable(path)
     return readers[path.suffix](path)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    _check_readable(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give the path of a readable file") from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata = stored_metadata(file)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except SafetensorError as error:
         raise InputError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
-    return state, json.loads(metadata[_METADATA_KEY]) if _METADATA_KEY in metadata else metadata
+    return state, metadata
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -102,7 +102,7 @@ def _add_encoder(plan: Plan, found: dict[str, Training], name: str, run_seed: in
     encoder = plan.config.encoders[name]
     if encoder.epoch_of is not None:
         return _add_encoder(plan, found, encoder.epoch_of, run_seed)
-    if encoder.pretrain is None:
+    if not encoder.is_trained_here:
         return []
     seed, planned = plan.pretrain_seed(run_seed), plan.encoder(name)
     directory = plan.encoder_directory(name, seed)

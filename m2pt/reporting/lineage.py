@@ -55,9 +55,12 @@ def mlflow_runs(results: Path, training: Path) -> Iterator[str]:
 def _encoder(plan: Plan, name: str, run_seed: int) -> Iterator[Step]:
     encoder, seed = plan.config.encoders[name], plan.encoder_seed(name, run_seed)
     directory, weights = plan.encoder_directory(name, seed), plan.encoder_weights(name, run_seed)
-    if encoder.pretrain is None:
+    if not encoder.is_trained_here:
         if encoder.epoch_of is not None:
             yield from _encoder(plan, encoder.epoch_of, run_seed)
+        if encoder.source == "dvc":
+            pulled = plan.encoder_checkpoint(name, seed)
+            yield Step(shlex.join(["dvc", "pull", str(pulled.parent)]), pulled / weights.name)
         yield Step(_command(plan, "import", name, "--seed", str(seed)), weights)
         return
     yield _data(plan, str(encoder.dataset))

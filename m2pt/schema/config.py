@@ -255,16 +255,18 @@ class Dataset(Strict):
 class Encoder(Strict):
     """Blocks for a target's start or as an auxiliary.
 
-    Pretrained here on `dataset` with a `pretrain` recipe, given as a `file`, `random`, or another encoder as
-    it was after one of the epochs that its recipe keeps (`epoch_of`, `epoch`). `objective` is what a
+    Pretrained on `dataset` with a `pretrain` recipe, given as a `file`, `random`, or another encoder as it
+    was after one of the epochs that its recipe keeps (`epoch_of`, `epoch`). `objective` is what a
     pretraining minimises: the modality's masked modelling, or a classifier's loss. `body` is the transformer
-    of `backbone` or the ConvNeXt of `convnext`.
+    of `backbone` or the ConvNeXt of `convnext`. `source: dvc` takes what was pretrained elsewhere from
+    `checkpoints`, and it must have been made with the dataset and recipe that stand here.
     """
 
     modality: Modality
     dataset: Name | None = None
     pretrain: str | None = None
     objective: Literal["masked", "supervised"] = "masked"
+    source: Literal["train", "dvc"] = "train"
     body: Literal["transformer", "convnext"] = "transformer"
     file: str | None = None
     random: bool = False
@@ -280,11 +282,18 @@ class Encoder(Strict):
             )
         if (self.pretrain is None) != (self.dataset is None):
             raise ValueError("a pretrained encoder needs pretrain and dataset, the others need neither")
+        if self.source == "dvc" and self.pretrain is None:
+            raise ValueError("source: dvc is for an encoder with pretrain and dataset, which say what it is")
         if (self.epoch_of is None) != (self.epoch is None):
             raise ValueError("epoch_of (an encoder) and epoch (one that its recipe keeps) go together")
         if self.body == "convnext" and self.pretrain is not None and self.objective == "masked":
             raise ValueError("a convnext has no masked pretraining; give objective: supervised")
         return self
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether this workflow pretrains it."""
+        return self.pretrain is not None and self.source == "train"
 
 
 class FinetuneRecipes(Strict):
@@ -311,6 +320,7 @@ class Transfer(Strict):
 class Config(Strict):
     """A whole config file. It is complete by itself: nothing of another one shows through.
 
+    Everything that is made lies under `results`, and under `checkpoints` what DVC moves between machines.
     `starts` names, for a table's `target_init`, the encoder that a target starts from where that is another
     than the auxiliary of this name (the paper's video target: Kinetics-400, its auxiliary: Kinetics-700).
     `paper_scale` says that the recipes are the paper's: only then may a table claim that a gain was
@@ -318,6 +328,7 @@ class Config(Strict):
     """
 
     results: str = "results"
+    checkpoints: str = "checkpoints"
     paper_scale: bool = False
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     pretrain_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)

@@ -20,6 +20,9 @@ from m2pt.schema.figures import Figure, check_cells
 from m2pt.schema.specs import Planned, Spec, Specs
 from m2pt.schema.tables import Column, Factors, Row, Table
 
+SUMMARY = "summary"
+"""Name of the result that lists the paper's claims."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -52,6 +55,7 @@ class Plan:
         self.source = source
         self.overrides = dict(overrides or {})
         self.results = Path(config.results)
+        self.checkpoints = Path(config.checkpoints)
         self.tables = {
             Path(path).stem: validate(Table, read_yaml(Path(path)), path) for path in config.tables
         }
@@ -160,6 +164,19 @@ class Plan:
         """Folder of one training of a target."""
         return self.results / "runs" / run / f"seed{seed}"
 
+    def encoder_checkpoint(self, encoder: str, seed: int) -> Path:
+        """Folder of one pretraining's finals as DVC moves them."""
+        return self.checkpoints / "encoders" / encoder / f"seed{seed}"
+
+    def encoder_files(self, encoder: str) -> list[str]:
+        """Names of the weight files that a pretraining leaves: the final one and the kept epochs."""
+        kept = self.encoders[encoder]["recipe"]["keep_epochs"]
+        return ["encoder.safetensors", *(f"encoder-epoch{epoch}.safetensors" for epoch in kept)]
+
+    def run_checkpoint(self, run: str, seed: int) -> Path:
+        """Folder of one run's finals as DVC moves them."""
+        return self.checkpoints / "models" / run / f"seed{seed}"
+
     def input_weights(self, run: str, seed: int) -> dict[str, Path]:
         """Weights that a run reads, by role: `target_init` or `transfer_from`, and `auxiliary.NAME`."""
         experiment = self.run(run).experiment
@@ -252,6 +269,29 @@ class Plan:
         used = {name for run in self.runs.values() for name in run.experiment.encoders}
         used |= {str(self.config.encoders[name].epoch_of) for name in used if name in self.config.encoders}
         return [name for name in self.config.encoders if name in used]
+
+    @property
+    def pretrainings(self) -> list[tuple[str, int]]:
+        """Encoder and seed of every pretraining that runs build on, whether it is done here or elsewhere."""
+        names = [name for name in self.used_encoders if self.config.encoders[name].pretrain is not None]
+        return [(name, seed) for name in names for seed in self.used_pretrain_seeds]
+
+    @property
+    def used_pretrain_seeds(self) -> list[int]:
+        """Seeds of the pretrainings that runs build on."""
+        return sorted({self.pretrain_seed(seed) for seed in self.config.seeds})
+
+    @property
+    def trainings(self) -> list[tuple[str, int]]:
+        """Name and seed of every run."""
+        return [(name, seed) for name in self.runs for seed in self.config.seeds]
+
+    @property
+    def reports(self) -> list[str]:
+        """File names of everything that is printed: tables, figures and, if claims are named, the summary."""
+        names = [f"{table}.{kind}" for table in self.tables for kind in ("csv", "md", "tex")]
+        names += [f"{figure}.{kind}" for figure in self.figures for kind in ("pdf", "svg", "png", "csv")]
+        return names + ([f"{SUMMARY}.md"] if self.config.claims is not None else [])
 
     def cell_and_baseline(self, table: str, row: Row, column: Column) -> Iterator[Run]:
         """The runs behind a cell and behind the baseline's cell, which its gain needs."""

@@ -11,6 +11,7 @@ from m2pt.schema.base import read_yaml
 from m2pt.schema.behind import SUMMARY, runs_behind
 from m2pt.schema.claims import claims_digest
 from m2pt.schema.plan import Plan
+from m2pt.schema.pulled import CHECKSUMS, check_pulled, is_from_here
 
 MINIATURE = "A miniature config shows that the pipeline works; it does not reproduce the paper's numbers."
 """Ends a caption in the report, unless the config is of the paper's scale."""
@@ -109,11 +110,16 @@ class Rules:
 
     def pretrained_encoders(self) -> str:
         """Encoders that are pretrained here."""
-        return _any_of(name for name, encoder in self.plan.config.encoders.items() if encoder.pretrain)
+        return _any_of(name for name, each in self.plan.config.encoders.items() if each.is_trained_here)
 
     def imported_encoders(self) -> str:
-        """Encoders that are a file, random weights or a kept epoch of another."""
-        return _any_of(name for name, encoder in self.plan.config.encoders.items() if not encoder.pretrain)
+        """Encoders that come by DVC, are a file, random weights or a kept epoch of another.
+
+        Those that come by DVC and were trained in this very folder are in place, and no rule makes them: to
+        take them from `checkpoints` would run all that is built on them again.
+        """
+        others = [name for name, each in self.plan.config.encoders.items() if not each.is_trained_here]
+        return _any_of(name for name in others if not is_from_here(self.plan, name))
 
     def finetuned_runs(self) -> str:
         """Runs that are finetuned, merged and evaluated."""
@@ -160,10 +166,22 @@ class Rules:
     # ---- inputs -----------------------------------------------------------------------------------------
 
     def encoder_source(self, wildcards: Wildcards) -> list[str]:
-        """What an imported encoder is taken from; random weights are taken from nothing."""
-        encoder = self.plan.config.encoders[wildcards.encoder]
+        """What an imported encoder is taken from; random weights are taken from nothing.
+
+        Of one that comes by DVC, the checksums: Snakemake compares the content of so small a file, while DVC
+        gives a checkpoint another date whenever it puts it in place.
+
+        Raises:
+            InputError: it comes by DVC, has not been pulled, and has not been imported before either.
+        """
+        name, seed = wildcards.encoder, int(wildcards.seed)
+        encoder = self.plan.config.encoders[name]
+        if encoder.source == "dvc":
+            if not (self.plan.encoder_directory(name, seed) / "encoder.safetensors").exists():
+                check_pulled(self.plan, name, seed)
+            return [str(self.plan.encoder_checkpoint(name, seed) / CHECKSUMS)]
         if encoder.epoch_of is not None:
-            directory = self.plan.encoder_directory(encoder.epoch_of, int(wildcards.seed))
+            directory = self.plan.encoder_directory(encoder.epoch_of, seed)
             return [str(directory / "encoder.safetensors")]
         return [encoder.file] if encoder.file is not None else []
 
@@ -201,15 +219,18 @@ class Rules:
     def preflight(self, jobs: Iterable[Job]) -> str:
         """The command that checks, before the first of these jobs, what they are given and what they train.
 
-        Empty if nothing is to be trained. Datasets that are yours and encoders given as files are looked at
-        here although jobs of their own do it again: these may come after hours of training.
+        Empty if nothing is to be trained. Datasets that are yours and encoders that are files or come by DVC
+        are looked at here although jobs of their own do it again: these may come after hours of training.
         """
         jobs = list(jobs)
         if not any(job.rule.name in TRAINING for job in jobs):
             return ""
         datasets = sorted({job.wildcards.dataset for job in jobs if job.rule.name == "check_dataset"})
         imported = {job.wildcards.encoder for job in jobs if job.rule.name == "import_encoder"}
-        encoders = sorted(name for name in imported if self.plan.config.encoders[name].file is not None)
+        given = {
+            name for name, each in self.plan.config.encoders.items() if each.file or each.source == "dvc"
+        }
+        encoders = sorted(imported & given)
         words = ["m2pt", "check", *self.plan.arguments]
         words += ["--datasets", *datasets] if datasets else []
         words += ["--encoders", *encoders] if encoders else []
@@ -219,11 +240,17 @@ class Rules:
 
     def reports(self) -> list[str]:
         """Everything that is printed: tables, figures and, if the config names claims, the summary."""
-        names = [f"{table}.{kind}" for table in self.plan.tables for kind in ("csv", "md", "tex")]
-        names += [f"{figure}.{kind}" for figure in self.plan.figures for kind in ("pdf", "svg", "png", "csv")]
-        if self.plan.config.claims is not None:
-            names.append(f"{SUMMARY}.md")
-        return [str(self.plan.results / name) for name in names]
+        return [str(self.plan.results / name) for name in self.plan.reports]
+
+    def encoders(self) -> list[str]:
+        """Every pretrained encoder that the tables need."""
+        folders = [self.plan.encoder_directory(*each) for each in self.plan.pretrainings]
+        return [str(folder / "encoder.safetensors") for folder in folders]
+
+    def models(self) -> list[str]:
+        """The result of every run that the tables need; the merged model lies beside it."""
+        folders = [self.plan.run_directory(*each) for each in self.plan.trainings]
+        return [str(folder / "evaluation.json") for folder in folders]
 
     def unknown_names(self) -> str:
         """Names of results that are no table and no figure of this config."""

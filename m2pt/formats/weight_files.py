@@ -1,0 +1,56 @@
+"""What a weight file says about itself, and its digest. Needs no torch."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from m2pt.errors import InputError
+
+METADATA_KEY = "m2pt"
+"""safetensors writes its metadata in an order that changes from process to process; one entry cannot."""
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a `.safetensors` file without reading its weights.
+
+    Raises:
+        InputError: the file is missing, unreadable or truncated.
+    """
+    check_readable(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return stored_metadata(file)
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
+
+
+def stored_metadata(file: Any) -> dict[str, str]:
+    """Return the metadata of an open safetensors file: ours if it is ours, else whatever it has."""
+    metadata: dict[str, str] = file.metadata() or {}
+    return json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else metadata
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    check_readable(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_readable(path: Path) -> None:
+    """Make sure that a file can be read.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; give the path of a readable file") from error

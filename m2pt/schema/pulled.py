@@ -1,0 +1,54 @@
+"""Encoders that come by DVC: where their files lie, and what to do where they do not."""
+
+import json
+from pathlib import Path
+
+from m2pt.errors import InputError
+from m2pt.schema.plan import Plan
+
+CHECKSUMS = "SHA256SUMS"
+"""Name of the file beside them with the checksums of all."""
+
+
+def pulled_files(plan: Plan, encoder: str, seed: int) -> list[Path]:
+    """Weight files of an encoder with `source: dvc`: the final one and those of the kept epochs."""
+    folder = plan.encoder_checkpoint(encoder, seed)
+    return [folder / name for name in plan.encoder_files(encoder)]
+
+
+def check_pulled(plan: Plan, encoder: str, seed: int) -> None:
+    """Make sure that all of them and their checksums are there.
+
+    Raises:
+        InputError: one is missing; the message has the command that fetches it.
+    """
+    for path in (*pulled_files(plan, encoder, seed), plan.encoder_checkpoint(encoder, seed) / CHECKSUMS):
+        if not path.exists():
+            raise InputError(
+                f"{path}: missing, and encoders.{encoder}.source = 'dvc' in {plan.source}; fetch it with: "
+                f"dvc pull {path.parent.parent} (see docs/checkpoints.md), or set source: train to pretrain "
+                "it here."
+            )
+
+
+def is_from_here(plan: Plan, encoder: str) -> bool:
+    """Whether an encoder with `source: dvc` was pretrained in this results folder, with the config's spec.
+
+    It was if, for every seed, its weights lie there and the run.json beside them is the one that came by DVC,
+    which names machine, process and time.
+    """
+    if plan.config.encoders[encoder].source != "dvc":
+        return False
+    for seed in plan.used_pretrain_seeds:
+        here, pulled = plan.encoder_directory(encoder, seed), plan.encoder_checkpoint(encoder, seed)
+        if (here / CHECKSUMS).exists() or not (here / "encoder.safetensors").exists():
+            return False  # imported, or not there
+        try:
+            description = (here / "run.json").read_bytes()
+            if description != (pulled / "run.json").read_bytes():
+                return False
+        except FileNotFoundError:
+            return False
+        if json.loads(description)["spec"] != json.loads(json.dumps(plan.encoders[encoder])):
+            return False
+    return True
