@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from m2pt.reporting.liveness import Liveness
 from m2pt.reporting.run_folder import RUN, RunFolder
 from m2pt.schema.plan import Plan
 
@@ -104,7 +105,7 @@ def held(results: Path, directory: Path) -> str | None:
     if not (directory / RUN).is_file():
         return None
     folder = RunFolder(results, directory)
-    if folder.status(folder.signature()).name != "RUNNING":
+    if folder.status(folder.signature(), Liveness()).name != "RUNNING":
         return None
     made = folder.description()["provenance"]
     if made.get("host") == platform.node() and "pid" in made:
