@@ -136,6 +136,7 @@ def test_the_union_of_the_configs_is_kept(results, clean, tmp_path):
             f"process {os.getpid()} trains it",
         ),
     ],
+    ids=["gone", "alive"],
 )
 def test_a_training_that_goes_on_stays(results, clean, made, words):
     running = training(results / "runs" / "old-01234567" / "seed0", **made)

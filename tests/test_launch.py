@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from m2pt.commands import launch, main
-from m2pt.formats.weights import file_digest
+from m2pt.formats.weight_files import file_digest
 from m2pt.schema.base import read_yaml
 from m2pt.schema.plan import Plan
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from conftest import REPOSITORY, wait_until
 
-from m2pt.formats.weights import file_digest, load_weights
+from m2pt.formats.weight_files import file_digest
+from m2pt.formats.weights import load_weights
 from m2pt.schema.plan import Plan
 
 CONFIG = "tests/tiny/config.yaml"
