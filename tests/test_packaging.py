@@ -36,10 +36,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile):
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "m2pt").rglob("*.py")}
+def test_the_wheel_holds_both_packages_and_nothing_else(wheel: zipfile.ZipFile):
+    executor = "snakemake_executor_plugin_submitit"
+    modules = [path for package in ("m2pt", executor) for path in (ROOT / package).rglob("*.py")]
+    sources = {path.relative_to(ROOT).as_posix() for path in modules}
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert packed == sources | {"m2pt/py.typed"}
+    assert packed == sources | {"m2pt/py.typed", f"{executor}/README.md"}
 
 
 def test_the_wheel_brings_the_command_the_licence_and_requires_torch_alone(wheel: zipfile.ZipFile):
