@@ -94,8 +94,9 @@ class SnakemakeTask:
         if self._terminated:
             _wait_for_descendants()
             raise SystemExit(128 + signal.SIGTERM)
-        if code and self.marker.exists():  # somebody has warned the program itself
-            signal.raise_signal(JobEnvironment._usr_sig())
+        warning = JobEnvironment._usr_sig()
+        if code and self.marker.exists() and callable(signal.getsignal(warning)):
+            signal.raise_signal(warning)  # somebody has warned the program itself: requeue as submitit does
         if code:
             raise JobFailed(f"exit code {code}")
         return self.restarts

@@ -2,10 +2,7 @@
 
 from m2pt.schema.cell_names import locate
 from m2pt.schema.claims import read_claims
-from m2pt.schema.plan import Plan, Run, cells
-
-SUMMARY = "summary"
-"""Name of the result that lists the paper's claims."""
+from m2pt.schema.plan import SUMMARY, Plan, Run, cells
 
 
 def runs_behind(plan: Plan, result: str) -> list[Run]:
