@@ -1,6 +1,7 @@
 """`m2pt plan`: the trainings behind tables, and their steps, costs, storage and schedule."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -381,6 +382,16 @@ def test_the_text_says_what_it_assumes(tmp_path, capsys):
 def test_what_makes_no_sense_is_refused(arguments, words, capsys):
     assert main(["plan", *arguments, "--config", str(TINY)]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As in `m2pt plan | head`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "m2pt", "plan", "table", "--config", str(TINY)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", ["plan", "clean"])

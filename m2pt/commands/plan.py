@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from m2pt.commands.planned import add_plan_arguments, load_plan
+from m2pt.commands.printing import print_all
 from m2pt.errors import InputError
 from m2pt.planning.counted import TFLOPS, TFLOPS_FLOAT32
 
@@ -86,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
     }
     machine = Machine(arguments.gpus, arguments.gpus_per_job)
     report = Report(plan.source, names, estimates, imported, machine, arguments.remaining)
-    print(json.dumps(report.document(), indent=2) if arguments.json else report.text())
+    print_all(json.dumps(report.document(), indent=2) if arguments.json else report.text())
 
 
 def _check(arguments: argparse.Namespace) -> None:

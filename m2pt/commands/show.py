@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from m2pt.commands.planned import add_plan_arguments, load_plan
+from m2pt.commands.printing import print_all
 from m2pt.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
             sections += [_run(plan, each, place.column.metric, heading) for each in group]
             if group:
                 sections.append(_commands(plan, group, heading, known=runs if heading else ()))
-    print("\n\n".join("\n".join(section) for section in sections))
+    print_all("\n\n".join("\n".join(section) for section in sections))
 
 
 def _cell(plan: "Plan", place: "Place") -> Iterator[str]:
