@@ -206,6 +206,7 @@ def test_a_log_of_plain_lines(tmp_path, capsys):
     train(tmp_path, num_workers=0, log_every=2)
     log = (tmp_path / "train.log").read_text()
     assert log.count("samples/s") == 3
+    assert "1 process on cpu, precision no: batch size" in log
     assert "step 6/6, epoch 3: loss" in log
     assert "training finished after 6 steps" in log
     assert "training finished after 6 steps" in capsys.readouterr().err

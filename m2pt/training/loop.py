@@ -163,6 +163,7 @@ class _Training:
         metrics_length = self._resume()
         self.began = time.monotonic()
         self._agree_again(after=1)
+        self._say_how()
         self.progress.begin(start=self.step, total=self.total, samples_per_step=self.batches.effective)
         if self.main:
             checkpoint.remove(self.directory, checkpoint.FINISHED, checkpoint.INTERRUPTED, checkpoint.FAILED)
@@ -192,6 +193,14 @@ class _Training:
             with suppress(OSError):  # the first error tells more than a marker that cannot be written
                 self._mark(checkpoint.FAILED, reason=f"{type(error).__name__}: {error}")
             raise
+
+    def _say_how(self) -> None:
+        """Log on what it runs and how the effective batch is shared."""
+        world = self.accelerator.num_processes
+        shared = f"{world} processes" if world > 1 else "1 process"
+        batch = f"batch size {self.settings.batch_size // self.split}, accumulation {self.accumulation}"
+        device, precision = self.accelerator.device.type, self.accelerator.mixed_precision
+        self.progress.say(f"{shared} on {device}, precision {precision}: {batch}")
 
     def _left_alone(self, error: Exception) -> bool:
         """Whether other processes were stopped by the signal before they got as far as the loop.
