@@ -32,6 +32,7 @@ COUNTED = ("sbatch", "sacct", "squeue", "scancel")
 def counting_tools(folder: Path) -> None:
     """Put scripts of the same names before the real commands; each call leaves a line."""
     folder.mkdir()
+    (folder / "calls").touch()
     for name in COUNTED:
         script = folder / name
         script.write_text(f'#!/bin/sh\necho {name} >> "{folder}/calls"\nexec {shutil.which(name)} "$@"\n')
@@ -59,15 +60,8 @@ def main() -> None:
         folder = Path(name)
         (folder / "Snakefile").write_text(SNAKEFILE.format(jobs=arguments.jobs, seconds=arguments.seconds))
         counting_tools(folder / "bin")
-        command = [
-            "snakemake",
-            "--executor",
-            "submitit",
-            "--jobs",
-            str(arguments.at_once),
-            "--scheduler",
-            "greedy",
-        ]
+        command = ["snakemake", "--executor", "submitit", "--scheduler", "greedy"]
+        command += ["--jobs", str(arguments.at_once)]
         command += ["--submitit-array-size", str(arguments.array_size)]
         command += ["--seconds-between-status-checks", str(arguments.check_every)]
         environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
@@ -95,7 +89,7 @@ def main() -> None:
         print(f"processor time of Snakemake {seconds:.1f} s, {1000 * seconds / arguments.jobs:.0f} ms a job")
         load = processor_seconds("slurmctld") - controller_before
         print(f"processor time of slurmctld {load:.1f} s, {100 * load / wall:.1f} % of a core")
-        if done < arguments.jobs:
+        if not done == len(ids) == len(set(ids)) == arguments.jobs:
             sys.exit(said[-3000:])
 
 
