@@ -17,7 +17,7 @@ common_settings = CommonSettings(
     job_deploy_sources=False,
     pass_default_storage_provider_args=True,
     pass_default_resources_args=True,
-    pass_envvar_declarations_to_cmd=True,
+    pass_envvar_declarations_to_cmd=False,  # sbatch passes the environment on; here ps would show it
     auto_deploy_default_storage_provider=False,
     init_seconds_before_status_checks=2,
 )

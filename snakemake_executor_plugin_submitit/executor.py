@@ -3,11 +3,11 @@
 import signal
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
@@ -16,40 +16,18 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
+from snakemake_executor_plugin_submitit.cluster import Cluster, NoAnswer
 from snakemake_executor_plugin_submitit.judgement import Submitted, judge, log_tail
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.local import Debug, Local
 from snakemake_executor_plugin_submitit.resources import Request, request_of
-from snakemake_executor_plugin_submitit.slurm import ALIVE, NoAnswer, Slurm
+from snakemake_executor_plugin_submitit.slurm import ALIVE, Slurm
 from snakemake_executor_plugin_submitit.task import SnakemakeTask
 
 FOLDER = Path(".snakemake/submitit")
 """Below the working directory, which all nodes share."""
 
 _CLUSTERS = {cluster.name: cluster for cluster in (Slurm, Local, Debug)}
-
-
-class Cluster(Protocol):
-    """What a kind of cluster can do; see `slurm.Slurm`."""
-
-    name: str
-    folder: Path
-
-    def submit(self, tasks: Sequence[SnakemakeTask], request: Request, name: str, comment: str) -> list[str]:
-        """Submit tasks of one request under a name and return their job ids."""
-        ...
-
-    def states(self, job_ids: Iterable[str]) -> dict[str, str]:
-        """Return a word for each job that the cluster knows."""
-        ...
-
-    def find(self, name: str, since: float) -> list[str]:
-        """Return the ids of the jobs that were submitted under a name."""
-        ...
-
-    def cancel(self, job_ids: Iterable[str]) -> None:
-        """Cancel these jobs and no other."""
-        ...
 
 
 class Executor(RemoteExecutor):
@@ -134,7 +112,7 @@ class Executor(RemoteExecutor):
             self._watch(job, key, job_id)
 
     def _watch(self, job: JobExecutorInterface, key: str, job_id: str) -> None:
-        self._submitted[key] = Submitted(key, job_id, self._cluster.folder)
+        self._submitted[key] = Submitted(job_id, self._cluster.folder)
         self.logger.info(
             f"{job.name} is job {job_id} of {self._cluster.name}: {self._submitted[key].paths.stdout}"
         )
@@ -164,35 +142,66 @@ class Executor(RemoteExecutor):
         """Yield those that go on; report the others. One question to the cluster serves them all."""
         if not active_jobs:
             return
+        # Ctrl-C may take jobs away at any moment, from another thread
+        watched = [(info, job) for info in active_jobs if (job := self._submitted.get(info.aux["key"]))]
         async with self.status_rate_limiter:
             try:
-                states = self._cluster.states(self._submitted[info.aux["key"]].job_id for info in active_jobs)
+                states = self._cluster.states([job.job_id for _, job in watched])
             except NoAnswer as error:
                 self.logger.warning(f"{self._cluster.name} gives no answer, asking again: {error}")
                 states = None
-        for info in active_jobs:
-            key = info.aux["key"]
-            job = self._submitted[key]
-            verdict = judge(job, states, self._settings.unknown_checks)
+        verdicts = [(info, job, judge(job, states, self._settings.unknown_checks)) for info, job in watched]
+        # a failed job may be tried again: it must not come back beside its successor
+        self._cancel([job.job_id for _, job, verdict in verdicts if verdict.done is False])
+        for info, job, verdict in verdicts:
             if verdict.done is None:
                 yield info
                 continue
-            self._close([key], "done" if verdict.done else verdict.reason)
+            self._close([info.aux["key"]], verdict.reason or "done")
             if verdict.done:
+                if verdict.reason:
+                    self.logger.info(f"{self._cluster.name} job {job.job_id}: {verdict.reason}")
                 self.report_job_success(info)
             else:
-                said = f"{self._cluster.name} job {job.job_id}: {verdict.reason}\n{log_tail(job)}\n"
-                self.report_job_error(info, msg=said)
+                message = f"{self._cluster.name} job {job.job_id}: {verdict.reason}\n{log_tail(job)}\n"
+                self.report_job_error(info, msg=message)
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel every job of this controller that has not ended, and no other.
 
-        Snakemake's list is empty while a status check is under way, so the executor's own is taken.
+        Snakemake's list is empty while a status check is under way, and has nothing of a submission under
+        way: the ledger is taken. What it knows already goes first, since asking may take a while.
         """
-        self._answer_submissions()
-        keys = list(self._submitted)
-        self._cluster.cancel(job.job_id for job in self._submitted.values())
-        self._close(keys, "cancelled")
+        self._cancel_own()
+        try:
+            self._answer_submissions()
+        except NoAnswer as error:
+            self.logger.warning(
+                f"{self._cluster.name} does not say whether the last submission arrived: {error}"
+            )
+        self._cancel_own()
+
+    def _cancel_own(self) -> None:
+        own = {
+            entry.key: entry.job_id
+            for entry in self._ledger.of(self._cluster.name)
+            if entry.job_id and entry.key not in self._found_again
+        }
+        if self._cancel(list(own.values())):
+            self._close(list(own), "cancelled")
+
+    def _cancel(self, job_ids: list[str]) -> bool:
+        """Cancel jobs; False, and a warning, if some of them may run on."""
+        if not job_ids:
+            return True
+        try:
+            self._cluster.cancel(job_ids)
+        except NoAnswer as error:
+            self.logger.warning(
+                f"{self._cluster.name} did not cancel all of {', '.join(job_ids)}; some may run on: {error}"
+            )
+            return False
+        return True
 
     def _close(self, keys: list[str], outcome: str) -> None:
         self._ledger.closed(keys, outcome)
@@ -202,56 +211,58 @@ class Executor(RemoteExecutor):
     # ---- finding jobs again -----------------------------------------------------------------------------
 
     def _look_for_jobs(self) -> dict[str, Entry]:
-        """Return the jobs of an earlier controller that died, by key: they run, or have ended since."""
-        self._answer_submissions()
-        found = {
-            key: entry for key, entry in self._ledger.open.items() if entry.cluster == self._cluster.name
-        }
+        """Return the jobs of an earlier controller that are on the cluster still, by key.
+
+        Those that have ended are accounted for by what they made: Snakemake has looked at it.
+        """
         try:
-            self._states_found = self._cluster.states(str(entry.job_id) for entry in found.values())
+            self._answer_submissions()
+            entries = [entry for entry in self._ledger.of(self._cluster.name) if entry.job_id]
+            states = self._cluster.states([str(entry.job_id) for entry in entries])
         except NoAnswer as error:
             raise WorkflowError(
-                f"{self._cluster.name} must say what became of {len(found)} jobs of an earlier run, and "
-                f"gives no answer ({error}); try again later."
+                f"{self._cluster.name} must say what became of the jobs of an earlier run, and gives no "
+                f"answer ({error}); try again later."
             ) from None
+        found = {entry.key: entry for entry in entries if states.get(str(entry.job_id), "") in ALIVE}
+        self._ledger.closed([entry.key for entry in entries if entry.key not in found], "ended meanwhile")
         if found:
-            self.logger.info(f"{len(found)} jobs of an earlier run may be on {self._cluster.name} still.")
+            self.logger.info(f"jobs of an earlier run on {self._cluster.name}: {len(found)}")
         return found
 
     def _answer_submissions(self) -> None:
-        """Complete what was cut short between sending a submission and noting its ids."""
+        """Complete what was cut short between sending a submission and noting its ids.
+
+        Raises:
+            NoAnswer: the cluster does not say whether it arrived.
+        """
         for name, entries in self._ledger.unanswered().items():
             if entries[0].cluster != self._cluster.name:
                 continue
-            try:
-                job_ids = self._cluster.find(name, entries[0].submitted)
-            except NoAnswer as error:
-                raise WorkflowError(
-                    f"{self._cluster.name} must say whether submission {name} of an earlier run arrived, and "
-                    f"gives no answer ({error}); try again later."
-                ) from None
+            job_ids = self._cluster.find(name, entries[0].submitted)
             keys = [entry.key for entry in entries]
-            if len(job_ids) != entries[0].size:
-                self._cluster.cancel(job_ids)
+            arrived = [Submitted(job_id, self._cluster.folder) for job_id in job_ids]
+            # of some submit may not have come as far as writing down what they are to do
+            if len(arrived) == entries[0].size and all(
+                job.paths.submitted_pickle.exists() for job in arrived
+            ):
+                self._ledger.submitted({entry.key: job_ids[entry.index] for entry in entries})
+            elif self._cancel(job_ids):
                 self._ledger.closed(keys, "never submitted")
-                continue
-            ids = {entry.key: job_ids[entry.index] for entry in entries}
-            self._ledger.submitted(ids)
 
     def _take_up(self, job: JobExecutorInterface, entry: Entry) -> bool:
-        """Watch a job of an earlier controller again, unless it failed or its input has changed since.
-
-        A failed one is submitted anew, since the user has started the workflow anew.
-        """
+        """Watch a job of an earlier controller again, unless its input has changed since."""
         assert entry.job_id is not None
-        earlier = Submitted(entry.key, entry.job_id, self._cluster.folder)
-        stale = any(_modified(path) > entry.submitted for path in job.input)
-        made = judge(earlier, None, 0).done and all(Path(path).exists() for path in job.output)
-        if not stale and (made or self._states_found.get(entry.job_id, "") in ALIVE):
+        inputs = [path for path in job.input if not getattr(path, "is_ancient", False)]
+        if not any(_modified(path) > entry.submitted for path in inputs):
             self.logger.info(f"{job.name} is on the cluster already; it is not submitted again.")
             self._watch(job, entry.key, entry.job_id)
             return True
-        self._cluster.cancel([entry.job_id])
+        if not self._cancel([entry.job_id]):
+            raise WorkflowError(
+                f"{job.name}: job {entry.job_id} of an earlier run works on an input that has changed, and "
+                "could not be cancelled; cancel it and try again."
+            )
         self._ledger.closed([entry.key], "replaced")
         return False
 
@@ -259,10 +270,13 @@ class Executor(RemoteExecutor):
 def _key(job: JobExecutorInterface) -> str:
     """Digest of what a job makes and how, equal for the same job of another controller."""
     jobs = job.jobs if job.is_group() else [job]
-    parts = sorted(
-        (str(each.name), sorted(map(str, each.output)), str(getattr(each, "shellcmd", None))) for each in jobs
-    )
+    parts = sorted((str(each.name), sorted(map(str, each.output)), _what_it_does(each)) for each in jobs)
     return sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _what_it_does(job: JobExecutorInterface) -> str:
+    """The command, or what a script or a `run:` block is given."""
+    return str(getattr(job, "shellcmd", None) or sorted(map(str, getattr(job, "params", ()))))
 
 
 def _comment(job: JobExecutorInterface, size: int) -> str:

@@ -12,8 +12,8 @@ from snakemake_executor_plugin_submitit.slurm import ALIVE
 from snakemake_executor_plugin_submitit.task import JobFailed
 
 CONFIRMATIONS = 3
-"""Checks in a row that must find a job ended without a result before it counts as failed: result files appear
-late on shared file systems, and of a job on a failed node Slurm says NODE_FAIL before it says PENDING."""
+"""Checks in a row that must find a job ended without a result before it counts as failed: of a job on a
+failed node Slurm says NODE_FAIL before it says PENDING."""
 
 TAIL_LINES = 20
 
@@ -27,7 +27,6 @@ _KILLED_FOR_MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom[-_ ]?ki
 class Submitted:
     """A job on the cluster, and what the last checks found."""
 
-    key: str
     job_id: str
     folder: Path
     doubts: int = field(default=0)
@@ -41,7 +40,7 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`done` is None while the job is alive or in doubt; a failure has a reason."""
+    """`done` is None while the job is alive or in doubt; a failure has a reason, a success may have one."""
 
     done: bool | None
     reason: str = ""
@@ -56,7 +55,8 @@ def judge(job: Submitted, states: Mapping[str, str] | None, unknown_checks: int)
     Args:
         job: its doubts are counted up or cleared.
         states: the cluster's words by job id; None if the cluster gave no answer, which counts for nothing.
-        unknown_checks: checks in a row in which nobody knows the job before it has failed.
+        unknown_checks: checks in a row in which nobody knows the job before it has failed, or in which it
+            is called completed, since result files appear late on shared file systems.
     """
     result = _read_result(job.paths.result_pickle)
     if result is not None and result.done:
@@ -69,7 +69,7 @@ def judge(job: Submitted, states: Mapping[str, str] | None, unknown_checks: int)
         return UNDECIDED
     job.doubts = job.doubts + 1 if state == job.doubted_state else 1
     job.doubted_state = state
-    if job.doubts < (CONFIRMATIONS if state else unknown_checks):
+    if job.doubts < (unknown_checks if state in ("", "COMPLETED") else CONFIRMATIONS):
         return UNDECIDED
     if result is not None:
         return result
@@ -104,5 +104,5 @@ def _read_result(path: Path) -> Verdict | None:
     except (EOFError, pickle.UnpicklingError, OSError):  # not yet whole on this side of the file system
         return None
     if kind == "success":
-        return Verdict(True)
+        return Verdict(True, f"done after {value} restarts" if value else "")
     return Verdict(False, str(value).strip().splitlines()[-1].removeprefix(_JOB_FAILED))

@@ -58,10 +58,14 @@ class Ledger:
         """Note that jobs are accounted for: done, failed, cancelled, never submitted."""
         self._append({"closed": list(keys), "outcome": outcome})
 
+    def of(self, cluster: str) -> list[Entry]:
+        """Open entries of a cluster."""
+        return [entry for entry in list(self.open.values()) if entry.cluster == cluster]
+
     def unanswered(self) -> dict[str, list[Entry]]:
         """Entries without an id, by submission."""
         found: dict[str, list[Entry]] = {}
-        for entry in self.open.values():
+        for entry in list(self.open.values()):
             if entry.job_id is None:
                 found.setdefault(entry.submission, []).append(entry)
         return found

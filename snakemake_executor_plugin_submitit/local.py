@@ -1,8 +1,11 @@
 """Jobs as processes of this machine, by submitit's local executor; to debug, inside this very process."""
 
+import os
 import signal
+import time
 import traceback
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -32,16 +35,21 @@ class Local:
         """
         if request.nodes > 1:
             raise WorkflowError(f"{name}: nodes={request.nodes}, but the local cluster has one node")
-        gpus = int(request.gpus.rpartition(":")[2] or 0)
         self._submitit.update_parameters(
             timeout_min=request.runtime,
             signal_delay_s=tasks[0].warning_s,
-            gpus_per_node=gpus,
             stderr_to_stdout=True,
         )
-        jobs = [self._submitit.submit(task) for task in tasks]
-        self._children += jobs
-        return [job.job_id for job in jobs]
+        return [self._start(replace(task, command=f"{_gpus_as_here()}\n{task.command}")) for task in tasks]
+
+    def _start(self, task: SnakemakeTask) -> str:
+        began = time.time()
+        job = self._submitit.submit(task)
+        self._children.append(job)
+        left = job.paths.result_pickle  # by a job that had the number of this process long ago
+        if left.exists() and left.stat().st_mtime < began:
+            left.unlink()
+        return job.job_id
 
     def states(self, job_ids: Iterable[str]) -> dict[str, str]:
         """RUNNING or ENDED, of each."""
@@ -69,6 +77,12 @@ class Local:
         return process if ours else None
 
 
+def _gpus_as_here() -> str:
+    """Bash for: see the GPUs that Snakemake sees. submitit hides them, or gives all jobs the first ones."""
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "unset CUDA_VISIBLE_DEVICES" if devices is None else f"export CUDA_VISIBLE_DEVICES={devices}"
+
+
 class Debug:
     """Each job runs at once, inside the controller, whose terminal and debugger it shares."""
 
@@ -86,6 +100,7 @@ class Debug:
                 result = ("success", job.submission().result())
             except JobFailed:
                 result = ("error", traceback.format_exc())
+            job.paths.stdout.write_text("It ran inside Snakemake, whose output has its own.\n")
             with temporary_save_path(job.paths.result_pickle) as scratch:
                 cloudpickle_dump(result, scratch)
         return [job.job_id for job in jobs]

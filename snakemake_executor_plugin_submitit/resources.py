@@ -16,7 +16,29 @@ _PASSED_ON = {
     "qos": "qos",
     "constraint": "constraint",
 }
-_SUBMITIT_OWN = {"signal", "output", "error", "open-mode", "array", "job-name", "requeue", "no-requeue"}
+_OWN = {
+    "signal",
+    "output",
+    "error",
+    "open-mode",
+    "array",
+    "job-name",
+    "requeue",
+    "no-requeue",
+    "comment",
+    "wrap",
+}
+_OWN |= {"ntasks", "ntasks-per-node"}
+_RESOURCES = {
+    "time": "runtime",
+    "nodes": "nodes",
+    "cpus-per-task": "cpus_per_task",
+    "mem": "mem_mb",
+    "mem-per-cpu": "mem_mb_per_cpu",
+    "gpus-per-node": "gpus",
+    "gres": "gres",
+    **{option: name for name, option in _PASSED_ON.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +108,7 @@ def request_of(rule: str, resources: Mapping[str, Any], threads: int) -> Request
         nodes=number("nodes", 1) or 1,
         gpus=gpus,
         cpus=number("cpus_per_task", max(1, threads)) or 1,
-        memory_mb=None if "mem-per-cpu" in options else number("mem_mb", None),
+        memory_mb=None if "mem-per-cpu" in options else number("mem_mb", None, least=0),
         runtime=number("runtime", DEFAULT_RUNTIME) or DEFAULT_RUNTIME,
         options=tuple(sorted(options.items())),
     )
@@ -116,7 +138,11 @@ def _extra(rule: str, text: str) -> dict[str, str | bool]:
             raise WorkflowError(
                 f"rule {rule}: resource slurm_extra: {word!r} is not of the form --option=value or --option"
             )
-        if name in _SUBMITIT_OWN:
+        if name in _RESOURCES:
+            raise WorkflowError(
+                f"rule {rule}: resource slurm_extra: instead of --{name} set the resource {_RESOURCES[name]}"
+            )
+        if name in _OWN:
             raise WorkflowError(
                 f"rule {rule}: resource slurm_extra: --{name} is set by the executor; leave it out"
             )

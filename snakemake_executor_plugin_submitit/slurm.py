@@ -4,7 +4,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import read_job_id
 
+from snakemake_executor_plugin_submitit.cluster import NoAnswer
 from snakemake_executor_plugin_submitit.resources import Request
 from snakemake_executor_plugin_submitit.task import SnakemakeTask
 
@@ -32,10 +33,12 @@ ALIVE = {
     "RESV_DEL_HOLD",
     "SPECIAL_EXIT",
 }
-"""Slurm's words for a job that will still run, or runs."""
+"""Slurm's words for a job that runs, or will run, if need be once somebody releases it."""
 
 _QUERY_TIMEOUT_S = 60
-_AT_ONCE = 200
+_IDS_PER_CALL = 200
+_SACCT = ("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State")
+_SQUEUE = ("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T")
 _BUSY = (
     "Socket timed out",
     "Unable to contact slurm controller",
@@ -43,10 +46,6 @@ _BUSY = (
     "Connection refused",
 )
 _PATIENCE_S = (2, 5, 15, 30, 60)
-
-
-class NoAnswer(Exception):
-    """Slurm did not answer: nothing is known of any job, which says nothing against one."""
 
 
 class Slurm:
@@ -57,7 +56,7 @@ class Slurm:
     def __init__(self, folder: Path, max_restarts: int) -> None:
         self._accounting = True
         self.folder = folder
-        # `exec` makes the batch shell this Python process, whom the warning then reaches (see `task`).
+        # `exec` makes the batch shell this Python process, which the warning then reaches (see `task`).
         python = f"exec {shlex.quote(sys.executable)}"
         try:
             self._submitit = SlurmExecutor(folder, max_num_timeout=max_restarts + 1, python=python)
@@ -103,26 +102,15 @@ class Slurm:
         calls ended, `squeue`: it knows of a requeue at once, and all that there is without accounting.
 
         Raises:
-            NoAnswer: neither could be asked.
+            NoAnswer: of some job only `squeue` could tell, and it is silent.
         """
         wanted = set(job_ids)
         found: dict[str, str] = {}
-        answered = False
         if self._accounting:
-            try:
+            with suppress(NoAnswer):
                 found = {key: state for key, state in self._sacct(wanted).items() if key in wanted}
-                answered = True
-            except NoAnswer:
-                pass
-        doubtful = wanted - {job_id for job_id, state in found.items() if state in ALIVE}
-        if doubtful:
-            try:
-                queued = self._squeue()
-            except NoAnswer:
-                if not answered:
-                    raise
-            else:
-                found.update({key: state for key, state in queued.items() if key in doubtful})
+        if doubtful := wanted - {job_id for job_id, state in found.items() if state in ALIVE}:
+            found.update({key: state for key, state in self._squeue().items() if key in doubtful})
         return found
 
     def find(self, name: str, since: float) -> list[str]:
@@ -131,66 +119,48 @@ class Slurm:
         Raises:
             NoAnswer: Slurm could not be asked.
         """
-        found = set(
-            parse(
-                _ask(
-                    [
-                        "squeue",
-                        "--me",
-                        "--noheader",
-                        "--array",
-                        "--states=all",
-                        f"--name={name}",
-                        "--format=%i|%T",
-                    ]
-                )
-            )
-        )
+        found = set(self._squeue(f"--name={name}"))
         if self._accounting:
             start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
-            command = [
-                "sacct",
-                "--allocations",
-                "--noheader",
-                "--parsable2",
-                f"--name={name}",
-                f"--starttime={start}",
-            ]
             with suppress(NoAnswer):
-                found |= set(parse(_ask([*command, "--format=JobID,State"])))
+                found |= set(parse(_ask([*_SACCT, f"--name={name}", f"--starttime={start}"])))
         return sorted(found, key=lambda job_id: [int(part) for part in job_id.split("_")])
 
     def cancel(self, job_ids: Iterable[str]) -> None:
-        """Cancel exactly these jobs; those that have ended do not mind."""
-        ids = list(job_ids)
-        for begin in range(0, len(ids), _AT_ONCE):
-            subprocess.run(
-                ["scancel", "--quiet", *ids[begin : begin + _AT_ONCE]], timeout=_QUERY_TIMEOUT_S, check=False
-            )
+        """Cancel exactly these jobs; those that have ended are passed over.
+
+        Raises:
+            NoAnswer: some of them may not have been cancelled.
+        """
+        silence: list[str] = []
+        for ids in _portions(list(job_ids)):
+            try:
+                _ask(["scancel", "--quiet", *ids])
+            except NoAnswer as error:
+                silence.append(str(error))
+        if silence:
+            raise NoAnswer("; ".join(dict.fromkeys(silence)))
 
     def _sacct(self, job_ids: set[str]) -> dict[str, str]:
         roots = sorted({job_id.split("_")[0] for job_id in job_ids})
         found: dict[str, str] = {}
-        for begin in range(0, len(roots), _AT_ONCE):
-            jobs = ",".join(roots[begin : begin + _AT_ONCE])
-            command = [
-                "sacct",
-                "--allocations",
-                "--noheader",
-                "--parsable2",
-                "--format=JobID,State",
-                f"--jobs={jobs}",
-            ]
+        for portion in _portions(roots):
             try:
-                found.update(parse(_ask(command)))
+                found.update(parse(_ask([*_SACCT, f"--jobs={','.join(portion)}"])))
             except NoAnswer as error:
                 if "accounting storage is disabled" in str(error).lower():
                     self._accounting = False
                 raise
         return found
 
-    def _squeue(self) -> dict[str, str]:
-        return parse(_ask(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T"]))
+    def _squeue(self, *choice: str) -> dict[str, str]:
+        return parse(_ask([*_SQUEUE, *choice]))
+
+
+def _portions(ids: list[str]) -> Iterator[list[str]]:
+    """What fits on one command line."""
+    for begin in range(0, len(ids), _IDS_PER_CALL):
+        yield ids[begin : begin + _IDS_PER_CALL]
 
 
 def _ask(command: list[str]) -> str:
@@ -211,7 +181,11 @@ def parse(text: str) -> dict[str, str]:
         if not job or "." in job:
             continue
         word = state.split()[0] if state else ""  # "CANCELLED by 1000"
-        for parts in read_job_id(job):
+        try:
+            listed = read_job_id(job)
+        except ValueError:  # a long array, cut short as in 7_[1,3,5,...]: squeue --array lists its tasks
+            continue
+        for parts in listed:
             root, *indices = parts
             if len(indices) == 2:
                 states.update({f"{root}_{k}": word for k in range(int(indices[0]), int(indices[1]) + 1)})

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -31,6 +31,8 @@ REQUEUE_MARKER = "REQUEUE_MARKER"
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.2
 _GRACE_SHARE = 0.8
+_SLURM_EARLY_S = 60
+"""Slurm's warning may come as much earlier than asked for."""
 
 
 class JobFailed(Exception):
@@ -61,7 +63,7 @@ class SnakemakeTask:
     limit_s: int
     max_restarts: int
     restarts: int = 0
-    _started: float = field(default=0.0, init=False)
+    _started: float | None = field(default=None, init=False)
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     _terminated: bool = field(default=False, init=False)
 
@@ -75,7 +77,7 @@ class SnakemakeTask:
         """
         self.restarts = int(os.environ.get("SLURM_RESTART_COUNT", self.restarts))
         if self.restarts > self.max_restarts:
-            raise JobFailed(f"restarted {self.restarts} times, and {self.max_restarts} are allowed")
+            raise JobFailed(f"restarts: {self.restarts}, and {self.max_restarts} are allowed")
         self._started = time.monotonic()
         self.marker.unlink(missing_ok=True)
         with _adopting_orphans(), self._noting_termination():
@@ -111,16 +113,19 @@ class SnakemakeTask:
             JobFailed: the job must not be started again.
         """
         deadline = time.monotonic() + self.warning_s * _GRACE_SHARE
-        elapsed = time.monotonic() - self._started
+        elapsed = time.monotonic() - self._started if self._started else 0.0
         warned = self._warn_until_exit(deadline)
+        if self._terminated:  # saving took longer than the grace: Slurm has queued the job again
+            raise _CommandEnded
         if self._process and _exited(self._process) and not self.marker.exists():
             raise _CommandEnded
-        if not self.marker.exists() and elapsed > self.limit_s - self.warning_s - 60:
+        at_limit = elapsed > max(self.limit_s / 2, self.limit_s - self.warning_s - _SLURM_EARLY_S)
+        if not self.marker.exists() and at_limit:
             hint = "did not save its state in time" if warned else f"handles no {self._signal_name}"
-            limit = f"{self.limit_s / 60:.0f} minutes"
+            limit = f"{self.limit_s / 60:.0f} min"
             raise JobFailed(f"TIMEOUT: the time limit of {limit} is up, and the program {hint}")
         if self.restarts >= self.max_restarts:
-            raise JobFailed(f"restarted {self.restarts} times, and no more are allowed")
+            raise JobFailed(f"restarts: {self.restarts}, and no more are allowed")
         _kill_descendants()
         self.restarts += 1
         return DelayedSubmission(SnakemakeTask(**{name: getattr(self, name) for name in _CARRIED}))
@@ -133,7 +138,8 @@ class SnakemakeTask:
                 if process.pid not in warned and wants(process.pid, self.warning_signal):
                     warned.add(process.pid)
                     print(f"forwarding {self._signal_name} to {process.pid}", flush=True)
-                    os.kill(process.pid, self.warning_signal)
+                    with suppress(ProcessLookupError):  # it has ended meanwhile
+                        os.kill(process.pid, self.warning_signal)
             time.sleep(_POLL_S)
         return bool(warned)
 
@@ -195,8 +201,14 @@ def wants(pid: int, number: int) -> bool:
 
 
 def _descendants() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in psutil.Process().children(recursive=True) if _lives(child)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _wait_for_descendants() -> None:
@@ -207,7 +219,5 @@ def _wait_for_descendants() -> None:
 
 def _kill_descendants() -> None:
     for process in _descendants():
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue

@@ -67,6 +67,14 @@ def snakefile(folder: Path, text: str) -> None:
     (folder / "Snakefile").write_text(textwrap.dedent(text))
 
 
+def exists(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{path.name} was not made")
+
+
 def counting_process(folder: Path) -> psutil.Process:
     for _ in range(300):
         for process in psutil.process_iter(["cmdline"]):
@@ -119,23 +127,29 @@ def test_a_program_that_saved_and_says_so_is_started_again(tmp_path):
 def test_a_new_controller_takes_up_a_process_of_a_dead_one(tmp_path):
     snakefile(
         tmp_path,
-        f"""
-        rule count:
-            output: "steps.txt"
-            shell: "python3 {COUNTING} {{output}} {tmp_path}/state.txt 40 0.2"
+        """
+        rule wait:
+            output: "done.txt"
+            shell: "touch started; until test -e go; do sleep 0.2; done; echo x >> {output}"
         """,
     )
     process = start(tmp_path)
-    program = counting_process(tmp_path)
+    exists(tmp_path / "started")
     process.kill()
     process.wait()
     subprocess.run(["snakemake", "--unlock", "--quiet"], cwd=tmp_path, check=True, capture_output=True)
-    assert "it is not submitted again" in run(tmp_path)
-    assert not program.is_running()
+    process = start(tmp_path)
+    first = ""
+    while " is job " not in first and (line := process.stdout.readline()):
+        first += line
+    (tmp_path / "go").touch()
+    rest, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and "it is not submitted again" in first, first + rest
+    assert (tmp_path / "done.txt").read_text() == "x\n"
     assert len(list((tmp_path / ".snakemake/submitit/jobs").glob("*_submitted.pkl"))) == 1
 
 
-def test_ctrl_c_ends_the_processes_and_lets_a_program_save(tmp_path):
+def test_ctrl_c_ends_the_processes(tmp_path):
     snakefile(
         tmp_path,
         f"""
@@ -214,6 +228,7 @@ def test_resources_become_a_request():
         ({"gpus": "four"}, "give a number or type:number"),
         ({"slurm_extra": "-p gpu"}, "'-p' is not of the form --option=value"),
         ({"slurm_extra": "--signal=B:TERM@9"}, "--signal is set by the executor"),
+        ({"slurm_extra": "--time=4:00:00"}, "instead of --time set the resource runtime"),
     ],
 )
 def test_bad_resources_are_named(resources, words):
@@ -222,7 +237,9 @@ def test_bad_resources_are_named(resources, words):
 
 
 def test_lines_of_slurm_are_read():
-    text = "7_[0,2-3%4]|PENDING\n7_1|RUNNING\n8|CANCELLED by 1000\n8.batch|CANCELLED\n9|\n"
+    text = (
+        "7_[0,2-3%4]|PENDING\n7_1|RUNNING\n8|CANCELLED by 1000\n8.batch|CANCELLED\n9|\n6_[1,3,...]|PENDING\n"
+    )
     assert parse(text) == {
         "7_0": "PENDING",
         "7_2": "PENDING",
@@ -235,7 +252,7 @@ def test_lines_of_slurm_are_read():
 
 @pytest.fixture
 def job(tmp_path):
-    return Submitted("key", "5", tmp_path)
+    return Submitted("5", tmp_path)
 
 
 def test_a_job_alive_or_a_cluster_without_an_answer_decides_nothing(job):
@@ -260,11 +277,16 @@ def test_a_job_unknown_to_all_fails_and_never_waits_forever(job):
     assert "not known the job in 4 checks" in verdicts[-1].reason
 
 
+def test_what_slurm_calls_completed_has_time_for_its_result_to_appear(job):
+    verdicts = [judge(job, {"5": "COMPLETED"}, unknown_checks=9) for _ in range(9)]
+    assert [verdict.done for verdict in verdicts] == [None] * 8 + [False]
+
+
 def test_a_result_comes_before_anything_that_the_cluster_says(job):
     cloudpickle_dump(("success", 0), job.paths.result_pickle)
     assert judge(job, {"5": "FAILED"}, 1).done is True
     job.paths.result_pickle.write_bytes(b"\x80")  # half of it has arrived
-    assert judge(job, {"5": "COMPLETED"}, 1).done is None
+    assert judge(job, {"5": "COMPLETED"}, 2).done is None
 
 
 def test_death_by_memory_is_recognised_by_the_words_in_the_log(job):
