@@ -13,6 +13,7 @@ output, state, steps, pause = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv
 warned = []
 for number in (signal.SIGUSR1, signal.SIGTERM):
     signal.signal(number, lambda number, frame: warned.append(number))
+print("handlers are set", flush=True)
 done = state.read_text() if state.exists() else ""
 for step in range(done.count("\n"), steps):
     time.sleep(pause)

@@ -1,8 +1,6 @@
 """How jobs end, and what is said of it."""
 
-import subprocess
-
-from tests_slurm import COUNTING, all_steps
+from cluster_lab import COUNTING, all_steps, slurm
 
 
 def test_a_stage_is_one_job_array_and_resources_reach_slurm(workflow):
@@ -30,8 +28,7 @@ def test_a_stage_is_one_job_array_and_resources_reach_slurm(workflow):
     assert lines[3] == "2 3"
     *parts, _ = workflow.job_ids()
     assert len({job_id.split("_")[0] for job_id in parts}) == 1 and len(parts) == 3
-    command = ["sacct", "-X", "-n", "-P", "-j", parts[0], "--format=Timelimit,ReqMem,AllocTRES"]
-    asked = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    asked = slurm("sacct", "-X", "-n", "-P", "-j", parts[0], "--format=Timelimit,ReqMem,AllocTRES")
     assert asked.startswith("00:07:00|300M|") and "gres/gpu=1" in asked
 
 
@@ -58,19 +55,14 @@ def test_each_end_is_called_what_it_is(workflow):
         """,
     )
     workflow.start("--keep-going", "--submitit-signal-delay", "10")
-    ids = {}
-    while len(ids) < 4:
-        said = workflow.said()
-        for rule in ("fails", "eats", "sleeps", "cancelled"):
-            if f"{rule} is job " in said:
-                ids[rule] = said.split(f"{rule} is job ")[1].split()[0]
-    workflow.one_job("RUNNING")
-    subprocess.run(["scancel", ids["cancelled"]], check=True)
+    ids = {rule: workflow.submitted(rule) for rule in ("fails", "eats", "sleeps", "cancelled")}
+    workflow.reaches(ids["cancelled"], "RUNNING")
+    slurm("scancel", ids["cancelled"])
     said = workflow.finish(code=1)
     assert f"slurm job {ids['fails']}: exit code 1" in said and "a word of farewell" in said
     assert f"slurm job {ids['eats']}: OUT_OF_MEMORY" in said
     assert f"slurm job {ids['cancelled']}: CANCELLED" in said
-    assert f"slurm job {ids['sleeps']}: TIMEOUT: the time limit of 1 minutes is up" in said
+    assert f"slurm job {ids['sleeps']}: TIMEOUT: the time limit of 1 min is up" in said
     assert all(f"{ids[rule]}_0_log.out" in said for rule in ids)
 
 
@@ -105,8 +97,8 @@ def test_a_requeued_job_goes_on_where_it_saved(workflow):
         """,
     )
     workflow.start()
-    job_id = workflow.one_job("RUNNING")
-    subprocess.run(["scancel", "--batch", "--signal=USR2", job_id], check=True)
+    job_id = workflow.started("count")
+    slurm("scancel", "--batch", "--signal=USR2", job_id)
     workflow.finish()
     assert (workflow.folder / "steps.txt").read_text() == all_steps(60)
     log = workflow.log(job_id)

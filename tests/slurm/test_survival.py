@@ -3,25 +3,16 @@
 import json
 import os
 import signal
-import subprocess
-import time
 
-from conftest import wait_until
-from tests_slurm import COUNTING, all_steps
+from cluster_lab import COUNTING, Workflow, all_steps, slurm, wait_until
 
-
-def slurm(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+READY = "handlers are set"
+WAIT_FOR_GO = "until test -e go; do sleep 0.2; done"
 
 
-def started(workflow, rule: str) -> str:
-    """The id of a rule's job."""
-    wait_until(lambda: f"{rule} is job " in workflow.said(), f"submission of {rule}")
-    return workflow.said().split(f"{rule} is job ")[1].split()[0]
-
-
-def running(workflow, job_id: str) -> None:
-    wait_until(lambda: workflow.states()[job_id] == "RUNNING", f"job {job_id} running")
+def counts(workflow: Workflow, job_id: str, times: int = 1) -> None:
+    """Wait until the counting program of a job has been started so many times and can be warned."""
+    wait_until(lambda: workflow.log(job_id).count(READY) == times, f"job {job_id} counting")
 
 
 def test_requeued_preempted_and_out_of_time_jobs_come_to_the_same_end(workflow):
@@ -45,15 +36,14 @@ def test_requeued_preempted_and_out_of_time_jobs_come_to_the_same_end(workflow):
         """,
     )
     workflow.start("--submitit-signal-delay", "20")
-    ids = {rule: started(workflow, rule) for rule in ("requeued", "preempted", "limited")}
+    ids = {rule: workflow.started(rule) for rule in ("requeued", "preempted", "limited")}
     for job_id in ids.values():
-        running(workflow, job_id)
-    time.sleep(6)  # Snakemake and Python start, and some steps are done
+        counts(workflow, job_id)
     slurm("scontrol", "requeue", ids["requeued"])
     slurm(
         "sbatch", "--partition=prio", "--nodelist=gpu2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"
     )
-    workflow.finish(timeout_s=300)
+    workflow.finish()
     for rule, steps in (("requeued", 40), ("preempted", 40), ("limited", 80)):
         assert (workflow.folder / f"{rule}.txt").read_text() == all_steps(steps)
         assert "saved after step" in workflow.log(ids[rule]), rule
@@ -71,30 +61,28 @@ def test_restarts_are_bounded(workflow):
         """,
     )
     workflow.start("--submitit-max-restarts", "1")
-    job_id = started(workflow, "count")
-    for _ in range(2):
-        running(workflow, job_id)
-        time.sleep(5)
+    job_id = workflow.started("count")
+    for attempt in (1, 2):
+        counts(workflow, job_id, attempt)
         slurm("scancel", "--batch", "--signal=USR2", job_id)
-        wait_until(lambda: workflow.states()[job_id] != "RUNNING", "the end of this attempt")
-    assert f"slurm job {job_id}: restarted 1 times, and no more are allowed" in workflow.finish(code=1)
+    assert f"slurm job {job_id}: restarts: 1, and no more are allowed" in workflow.finish(code=1)
 
 
 def test_a_failed_node_s_job_runs_elsewhere(workflow):
     workflow.write(
         "Snakefile",
-        """
+        f"""
         rule wait:
             output: "done.txt"
             resources: slurm_partition="gpu"
-            shell: "sleep 8; echo $SLURMD_NODENAME > {output}"
+            shell: "{WAIT_FOR_GO}; echo $SLURMD_NODENAME > {{output}}"
         """,
     )
     workflow.start()
-    job_id = started(workflow, "wait")
-    running(workflow, job_id)
+    job_id = workflow.started("wait")
     node = slurm("squeue", "--noheader", f"--jobs={job_id}", "--format=%N").strip()
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    workflow.write("go", "")
     try:
         workflow.finish()
     finally:
@@ -106,94 +94,102 @@ def test_a_failed_node_s_job_runs_elsewhere(workflow):
 def test_a_new_controller_takes_up_the_jobs_of_a_dead_one(workflow):
     workflow.write(
         "Snakefile",
-        """
+        f"""
         rule all:
             input: "short.txt", "long.txt", "fails.txt"
         rule short:
             output: "short.txt"
-            shell: "sleep 4; echo x >> {output}"
+            shell: "echo x >> {{output}}"
         rule long:
             output: "long.txt"
-            shell: "sleep 20; echo x >> {output}"
+            shell: "{WAIT_FOR_GO}; echo x >> {{output}}"
         rule fails:
             output: "fails.txt"
-            shell: "test -e mended; echo x >> {output}"
+            shell: "test -e mended; echo x >> {{output}}"
         """,
     )
     workflow.start()
-    ids = {rule: started(workflow, rule) for rule in ("short", "long", "fails")}
-    running(workflow, ids["long"])
+    ids = {rule: workflow.submitted(rule) for rule in ("short", "long", "fails")}
+    workflow.reaches(ids["long"], "RUNNING")
     workflow.kill()
-    wait_until(lambda: workflow.states()[ids["short"]] == "COMPLETED", "the end of the short job")
-    assert workflow.states()[ids["long"]] == "RUNNING"
+    workflow.reaches(ids["short"], "COMPLETED")
+    workflow.reaches(ids["fails"], "FAILED")
     workflow.write("mended", "")
-    said = workflow.run()
+    workflow.start()
+    workflow.submitted("long")
+    workflow.write("go", "")
+    said = workflow.finish()
     assert f"long is job {ids['long']} of slurm" in said and said.count("it is not submitted again") == 1
     again = set(workflow.job_ids()) - set(ids.values())
     assert len(again) == 1 and f"fails is job {again.pop()} of slurm" in said
     assert all((workflow.folder / f"{rule}.txt").read_text() == "x\n" for rule in ids)
+    assert "jobs of an earlier run" not in workflow.run() and "jobs of an earlier run" in said
 
 
 def test_a_submission_whose_ids_never_came_back_is_found_by_its_name(workflow):
     workflow.write(
         "Snakefile",
-        """
+        f"""
         rule all:
-            input: expand("{i}.txt", i=range(3))
+            input: expand("{{i}}.txt", i=range(3))
         rule part:
-            output: "{i}.txt"
-            shell: "sleep 15; echo x >> {output}"
+            output: "{{i}}.txt"
+            shell: "{WAIT_FOR_GO}; echo x >> {{output}}"
         """,
     )
     workflow.start()
-    started(workflow, "part")
-    workflow.one_job("RUNNING")
+    workflow.started("part")
     workflow.kill()
     ledger = workflow.folder / ".snakemake/submitit/ledger.jsonl"
     lines = ledger.read_text().splitlines()
     ledger.write_text("\n".join(line for line in lines if "submitted" not in json.loads(line)) + "\n{cut sho")
-    assert workflow.run().count("is on the cluster already") == 3
+    workflow.start()
+    workflow.submitted("part")
+    workflow.write("go", "")
+    assert workflow.finish().count("is on the cluster already") == 3
     assert len(workflow.job_ids()) == 3
 
 
 def test_a_job_whose_input_has_changed_is_not_taken_up(workflow):
     workflow.write(
         "Snakefile",
-        """
+        f"""
         rule copy:
             input: "in.txt"
             output: "out.txt"
-            shell: "cat {input} > {output}; sleep 10"
+            shell: "cat {{input}} > {{output}}; {WAIT_FOR_GO}"
         """,
     )
     workflow.write("in.txt", "old")
     workflow.start()
-    job_id = started(workflow, "copy")
-    running(workflow, job_id)
+    job_id = workflow.started("copy")
     workflow.kill()
     workflow.write("in.txt", "new")
-    assert "is on the cluster already" not in workflow.run()
+    workflow.start()
+    assert workflow.submitted("copy") != job_id
+    workflow.write("go", "")
+    assert "is on the cluster already" not in workflow.finish()
     assert (workflow.folder / "out.txt").read_text() == "new"
     assert workflow.states()[job_id] == "CANCELLED"
 
 
 def test_ctrl_c_cancels_its_own_jobs_and_no_other(workflow, tmp_path_factory):
-    other = type(workflow)(tmp_path_factory.mktemp("other"))
+    other = Workflow(tmp_path_factory.mktemp("other"))
     for each in (workflow, other):
         each.write(
             "Snakefile",
-            """
+            f"""
             rule wait:
                 output: "done.txt"
-                shell: "sleep 12; touch {output}"
+                shell: "{WAIT_FOR_GO}; touch {{output}}"
             """,
         )
         each.start()
-    ids = [started(each, "wait") for each in (workflow, other)]
-    running(workflow, ids[0])
+    ids = [each.started("wait") for each in (workflow, other)]
     os.kill(workflow.processes[-1].pid, signal.SIGINT)
     workflow.finish(code=1)
-    wait_until(lambda: workflow.states()[ids[0]] == "CANCELLED", "the cancellation")
+    workflow.reaches(ids[0], "CANCELLED")
+    other.write("go", "")
     other.finish()
 
 
@@ -201,14 +197,9 @@ def test_without_accounting_squeue_is_enough(workflow, monkeypatch):
     workflow.write(
         "Snakefile",
         """
-        rule all:
-            input: "good.txt"
-        rule good:
-            output: "good.txt"
-            shell: "touch {output}"
-        rule bad:
-            output: "bad.txt"
-            shell: "kill -9 $PPID; sleep 60"
+        rule wait:
+            output: "done.txt"
+            shell: "sleep 300"
         """,
     )
     tools = workflow.folder / "bin"
@@ -216,5 +207,7 @@ def test_without_accounting_squeue_is_enough(workflow, monkeypatch):
     workflow.write("bin/sacct", "#!/bin/sh\necho Slurm accounting storage is disabled >&2; exit 1\n")
     (tools / "sacct").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    workflow.run()
-    assert "exit code" in workflow.run("bad.txt", code=1)
+    workflow.start()
+    job_id = workflow.started("wait")
+    slurm("scancel", job_id)
+    assert f"slurm job {job_id}: CANCELLED" in workflow.finish(code=1)
