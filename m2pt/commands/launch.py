@@ -19,7 +19,7 @@ TORCHRUN = {
     "PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2",
     "PET_SHUTDOWN_TIMEOUT": "3600",
 }
-"""torchrun's options --signals-to-handle and --shutdown-timeout, as variables: an older one refuses the options.
+"""torchrun's options --signals-to-handle and --shutdown-timeout, as variables: older ones refuse the options.
 
 It passes on the signals that it handles, by itself neither SIGUSR1 nor SIGUSR2, and kills its processes so
 many seconds after one: they are given as long as a step and a checkpoint may take.
