@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the folder cannot be written or the disk is full; `path` keeps its old content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Nodes that share the folder may have equal process ids, and equal seeds of their random numbers.
+    temporary = path.with_name(f".{path.name}.{secrets.randbelow(10**12)}.part")
     try:
         yield temporary
         with temporary.open("rb") as written:

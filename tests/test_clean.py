@@ -12,17 +12,19 @@ import pytest
 
 from m2pt.commands import main
 from m2pt.planning import leftovers
+from m2pt.reporting import liveness
 from m2pt.schema.plan import Plan
+from m2pt.schema.pulled import CHECKSUMS
 from m2pt.training import checkpoint, signals
 
 TINY = "tests/tiny/config.yaml"
 LONG_AGO = time.time() - 3 * 24 * 3600
 
 
-def training(directory, *, host="elsewhere", pid=1, finished=True, extra=()):
+def training(directory, *, host="elsewhere", pid=1, finished=True, extra=(), **provenance):
     """A training's folder as it lies there, last written to three days ago."""
     directory.mkdir(parents=True)
-    provenance = {"host": host, "pid": pid, "device": "cpu"}
+    provenance |= {"host": host, "pid": pid, "device": "cpu"}
     (directory / "run.json").write_text(json.dumps({"spec": {}, "seed": 0, "provenance": provenance}))
     names = [
         "metrics.jsonl",
@@ -106,6 +108,28 @@ def test_what_is_asked_for_stays_and_the_rest_goes_with_what_belongs_to_it(resul
         path.exists() for path in (*encoders, *(plan.run_directory(name, 0) for name in plan.runs), *stay)
     )
     assert "is asked for" in clean("--yes")[1]
+
+
+def test_random_encoders_of_every_seed_are_asked_for(results, clean):
+    """Random weights are drawn for each run's seed, pretrained ones only for the pretrainings' seeds."""
+    random = training(results / "encoders" / "random" / "seed1")
+    pretrained = training(results / "encoders" / "image" / "seed1")
+    assert clean("--yes", "--set", "seeds=[0,1]")[0] == 0
+    assert random.exists() and not pretrained.exists()
+
+
+def test_slurm_is_asked_once_and_a_run_whose_job_is_gone_can_go(results, clean, monkeypatch):
+    asked = []
+    monkeypatch.setattr(liveness, "_squeue", lambda: asked.append(True) or "2:RUNNING\n")
+    gone, runs = (
+        training(results / "runs" / f"{name}-01234567" / "seed0", finished=False, slurm_job=job)
+        for name, job in (("gone", "1"), ("runs", "2"))
+    )
+    twenty_minutes_ago = time.time() - 20 * 60
+    for folder in (gone, runs):
+        os.utime(folder / "metrics.jsonl", (twenty_minutes_ago, twenty_minutes_ago))
+    assert clean("--yes")[0] == 0 and len(asked) == 1
+    assert runs.exists() and not gone.exists()
 
 
 def test_the_union_of_the_configs_is_kept(results, clean, tmp_path):
@@ -246,7 +270,7 @@ def test_every_file_of_a_training_is_known_as_ours():
     names = [
         *(checkpoint.RESUME, checkpoint.FINAL, checkpoint.METRICS, checkpoint.LOG),
         *(checkpoint.FINISHED, checkpoint.FAILED, signals.INTERRUPTED),
-        *("run.json", "evaluation.json", "attached.safetensors", "merged.safetensors"),
+        *("run.json", "evaluation.json", "attached.safetensors", "merged.safetensors", CHECKSUMS),
         *("encoder.safetensors", "encoder-epoch220.safetensors", ".final.pt.4711.part"),
     ]
     assert all(leftovers.OURS.fullmatch(name) for name in names)

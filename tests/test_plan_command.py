@@ -19,10 +19,12 @@ from m2pt.planning.costs import StepCost, cost_key
 from m2pt.planning.counted import Counter
 from m2pt.planning.items import PUBLISHED, parse_items, training_items
 from m2pt.planning.jobs import trainings
+from m2pt.planning.measure import step_seconds
 from m2pt.planning.schedule import Job, critical_path, makespan
 from m2pt.planning.storage import footprint
 from m2pt.reporting.lineage import steps as commands
 from m2pt.schema.plan import Plan
+from m2pt.training.settings import TrainingSettings
 
 TINY, PAPER = Path("tests/tiny/config.yaml"), Path("config/paper.yaml")
 META = torch.device("meta")
@@ -301,6 +303,21 @@ def test_measuring_once_is_enough(tmp_path, document, capsys):
     (tmp_path / "results" / "step_costs.json").write_text(kept[:-20])
     assert main(["plan", "--config", str(TINY), "--set", f"results={tmp_path / 'results'}"]) == 2
     assert "step_costs.json" in capsys.readouterr().err
+
+
+def test_one_process_measures_recipes_of_several_precisions():
+    seen = []
+
+    def loss(model, batch):
+        output = model(batch)
+        seen.append(output.dtype)
+        return output.float().mean(), {}
+
+    for precision, dtype in (("no", torch.float32), ("bf16", torch.bfloat16), ("no", torch.float32)):
+        seen.clear()
+        settings = TrainingSettings(epochs=1, batch_size=2, lr=0.1, precision=precision)
+        assert step_seconds(torch.nn.Linear(3, 2), loss, torch.ones(2, 3), settings, "cpu") > 0
+        assert set(seen) == {dtype}
 
 
 @pytest.mark.parametrize("kind", ["coco", "ade20k", "shapenetpart", "partnet", "audioset", "kinetics"])

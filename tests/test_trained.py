@@ -154,3 +154,23 @@ def test_only_the_main_process_writes(monkeypatch):
     assert not trained.is_main()
     monkeypatch.delenv("RANK")
     assert trained.is_main() and os.environ.get("RANK") is None
+
+
+HELD_BACK = """
+import os, signal
+from m2pt.training.signals import hold_back, stopping_at_once
+hold_back()
+os.kill(os.getpid(), signal.SIGUSR1)
+print("still here", flush=True)
+with stopping_at_once():
+    print("never")
+"""
+
+
+def test_a_signal_before_the_handlers_stand_is_acted_on_once_they_do(tmp_path):
+    environment = os.environ | {"REQUEUE_MARKER": str(tmp_path / "marker")}
+    run = subprocess.run(
+        [sys.executable, "-c", HELD_BACK], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert (run.returncode, run.stdout) == (EXIT_CODE, "still here\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["marker"]

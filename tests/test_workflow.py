@@ -276,6 +276,7 @@ def test_processes_are_asked_of_the_profile_and_change_no_result(folder, runs):
         (["gpus=1"], ""),
         (["processes=2"], "launch --nodes 1 --processes 2 "),
         (["gpus=a100:4"], "launch --nodes 1 --processes 4 "),
+        (["gres=gpu:a100:4"], "launch --nodes 1 --processes 4 "),
         (["nodes=2", "gpus=4", "processes=2"], "launch --nodes 2 --processes 2 "),
     ):
         given = [f"{rule}:{resource}" for rule in ("finetune", "evaluate") for resource in resources]

@@ -32,6 +32,6 @@ def check_checksums(folder: Path, names: Iterable[str]) -> None:
             raise InputError(
                 f"{folder / name}: damaged, its SHA-256 is {found} and {path} says "
                 f"{sums.get(name, 'nothing')}; DVC does not look into its cache. Fetch it again: "
-                f"rm -r {folder} .dvc/cache/files; dvc pull {folder.parent}. If it comes back damaged, it is "
-                "so in the remote (docs/checkpoints.md, When it fails)."
+                f"rm -r {folder}; mv .dvc/cache/files .dvc/cache/set-aside; dvc pull {folder.parent}. If it "
+                "comes back damaged, it is so in the remote (docs/checkpoints.md, When it fails)."
             )

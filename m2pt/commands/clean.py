@@ -10,6 +10,7 @@ from m2pt.schema.plan import Plan, parse_overrides
 
 if TYPE_CHECKING:
     from m2pt.planning.leftovers import Leftover
+    from m2pt.reporting.liveness import Liveness
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,12 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
         InputError: a config is wrong, or a workflow or a tracker is at work.
     """
     from m2pt.planning.leftovers import leftovers, wanted
+    from m2pt.reporting.liveness import Liveness
 
     overrides = parse_overrides(arguments.set)
     plans = [Plan.load(path, overrides) for path in arguments.config]
     kept = wanted(plans)
     folders = {plan.results.resolve(): plan.results for plan in plans}
-    found = {results: list(leftovers(results, kept)) for results in folders.values()}
+    liveness = Liveness()
+    found = {results: list(leftovers(results, kept, liveness)) for results in folders.values()}
     sources = ", ".join(plan.source for plan in plans)
     if not any(found.values()):
         print(f"Everything under {', '.join(map(str, found))} is asked for by {sources}.")
@@ -58,7 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"  {_bytes(size):>12}  in {_count(number)} that can be removed, with logs and benchmarks")
     if number == 0 or not _confirmed(arguments.yes, number):
         return 0
-    strange = [path for results, group in free.items() if group for path in _removed(results, group)]
+    strange = [
+        path for results, group in free.items() if group for path in _removed(results, group, liveness)
+    ]
     for path in strange:
         print(f"left where it is, since m2pt did not write it: {path}", file=sys.stderr)
     print("Runs in MLflow stay; so does everything else.")
@@ -77,7 +82,7 @@ def _confirmed(yes: bool, number: int) -> bool:
     return False
 
 
-def _removed(results: Path, group: "list[Leftover]") -> list[Path]:
+def _removed(results: Path, group: "list[Leftover]", liveness: "Liveness") -> list[Path]:
     """Remove leftovers of one results folder; return what in them is not ours.
 
     Raises:
@@ -96,7 +101,9 @@ def _removed(results: Path, group: "list[Leftover]") -> list[Path]:
     with only_tracker(results) if (results / "tracking").is_dir() else nullcontext():
         strange = []
         for leftover in group:
-            if reason := held(results, leftover.directory):  # the question may have stood there for long
+            if reason := held(
+                results, leftover.directory, liveness
+            ):  # the question may have stood there for long
                 print(f"{leftover.directory} stays: {reason}")
             else:
                 strange += remove(leftover)

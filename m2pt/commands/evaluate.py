@@ -32,46 +32,50 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.tasks.target import largest_difference
     from m2pt.training.launch import launch, leave, rank_and_world
     from m2pt.training.loading import evaluation_loader
+    from m2pt.training.signals import stopping_at_once
 
     plan = load_plan(arguments)
     seed, planned = arguments.seed, plan.finetuned(arguments.run)
     expect(arguments, planned.digest)
     spec, directory = plan.seeded_spec(planned, seed), plan.run_directory(planned.name, seed)
 
-    trained.set_threads(plan)
-    task = assembled.target_task(spec)
-    merged, attached = assembled.target_model(spec, merged=True), assembled.target_model(spec)
-    assembled.attached_like(attached, planned)
-    for model, name in ((merged, "merged"), (attached, "attached")):
-        path = directory / f"{name}.safetensors"
-        load_exchange(model, trained.load_input(plan, path, spec), source=str(path))
-    dataset = trained.open_dataset(plan, spec, "val", seed=seed, training=False)
-    views = math.prod(spec["recipe"].get("evaluation", {}).values())  # of one sample; 1 if there are no views
-    batch_size = max(1, spec["recipe"]["training"]["batch_size"] // views)
-    device = launch("no", plan.config.device).device
-    merged.to(device)
-    loading = (dataset, batch_size, planned.execution["num_workers"], task.collate)
-    if trained.is_main():
-        first = islice(evaluation_loader(*loading), COMPARED)  # the same ones for any number of processes
-        difference = largest_difference(task, merged, attached.to(device), first, device)
-        assembled.check_difference(difference, str(directory / "merged.safetensors"))
-    rank, world = rank_and_world()
-    metrics = evaluate(task, merged, evaluation_loader(*loading, rank=rank, world=world), device)
-    leave()
-    if metrics is None:
-        return
-    made = provenance(
-        threads=plan.config.threads,
-        device=trained.device_name(plan),
-        manifest_digest=trained.manifest_digest(plan, planned.experiment.dataset),
-    )
-    trained.write_evaluation(
-        directory,
-        metrics,
-        scales=pathway.scales(attached),
-        merged_difference=difference,
-        seed=seed,
-        spec=spec,
-        training=trained.training_of(directory),
-        provenance=made,
-    )
+    with stopping_at_once():
+        trained.set_threads(plan)
+        task = assembled.target_task(spec)
+        merged, attached = assembled.target_model(spec, merged=True), assembled.target_model(spec)
+        assembled.attached_like(attached, planned)
+        for model, name in ((merged, "merged"), (attached, "attached")):
+            path = directory / f"{name}.safetensors"
+            load_exchange(model, trained.load_input(plan, path, spec), source=str(path))
+        dataset = trained.open_dataset(plan, spec, "val", seed=seed, training=False)
+        views = math.prod(
+            spec["recipe"].get("evaluation", {}).values()
+        )  # of one sample; 1 if there are no views
+        batch_size = max(1, spec["recipe"]["training"]["batch_size"] // views)
+        device = launch("no", plan.config.device).device
+        merged.to(device)
+        loading = (dataset, batch_size, planned.execution["num_workers"], task.collate)
+        if trained.is_main():
+            first = islice(evaluation_loader(*loading), COMPARED)  # the same ones for any number of processes
+            difference = largest_difference(task, merged, attached.to(device), first, device)
+            assembled.check_difference(difference, str(directory / "merged.safetensors"))
+        rank, world = rank_and_world()
+        metrics = evaluate(task, merged, evaluation_loader(*loading, rank=rank, world=world), device)
+        leave()
+        if metrics is None:
+            return
+        made = provenance(
+            threads=plan.config.threads,
+            device=trained.device_name(plan),
+            manifest_digest=trained.manifest_digest(plan, planned.experiment.dataset),
+        )
+        trained.write_evaluation(
+            directory,
+            metrics,
+            scales=pathway.scales(attached),
+            merged_difference=difference,
+            seed=seed,
+            spec=spec,
+            training=trained.training_of(directory),
+            provenance=made,
+        )

@@ -86,7 +86,10 @@ def _encoders(plan: "Plan", faults: list[str]) -> Iterator[Final]:
         made, exported = plan.encoder_directory(name, seed), plan.encoder_checkpoint(name, seed)
         weights, beside = plan.encoder_files(name), ("run.json", "metrics.jsonl")
         if not plan.config.encoders[name].is_trained_here:
-            check_checkpoint(plan, name, seed)
+            try:
+                check_checkpoint(plan, name, seed)
+            except InputError as error:
+                faults.append(str(error))
             yield from (Final(None, exported / file) for file in (*weights, *beside))
             continue
         again = plan.command(made / weights[0], again=True)

@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         assembled.start_from_inputs(model, plan, planned, seed)
         if experiment.mode == "fix":
             freeze_all_but_head_and_scales(model)
+        trained.check_room(directory, model)
         identity, _ = trained.describe_run(
             directory,
             name=planned.name,
@@ -52,7 +53,6 @@ def run(arguments: argparse.Namespace) -> None:
             weights=plan.input_weights(planned.name, seed),
             dataset=experiment.dataset,
         )
-        trained.check_room(directory, model)
         fit(
             model,
             task.loss,

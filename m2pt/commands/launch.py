@@ -15,6 +15,16 @@ COMMANDS = ("pretrain", "finetune", "transfer", "evaluate")
 FIRST_PORT, PORTS = 10_000, 20_000
 """Below the ports that Linux gives to outgoing connections (32768 and above)."""
 
+TORCHRUN = {
+    "PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2",
+    "PET_SHUTDOWN_TIMEOUT": "3600",
+}
+"""torchrun's options --signals-to-handle and --shutdown-timeout, as variables: older ones refuse the options.
+
+It passes on the signals that it handles, by itself neither SIGUSR1 nor SIGUSR2, and kills its processes so
+many seconds after one: they are given as long as a step and a checkpoint may take.
+"""
+
 STEP_STRIDE = 7919
 """A prime, so that the steps of a job do not meet the jobs submitted just after it."""
 
@@ -50,9 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
         RunError: Slurm does not say where the processes are.
     """
     from m2pt.commands import main
+    from m2pt.training.signals import hold_back
 
     words = [arguments.command_, *arguments.arguments]
     if arguments.slurm_task:
+        hold_back()  # importing torch takes long, and srun passes a warning on to every task
         os.environ.update(rendezvous(os.environ))
         return main(words)
     nodes, processes = arguments.nodes, arguments.processes
@@ -95,8 +107,8 @@ def srun(nodes: int, processes: int, words: list[str]) -> list[str]:
 def rendezvous(environment: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
     """Return what torch.distributed reads, from Slurm's variables of one task.
 
-    The port is a function of job and step, so that all tasks know it, and two trainings on a node do not meet
-    unless their jobs' ids differ by a multiple of `PORTS`.
+    The port is a function of job and step, so that all tasks know it. Two trainings on a node meet only if
+    `job + STEP_STRIDE * step` is the same for both, or differs by a multiple of `PORTS`.
 
     Raises:
         RunError: a variable is missing, or the list of nodes cannot be expanded.
@@ -131,8 +143,8 @@ def _become(command: list[str]) -> NoReturn:
         InputError: the program is not there.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch gets its threads from the config
-    # torchrun passes on the signals that it handles: by itself neither SIGUSR1 nor SIGUSR2
-    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2")
+    for name, value in TORCHRUN.items():
+        os.environ.setdefault(name, value)
     sys.stdout.flush()
     sys.stderr.flush()
     try:

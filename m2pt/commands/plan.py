@@ -156,10 +156,10 @@ def _measure(plan: "Plan", examples: dict[str, "Training"]) -> None:
     from m2pt.commands.trained import device_name, set_threads
     from m2pt.planning import costs
     from m2pt.planning.measure import step_seconds
-    from m2pt.training.launch import launch
+    from m2pt.training.launch import resolve
 
     set_threads(plan)
-    name, device = device_name(plan), launch(device=plan.config.device).device
+    name, device = device_name(plan), torch.device(resolve(device=plan.config.device)[0])
     known = costs.measured_costs(plan.results)
     new = [key for key in examples if not any(cost.device == name for cost in known.get(key, ()))]
     for number, key in enumerate(new, start=1):

@@ -53,12 +53,12 @@ def run(arguments: argparse.Namespace) -> None:
     with stopping_at_once(directory):
         trained.set_threads(plan)
         dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
-        identity, _ = trained.describe_run(
-            directory, name=name, spec=spec, seed=seed, plan=plan, weights={}, dataset=spec["dataset"]["name"]
-        )
         seed_generators(seed)
         model, loss = assembled.pretraining(spec)
         trained.check_room(directory, model)
+        identity, _ = trained.describe_run(
+            directory, name=name, spec=spec, seed=seed, plan=plan, weights={}, dataset=spec["dataset"]["name"]
+        )
         fit(
             model,
             loss,

@@ -159,6 +159,7 @@ def check_room(directory: Path, model: "nn.Module") -> None:
         return
     sizes = [(value.numel() * value.element_size(), value.requires_grad) for value in model.parameters()]
     needed = sum(size * (7 if trained else 3) for size, trained in sizes)
+    directory.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise InputError(

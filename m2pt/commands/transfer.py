@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         if experiment.mode == "fix":  # a frozen backbone is one whose matrices stay
             for scale in scales:
                 scale.requires_grad_(True)
+        trained.check_room(directory, model)
         identity, made = trained.describe_run(
             directory,
             name=planned.name,
@@ -64,7 +65,6 @@ def run(arguments: argparse.Namespace) -> None:
             dataset=experiment.dataset,
         )
         settings = TrainingSettings(**spec["recipe"]["training"], **planned.execution)
-        trained.check_room(directory, model)
         fit(
             model,
             task.loss,

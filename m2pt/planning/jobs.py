@@ -70,15 +70,18 @@ def trainings(plan: Plan, runs: Iterable[Run]) -> list[Training]:
 
 def imported_encoders(plan: Plan, runs: Iterable[Run]) -> dict[str, int]:
     """Encoders behind these runs that are written without a training, and for how many seeds."""
-    seeds = {plan.pretrain_seed(seed) for seed in plan.config.seeds}
+    encoders = plan.config.encoders
     names = {
         name
         for run in runs
         for experiment in run.experiment.chain
         for name in (experiment.target_init, *experiment.auxiliaries)
     }
-    encoders = plan.config.encoders
-    return {name: len(seeds) for name in encoders if name in names and encoders[name].pretrain is None}
+    return {
+        name: len({plan.encoder_seed(name, seed) for seed in plan.config.seeds})
+        for name in encoders
+        if name in names and not encoders[name].is_trained_here
+    }
 
 
 def _add_run(plan: Plan, found: dict[str, Training], run: Run, seed: int) -> str:

@@ -29,7 +29,7 @@ QUIET_HOURS = 24
 """The same for a training without an end that another machine runs: a step may take it long."""
 
 OURS = re.compile(
-    r"(run|finished|interrupted|failed|evaluation)\.json|metrics\.jsonl|train\.log|(resume|final)\.pt"
+    r"(run|finished|interrupted|failed|evaluation)\.json|metrics\.jsonl|train\.log|(resume|final)\.pt|SHA256SUMS"
     r"|(attached|merged|encoder|encoder-epoch\d+)\.safetensors|\..+\.\d+\.part"
 )
 """Names of the files that commands write into a training's folder; `superseded/` has the same ones."""
@@ -58,12 +58,15 @@ def wanted(plans: Iterable[Plan]) -> set[Path]:
     for plan in plans:
         seeds = plan.config.seeds
         found |= {plan.run_directory(name, seed) for name in plan.runs for seed in seeds}
-        pretrained = {plan.pretrain_seed(seed) for seed in seeds}
-        found |= {plan.encoder_directory(name, seed) for name in plan.used_encoders for seed in pretrained}
+        found |= {
+            plan.encoder_directory(name, plan.encoder_seed(name, seed))
+            for name in plan.used_encoders
+            for seed in seeds
+        }
     return {path.resolve() for path in found}
 
 
-def leftovers(results: Path, kept: set[Path]) -> Iterator[Leftover]:
+def leftovers(results: Path, kept: set[Path], liveness: Liveness) -> Iterator[Leftover]:
     """Yield the folders of trainings below `results` that are not among `kept`, in sorted order."""
     for place in PLACES:
         for directory in _folders(results / place):
@@ -71,7 +74,7 @@ def leftovers(results: Path, kept: set[Path]) -> Iterator[Leftover]:
                 possible = _companions(results, directory)
                 companions = tuple(path for path in possible if _is_there(results, path))
                 size = sum(_size(path) for path in (directory, *companions))
-                yield Leftover(directory, companions, size, held(results, directory))
+                yield Leftover(directory, companions, size, held(results, directory, liveness))
 
 
 def remove(leftover: Leftover) -> list[Path]:
@@ -89,11 +92,12 @@ def remove(leftover: Leftover) -> list[Path]:
     return strange
 
 
-def held(results: Path, directory: Path) -> str | None:
+def held(results: Path, directory: Path, liveness: Liveness) -> str | None:
     """Why a training's folder may be in use, None if it is not.
 
     It is taken to be while its process lives, if it was trained on this machine; on another one, which cannot
-    be asked, for `QUIET_HOURS` without an end marker; and in any case for `QUIET_MINUTES` after a write.
+    be asked, for `QUIET_HOURS` without an end marker, unless Slurm says that its job is gone; and in any case
+    for `QUIET_MINUTES` after a write.
     """
     try:
         youngest = max(path.lstat().st_mtime for path in (directory, *_everything(directory)))
@@ -105,7 +109,7 @@ def held(results: Path, directory: Path) -> str | None:
     if not (directory / RUN).is_file():
         return None
     folder = RunFolder(results, directory)
-    if folder.status(folder.signature(), Liveness()).name != "RUNNING":
+    if folder.status(folder.signature(), liveness).name != "RUNNING":
         return None
     made = folder.description()["provenance"]
     if made.get("host") == platform.node() and "pid" in made:

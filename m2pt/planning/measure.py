@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2pt.training.launch import launch
+from m2pt.training.launch import resolve
 from m2pt.training.optimizer import create_optimizer
 from m2pt.training.settings import TrainingSettings
 
@@ -26,17 +26,19 @@ def step_seconds(
     """Seconds of an optimizer step: the median micro-batch times `accumulation`, and the median update.
 
     Loading data is not in it, since the batch is there; `settings.repeat_step` updates are. Model and batch
-    must be on the device that `launch` takes for `device`.
+    must be on the device that `resolve` takes for `device`. Without Accelerate, which allows a process one
+    precision: here recipes of several are timed.
     """
-    accelerator = launch(settings.precision, device)
+    kind, precision = resolve(settings.precision, device)
+    on, reduced = torch.device(kind), precision != "no"
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     optimizer = create_optimizer(model, settings)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    wrapped = accelerator.prepare(model)
-    fp16 = accelerator.mixed_precision == "fp16"
-    scaler = torch.amp.GradScaler(accelerator.device.type, enabled=fp16)
+    scaler = torch.amp.GradScaler(kind, enabled=precision == "fp16")
 
     def micro_batch() -> None:
-        value, _ = loss(wrapped, batch)
+        with torch.autocast(kind, dtype=dtype, enabled=reduced):
+            value, _ = loss(model, batch)
         scaler.scale(value / settings.accumulation).backward()
 
     def update() -> None:
@@ -50,8 +52,8 @@ def step_seconds(
 
     passes, updates = [], []
     for _ in range(1 + REPEATED):
-        passes.append(_seconds(micro_batch, accelerator.device))
-        updates.append(_seconds(update, accelerator.device))
+        passes.append(_seconds(micro_batch, on))
+        updates.append(_seconds(update, on))
         optimizer.zero_grad()
     return statistics.median(passes[1:]) * settings.accumulation + statistics.median(updates[1:])
 

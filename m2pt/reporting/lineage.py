@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2pt.reporting.tracking_cursor import Cursor
+from m2pt.reporting.tracking_cursor import LOCAL_STORE, Cursor
 from m2pt.schema.experiments import SCRATCH
 from m2pt.schema.plan import Plan, Run
 
@@ -46,10 +46,11 @@ def mlflow_runs(results: Path, training: Path) -> Iterator[str]:
     """Yield where MLflow has the training of this folder: a link for the local store, else server and id."""
     for store in sorted((results / "tracking").glob("*/")):
         cursor = Cursor.load(store / training.relative_to(results).with_suffix(".json"))
-        if cursor is not None and store.name == "default":
+        name = store.name.partition("+")[0]  # an experiment comes after it
+        if cursor is not None and name == LOCAL_STORE:
             yield f"http://127.0.0.1:5000/#/runs/{cursor.run_id} (served by: make mlflow-ui)"
         elif cursor is not None:
-            yield f"run {cursor.run_id} on {store.name.rpartition('-')[0]}"
+            yield f"run {cursor.run_id} on {name.rpartition('-')[0]}"
 
 
 def _encoder(plan: Plan, name: str, run_seed: int) -> Iterator[Step]:

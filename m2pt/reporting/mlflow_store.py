@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 RUN_TAG = "m2pt.run_id"
 
+EXPERIMENT = "m2pt"
+"""Experiment unless MLFLOW_EXPERIMENT_NAME says another."""
+
 # What one request may hold, and what a key or a value (mlflow/utils/validation.py).
 _METRICS_PER_REQUEST, _ITEMS_PER_REQUEST = 1000, 100
 _KEY_LENGTH, _PARAM_LENGTH, _TAG_LENGTH = 250, 6000, 8000
@@ -39,7 +42,7 @@ class StoredRun(NamedTuple):
 
 
 class MlflowStore:
-    """One experiment in an MLflow tracking store: `m2pt`, or what MLFLOW_EXPERIMENT_NAME says.
+    """One experiment in an MLflow tracking store: `EXPERIMENT`, or what MLFLOW_EXPERIMENT_NAME says.
 
     Its artifacts go to the folder `artifacts`, unless a server keeps them. The methods raise what MLflow
     raises; `no_answer` and `is_missing` tell what it means.
@@ -47,6 +50,7 @@ class MlflowStore:
 
     def __init__(self, uri: str, *, artifacts: Path) -> None:
         self.uri = uri
+        self.experiment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
         self._artifacts = artifacts
         self._client: MlflowClient | None = None
         self._experiment = ""
@@ -70,7 +74,6 @@ class MlflowStore:
         from mlflow import MlflowClient
         from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "m2pt")
         try:
             client = MlflowClient(tracking_uri=self.uri)
         except UnsupportedModelRegistryStoreURIException:
@@ -78,11 +81,11 @@ class MlflowStore:
                 f"MLFLOW_TRACKING_URI: {self.shown_uri}: MLflow has no such store; "
                 "give an http(s):// server or a database such as sqlite:///path/mlflow.db"
             ) from None
-        experiment = client.get_experiment_by_name(name)
+        experiment = client.get_experiment_by_name(self.experiment_name)
         if experiment is None:
             kept_by_server = urlsplit(self.uri).scheme in ("http", "https", "databricks")
             location = None if kept_by_server else self._artifacts.as_uri()
-            self._experiment = client.create_experiment(name, artifact_location=location)
+            self._experiment = client.create_experiment(self.experiment_name, artifact_location=location)
         else:
             self._experiment = experiment.experiment_id
         self._client = client

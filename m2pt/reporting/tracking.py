@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from m2pt.errors import InputError
 from m2pt.reporting.asked import CELLS, TAG, cells_tag, recorded_cells
 from m2pt.reporting.liveness import Liveness
-from m2pt.reporting.mlflow_store import RUN_TAG, MlflowStore, is_missing, legal_key, no_answer
+from m2pt.reporting.mlflow_store import EXPERIMENT, RUN_TAG, MlflowStore, is_missing, legal_key, no_answer
 from m2pt.reporting.run_folder import (
     EVALUATION,
     METRICS,
@@ -33,7 +33,7 @@ from m2pt.reporting.run_folder import (
     flatten,
     points,
 )
-from m2pt.reporting.tracking_cursor import Cursor
+from m2pt.reporting.tracking_cursor import LOCAL_STORE, Cursor
 
 _TABLES = {".csv", ".md", ".tex", ".pdf", ".png", ".svg", ".yaml"}
 _LINES_AT_ONCE = 1000
@@ -55,7 +55,7 @@ class Tracker:
         self.store = MlflowStore(
             uri or f"sqlite:///{self.results / 'mlflow.db'}", artifacts=self.results / "mlartifacts"
         )
-        self._cursors = self.results / "tracking" / (_folder_name(uri) if uri else "default")
+        self._cursors = self.results / "tracking" / _folder_name(uri, self.store.experiment_name)
         self._cells: dict[str, list[str]] = {}
         self._liveness = Liveness()
 
@@ -266,6 +266,14 @@ def _now() -> int:
     return round(time() * 1000)
 
 
-def _folder_name(uri: str) -> str:
-    """Host and digest: tells stores apart without showing the password that a URI may hold."""
-    return f"{urlsplit(uri).hostname or 'local'}-{sha256(uri.encode()).hexdigest()[:8]}"
+def _folder_name(uri: str | None, experiment: str) -> str:
+    """Name of the cursors' folder: host and digest tell stores apart without showing a URI's password.
+
+    That of the local store begins with `LOCAL_STORE`; another experiment than `EXPERIMENT` adds its digest.
+    """
+    store = LOCAL_STORE if uri is None else f"{urlsplit(uri).hostname or 'local'}-{_short_digest(uri)}"
+    return store if experiment == EXPERIMENT else f"{store}+{_short_digest(experiment)}"
+
+
+def _short_digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:8]

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from m2pt import atomic
 
+LOCAL_STORE = "default"
+"""Name of the folder with the cursors of the results folder's own store."""
+
 
 @dataclass
 class Cursor:

@@ -79,10 +79,12 @@ class Rules:
         """The words between `m2pt` and a command that start it in several processes; none for a single one.
 
         The resources `nodes` (default 1) and `processes`, on each node (default: the number in `gpus`, such
-        as 4 or "a100:4", or else 1), say how many. A derived parameter, as in `arguments`.
+        as 4 or "a100:4", or in `gres`, such as "gpu:a100:4", or else 1), say how many. A derived parameter,
+        as in `arguments`.
         """
         nodes = int(resources.get("nodes", 1))
-        processes = int(resources.get("processes", 0)) or _number_of_gpus(resources.get("gpus", 1)) or 1
+        gpus = _number_of_gpus(resources.get("gpus", 0)) or _gpus_among(resources.get("gres", ""))
+        processes = int(resources.get("processes", 0)) or gpus or 1
         if nodes == processes == 1:
             return ""
         return f"launch --nodes {nodes} --processes {processes} "
@@ -277,6 +279,12 @@ def _number_of_gpus(gpus: int | str) -> int:
     if not number.isdecimal():
         raise InputError(f"the resource gpus is {gpus!r}: give a number, or TYPE:NUMBER such as a100:4")
     return int(number)
+
+
+def _gpus_among(gres: str) -> int:
+    """The number of GPUs in Slurm's generic resources, such as "gpu:a100:4" or "gpu:2,shard:1"."""
+    given = [each.split(":") for each in gres.split(",")]
+    return sum(int(words[-1]) if words[-1].isdecimal() else 1 for words in given if words[0] == "gpu")
 
 
 def _any_of(names: Iterable[str]) -> str:

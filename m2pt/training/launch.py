@@ -19,6 +19,23 @@ def launch(precision: str = "auto", device: str = "auto") -> Accelerator:
     The number of threads stays what it is: Accelerate would divide the machine's cores among the processes.
 
     Args:
+        precision: as in `resolve`.
+        device: as in `resolve`.
+
+    Raises:
+        InputError: as `resolve`.
+    """
+    device, precision = resolve(precision, device)
+    threads = torch.get_num_threads()
+    accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
+    torch.set_num_threads(threads)
+    return accelerator
+
+
+def resolve(precision: str = "auto", device: str = "auto") -> tuple[str, str]:
+    """Return the kind of device, "cpu" or "cuda", and the precision, "no", "bf16" or "fp16".
+
+    Args:
         precision: "no", "bf16", "fp16", or "auto": bf16 or else fp16 on a CUDA device, and "no" elsewhere.
         device: "auto" (a CUDA device if there is one, else the CPU), "cpu" or "cuda".
 
@@ -35,10 +52,7 @@ def launch(precision: str = "auto", device: str = "auto") -> Accelerator:
         raise InputError("precision is fp16, which needs a GPU: choose auto, bf16 or no")
     if precision == "auto":
         precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "no"
-    threads = torch.get_num_threads()
-    accelerator = Accelerator(mixed_precision=precision, cpu=not gpu)
-    torch.set_num_threads(threads)
-    return accelerator
+    return "cuda" if gpu else "cpu", precision
 
 
 def rank_and_world() -> tuple[int, int]:

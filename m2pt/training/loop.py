@@ -160,7 +160,11 @@ class _Training:
 
     def _train(self) -> None:
         """Do all steps that are left, and leave the marker of how that ended."""
-        metrics_length = self._resume()
+        try:
+            metrics_length = self._resume()
+        except Exception as error:
+            self._mark_failed(error)
+            raise
         self.began = time.monotonic()
         self._agree_again(after=1)
         self._say_how()
@@ -190,8 +194,7 @@ class _Training:
                 raise Interrupted(name) from error
             if isinstance(error, DivergedError) and self.saved_step:
                 error.checkpoint = f"{self.directory / checkpoint.RESUME} (step {self.saved_step})"
-            with suppress(OSError):  # the first error tells more than a marker that cannot be written
-                self._mark(checkpoint.FAILED, reason=f"{type(error).__name__}: {error}")
+            self._mark_failed(error)
             raise
 
     def _say_how(self) -> None:
@@ -353,6 +356,10 @@ class _Training:
             ask_for_requeue()
         self.progress.say(f"stopped by {name} after step {self.step}; run the same command to go on")
         return name
+
+    def _mark_failed(self, error: Exception) -> None:
+        with suppress(OSError):  # the first error tells more than a marker that cannot be written
+            self._mark(checkpoint.FAILED, reason=f"{type(error).__name__}: {error}")
 
     def _mark(self, name: str, **content: Any) -> None:
         if self.main:

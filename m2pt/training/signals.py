@@ -69,25 +69,34 @@ def ask_for_requeue() -> None:
         Path(marker).touch()
 
 
+def hold_back() -> None:
+    """Keep `STOPPING` from ending the process until `stopping_at_once` is entered."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+
+
 @contextmanager
-def stopping_at_once(directory: Path) -> Iterator[None]:
+def stopping_at_once(directory: Path | None = None) -> Iterator[None]:
     """Within the block, outside a training loop's own watch, one of `STOPPING` ends the process in order.
 
     There is nothing to save then: `interrupted.json` in `directory` (written by the main process) and
     `ask_for_requeue` say that the command wants to be run again, and the process exits with `EXIT_CODE`. Of
     several processes each ends by itself, and any may ask: the main one may be waiting for another that has
     gone, and be killed before it can.
+
+    Without `directory` there is no marker: the command trains nothing, and begins anew. What `hold_back` has
+    kept is acted on as soon as the handlers stand.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if os.environ.get("RANK", "0") == "0":
+        if directory is not None and os.environ.get("RANK", "0") == "0":
             write_json(directory / INTERRUPTED, {"reason": name, "exit_code": EXIT_CODE})
         ask_for_requeue()
         raise Interrupted(name)
 
     previous: dict[signal.Signals, Any] = {number: signal.signal(number, stop) for number in STOPPING}
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         yield
     finally:
         for number, handler in previous.items():

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow_server import wait_until
 from tracked import Database, Training, expected
 
 from m2pt.commands.track import send_pending
@@ -58,8 +59,7 @@ def test_the_tracker_of_a_workflow(
     stop_background(results)
     start_background(results)
     log = results / "logs" / "track.log"
-    while "mirroring" not in log.read_text():
-        time.sleep(0.05)
+    wait_until(lambda: "mirroring" in log.read_text())
     Training(results).log(range(3))
     stop_background(results)
     assert database.points(database.run()) == expected(range(3))
@@ -77,8 +77,5 @@ start(Path({str(results)!r}))"
     )
     subprocess.run([sys.executable, "-c", workflow], check=True)
     log = results / "logs" / "track.log"
-    deadline = time.monotonic() + 300
-    while "stopped" not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: "stopped" in log.read_text())
     assert database.points(database.run()) == expected(range(3))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tracked import SPEC, Database, Training, expected, mirror
 
+from m2pt.reporting.lineage import mlflow_runs
 from m2pt.reporting.tracking import Tracker
 
 
@@ -66,6 +67,27 @@ def test_a_resumed_run_continues_its_mlflow_run(results: Path, database: Databas
     assert database.points(run_id) == expected(range(12))
     [(device,)] = database.rows("select value from tags where key = 'provenance.device'")
     assert device == "another cpu"
+
+
+def test_another_experiment_gets_everything_even_if_it_is_there(
+    results: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("finished", "running"):
+        Training(results, name).log(range(3))
+    Training(results, "finished").finish()
+    mirror(results)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
+    Tracker(results, None).store.connect()
+    assert Tracker(results, None).waiting() == 24
+    mirror(results)
+    mirror(results)
+    query = "select run_uuid from runs join experiments using (experiment_id) where experiments.name = ?"
+    for experiment in ("m2pt", "other"):
+        runs = [run_id for (run_id,) in database.rows(f"{query} and runs.name != 'tables'", experiment)]
+        assert [database.points(run_id) for run_id in runs] == [expected(range(3))] * 2
+    folders = {"runs/finished/seed0", "runs/running/seed0"}
+    links = [link for folder in folders for link in mlflow_runs(results, results / folder)]
+    assert len(set(links)) == 4 and all("make mlflow-ui" in link for link in links)
 
 
 def test_another_spec_in_the_same_folder_is_another_run(results: Path, database: Database) -> None:

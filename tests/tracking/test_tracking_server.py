@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from mlflow_server import Server, wait_until
+from mlflow_server import SECONDS, Server, wait_until
 from torch import nn
 from tracked import Training
 
@@ -187,33 +187,33 @@ def test_a_killed_and_a_preempted_training_continue_the_same_mlflow_run(
         return run["info"]["run_id"], run["info"]["status"], run["tags"].get("ended", "")
 
     killed = run(13, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    killed.join()
+    killed.join(timeout=SECONDS)
     metrics = results / "runs" / "run" / "seed0" / "metrics.jsonl"
     assert metrics.read_bytes().count(b"\n") == 12
     run_id, *how = stored()
     assert how == ["KILLED", "vanished: its process ended without a word"]
 
     preempted = run(7, lambda: os.kill(os.getpid(), signal.SIGUSR1))
-    preempted.join()
+    preempted.join(timeout=SECONDS)
     assert preempted.exitcode == EXIT_CODE
     assert metrics.read_bytes().count(b"\n") == 17
     assert stored() == (run_id, "KILLED", "interrupted: SIGUSR1")
 
     def pause() -> None:
         reached.set()
-        go_on.wait()
+        go_on.wait(timeout=SECONDS)
 
     resumed = run(3, pause)
-    reached.wait()
+    assert reached.wait(timeout=SECONDS)
     assert stored() == (run_id, "RUNNING", "")
     go_on.set()
-    resumed.join()
+    resumed.join(timeout=SECONDS)
     assert stored() == (run_id, "FINISHED", "finished")
     points = server.points(server.runs(os.environ["MLFLOW_EXPERIMENT_NAME"])["runs/run/seed0"])
     assert points == written(metrics.parent)
     assert [step for key, step, _ in points if key == "loss"] == list(range(1, 31))
 
-    run(4, lambda: float("nan"), "diverged").join()
+    run(4, lambda: float("nan"), "diverged").join(timeout=SECONDS)
     _, status, reason = stored("diverged")
     assert (status, reason.partition(" at step")[0]) == ("FAILED", "failed: DivergedError: the loss is nan")
 
