@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import stat
 import subprocess
@@ -220,17 +219,16 @@ def undisturbed(commands):
 
 
 def test_a_stopped_training_goes_on_with_the_same_bits(commands, undisturbed):
-    """SIGUSR1 to one of two processes that torchrun started: both save and end. As in Slurm it goes on."""
+    """SIGUSR1 to torchrun, which passes it on: both processes save and end. As in Slurm it goes on."""
     run = commands.results("stopped")
     marker = commands.folder / "stopped" / "requeue" / "marker"
     process = commands.start("stopped", "finetune")
     metrics = run / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") > 2):
         time.sleep(0.002)
-    os.kill(task(process, "1"), signal.SIGUSR1)
+    process.send_signal(signal.SIGUSR1)
     code, output = finished(process)
-    assert code == 1, output  # torchrun's own code; its processes gave 75
-    assert re.search(r"exitcode *: 75", output), output
+    assert code == 1 and "stopped by SIGUSR1" in output, output  # torchrun's own code
     stopped = json.loads((run / "interrupted.json").read_text())
     assert stopped["exit_code"] == 75 and 3 <= stopped["step"] < 180
     assert marker.exists() and not (run / "attached.safetensors").exists()

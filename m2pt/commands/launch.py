@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     words = [arguments.command_, *arguments.arguments]
     if arguments.slurm_task:
-        hold_back()  # importing torch takes long, and srun passes a warning on to every task
         os.environ.update(rendezvous(os.environ))
+        hold_back()  # importing torch takes long, and srun passes a warning on to every task
         return main(words)
     nodes, processes = arguments.nodes, arguments.processes
     for name, number in (("nodes", nodes), ("processes", processes)):
