@@ -130,7 +130,7 @@ def test_below_the_table_stands_how_it_was_made_compared_and_judged(plan):
     notes = written(plan, to_markdown).partition("\n- ")[2]
     assert notes.startswith(f"Measured with {TINY} but figures = [], claims = null, tables = [")
     assert ", seeds 0, 1, 2, commit 0123456789ab-dirty, on cpu; " in notes
-    assert "; 21 trainings took 0.2 hours added up " in notes  # 7 cells, 3 seeds, 36 seconds each
+    assert "; 21 trainings took 12.6 minutes added up " in notes  # 7 cells, 3 seeds, 36 seconds each
     assert RULE in notes
     assert "Baselines get the same recipe and the same tuning budget" in notes
     assert "Baseline MAE (pretrained setting): M2PT-Point, random auxiliary, two auxiliaries." in notes

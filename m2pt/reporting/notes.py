@@ -47,10 +47,11 @@ def made(plan: Plan, cells: Iterable[Cell]) -> str:
     seeds = sorted({result.seed for result in found})
     commits = sorted({_short(commit) for result in found for commit in result.commits})
     devices = sorted({result.device for result in found})
-    hours = sum(result.training_seconds for result in found) / 3600
+    minutes = sum(result.training_seconds for result in found) / 60
+    took = f"{minutes:.1f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"
     return (
         f"Measured with {_config(plan)}, {_listed('seed', seeds)}, {_listed('commit', commits)}, on "
-        f"{' and '.join(devices)}; {len(results)} trainings took {hours:.1f} hours added up (some ran side "
+        f"{' and '.join(devices)}; {len(results)} trainings took {took} added up (some ran side "
         "by side), not counting what they start from."
     )
 
