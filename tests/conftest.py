@@ -1,5 +1,6 @@
-"""Datasets that several tests read; they are built once and must be left as they are."""
+"""Datasets that several tests read, built once, to be left as they are; signals as in a terminal."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 from m2pt.datasets.layouts import miniature_module
 
 Builder = Callable[..., Path]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # pytest was started in the background of a script; what tests start is to hear of Ctrl-C all the same
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,10 @@ def test_two_nodes_train_together_as_one_process_would_and_are_warned_together(c
     two = copy("two", *ON_SLURM, recipe=recipe + MIX)
     target = str(training / "attached.safetensors")
     one.start(target)
-    two.start(target, "--set-resources", "finetune:nodes=2", "finetune:gpus=1")
+    # on the command line they stand in the place of all that the profile sets
+    two.start(
+        target, "--set-resources", *(f"finetune:{r}" for r in ("nodes=2", "gpus=1", "slurm_partition=gpu"))
+    )
     job_id = two.started("finetune")
     log = two.folder / training / "train.log"
     wait_until(lambda: "step 100/" in read(log), "the first steps")
