@@ -50,6 +50,7 @@ lint: $(INSTALLED) ## check style and types
 report: tables ## write results/report.html: tables and figures with captions, the runs, their times
 	@$(IN_VENV) snakemake --report results/report.html
 
+# README's Figure 3 is of three seeds, figure3_three_seeds.svg, and is copied by hand from a run with them.
 docs: tables ## copy the tables and figures that README shows from results/ to docs/miniature
 	@mkdir -p docs/miniature
 	@cp results/*.md results/*.svg docs/miniature/

@@ -16,6 +16,7 @@ _PASSED_ON = {
     "qos": "qos",
     "constraint": "constraint",
 }
+_MISNAMED = {"partition": "slurm_partition", "account": "slurm_account", "time": "runtime", "gpu": "gpus"}
 _OWN = {
     "signal",
     "output",
@@ -95,6 +96,9 @@ def request_of(rule: str, resources: Mapping[str, Any], threads: int) -> Request
             )
         return int(value)
 
+    for name, right in _MISNAMED.items():
+        if resources.get(name):
+            raise WorkflowError(f"rule {rule}: there is no resource {name}; it is called {right}")
     gpus = _gpus(rule, resources)
     options: dict[str, str | bool] = {
         option: str(resources[name]) for name, option in _PASSED_ON.items() if resources.get(name)

@@ -225,6 +225,7 @@ def test_resources_become_a_request():
         ({"nodes": 0}, "rule train: resource nodes=0"),
         ({"runtime": "two hours"}, "set-resources: {train: {runtime: 1}}"),
         ({"gpus": 1, "gres": "gpu:1"}, "both ask for GPUs"),
+        ({"partition": "gpu"}, "there is no resource partition; it is called slurm_partition"),
         ({"gpus": "four"}, "give a number or type:number"),
         ({"slurm_extra": "-p gpu"}, "'-p' is not of the form --option=value"),
         ({"slurm_extra": "--signal=B:TERM@9"}, "--signal is set by the executor"),

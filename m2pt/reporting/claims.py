@@ -139,12 +139,12 @@ def _measured(compared: Compared) -> list[str]:
     names = [f"`{name}`" for name in comparison.cells]
     over = " over " if comparison.value is not None else " over the gain of "
     what = ("gain of " if comparison.gain is not None else "") + over.join(names)
-    ours = f"{compared.mean:+.2f}"
+    ours = f"{compared.mean:+z.2f}"
     return [
         what,
-        "" if compared.published is None else f"{compared.published:+.2f}",
+        "" if compared.published is None else f"{compared.published:+z.2f}",
         f"**{ours}**" if side(interval) else ours,
-        "" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}",
+        "" if interval is None else f"{interval[0]:+z.2f} to {interval[1]:+z.2f}",
         compared.verdict,
     ]
 

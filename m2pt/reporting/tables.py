@@ -112,7 +112,7 @@ def _lines(cell: Cell, markup: Markup, decimals: int) -> list[str]:
     if cell.verdict:
         lines.append(cell.verdict)
     if cell.published is not None:
-        gain = f" [{cell.published_gain:+.{decimals}f}]" if cell.published_gain is not None else ""
+        gain = f" [{cell.published_gain:+z.{decimals}f}]" if cell.published_gain is not None else ""
         lines.append(markup.published.format(f"{cell.published:.{decimals}f}{gain}"))
     return lines
 
@@ -120,12 +120,12 @@ def _lines(cell: Cell, markup: Markup, decimals: int) -> list[str]:
 def _gain(cell: Cell, markup: Markup, decimals: int) -> str:
     if cell.gain is None:
         return ""
-    gain = f"{cell.gain:+.{decimals}f}"
+    gain = f"{cell.gain:+z.{decimals}f}"
     if cell.interval is None:
         return f" [{gain}]"
     low, high = cell.interval
     shown = markup.bold.format(gain) if cell.significant else gain
-    return f" [{shown}: {low:+.{decimals}f} to {high:+.{decimals}f}]"
+    return f" [{shown}: {low:+z.{decimals}f} to {high:+z.{decimals}f}]"
 
 
 def _decimals(cells: list[Cell]) -> int:

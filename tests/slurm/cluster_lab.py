@@ -121,7 +121,9 @@ class Workflow:
         wait_until(lambda: self.states()[job_id] in states, f"job {job_id} {' or '.join(states)}")
 
     def log(self, job_id: str) -> str:
-        return (self.folder / f".snakemake/submitit/jobs/{job_id}_0_log.out").read_text()
+        """A job's log so far; it appears a moment after the job runs."""
+        path = self.folder / f".snakemake/submitit/jobs/{job_id}_0_log.out"
+        return path.read_text() if path.exists() else ""
 
     def end(self) -> None:
         """Leave nothing running."""
