@@ -11,6 +11,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 COUNTING = Path(__file__).with_name("counting.py")
+READY = "handlers are set"
 POLL_S = 0.3
 QUICK = (
     "--rerun-incomplete",
@@ -119,6 +120,10 @@ class Workflow:
     def reaches(self, job_id: str, *states: str) -> None:
         """Wait until a job is in one of these states."""
         wait_until(lambda: self.states()[job_id] in states, f"job {job_id} {' or '.join(states)}")
+
+    def counts(self, job_id: str, times: int = 1) -> None:
+        """Wait until counting.py has been started so many times in a job and can be warned."""
+        wait_until(lambda: self.log(job_id).count(READY) == times, f"job {job_id} counting")
 
     def log(self, job_id: str) -> str:
         """A job's log so far; it appears a moment after the job runs."""

@@ -98,6 +98,7 @@ def test_a_requeued_job_goes_on_where_it_saved(workflow):
     )
     workflow.start()
     job_id = workflow.started("count")
+    workflow.counts(job_id)
     slurm("scancel", "--batch", "--signal=USR2", job_id)
     workflow.finish()
     assert (workflow.folder / "steps.txt").read_text() == all_steps(60)

@@ -4,15 +4,9 @@ import json
 import os
 import signal
 
-from cluster_lab import COUNTING, Workflow, all_steps, slurm, wait_until
+from cluster_lab import COUNTING, Workflow, all_steps, slurm
 
-READY = "handlers are set"
 WAIT_FOR_GO = "until test -e go; do sleep 0.2; done"
-
-
-def counts(workflow: Workflow, job_id: str, times: int = 1) -> None:
-    """Wait until the counting program of a job has been started so many times and can be warned."""
-    wait_until(lambda: workflow.log(job_id).count(READY) == times, f"job {job_id} counting")
 
 
 def test_requeued_preempted_and_out_of_time_jobs_come_to_the_same_end(workflow):
@@ -38,7 +32,7 @@ def test_requeued_preempted_and_out_of_time_jobs_come_to_the_same_end(workflow):
     workflow.start("--submitit-signal-delay", "20")
     ids = {rule: workflow.started(rule) for rule in ("requeued", "preempted", "limited")}
     for job_id in ids.values():
-        counts(workflow, job_id)
+        workflow.counts(job_id)
     slurm("scontrol", "requeue", ids["requeued"])
     slurm(
         "sbatch", "--partition=prio", "--nodelist=gpu2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"
@@ -63,7 +57,7 @@ def test_restarts_are_bounded(workflow):
     workflow.start("--submitit-max-restarts", "1")
     job_id = workflow.started("count")
     for attempt in (1, 2):
-        counts(workflow, job_id, attempt)
+        workflow.counts(job_id, attempt)
         slurm("scancel", "--batch", "--signal=USR2", job_id)
     assert f"slurm job {job_id}: restarts: 1, and no more are allowed" in workflow.finish(code=1)
 
