@@ -101,9 +101,8 @@ def _removed(results: Path, group: "list[Leftover]", liveness: "Liveness") -> li
     with only_tracker(results) if (results / "tracking").is_dir() else nullcontext():
         strange = []
         for leftover in group:
-            if reason := held(
-                results, leftover.directory, liveness
-            ):  # the question may have stood there for long
+            # the question may have stood there for long
+            if reason := held(results, leftover.directory, liveness):
                 print(f"{leftover.directory} stays: {reason}")
             else:
                 strange += remove(leftover)
