@@ -72,7 +72,7 @@ class Workflow:
         self.start(*arguments)
         return self.finish(code=code)
 
-    def finish(self, *, code: int = 0, timeout_s: float = 300) -> str:
+    def finish(self, *, code: int = 0, timeout_s: float = 900) -> str:
         ended = self.processes[-1].wait(timeout=timeout_s)
         assert ended == code, self.said()
         return self.said()
