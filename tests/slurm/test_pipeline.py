@@ -73,7 +73,7 @@ def test_table_1_s_dag(copy):
 
 
 def test_a_training_that_is_requeued_and_out_of_time_ends_with_the_same_bits(copy, training):
-    recipe = "training: {epochs: 2000, batch_size: 16, lr: 1.0e-3, log_every: 100, checkpoint_every: 500}\n"
+    recipe = "training: {epochs: 1000, batch_size: 16, lr: 1.0e-3, log_every: 100, checkpoint_every: 500}\n"
     plain = copy("plain", "--cores", "1", recipe=recipe + MIX)
     disturbed = copy("disturbed", *ON_SLURM, "--submitit-signal-delay", "15", recipe=recipe + MIX)
     target = str(training / "attached.safetensors")
