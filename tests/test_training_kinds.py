@@ -1,0 +1,85 @@
+"""Every kind of training in two gloo processes: each gets the mean of what both would have alone."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from training_processes import together
+
+from m2pt.commands.rehearsed import rehearse
+from m2pt.planning.jobs import Training, trainings
+from m2pt.schema.plan import Plan
+from m2pt.training.launch import launch, leave, seed_step
+
+TINY = Path("tests/tiny/config.yaml")
+CPU = torch.device("cpu")
+PASSES = 2
+"""torch complains of a parameter that a pass has left without gradient when the next one begins."""
+
+
+@cache
+def kinds() -> dict[str, Training]:
+    """One training of the tiny config for each encoder, and for each dataset, mode, start and body.
+
+    Its detector's backbone is frozen; the paper's is not.
+    """
+    plan = Plan.load(TINY)
+    found = {training.stage: training for training in trainings(plan, plan.runs.values())}
+    unfrozen = {
+        name: each.model_dump() | {"freeze_backbone": False} for name, each in plan.config.transfer.items()
+    }
+    plan = Plan.load(TINY, {"transfer": unfrozen})
+    other = {training.stage: training for training in trainings(plan, plan.runs.values())}
+    return found | {"coco, unfrozen": other["coco"]}
+
+
+def gradients(training: Training, rank: int) -> dict[str, Tensor]:
+    """Gradients after some passes over batches and draws that are `rank`'s own; the model is everybody's."""
+    torch.manual_seed(0)
+    model = rehearse(training, CPU).model
+    wrapped = launch("no", "cpu").prepare(model)
+    for number in range(PASSES):
+        torch.manual_seed(1 + 2 * number + rank)
+        rehearsal = rehearse(training, CPU)
+        seed_step(CPU, 0, number, rank)
+        loss, _ = rehearsal.loss(wrapped, rehearsal.batch)
+        loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    for name, training in kinds().items():
+        torch.save(gradients(training, rank), folder / f"{name}.{rank}.pt")
+    leave()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gradients")
+    done = subprocess.run([sys.executable, __file__, folder], capture_output=True, text=True)
+    assert json.loads(done.stdout) == [0, 0], done.stderr + (folder / "log").read_text()
+    return folder
+
+
+@pytest.mark.parametrize("name", kinds())
+def test_two_processes_have_the_mean_of_their_gradients(folder: Path, name: str) -> None:
+    training = kinds()[name]
+    alone = [gradients(training, rank) for rank in (0, 1)]
+    assert any(torch.count_nonzero(gradient) for gradient in alone[0].values())
+    for rank in (0, 1):
+        shared = torch.load(folder / f"{name}.{rank}.pt", weights_only=True)
+        assert shared.keys() == alone[0].keys() == alone[1].keys()
+        for parameter, gradient in shared.items():
+            mean = (alone[0][parameter] + alone[1][parameter]) / 2
+            torch.testing.assert_close(gradient, mean, rtol=1e-4, atol=1e-6, msg=parameter)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main_folder = Path(sys.argv[1])
+    print(together(2, main_folder / "log", lambda rank: one_of_two(rank, main_folder)))
