@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -59,7 +61,8 @@ def test_one_process_is_the_command_itself(started, capsys):
 def test_on_one_machine_torchrun_starts_the_processes(started):
     main(["launch", "--processes", "3", "pretrain", "image", "--seed", "1", "--config", "x.yaml"])
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    assert started == [[*start, "-m", "m2pt", "pretrain", "image", "--seed", "1", "--config", "x.yaml"]]
+    words = ["pretrain", "image", "--seed", "1", "--config", "x.yaml"]
+    assert started == [[*start, "-m", "m2pt", "launch", "--task", *words]]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,7 @@ def test_in_a_slurm_allocation_srun_does(started, monkeypatch, variables, nodes,
     main(["launch", "--nodes", str(nodes), "--processes", "4", "transfer", "run", "--seed", "2"])
     words = ["srun", "--nodes", str(nodes), "--ntasks", str(4 * nodes), "--ntasks-per-node", "4"]
     words += ["--cpus-per-task", str(cpus), "--kill-on-bad-exit=1", *extra]
-    words += [sys.executable, "-m", "m2pt", "launch", "--slurm-task", "transfer", "run", "--seed", "2"]
+    words += [sys.executable, "-m", "m2pt", "launch", "--task", "transfer", "run", "--seed", "2"]
     assert started == [words]
 
 
@@ -131,8 +134,8 @@ def test_a_task_finds_the_others_by_slurms_variables(tmp_path, monkeypatch):
 
 def test_a_process_that_srun_has_not_started_is_told_so(monkeypatch, capsys):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert main(["launch", "--slurm-task", "finetune", "run"]) == 1
-    assert "SLURM_JOB_ID is not set: --slurm-task is for what srun starts" in capsys.readouterr().err
+    assert main(["launch", "--task", "finetune", "run"]) == 1
+    assert "SLURM_JOB_ID is not set: --task is for what srun or torchrun starts" in capsys.readouterr().err
 
 
 # ---- whole commands ---------------------------------------------------------------------------------------
@@ -241,6 +244,29 @@ def test_a_stopped_training_goes_on_with_the_same_bits(commands, undisturbed):
     assert json.loads((run / "run.json").read_text())["provenance"]["processes"] == 2
     for name in ("attached.safetensors", "metrics.jsonl"):
         assert file_digest(run / name) == file_digest(undisturbed[0] / name)
+
+
+def test_a_warning_while_the_processes_still_import_is_no_failure(commands):
+    process = commands.start("early", "finetune")
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not held_back(process):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR1)
+    _, output = finished(process)
+    assert (commands.folder / "early" / "requeue" / "marker").exists(), output
+    assert not (commands.results("early") / "metrics.jsonl").exists()
+
+
+def held_back(process: subprocess.Popen[str]) -> bool:
+    """Whether both ranks are there and block SIGUSR1."""
+    blocked = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error, OSError):
+            if "--task" in child.cmdline():
+                status = Path(f"/proc/{child.pid}/status").read_text()
+                mask = int(re.search(r"SigBlk:\s+(\w+)", status)[1], 16)
+                blocked.append(mask >> (signal.SIGUSR1 - 1) & 1)
+    return blocked == [1, 1]
 
 
 def test_two_processes_evaluate_as_one(undisturbed):

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes", type=int, default=1, metavar="P", help="on each node, one a GPU; default: %(default)s"
     )
     parser.add_argument(
-        "--slurm-task", action="store_true", help="this is one of the processes that srun has started"
+        "--task", action="store_true", help="this is one of the processes that srun or torchrun has started"
     )
     parser.add_argument("command_", metavar="COMMAND", choices=COMMANDS, help=", ".join(COMMANDS))
     parser.add_argument("arguments", metavar="...", nargs=argparse.REMAINDER, help="its arguments")
@@ -63,9 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     from m2pt.training.signals import hold_back
 
     words = [arguments.command_, *arguments.arguments]
-    if arguments.slurm_task:
-        os.environ.update(rendezvous(os.environ))
-        hold_back()  # importing torch takes long, and srun passes a warning on to every task
+    if arguments.task:
+        if "RANK" not in os.environ:  # torchrun has set it, and the rest
+            os.environ.update(rendezvous(os.environ))
+        hold_back()  # importing torch takes long, and a warning is passed on to every task
         return main(words)
     nodes, processes = arguments.nodes, arguments.processes
     for name, number in (("nodes", nodes), ("processes", processes)):
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 def torchrun(processes: int, words: list[str]) -> list[str]:
     """Return the command that starts the processes on this machine; it finds a free port by itself."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*start, "--nproc-per-node", str(processes), "-m", "m2pt", *words]
+    return [*start, "--nproc-per-node", str(processes), "-m", "m2pt", "launch", "--task", *words]
 
 
 def srun(nodes: int, processes: int, words: list[str]) -> list[str]:
@@ -101,7 +102,7 @@ def srun(nodes: int, processes: int, words: list[str]) -> list[str]:
     start += ["--ntasks-per-node", str(processes), "--cpus-per-task", str(cpus), "--kill-on-bad-exit=1"]
     if "SLURM_STEP_ID" in os.environ:  # a step of the job waits for us, and has what we need
         start += ["--overlap", "--mem", "0"]  # the memory of the job, which that step was given
-    return [*start, sys.executable, "-m", "m2pt", "launch", "--slurm-task", *words]
+    return [*start, sys.executable, "-m", "m2pt", "launch", "--task", *words]
 
 
 def rendezvous(environment: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
@@ -120,7 +121,7 @@ def rendezvous(environment: "os._Environ[str] | dict[str, str]") -> dict[str, st
         # "2(x3),1": two tasks on each of three nodes, then one
         per_node = environment["SLURM_STEP_TASKS_PER_NODE"]
     except KeyError as error:
-        raise RunError(f"{error.args[0]} is not set: --slurm-task is for what srun starts") from None
+        raise RunError(f"{error.args[0]} is not set: --task is for what srun or torchrun starts") from None
     command = ["scontrol", "show", "hostnames", nodes]
     try:
         hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
