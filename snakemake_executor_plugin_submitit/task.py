@@ -90,6 +90,9 @@ class SnakemakeTask:
             code = self._wait_for_exit()
         except _CommandEnded:
             code = self._process.wait() if self._process else 1
+        except KeyboardInterrupt:  # without Slurm; submitit leaves this process a second more
+            _terminate_descendants()
+            raise
         except BaseException:
             _kill_descendants()
             raise
@@ -215,6 +218,14 @@ def _wait_for_descendants() -> None:
     """Wait as long as Slurm lets us."""
     while _descendants():
         time.sleep(_POLL_S)
+
+
+def _terminate_descendants() -> None:
+    """End them as Slurm does, by SIGTERM, and let them save, also if this process dies meanwhile."""
+    for process in _descendants():
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _wait_for_descendants()
 
 
 def _kill_descendants() -> None:

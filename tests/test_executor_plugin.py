@@ -52,7 +52,13 @@ def start(folder: Path, *arguments: str, cluster: str = "local") -> "subprocess.
     command += ["--seconds-between-status-checks", "1", "--rerun-incomplete", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
 
 
@@ -149,21 +155,24 @@ def test_a_new_controller_takes_up_a_process_of_a_dead_one(tmp_path):
     assert len(list((tmp_path / ".snakemake/submitit/jobs").glob("*_submitted.pkl"))) == 1
 
 
-def test_ctrl_c_ends_the_processes(tmp_path):
+@pytest.mark.parametrize("ask", [os.kill, os.killpg], ids=["signal to Snakemake", "Ctrl-C in a terminal"])
+def test_ctrl_c_ends_the_processes_which_save(tmp_path, ask):
+    """Each step, and with it the saving, takes longer than submitit waits before it kills."""
     snakefile(
         tmp_path,
         f"""
         rule count:
             output: "steps.txt"
-            shell: "python3 {COUNTING} {{output}} {tmp_path}/state.txt 400 0.1"
+            shell: "python3 {COUNTING} {{output}} {tmp_path}/state.txt 40 3"
         """,
     )
     process = start(tmp_path)
     program = counting_process(tmp_path)
-    process.send_signal(signal.SIGINT)
+    ask(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 1, said
     program.wait(timeout=10)
+    assert (tmp_path / "state.txt").exists(), said
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 output, state, steps, pause = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 warned = []
-for number in (signal.SIGUSR1, signal.SIGTERM):
+for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, frame: warned.append(number))
 print("handlers are set", flush=True)
 done = state.read_text() if state.exists() else ""
