@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from m2pt.commands.planned import add_set_argument
 from m2pt.errors import InputError
 from m2pt.schema.plan import Plan, parse_overrides
 
@@ -22,13 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[Path("config/config.yaml")],
         help="every config whose results are to stay; default: config/config.yaml",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="replace a top-level key of each config, as in the runs that are to stay",
-    )
+    add_set_argument(parser, "replace a top-level key of each config, as in the runs that are to stay")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
 
 

@@ -12,14 +12,13 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, default=Path("config/config.yaml"), help="default: %(default)s"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="replace a top-level key of the config",
-    )
+    add_set_argument(parser, "replace a top-level key of the config")
     parser.add_argument("--expect", metavar="DIGEST", help="stop if the config now asks for something else")
+
+
+def add_set_argument(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add --set, to be read by `parse_overrides`."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=help)
 
 
 def add_seed_argument(parser: argparse.ArgumentParser) -> None:
