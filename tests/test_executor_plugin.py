@@ -73,6 +73,17 @@ def snakefile(folder: Path, text: str) -> None:
     (folder / "Snakefile").write_text(textwrap.dedent(text))
 
 
+def counting_rule(folder: Path, *, steps: int, seconds: float) -> None:
+    snakefile(
+        folder,
+        f"""
+        rule count:
+            output: "steps.txt"
+            shell: "python3 {COUNTING} {{output}} {folder}/state.txt {steps} {seconds}"
+        """,
+    )
+
+
 def exists(path: Path) -> None:
     for _ in range(600):
         if path.exists():
@@ -113,14 +124,7 @@ def test_a_failure_is_shown_with_the_end_of_the_log_and_the_rest_goes_on(tmp_pat
 
 
 def test_a_program_that_saved_and_says_so_is_started_again(tmp_path):
-    snakefile(
-        tmp_path,
-        f"""
-        rule count:
-            output: "steps.txt"
-            shell: "python3 {COUNTING} {{output}} {tmp_path}/state.txt 30 0.2"
-        """,
-    )
+    counting_rule(tmp_path, steps=30, seconds=0.2)
     process = start(tmp_path)
     counting_process(tmp_path).send_signal(signal.SIGUSR1)
     said, _ = process.communicate(timeout=120)
@@ -158,14 +162,7 @@ def test_a_new_controller_takes_up_a_process_of_a_dead_one(tmp_path):
 @pytest.mark.parametrize("ask", [os.kill, os.killpg], ids=["signal to Snakemake", "Ctrl-C in a terminal"])
 def test_ctrl_c_ends_the_processes_which_save(tmp_path, ask):
     """Each step, and with it the saving, takes longer than submitit waits before it kills."""
-    snakefile(
-        tmp_path,
-        f"""
-        rule count:
-            output: "steps.txt"
-            shell: "python3 {COUNTING} {{output}} {tmp_path}/state.txt 40 3"
-        """,
-    )
+    counting_rule(tmp_path, steps=40, seconds=3)
     process = start(tmp_path)
     program = counting_process(tmp_path)
     ask(process.pid, signal.SIGINT)
