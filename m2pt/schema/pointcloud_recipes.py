@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from m2pt.errors import InputError
+from m2pt.schema.architecture import PointcloudInput
 from m2pt.schema.base import Strict
-from m2pt.schema.config import PointcloudInput
 from m2pt.schema.recipes import Fraction, Range
 from m2pt.training.settings import TrainingSettings
 

@@ -4,8 +4,8 @@ from pydantic import model_validator
 
 from m2pt.errors import InputError
 from m2pt.models.dense_settings import MaskRCNNSettings, UPerNetSettings
+from m2pt.schema.architecture import Image, ImageInput
 from m2pt.schema.base import Strict
-from m2pt.schema.config import Image, ImageInput
 from m2pt.schema.recipes import DetectionAugmentation, Fraction, SegmentationAugmentation
 from m2pt.training.settings import TrainingSettings
 
