@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         InputError: a config is wrong, or a workflow or a tracker is at work.
     """
+    from m2pt.planning import units
     from m2pt.planning.leftovers import leftovers, wanted
     from m2pt.reporting.liveness import Liveness
 
@@ -49,11 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"Not asked for by any table, figure or claim of {sources}:")
     for leftover in (each for group in found.values() for each in group):
         stays = f"  stays: {leftover.held}" if leftover.held else ""
-        print(f"  {_bytes(leftover.size):>12}  {leftover.directory}{stays}")
+        print(f"  {units.size(leftover.size):>12}  {leftover.directory}{stays}")
     free = {results: [each for each in group if each.held is None] for results, group in found.items()}
     number = sum(map(len, free.values()))
     size = sum(each.size for group in free.values() for each in group)
-    print(f"  {_bytes(size):>12}  in {_count(number)} that can be removed, with logs and benchmarks")
+    print(f"  {units.size(size):>12}  in {_count(number)} that can be removed, with logs and benchmarks")
     if number == 0 or not _confirmed(arguments.yes, number):
         return 0
     strange = [
@@ -106,7 +107,3 @@ def _removed(results: Path, group: "list[Leftover]", liveness: "Liveness") -> li
 
 def _count(number: int) -> str:
     return f"{number} folder{'' if number == 1 else 's'}"
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from m2pt.planning import units
 from m2pt.planning.costs import COUNTED, MEASURED, RESULTS
 from m2pt.planning.estimate import Estimate, as_jobs
 from m2pt.planning.items import dataset_key
@@ -83,13 +84,13 @@ class Report:
         rows = [("stage", "", "trainings", "done", "steps", "s/step", heading, "step cost from")]
         for (kind, stage, basis), group in self._groups().items():
             hours = [each.hours for each in group]
-            total = "?" if None in hours else _number(sum(hour or 0.0 for hour in hours))
+            total = "?" if None in hours else units.hours(sum(hour or 0.0 for hour in hours))
             steps = _range((each.steps for each in group), ",d")
             cost = _range((each.cost.seconds if each.cost else None for each in group), ",.3g")
             done = str(sum(each.done for each in group))
             rows.append((kind, stage, str(len(group)), done, steps, cost, total, basis))
         done = str(sum(each.done for each in self.estimates))
-        rows.append(("total", "", str(len(self.estimates)), done, "", "", _number(self.hours), ""))
+        rows.append(("total", "", str(len(self.estimates)), done, "", "", units.hours(self.hours), ""))
         yield from _aligned(rows)
 
     def _groups(self) -> dict[tuple[str, str, str], list[Estimate]]:
@@ -138,13 +139,13 @@ class Report:
         kept, running = self.storage()
         yield "storage (datasets, logs and metrics excluded)"
         for name, size in kept.items():
-            yield f"  {name:<22}{_bytes(size):>12}"
-        yield f"  {'total':<22}{_bytes(sum(kept.values())):>12}"
+            yield f"  {name:<22}{units.size(size):>12}"
+        yield f"  {'total':<22}{units.size(sum(kept.values())):>12}"
         if running:
             most = max(self.estimates, key=lambda each: each.footprint.running)
             yield (
-                f"  and while trainings run, for their checkpoints: at most {_bytes(running[0])} each "
-                f"({most.training.id}), {_bytes(sum(running))} for {len(running)} at a time"
+                f"  and while trainings run, for their checkpoints: at most {units.size(running[0])} each "
+                f"({most.training.id}), {units.size(sum(running))} for {len(running)} at a time"
             )
 
     def storage(self) -> tuple[dict[str, int], list[int]]:
@@ -166,10 +167,10 @@ class Report:
         yield f"time on {machine.gpus} {devices}, {each}"
         at_a_time = f"{machine.slots} training{'' if machine.slots == 1 else 's'} at a time"
         yield (
-            f"  {at_a_time}  {_duration(hours)} (list scheduling: of those that can start the longest goes "
-            "first)"
+            f"  {at_a_time}  {units.duration(hours)} "
+            "(list scheduling: of those that can start the longest goes first)"
         )
-        yield f"  {'any number':<{len(at_a_time)}}  {_duration(path.hours)}, the critical path:"
+        yield f"  {'any number':<{len(at_a_time)}}  {units.duration(path.hours)}, the critical path:"
         yield from (f"    {id}" for id in path.chain)
         if machine.per_job > 1:
             yield (
@@ -240,17 +241,3 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield f"  {'  '.join(cells)}".rstrip()
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
-
-
-def _number(hours: float) -> str:
-    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2g}"
-
-
-def _duration(hours: float) -> str:
-    if hours >= 48:
-        return f"{hours / 24:,.1f} days"
-    return f"{hours:,.1f} hours" if hours >= 1 else f"{hours * 60:,.1f} minutes"
