@@ -193,6 +193,17 @@ def test_a_damaged_checkpoint_is_refused_before_training(tmp_path):
     (tmp_path / "resume.pt").write_bytes(b"torn")
     with pytest.raises(InputError, match=r"resume\.pt is damaged"):
         train(tmp_path)
+    assert "resume.pt is damaged" in json.loads((tmp_path / "failed.json").read_text())["reason"]
+
+
+def test_what_cannot_begin_is_marked_as_failed_until_it_can(tmp_path):
+    train(tmp_path)
+    with pytest.raises(InputError, match="after epoch 9"):
+        train(tmp_path, snapshots={9: lambda m: None})
+    failed = json.loads((tmp_path / "failed.json").read_text())
+    assert failed["step"] == 0 and failed["reason"].startswith("InputError: a snapshot after epoch 9")
+    train(tmp_path)
+    assert not (tmp_path / "failed.json").exists()
 
 
 def test_an_unreadable_item_fails_by_name_and_leaves_no_worker(tmp_path):

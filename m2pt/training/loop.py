@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from m2pt.errors import InputError
 from m2pt.training import checkpoint
 from m2pt.training.batch_statistics import shared_batch_statistics, take_running_averages
-from m2pt.training.launch import launch, seed_step
+from m2pt.training.launch import launch, rank_and_world, seed_step
 from m2pt.training.loading import Collate, training_stream
 from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile
 from m2pt.training.optimizer import create_optimizer, create_schedule, current_lr
@@ -81,16 +81,27 @@ def fit(
 
     Raises:
         InputError: what the user gave is wrong, or the directory cannot be used.
-        DivergedError: loss or weights became NaN or infinite; `failed.json` says so too.
+        DivergedError: loss or weights became NaN or infinite.
         Interrupted: one of `signals.STOPPING` came, to whichever process; the state is saved,
             `interrupted.json` says so, exit code 75.
+
+    Of every other error `failed.json` says the reason.
     """
-    training = _Training(model, loss, dataset, settings, seed, device, collate, describe, snapshots or {})
-    return training.run(directory, identity)
+    training = None
+    try:
+        training = _Training(model, loss, dataset, settings, seed, device, collate, describe, snapshots or {})
+        return training.run(directory, identity)
+    except Exception as error:
+        if rank_and_world()[0] == 0:
+            reason, step = f"{type(error).__name__}: {error}", training.step if training else 0
+            with suppress(OSError):  # the error tells more than that its marker cannot be written
+                failed = {"identity": identity, "step": step, "reason": reason}
+                checkpoint.mark(directory, checkpoint.FAILED, failed)
+        raise
 
 
 class _Training:
-    """One call of `fit`: everything is built and checked before the directory is touched."""
+    """One call of `fit`: everything is built and checked before what the directory holds is touched."""
 
     def __init__(
         self,
@@ -152,19 +163,15 @@ class _Training:
             else:
                 self._train()
         if self.main:
-            checkpoint.remove(directory, checkpoint.RESUME)
+            checkpoint.remove(directory, checkpoint.RESUME, checkpoint.FAILED)
         if self.accelerator.num_processes > 1:
             take_running_averages(self.model)
         self.accelerator.wait_for_everyone()  # nobody exports and clears away what another has yet to read
         return self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
 
     def _train(self) -> None:
-        """Do all steps that are left, and leave the marker of how that ended."""
-        try:
-            metrics_length = self._resume()
-        except Exception as error:
-            self._mark_failed(error)
-            raise
+        """Do all steps that are left, and leave the marker of how that ended, unless it fails."""
+        metrics_length = self._resume()
         self.began = time.monotonic()
         self._agree_again(after=1)
         self._say_how()
@@ -194,7 +201,6 @@ class _Training:
                 raise Interrupted(name) from error
             if isinstance(error, DivergedError) and self.saved_step:
                 error.checkpoint = f"{self.directory / checkpoint.RESUME} (step {self.saved_step})"
-            self._mark_failed(error)
             raise
 
     def _say_how(self) -> None:
@@ -356,10 +362,6 @@ class _Training:
             ask_for_requeue()
         self.progress.say(f"stopped by {name} after step {self.step}; run the same command to go on")
         return name
-
-    def _mark_failed(self, error: Exception) -> None:
-        with suppress(OSError):  # the first error tells more than a marker that cannot be written
-            self._mark(checkpoint.FAILED, reason=f"{type(error).__name__}: {error}")
 
     def _mark(self, name: str, **content: Any) -> None:
         if self.main:
