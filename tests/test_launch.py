@@ -1,5 +1,6 @@
 """`m2pt launch`: what it starts, what it refuses, and whole commands in two processes."""
 
+import argparse
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -19,6 +21,7 @@ from m2pt.commands import launch, main
 from m2pt.formats.weight_files import file_digest
 from m2pt.schema.base import read_yaml
 from m2pt.schema.plan import Plan
+from m2pt.training import signals
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = REPOSITORY / "tests/tiny/config.yaml"
@@ -248,13 +251,33 @@ def test_a_stopped_training_goes_on_with_the_same_bits(commands, undisturbed):
 
 def test_a_warning_while_the_processes_still_import_is_no_failure(commands):
     process = commands.start("early", "finetune")
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not held_back(process):
+    while process.poll() is None and not held_back(process):
         time.sleep(0.01)
+    assert process.poll() is None
     process.send_signal(signal.SIGUSR1)
     _, output = finished(process)
     assert (commands.folder / "early" / "requeue" / "marker").exists(), output
-    assert not (commands.results("early") / "metrics.jsonl").exists()
+    run = commands.results("early")
+    assert (run / "interrupted.json").exists() and not (run / "failed.json").exists(), output
+    assert not (run / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("failure", [2, OSError("item 7 cannot be read")], ids=str)
+def test_the_others_learn_of_a_process_that_fails_and_ask_for_nothing(tmp_path, monkeypatch, failure):
+    marker = tmp_path / "marker"
+    monkeypatch.setenv("REQUEUE_MARKER", str(marker))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr(signals, "hold_back", lambda: None)
+    monkeypatch.setattr("m2pt.commands.main", Mock(side_effect=[failure]))
+    task = argparse.Namespace(task=True, command_="finetune", arguments=[])
+    with suppress(OSError):
+        assert launch.run(task) == 2
+    with pytest.raises(signals.Interrupted), signals.stopping_at_once(tmp_path):
+        signal.raise_signal(signal.SIGTERM)  # to the rest, from what started them
+    assert not marker.exists() and not (tmp_path / "interrupted.json").exists()
+    signals.forget_failure()
+    signals.ask_for_requeue()
+    assert marker.exists()
 
 
 def held_back(process: subprocess.Popen[str]) -> bool:

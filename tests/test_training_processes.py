@@ -151,3 +151,11 @@ def test_who_is_told_to_stop_and_left_alone_goes_on_from_the_last_checkpoint(out
     assert (left["marker"]["step"], left["saved"], left["marker"]["reason"]) == (5, 5, "SIGUSR1")
     assert report["several processes"]["by one"]["codes"] == [0], logs
     assert_same_training(folder / "4x2 by 1", folder / "left alone", averages=False)
+
+
+def test_who_is_told_to_stop_because_another_failed_asks_for_nothing_and_leaves_the_reason(outcome):
+    _, report, logs = outcome
+    failed = report["several processes"]["one fails"]
+    assert failed["codes"] == [1, 1], logs
+    assert failed["reason"] == "OSError: item 7 cannot be read"
+    assert failed["left"] == ["failed.json", "marker.failed", "metrics.jsonl", "resume.pt", "train.log"]

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from m2pt.training import checkpoint
 from m2pt.training.launch import leave
 from m2pt.training.loop import fit
 from m2pt.training.settings import TrainingSettings
+from m2pt.training.signals import another_has_failed, say_failed
 
 CLASSES = 4
 
@@ -270,6 +272,15 @@ def several_processes(root: Path) -> dict:
                 os._exit(75)  # as `stopping_at_once` does before the loop
             os.kill(os.getpid(), signal.SIGUSR1)
 
+    def one_fails(call, model):
+        if call == 7:
+            if os.environ["RANK"] == "1":
+                say_failed()  # as `m2pt launch` does
+                raise OSError("item 7 cannot be read")
+            while not another_has_failed():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)  # as what started them does then
+
     report = {
         name: {
             processes: train_together(processes, root / f"{name} by {processes}", **options)
@@ -289,6 +300,13 @@ def several_processes(root: Path) -> dict:
             "saved": checkpoint.load(folder / "resume.pt")["step"],
         }
         del os.environ["REQUEUE_MARKER"]
+    os.environ["REQUEUE_MARKER"] = str(root / "one fails" / "marker")
+    report["one fails"] = {
+        "codes": train_together(2, root / "one fails", at_forward=one_fails),
+        "left": sorted(path.name for path in (root / "one fails").iterdir()),
+        "reason": json.loads((root / "one fails" / "failed.json").read_text())["reason"],
+    }
+    del os.environ["REQUEUE_MARKER"]
     report["resumed"] = {"codes": train_together(2, root / "one stopped")}
     report["by one"] = {"codes": train_together(1, root / "left alone")}
     return report

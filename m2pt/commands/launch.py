@@ -60,14 +60,21 @@ def run(arguments: argparse.Namespace) -> int:
         RunError: Slurm does not say where the processes are.
     """
     from m2pt.commands import main
-    from m2pt.training.signals import hold_back
+    from m2pt.training.signals import forget_failure, hold_back, say_failed
 
     words = [arguments.command_, *arguments.arguments]
     if arguments.task:
-        if "RANK" not in os.environ:  # torchrun has set it, and the rest
+        if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun has set all this
             os.environ.update(rendezvous(os.environ))
         hold_back()  # importing torch takes long, and a warning is passed on to every task
-        return main(words)
+        try:
+            code = main(words)
+        except Exception:
+            say_failed()
+            raise
+        if code:
+            say_failed()
+        return code
     nodes, processes = arguments.nodes, arguments.processes
     for name, number in (("nodes", nodes), ("processes", processes)):
         if number < 1:
@@ -84,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if nodes == processes == 1:
         return main(words)
+    forget_failure()
     start = srun(nodes, processes, words) if "SLURM_JOB_ID" in os.environ else torchrun(processes, words)
     _become(start)
 

@@ -138,13 +138,15 @@ class RunFolder:
         is certain of it. `Status.how` tells them apart.
         """
         last_sign = max(signature[name][0] for name in (RUN, METRICS) if name in signature)
+        if FAILED in signature and signature[FAILED][0] >= max(stat[0] for stat in signature.values()):
+            return Status("FAILED", _milliseconds(signature[FAILED]), self._how(FAILED, "failed"))
         if FINISHED in signature:
             return Status("FINISHED", _milliseconds(signature[FINISHED]), "finished")
         if EVALUATION in signature and signature[EVALUATION][0] >= last_sign:
             return Status("FINISHED", _milliseconds(signature[EVALUATION]), "finished")
-        for marker, name, word in ((FAILED, "FAILED", "failed"), (INTERRUPTED, "KILLED", "interrupted")):
-            if marker in signature and signature[marker][0] >= last_sign:
-                return Status(name, _milliseconds(signature[marker]), self._how(marker, word))
+        if INTERRUPTED in signature and signature[INTERRUPTED][0] >= last_sign:
+            ended = _milliseconds(signature[INTERRUPTED])
+            return Status("KILLED", ended, self._how(INTERRUPTED, "interrupted"))
         if liveness.is_gone(self.path, self.description()["provenance"], last_sign / 1e9):
             return Status("KILLED", last_sign // 1_000_000, "vanished: its process ended without a word")
         return Status("RUNNING", None)

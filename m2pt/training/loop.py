@@ -22,7 +22,13 @@ from m2pt.training.optimizer import create_optimizer, create_schedule, current_l
 from m2pt.training.progress import Progress
 from m2pt.training.sampling import TrainingBatches
 from m2pt.training.settings import TrainingSettings
-from m2pt.training.signals import EXIT_CODE, Interrupted, SignalWatch, ask_for_requeue
+from m2pt.training.signals import (
+    EXIT_CODE,
+    Interrupted,
+    SignalWatch,
+    another_has_failed,
+    ask_for_requeue,
+)
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 Describe = Callable[[nn.Module], Mapping[str, float]]
@@ -85,19 +91,32 @@ def fit(
         Interrupted: one of `signals.STOPPING` came, to whichever process; the state is saved,
             `interrupted.json` says so, exit code 75.
 
-    Of every other error `failed.json` says the reason.
+    Whatever else is raised, `failed.json` says the reason.
     """
     training = None
     try:
         training = _Training(model, loss, dataset, settings, seed, device, collate, describe, snapshots or {})
         return training.run(directory, identity)
     except Exception as error:
-        if rank_and_world()[0] == 0:
-            reason, step = f"{type(error).__name__}: {error}", training.step if training else 0
-            with suppress(OSError):  # the error tells more than that its marker cannot be written
-                failed = {"identity": identity, "step": step, "reason": reason}
-                checkpoint.mark(directory, checkpoint.FAILED, failed)
+        _mark_failed(directory, identity, training.step if training else 0, error)
         raise
+
+
+def _mark_failed(directory: Path, identity: str, step: int, error: Exception) -> None:
+    """Leave failed.json. Of several processes any may fail, and knows why; the others only miss it."""
+    marker = directory / checkpoint.FAILED
+    if _misses_another(error) and (rank_and_world()[0] or marker.exists()):
+        if marker.exists():
+            marker.touch()  # younger than what was still written: it counts
+        return
+    failed = {"identity": identity, "step": step, "reason": f"{type(error).__name__}: {error}"}
+    with suppress(OSError):  # the error tells more than that its marker cannot be written
+        checkpoint.mark(directory, checkpoint.FAILED, failed)
+
+
+def _misses_another(error: Exception) -> bool:
+    """Whether an error may be that another process has gone; gloo raises a plain RuntimeError then."""
+    return rank_and_world()[1] > 1 and (type(error) is RuntimeError or isinstance(error, DistError))
 
 
 class _Training:
@@ -214,10 +233,10 @@ class _Training:
     def _left_alone(self, error: Exception) -> bool:
         """Whether other processes were stopped by the signal before they got as far as the loop.
 
-        This one cannot go on without them, and its last checkpoint is sound.
+        This one cannot go on without them, and its last checkpoint is sound. If another has failed the
+        signal says nothing: what started them sends it to the rest then.
         """
-        broken = type(error) is RuntimeError or isinstance(error, DistError)  # gloo raises the former
-        return broken and self.accelerator.num_processes > 1 and self.signals.received is not None
+        return _misses_another(error) and self.signals.received is not None and not another_has_failed()
 
     def _resume(self) -> int:
         """Take up resume.pt, if there is one; return the length of metrics.jsonl that goes with it."""

@@ -3,7 +3,8 @@
 Not every launcher passes that code on (torchrun and Snakemake make 1 of it), so a scheduler's job is told in
 another way too: if the environment variable `REQUEUE_MARKER` names a file, it is created, empty, once the
 state is saved. Whoever sets the variable deletes the file before the start; if it is there after a failure,
-whatever the exit code, the same command is to be started again.
+whatever the exit code, the same command is to be started again. Beside it, with `.failed` added to its name,
+lies what several processes tell each other: that one has failed by itself.
 """
 
 import os
@@ -63,10 +64,36 @@ class SignalWatch:
 
 
 def ask_for_requeue() -> None:
-    """Create the file that `REQUEUE_MARKER` names, if it does; last, when everything is on the disk."""
-    if marker := os.environ.get(REQUEUE_MARKER):
+    """Create the file that `REQUEUE_MARKER` names, if it does; last, when everything is on the disk.
+
+    Not if another process has failed: what started them stops the rest then, by the same signals.
+    """
+    if (marker := os.environ.get(REQUEUE_MARKER)) and not another_has_failed():
         Path(marker).parent.mkdir(parents=True, exist_ok=True)
         Path(marker).touch()
+
+
+def say_failed() -> None:
+    """Tell the other processes of this command, before they are stopped, that this one has failed."""
+    if path := _failure():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def forget_failure() -> None:
+    """Clear away what `say_failed` left at an earlier attempt, before the processes are started."""
+    if path := _failure():
+        path.unlink(missing_ok=True)
+
+
+def another_has_failed() -> bool:
+    """Whether a process of this command has said so."""
+    return (path := _failure()) is not None and path.exists()
+
+
+def _failure() -> Path | None:
+    marker = os.environ.get(REQUEUE_MARKER)
+    return Path(f"{marker}.failed") if marker else None
 
 
 def hold_back() -> None:
@@ -89,7 +116,8 @@ def stopping_at_once(directory: Path | None = None) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if directory is not None and os.environ.get("RANK", "0") == "0":
+        main = os.environ.get("RANK", "0") == "0"
+        if directory is not None and main and not another_has_failed():
             write_json(directory / INTERRUPTED, {"reason": name, "exit_code": EXIT_CODE})
         ask_for_requeue()
         raise Interrupted(name)

@@ -145,6 +145,29 @@ def test_status_is_what_the_markers_say(
     assert database.rows("select value from tags where key = 'ended'") == [(how,)]
 
 
+@pytest.mark.parametrize(
+    ("order", "status"),
+    [
+        (("finished.json", "failed.json"), "FAILED"),  # another attempt, which could not begin
+        (("failed.json", "finished.json"), "FINISHED"),
+        (("failed.json", "interrupted.json"), "KILLED"),
+        (("interrupted.json", "failed.json"), "FAILED"),
+        (("finished.json", "interrupted.json"), "FINISHED"),  # in what comes after the training
+    ],
+)
+def test_of_two_markers_the_younger_counts_except_against_the_end(
+    results: Path, database: Database, order: tuple[str, str], status: str
+) -> None:
+    training = Training(results)
+    training.log(range(2))
+    written = (training.folder / "metrics.jsonl").stat().st_mtime
+    for number, marker in enumerate(order, 1):
+        training.write(marker, {})
+        os.utime(training.folder / marker, (written + number, written + number))
+    mirror(results)
+    assert database.rows("select status from runs") == [(status,)]
+
+
 def test_a_training_killed_without_a_word_is_noticed_on_its_host(results: Path, database: Database) -> None:
     dead, unreaped = (subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) for _ in "ab")
     dead.communicate()
