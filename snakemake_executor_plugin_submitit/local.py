@@ -5,6 +5,7 @@ import signal
 import time
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from submitit.core.utils import cloudpickle_dump, temporary_save_path
 
 from snakemake_executor_plugin_submitit.resources import Request
 from snakemake_executor_plugin_submitit.task import JobFailed, SnakemakeTask
+
+_SAVING_S = 60
+"""Seconds that programs have to save when their jobs are cancelled."""
 
 
 class Local:
@@ -62,10 +66,17 @@ class Local:
         return []
 
     def cancel(self, job_ids: Iterable[str]) -> None:
-        """Interrupt these processes; submitit's controller takes those below with it."""
+        """Interrupt these processes, wait for programs that save, and kill what has not ended then."""
+        below: list[psutil.Process] = []
         for job_id in job_ids:
             if process := self._process(job_id):
-                process.send_signal(signal.SIGINT)
+                with suppress(psutil.NoSuchProcess):
+                    below += process.children(recursive=True)
+                    process.send_signal(signal.SIGINT)
+        _, left = psutil.wait_procs(below, timeout=_SAVING_S)
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def _process(self, job_id: str) -> psutil.Process | None:
         """The controller process of a job, not another that has got its number since."""

@@ -66,6 +66,7 @@ class SnakemakeTask:
     _started: float | None = field(default=None, init=False)
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     _terminated: bool = field(default=False, init=False)
+    _not_ours: frozenset[psutil.Process] = field(default=frozenset(), init=False)
 
     def __call__(self) -> int:
         """Run the command and return how often the job was started again.
@@ -85,19 +86,20 @@ class SnakemakeTask:
 
     def _run(self) -> int:
         environment = {**os.environ, REQUEUE_MARKER: str(self.marker)}
+        self._not_ours = frozenset(psutil.Process().children())  # of a Snakemake whose process this is
         try:
             self._process = subprocess.Popen(["bash", "-c", self.command], env=environment)
             code = self._wait_for_exit()
         except _CommandEnded:
             code = self._process.wait() if self._process else 1
         except KeyboardInterrupt:  # without Slurm; submitit leaves this process a second more
-            _terminate_descendants()
+            self._terminate_descendants()
             raise
         except BaseException:
-            _kill_descendants()
+            self._kill_descendants()
             raise
         if self._terminated:
-            _wait_for_descendants()
+            self._wait_for_descendants()
             raise SystemExit(128 + signal.SIGTERM)
         warning = JobEnvironment._usr_sig()
         if code and self.marker.exists() and callable(signal.getsignal(warning)):
@@ -129,7 +131,7 @@ class SnakemakeTask:
             raise JobFailed(f"TIMEOUT: the time limit of {limit} is up, and the program {hint}")
         if self.restarts >= self.max_restarts:
             raise JobFailed(f"restarts: {self.restarts}, and no more are allowed")
-        _kill_descendants()
+        self._kill_descendants()
         self.restarts += 1
         return DelayedSubmission(SnakemakeTask(**{name: getattr(self, name) for name in _CARRIED}))
 
@@ -155,6 +157,29 @@ class SnakemakeTask:
         assert self._process is not None
         os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         return self._process.wait()
+
+    def _descendants(self) -> list[psutil.Process]:
+        """What lives below this process since the command was started, orphans included."""
+        ours = set(psutil.Process().children()) - self._not_ours
+        found = [each for child in ours for each in (child, *_below(child))]
+        return [each for each in found if _lives(each)]
+
+    def _wait_for_descendants(self) -> None:
+        """Wait as long as Slurm lets us."""
+        while self._descendants():
+            time.sleep(_POLL_S)
+
+    def _terminate_descendants(self) -> None:
+        """End them as Slurm does, by SIGTERM, and let them save, also if this process dies meanwhile."""
+        for process in self._descendants():
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        self._wait_for_descendants()
+
+    def _kill_descendants(self) -> None:
+        for process in self._descendants():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     @contextmanager
     def _noting_termination(self) -> Iterator[None]:
@@ -203,8 +228,11 @@ def wants(pid: int, number: int) -> bool:
     return any(mask >> (number - 1) & 1 for mask in masks)
 
 
-def _descendants() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if _lives(child)]
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -212,23 +240,3 @@ def _lives(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def _wait_for_descendants() -> None:
-    """Wait as long as Slurm lets us."""
-    while _descendants():
-        time.sleep(_POLL_S)
-
-
-def _terminate_descendants() -> None:
-    """End them as Slurm does, by SIGTERM, and let them save, also if this process dies meanwhile."""
-    for process in _descendants():
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _wait_for_descendants()
-
-
-def _kill_descendants() -> None:
-    for process in _descendants():
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
