@@ -267,6 +267,7 @@ def test_the_others_learn_of_a_process_that_fails_and_ask_for_nothing(tmp_path, 
     marker = tmp_path / "marker"
     monkeypatch.setenv("REQUEUE_MARKER", str(marker))
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(signals, "hold_back", lambda: None)
     monkeypatch.setattr("m2pt.commands.main", Mock(side_effect=[failure]))
     task = argparse.Namespace(task=True, command_="finetune", arguments=[])
@@ -275,9 +276,13 @@ def test_the_others_learn_of_a_process_that_fails_and_ask_for_nothing(tmp_path, 
     with pytest.raises(signals.Interrupted), signals.stopping_at_once(tmp_path):
         signal.raise_signal(signal.SIGTERM)  # to the rest, from what started them
     assert not marker.exists() and not (tmp_path / "interrupted.json").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not signals.another_has_failed()  # a single process has no others
+    monkeypatch.setenv("WORLD_SIZE", "2")
     signals.forget_failure()
     signals.ask_for_requeue()
-    assert marker.exists()
+    signals.say_failed()
+    assert marker.exists() and not signals.another_has_failed()  # it fails because the one who asked is gone
 
 
 def held_back(process: subprocess.Popen[str]) -> bool:

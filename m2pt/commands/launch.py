@@ -60,16 +60,18 @@ def run(arguments: argparse.Namespace) -> int:
         RunError: Slurm does not say where the processes are.
     """
     from m2pt.commands import main
-    from m2pt.training.signals import forget_failure, hold_back, say_failed
+    from m2pt.training.signals import Interrupted, forget_failure, hold_back, say_failed
 
     words = [arguments.command_, *arguments.arguments]
     if arguments.task:
-        if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun has set all this
-            os.environ.update(rendezvous(os.environ))
-        hold_back()  # importing torch takes long, and a warning is passed on to every task
         try:
+            if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun has set all this
+                os.environ.update(rendezvous(os.environ))
+            hold_back()  # importing torch takes long, and a warning is passed on to every task
             code = main(words)
-        except Exception:
+        except Interrupted:
+            raise
+        except BaseException:
             say_failed()
             raise
         if code:

@@ -105,13 +105,12 @@ def fit(
 def _mark_failed(directory: Path, identity: str, step: int, error: Exception) -> None:
     """Leave failed.json. Of several processes any may fail, and knows why; the others only miss it."""
     marker = directory / checkpoint.FAILED
-    if _misses_another(error) and (rank_and_world()[0] or marker.exists()):
-        if marker.exists():
-            marker.touch()  # younger than what was still written: it counts
-        return
     failed = {"identity": identity, "step": step, "reason": f"{type(error).__name__}: {error}"}
     with suppress(OSError):  # the error tells more than that its marker cannot be written
-        checkpoint.mark(directory, checkpoint.FAILED, failed)
+        if not _misses_another(error) or not (rank_and_world()[0] or marker.exists()):
+            checkpoint.mark(directory, checkpoint.FAILED, failed)
+        elif marker.exists():
+            marker.touch()  # younger than what was still written: it counts
 
 
 def _misses_another(error: Exception) -> bool:

@@ -74,8 +74,11 @@ def ask_for_requeue() -> None:
 
 
 def say_failed() -> None:
-    """Tell the other processes of this command, before they are stopped, that this one has failed."""
-    if path := _failure():
+    """Tell the other processes of this command, before they are stopped, that this one has failed.
+
+    If one has asked for a requeue before, it was stopped first, and this failure comes of that.
+    """
+    if (path := _failure()) and not Path(os.environ[REQUEUE_MARKER]).exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
@@ -88,7 +91,8 @@ def forget_failure() -> None:
 
 def another_has_failed() -> bool:
     """Whether a process of this command has said so."""
-    return (path := _failure()) is not None and path.exists()
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return several and (path := _failure()) is not None and path.exists()
 
 
 def _failure() -> Path | None:
