@@ -54,7 +54,7 @@ def test_each_end_is_called_what_it_is(workflow):
             shell: "sleep 300"
         """,
     )
-    workflow.start("--keep-going", "--submitit-signal-delay", "25")
+    workflow.start("--keep-going", "--submitit-signal-delay", "10")
     ids = {rule: workflow.submitted(rule) for rule in ("fails", "eats", "sleeps", "cancelled")}
     workflow.reaches(ids["cancelled"], "RUNNING")
     slurm("scancel", ids["cancelled"])
