@@ -15,7 +15,7 @@ from submitit import DebugExecutor, LocalExecutor
 from submitit.core.utils import cloudpickle_dump, temporary_save_path
 
 from snakemake_executor_plugin_submitit.resources import Request
-from snakemake_executor_plugin_submitit.task import JobFailed, SnakemakeTask
+from snakemake_executor_plugin_submitit.task import REQUEUE_MARKER, JobFailed, SnakemakeTask
 
 _SAVING_S = 60
 """Seconds that programs have to save when their jobs are cancelled."""
@@ -66,14 +66,18 @@ class Local:
         return []
 
     def cancel(self, job_ids: Iterable[str]) -> None:
-        """Interrupt these processes, wait for programs that save, and kill what has not ended then."""
-        below: list[psutil.Process] = []
-        for job_id in job_ids:
+        """Interrupt these processes, wait for programs that save, and kill what has not ended then.
+
+        A terminal's Ctrl-C has reached all of them as well: the processes of the jobs may be gone, and their
+        programs saving.
+        """
+        asked = set(job_ids)
+        programs = [process for process in psutil.process_iter() if self._job_of(process) in asked]
+        for job_id in asked:
             if process := self._process(job_id):
                 with suppress(psutil.NoSuchProcess):
-                    below += process.children(recursive=True)
                     process.send_signal(signal.SIGINT)
-        _, left = psutil.wait_procs(below, timeout=_SAVING_S)
+        _, left = psutil.wait_procs(programs, timeout=_SAVING_S)
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -86,6 +90,15 @@ class Local:
         except psutil.Error:
             return None
         return process if ours else None
+
+    def _job_of(self, program: psutil.Process) -> str | None:
+        """The job whose command started a program, also if the process of the job is gone."""
+        try:
+            environment = program.environ()
+        except psutil.Error:
+            return None
+        ours = environment.get(REQUEUE_MARKER, "").startswith(f"{self.folder.parent}/")
+        return environment.get("SUBMITIT_LOCAL_JOB_ID") if ours else None
 
 
 def _gpus_as_here() -> str:

@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import FrameType
 
@@ -31,8 +31,13 @@ REQUEUE_MARKER = "REQUEUE_MARKER"
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.2
 _GRACE_SHARE = 0.8
-_SLURM_EARLY_S = 60
-"""Slurm's warning may come as much earlier than asked for."""
+_SLURM_EARLY_S = 120
+"""A warning of the time limit may come as much earlier than asked for, counted from this process's start.
+
+Slurm allows itself a minute, and the job is older than its Python.
+"""
+_UNWARNED_RESTARTS = 3
+"""The job was not warned, its programs were: by hand, or one of several died and the rest was stopped."""
 
 
 class JobFailed(Exception):
@@ -54,6 +59,8 @@ class SnakemakeTask:
         warning_s: seconds between Slurm's warning and the end.
         limit_s: the job's time limit in seconds.
         max_restarts: how often the job may be started again, by whomever.
+        restarts: how often it was.
+        unwarned: how many of these its programs have asked for though the job itself was not warned.
     """
 
     command: str
@@ -63,6 +70,7 @@ class SnakemakeTask:
     limit_s: int
     max_restarts: int
     restarts: int = 0
+    unwarned: int = 0
     _started: float | None = field(default=None, init=False)
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     _terminated: bool = field(default=False, init=False)
@@ -103,7 +111,10 @@ class SnakemakeTask:
             raise SystemExit(128 + signal.SIGTERM)
         warning = JobEnvironment._usr_sig()
         if code and self.marker.exists() and callable(signal.getsignal(warning)):
-            signal.raise_signal(warning)  # somebody has warned the program itself: requeue as submitit does
+            self.unwarned += 1
+            if self.unwarned > _UNWARNED_RESTARTS:
+                raise JobFailed(f"exit code {code}: stopped {self.unwarned} times with the job unwarned")
+            signal.raise_signal(warning)  # requeue as submitit does
         if code:
             raise JobFailed(f"exit code {code}")
         return self.restarts
@@ -195,7 +206,7 @@ class SnakemakeTask:
             signal.signal(signal.SIGTERM, previous)
 
 
-_CARRIED = ("command", "marker", "warning_signal", "warning_s", "limit_s", "max_restarts", "restarts")
+_CARRIED = tuple(each.name for each in fields(SnakemakeTask) if each.init)
 
 
 @contextmanager

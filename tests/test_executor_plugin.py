@@ -17,6 +17,7 @@ from submitit.core.utils import cloudpickle_dump
 from snakemake_executor_plugin_submitit import ExecutorSettings
 from snakemake_executor_plugin_submitit.judgement import CONFIRMATIONS, Submitted, judge, log_tail
 from snakemake_executor_plugin_submitit.ledger import Ledger
+from snakemake_executor_plugin_submitit.local import Local
 from snakemake_executor_plugin_submitit.resources import Request, request_of
 from snakemake_executor_plugin_submitit.slurm import parse
 from snakemake_executor_plugin_submitit.task import wants
@@ -134,6 +135,19 @@ def test_a_program_that_saved_and_says_so_is_started_again(tmp_path):
     assert log.read_text().count("saved after step") == 1
 
 
+def test_a_program_that_nobody_warned_is_not_started_again_for_ever(tmp_path):
+    snakefile(
+        tmp_path,
+        """
+        rule crashes:
+            output: "done.txt"
+            shell: "echo x >> starts; touch $REQUEUE_MARKER; exit 75"
+        """,
+    )
+    assert "stopped 4 times with the job unwarned" in run(tmp_path, code=1)
+    assert (tmp_path / "starts").read_text() == 4 * "x\n"
+
+
 def test_a_new_controller_takes_up_a_process_of_a_dead_one(tmp_path):
     snakefile(
         tmp_path,
@@ -170,6 +184,24 @@ def test_ctrl_c_ends_the_processes_which_save(tmp_path, ask):
     assert process.returncode == 1, said
     assert not program.is_running()  # a new start would meet it
     assert (tmp_path / "state.txt").exists(), said
+
+
+def test_a_program_that_outlived_its_job_is_waited_for_when_that_is_cancelled(tmp_path):
+    local = Local(tmp_path / "submitit/jobs", max_restarts=1)
+    marker = tmp_path / "submitit/markers/rule-1.0"
+    saves = ["bash", "-c", f"sleep 2; echo saved > {tmp_path}/state.txt"]
+    there = {**os.environ, "SUBMITIT_LOCAL_JOB_ID": "7"}
+    orphan = subprocess.Popen(saves, env={**there, "REQUEUE_MARKER": str(marker)})
+    foreign = subprocess.Popen(saves, env={**there, "REQUEUE_MARKER": "/elsewhere/markers/rule-1.0"})
+    try:
+        foreign.send_signal(signal.SIGSTOP)
+        local.cancel(["8"])
+        assert orphan.poll() is None
+        local.cancel(["7"])
+        assert (tmp_path / "state.txt").exists() and foreign.poll() is None
+    finally:
+        foreign.kill()
+        foreign.wait()
 
 
 @pytest.mark.parametrize(

@@ -47,14 +47,14 @@ def test_each_end_is_called_what_it_is(workflow):
             shell: "python3 -c 'import time; x = bytearray(10**9); time.sleep(60)'"
         rule sleeps:
             output: "sleeps.txt"
-            resources: runtime=1
+            resources: runtime=3
             shell: "sleep 300"
         rule cancelled:
             output: "cancelled.txt"
             shell: "sleep 300"
         """,
     )
-    workflow.start("--keep-going", "--submitit-signal-delay", "10")
+    workflow.start("--keep-going", "--submitit-signal-delay", "20")
     ids = {rule: workflow.submitted(rule) for rule in ("fails", "eats", "sleeps", "cancelled")}
     workflow.reaches(ids["cancelled"], "RUNNING")
     slurm("scancel", ids["cancelled"])
@@ -62,7 +62,7 @@ def test_each_end_is_called_what_it_is(workflow):
     assert f"slurm job {ids['fails']}: exit code 1" in said and "a word of farewell" in said
     assert f"slurm job {ids['eats']}: OUT_OF_MEMORY" in said
     assert f"slurm job {ids['cancelled']}: CANCELLED" in said
-    assert f"slurm job {ids['sleeps']}: TIMEOUT: " in said  # the job says so, or Slurm was faster
+    assert f"slurm job {ids['sleeps']}: TIMEOUT: the time limit of 3 min is up" in said
     assert all(f"{ids[rule]}_0_log.out" in said for rule in ids)
 
 
