@@ -4,6 +4,7 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -21,11 +22,14 @@ from snakemake_executor_plugin_submitit.judgement import Submitted, judge, log_t
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.local import Debug, Local
 from snakemake_executor_plugin_submitit.resources import Request, request_of
-from snakemake_executor_plugin_submitit.slurm import ALIVE, Slurm
+from snakemake_executor_plugin_submitit.slurm import ALIVE, HELD, Slurm
 from snakemake_executor_plugin_submitit.task import SnakemakeTask
 
 FOLDER = Path(".snakemake/submitit")
 """Below the working directory, which all nodes share."""
+
+_ENDING_S = 120
+"""What a cancelled job may take to end: Slurm's KillWait, and its epilog."""
 
 _CLUSTERS = {cluster.name: cluster for cluster in (Slurm, Local, Debug)}
 
@@ -69,6 +73,7 @@ class Executor(RemoteExecutor):
             key = _key(job)
             if (entry := self._found_again.pop(key, None)) and self._take_up(job, entry):
                 continue
+            self._end_predecessors(job)
             try:
                 request = request_of(job.name, job.resources, job.threads)
             except WorkflowError as error:
@@ -99,7 +104,8 @@ class Executor(RemoteExecutor):
             )
             for index, (job, _) in enumerate(batch)
         ]
-        self._ledger.intend(keys, name, self._cluster.name)
+        outputs = {key: map(str, job.output) for job, key in batch}
+        self._ledger.intend(outputs, name, self._cluster.name)
         try:
             job_ids = self._cluster.submit(tasks, request, name, comment=_comment(batch[0][0], len(batch)))
         except WorkflowError as error:
@@ -155,6 +161,7 @@ class Executor(RemoteExecutor):
         self._cancel([job.job_id for _, job, verdict in verdicts if verdict.done is False])
         for info, job, verdict in verdicts:
             if verdict.done is None:
+                self._tell_of_hold(job, (states or {}).get(job.job_id, ""))
                 yield info
                 continue
             self._close([info.aux["key"]], verdict.reason or "done")
@@ -165,6 +172,14 @@ class Executor(RemoteExecutor):
             else:
                 message = f"{self._cluster.name} job {job.job_id}: {verdict.reason}\n{log_tail(job)}\n"
                 self.report_job_error(info, msg=message)
+
+    def _tell_of_hold(self, job: Submitted, state: str) -> None:
+        if state in HELD and not job.told_of_hold:
+            self.logger.warning(
+                f"{self._cluster.name} job {job.job_id} waits until somebody releases it ({state}): "
+                f"scontrol release {job.job_id}, or scancel {job.job_id}"
+            )
+        job.told_of_hold = state in HELD
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel every job of this controller that has not ended, and no other.
@@ -251,20 +266,47 @@ class Executor(RemoteExecutor):
                 self._ledger.closed(keys, "never submitted")
 
     def _take_up(self, job: JobExecutorInterface, entry: Entry) -> bool:
-        """Watch a job of an earlier controller again, unless its input has changed since."""
+        """Watch a job of an earlier controller again, unless its input has changed since, or it has ended.
+
+        If it has ended since this controller looked, Snakemake has just deleted what it made.
+        """
         assert entry.job_id is not None
         inputs = [path for path in job.input if not getattr(path, "is_ancient", False)]
-        if not any(_modified(path) > entry.submitted for path in inputs):
-            self.logger.info(f"{job.name} is on the cluster already; it is not submitted again.")
-            self._watch(job, entry.key, entry.job_id)
-            return True
-        if not self._cancel([entry.job_id]):
-            raise WorkflowError(
-                f"{job.name}: job {entry.job_id} of an earlier run works on an input that has changed, and "
-                "could not be cancelled; cancel it and try again."
-            )
+        if any(_modified(path) > entry.submitted for path in inputs):
+            self._replace(job, entry, "works on an input that has changed")
+            return False
+        if Submitted(entry.job_id, self._cluster.folder).paths.result_pickle.exists():
+            self._ledger.closed([entry.key], "ended meanwhile")
+            return False
+        self.logger.info(f"{job.name} is on the cluster already; it is not submitted again.")
+        self._watch(job, entry.key, entry.job_id)
+        return True
+
+    def _end_predecessors(self, job: JobExecutorInterface) -> None:
+        """Replace the jobs of an earlier controller that make the same files, but in another way."""
+        mine = set(map(str, job.output))
+        for entry in [entry for entry in self._found_again.values() if mine & set(entry.outputs)]:
+            self._replace(job, entry, f"makes {min(mine & set(entry.outputs))} in another way")
+            del self._found_again[entry.key]
+
+    def _replace(self, job: JobExecutorInterface, entry: Entry, reason: str) -> None:
+        """Cancel a job of an earlier controller, and wait until it is gone: it may still be saving."""
+        assert entry.job_id is not None
+        told = f"{job.name}: job {entry.job_id} of an earlier run {reason}"
+        self.logger.info(f"{told}; it is cancelled.")
+        deadline = time.monotonic() + _ENDING_S
+        gone = self._cancel([entry.job_id])
+        while gone and self._is_alive(entry.job_id):
+            gone = time.monotonic() < deadline
+            time.sleep(1)
+        if not gone:
+            raise WorkflowError(f"{told}, and could not be cancelled; cancel it and try again.")
         self._ledger.closed([entry.key], "replaced")
-        return False
+
+    def _is_alive(self, job_id: str) -> bool:
+        with suppress(NoAnswer):
+            return self._cluster.states([job_id]).get(job_id, "") in ALIVE
+        return True
 
 
 def _key(job: JobExecutorInterface) -> str:

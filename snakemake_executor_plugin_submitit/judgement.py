@@ -3,7 +3,7 @@
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from submitit.core.utils import JobPaths, pickle_load
@@ -31,6 +31,7 @@ class Submitted:
     folder: Path
     doubts: int = field(default=0)
     doubted_state: str = field(default="")
+    told_of_hold: bool = field(default=False)
 
     @property
     def paths(self) -> JobPaths:
@@ -71,14 +72,14 @@ def judge(job: Submitted, states: Mapping[str, str] | None, unknown_checks: int)
     job.doubted_state = state
     if job.doubts < (unknown_checks if state in ("", "COMPLETED") else CONFIRMATIONS):
         return UNDECIDED
-    if result is not None:
-        return result
+    if state != "OUT_OF_MEMORY" and _KILLED_FOR_MEMORY.search(log_tail(job)):
+        state = f"OUT_OF_MEMORY ({state})"
+    if result is not None:  # the kernel may have killed the program alone, which the job outlives
+        return replace(result, reason=f"{state}: {result.reason}") if "OUT_OF_MEMORY" in state else result
     if not state:
         return Verdict(
             False, f"the cluster has not known the job in {job.doubts} checks, and it left no result"
         )
-    if state != "OUT_OF_MEMORY" and _KILLED_FOR_MEMORY.search(log_tail(job)):
-        state = f"OUT_OF_MEMORY ({state})"
     return Verdict(False, f"{state}: the job ended without a result")
 
 

@@ -9,7 +9,7 @@ cluster can be asked by that name whether the submission arrived.
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from typing import Any
 class Entry:
     """A job that may be on the cluster.
 
-    `key` says what the job makes and how, `submission` is the name under which it was submitted with others,
-    `index` its place among them; `job_id` is the cluster's word for it, None if it never got back to us.
+    `key` says what the job makes and how, `outputs` what it makes; `submission` is the name under which it
+    was submitted with others, `index` its place among them; `job_id` is the cluster's word for it, None if
+    it never got back to us.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Entry:
     cluster: str
     submitted: float
     job_id: str | None = None
+    outputs: Sequence[str] = ()
 
 
 class Ledger:
@@ -44,10 +46,13 @@ class Ledger:
                 self._read(line)
             self._compact()
 
-    def intend(self, keys: Iterable[str], submission: str, cluster: str) -> None:
-        """Note that jobs are about to be submitted together."""
-        keys, now = list(keys), time.time()
-        entries = [Entry(key, submission, index, len(keys), cluster, now) for index, key in enumerate(keys)]
+    def intend(self, outputs: Mapping[str, Iterable[str]], submission: str, cluster: str) -> None:
+        """Note that jobs, each with what it makes by its key, are about to be submitted together."""
+        now = time.time()
+        entries = [
+            Entry(key, submission, index, len(outputs), cluster, now, outputs=list(files))
+            for index, (key, files) in enumerate(outputs.items())
+        ]
         self._append({"intended": [asdict(entry) for entry in entries]})
 
     def submitted(self, job_ids: dict[str, str]) -> None:

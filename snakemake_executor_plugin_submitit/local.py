@@ -14,11 +14,15 @@ from snakemake_interface_common.exceptions import WorkflowError
 from submitit import DebugExecutor, LocalExecutor
 from submitit.core.utils import cloudpickle_dump, temporary_save_path
 
+from snakemake_executor_plugin_submitit.processes import below, lives
 from snakemake_executor_plugin_submitit.resources import Request
 from snakemake_executor_plugin_submitit.task import REQUEUE_MARKER, JobFailed, SnakemakeTask
 
 _SAVING_S = 60
 """Seconds that programs have to save when their jobs are cancelled."""
+_POLL_S = 0.2
+_MAX_RESTARTS = 5
+"""submitit starts a local job six times at most."""
 
 
 class Local:
@@ -44,7 +48,16 @@ class Local:
             signal_delay_s=tasks[0].warning_s,
             stderr_to_stdout=True,
         )
-        return [self._start(replace(task, command=f"{_gpus_as_here()}\n{task.command}")) for task in tasks]
+        return [
+            self._start(
+                replace(
+                    task,
+                    command=f"{_gpus_as_here()}\n{task.command}",
+                    max_restarts=min(task.max_restarts, _MAX_RESTARTS),
+                )
+            )
+            for task in tasks
+        ]
 
     def _start(self, task: SnakemakeTask) -> str:
         began = time.time()
@@ -68,19 +81,34 @@ class Local:
     def cancel(self, job_ids: Iterable[str]) -> None:
         """Interrupt these processes, wait for programs that save, and kill what has not ended then.
 
-        A terminal's Ctrl-C has reached all of them as well: the processes of the jobs may be gone, and their
-        programs saving.
+        A terminal's Ctrl-C has reached all of them as well: the process of a job may be gone, and its
+        programs saving. Those that nobody is left to ask are asked here.
         """
         asked = set(job_ids)
-        programs = [process for process in psutil.process_iter() if self._job_of(process) in asked]
-        for job_id in asked:
-            if process := self._process(job_id):
-                with suppress(psutil.NoSuchProcess):
-                    process.send_signal(signal.SIGINT)
-        _, left = psutil.wait_procs(programs, timeout=_SAVING_S)
-        for process in left:
+        for process in filter(None, map(self._process, asked)):
             with suppress(psutil.NoSuchProcess):
-                process.kill()
+                process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + _SAVING_S
+        terminated: set[psutil.Process] = set()
+        while (left := self._programs(asked)) and time.monotonic() < deadline:
+            for program, job_id in left.items():
+                if program not in terminated and self._process(job_id) is None:
+                    terminated.add(program)
+                    with suppress(psutil.NoSuchProcess):
+                        program.terminate()
+            time.sleep(_POLL_S)
+        for program in left:
+            with suppress(psutil.NoSuchProcess):
+                program.kill()
+
+    def _programs(self, job_ids: set[str]) -> dict[psutil.Process, str]:
+        """What lives of these jobs' commands, each with its job: below its process, or by environment."""
+        found = {
+            program: job_id for job_id in job_ids if (job := self._process(job_id)) for program in below(job)
+        }
+        orphans = {program: self._job_of(program) for program in psutil.process_iter()}
+        found |= {program: job_id for program, job_id in orphans.items() if job_id in job_ids}
+        return {program: job_id for program, job_id in found.items() if lives(program)}
 
     def _process(self, job_id: str) -> psutil.Process | None:
         """The controller process of a job, not another that has got its number since."""

@@ -1,11 +1,12 @@
 """Submitting to Slurm through submitit, and asking Slurm about all jobs at once."""
 
+import os
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from snakemake_interface_common.exceptions import WorkflowError
@@ -35,6 +36,9 @@ ALIVE = {
 }
 """Slurm's words for a job that runs, or will run, if need be once somebody releases it."""
 
+HELD = {"REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+"""Of these, the words for a job that somebody must release."""
+
 _QUERY_TIMEOUT_S = 60
 _IDS_PER_CALL = 200
 _SACCT = ("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State")
@@ -45,6 +49,7 @@ _BUSY = (
     "Slurm temporarily unable",
     "Connection refused",
 )
+_OF_USERS = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
 _PATIENCE_S = (2, 5, 15, 30, 60)
 
 
@@ -85,7 +90,7 @@ class Slurm:
         )
         for pause in (*_PATIENCE_S, None):
             try:
-                with self._submitit.batch():
+                with _outside_of_any_job(), self._submitit.batch():
                     jobs = [self._submitit.submit(task) for task in tasks]
                 return [job.job_id for job in jobs]
             except FailedJobError as error:
@@ -155,6 +160,22 @@ class Slurm:
 
     def _squeue(self, *choice: str) -> dict[str, str]:
         return parse(_ask([*_SQUEUE, *choice]))
+
+
+@contextmanager
+def _outside_of_any_job() -> Iterator[None]:
+    """Hide what Slurm has told this process, if it runs in a job itself: sbatch passes it on to the new ones.
+
+    What a user has set, such as SLURM_CONF or SBATCH_ACCOUNT, stays.
+    """
+    hidden: dict[str, str] = {}
+    if "SLURM_JOB_ID" in os.environ:
+        names = [name for name in os.environ if name.startswith("SLURM_") and name not in _OF_USERS]
+        hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _portions(ids: list[str]) -> Iterator[list[str]]:

@@ -7,10 +7,10 @@ sends the warning signal (SIGUSR1 unless set otherwise) to those descendants tha
 as a training, or that hold it back to pass it on themselves, as `srun` does for its tasks on all nodes. The
 shells and the Snakemake in between have neither, would die of it, and are left alone. They do not pass an
 exit code of 75 on either, so a program that has saved its state and wants to be started again says so by
-creating the file named in the environment variable REQUEUE_MARKER.
+creating the file named in the environment variable REQUEUE_MARKER. If there is nothing to save and it would
+begin anew, it writes `anew` into it.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -25,17 +25,18 @@ import psutil
 from submitit import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
+from snakemake_executor_plugin_submitit.own_job import own_job, queue_again
+from snakemake_executor_plugin_submitit.processes import adopting_orphans, below, lives, wants
+
 REQUEUE_MARKER = "REQUEUE_MARKER"
 """Environment variable that names the file by which a program says: saved, start me again."""
 
-_PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.2
 _GRACE_SHARE = 0.8
-_SLURM_EARLY_S = 120
-"""A warning of the time limit may come as much earlier than asked for, counted from this process's start.
-
-Slurm allows itself a minute, and the job is older than its Python.
-"""
+_SLURM_EARLY_S = 75
+"""Slurm warns of the time limit up to a minute earlier than asked for; and the warning has to get here."""
+_STARTED_LATE_S = 60
+"""This process may be so much younger than its job."""
 _UNWARNED_RESTARTS = 3
 """The job was not warned, its programs were: by hand, or one of several died and the rest was stopped."""
 
@@ -60,7 +61,7 @@ class SnakemakeTask:
         limit_s: the job's time limit in seconds.
         max_restarts: how often the job may be started again, by whomever.
         restarts: how often it was.
-        unwarned: how many of these its programs have asked for though the job itself was not warned.
+        unwarned: how many of these, the last in a row, its programs asked for though the job was not warned.
     """
 
     command: str
@@ -74,6 +75,7 @@ class SnakemakeTask:
     _started: float | None = field(default=None, init=False)
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     _terminated: bool = field(default=False, init=False)
+    _asked_by_program: bool = field(default=False, init=False)
     _not_ours: frozenset[psutil.Process] = field(default=frozenset(), init=False)
 
     def __call__(self) -> int:
@@ -84,13 +86,19 @@ class SnakemakeTask:
             SystemExit: Slurm is ending the job. Nothing is left as a result then: whether the job is over or
                 begins anew is Slurm's to say.
         """
-        self.restarts = int(os.environ.get("SLURM_RESTART_COUNT", self.restarts))
+        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            self.restarts = int(os.environ.get("SLURM_RESTART_COUNT", self.restarts))
         if self.restarts > self.max_restarts:
             raise JobFailed(f"restarts: {self.restarts}, and {self.max_restarts} are allowed")
         self._started = time.monotonic()
         self.marker.unlink(missing_ok=True)
-        with _adopting_orphans(), self._noting_termination():
-            return self._run()
+        with adopting_orphans(), self._noting_termination():
+            try:
+                return self._run()
+            except subprocess.SubprocessError as error:  # submitit asks Slurm but once
+                print(f"asking Slurm again to queue this job: {error}", flush=True)
+                queue_again()
+                raise SystemExit(-1) from None
 
     def _run(self) -> int:
         environment = {**os.environ, REQUEUE_MARKER: str(self.marker)}
@@ -111,9 +119,9 @@ class SnakemakeTask:
             raise SystemExit(128 + signal.SIGTERM)
         warning = JobEnvironment._usr_sig()
         if code and self.marker.exists() and callable(signal.getsignal(warning)):
-            self.unwarned += 1
-            if self.unwarned > _UNWARNED_RESTARTS:
-                raise JobFailed(f"exit code {code}: stopped {self.unwarned} times with the job unwarned")
+            self._asked_by_program = not self._is_being_ended()
+            if self._asked_by_program and self.unwarned >= _UNWARNED_RESTARTS:
+                raise JobFailed(f"exit code {code}: stopped {self.unwarned + 1} times with the job unwarned")
             signal.raise_signal(warning)  # requeue as submitit does
         if code:
             raise JobFailed(f"exit code {code}")
@@ -128,23 +136,45 @@ class SnakemakeTask:
         Raises:
             JobFailed: the job must not be started again.
         """
-        deadline = time.monotonic() + self.warning_s * _GRACE_SHARE
-        elapsed = time.monotonic() - self._started if self._started else 0.0
+        began = time.monotonic()
+        deadline = began + self.warning_s * _GRACE_SHARE
         warned = self._warn_until_exit(deadline)
         if self._terminated:  # saving took longer than the grace: Slurm has queued the job again
             raise _CommandEnded
         if self._process and _exited(self._process) and not self.marker.exists():
             raise _CommandEnded
-        at_limit = elapsed > max(self.limit_s / 2, self.limit_s - self.warning_s - _SLURM_EARLY_S)
-        if not self.marker.exists() and at_limit:
-            hint = "did not save its state in time" if warned else f"handles no {self._signal_name}"
+        if not self._saved() and self._is_at_limit(began):
+            hint = f"handles no {self._signal_name}"
+            if self.marker.exists():
+                hint = "would begin anew"
+            elif warned:
+                hint = "did not save its state in time"
             limit = f"{self.limit_s / 60:.0f} min"
             raise JobFailed(f"TIMEOUT: the time limit of {limit} is up, and the program {hint}")
         if self.restarts >= self.max_restarts:
             raise JobFailed(f"restarts: {self.restarts}, and no more are allowed")
         self._kill_descendants()
         self.restarts += 1
+        self.unwarned = self.unwarned + 1 if self._asked_by_program else 0
         return DelayedSubmission(SnakemakeTask(**{name: getattr(self, name) for name in _CARRIED}))
+
+    def _saved(self) -> bool:
+        return self.marker.exists() and self.marker.read_text().strip() != "anew"
+
+    def _is_at_limit(self, warned: float) -> bool:
+        """Whether the warning, at `warned` by `time.monotonic()`, was of the time limit, not a preemption."""
+        early = self.warning_s + _SLURM_EARLY_S
+        if job := own_job():
+            return not job.preempted and job.end - (time.time() - time.monotonic() + warned) <= early
+        elapsed = warned - self._started if self._started is not None else 0.0
+        return elapsed >= self.limit_s - early - _STARTED_LATE_S
+
+    def _is_being_ended(self) -> bool:
+        """Whether Slurm is stopping the programs, though it has not warned this process."""
+        job = own_job()
+        if job is None:
+            return False
+        return job.preempted or not job.running or job.end - time.time() <= self.warning_s + _SLURM_EARLY_S
 
     def _warn_until_exit(self, deadline: float) -> bool:
         """Warn each descendant that wants it, once, until the command ends or time is up; were there any?"""
@@ -172,8 +202,8 @@ class SnakemakeTask:
     def _descendants(self) -> list[psutil.Process]:
         """What lives below this process since the command was started, orphans included."""
         ours = set(psutil.Process().children()) - self._not_ours
-        found = [each for child in ours for each in (child, *_below(child))]
-        return [each for each in found if _lives(each)]
+        found = [each for child in ours for each in (child, *below(child))]
+        return [each for each in found if lives(each)]
 
     def _wait_for_descendants(self) -> None:
         """Wait as long as Slurm lets us."""
@@ -209,45 +239,6 @@ class SnakemakeTask:
 _CARRIED = tuple(each.name for each in fields(SnakemakeTask) if each.init)
 
 
-@contextmanager
-def _adopting_orphans() -> Iterator[None]:
-    """Become the parent of descendants whose own parent dies.
-
-    Slurm's SIGTERM kills the shells at once and leaves a training, which is saving, without a parent. As a
-    child of this process it is waited for, and with this process the job stays, until it has saved.
-    """
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    try:
-        yield
-    finally:
-        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-
-
 def _exited(process: "subprocess.Popen[bytes]") -> bool:
     flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
     return process.returncode is not None or os.waitid(os.P_PID, process.pid, flags) is not None
-
-
-def wants(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal, or blocks it to wait for it."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has ended
-        return False
-    masks = (int(line.split()[1], 16) for line in lines if line.startswith(("SigCgt:", "SigBlk:")))
-    return any(mask >> (number - 1) & 1 for mask in masks)
-
-
-def _below(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return list(process.children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

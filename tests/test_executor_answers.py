@@ -1,10 +1,12 @@
 """What the executor makes of a Slurm that is busy, silent, or half silent: its commands are scripts here."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 from snakemake_interface_common.exceptions import WorkflowError
+from submitit.core.utils import cloudpickle_dump
 
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.cluster import NoAnswer
@@ -105,6 +107,18 @@ def test_a_refusal_is_final_and_shown(cluster, command, tmp_path):
     assert len(calls(tmp_path, "sbatch")) == 1
 
 
+def test_a_controller_inside_a_job_does_not_hand_that_job_s_variables_on(
+    cluster, command, tmp_path, monkeypatch
+):
+    for name in ("SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURM_CONF", "SBATCH_ACCOUNT"):
+        monkeypatch.setenv(name, "1")
+    command("sbatch", f"env > {tmp_path}/environment; echo Submitted batch job 7")
+    cluster.submit([task(tmp_path)], REQUEST, "train-1", "")
+    handed = {line.split("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
+    assert {"SLURM_CONF", "SBATCH_ACCOUNT"} <= handed and not {"SLURM_JOB_ID", "SLURM_MEM_PER_CPU"} & handed
+    assert os.environ["SLURM_JOB_ID"] == "1"
+
+
 class Answers:
     """A cluster that says what the test has told it to say."""
 
@@ -144,7 +158,7 @@ def executor(tmp_path):
 
 
 def submit(executor, ids: dict[str, str], *, answered: bool = True) -> None:
-    executor._ledger.intend(ids, "train-1", "slurm")
+    executor._ledger.intend({key: [f"{key}.txt"] for key in ids}, "train-1", "slurm")
     for job_id in ids.values():
         Submitted(job_id, executor._cluster.folder).paths.submitted_pickle.touch()
     if answered:
@@ -160,7 +174,7 @@ def test_ctrl_c_reaches_a_submission_whose_ids_are_still_under_way(executor):
 
 def test_a_silent_cluster_keeps_ctrl_c_from_nothing_that_is_known(executor, caplog):
     submit(executor, {"a": "7"})
-    executor._ledger.intend(["b"], "train-2", "slurm")
+    executor._ledger.intend({"b": []}, "train-2", "slurm")
     executor._cluster.found = None
     executor.cancel_jobs([])
     assert executor._cluster.cancelled == ["7"] and set(executor._ledger.open) == {"b"}
@@ -191,8 +205,45 @@ def test_a_new_controller_looks_for_what_is_alive_and_forgets_what_has_ended(exe
 
 
 def test_a_new_controller_waits_for_an_answer(executor):
-    executor._ledger.intend(["a"], "train-1", "slurm")
+    executor._ledger.intend({"a": []}, "train-1", "slurm")
     executor._cluster.found = None
     with pytest.raises(WorkflowError, match="try again later"):
         executor._look_for_jobs()
+    assert set(executor._ledger.open) == {"a"}
+
+
+def test_a_held_job_is_named_once(executor, caplog):
+    job = Submitted("7", executor._cluster.folder)
+    for state in ("RUNNING", "SPECIAL_EXIT", "SPECIAL_EXIT"):
+        executor._tell_of_hold(job, state)
+    assert caplog.text.count("job 7 waits until somebody releases it (SPECIAL_EXIT)") == 1
+
+
+class Job:
+    """What the executor asks of Snakemake's job."""
+
+    name = "train"
+    input = ()
+
+    def __init__(self, *output: str) -> None:
+        self.output = output
+
+
+def test_a_job_that_ended_while_snakemake_began_is_submitted_again(executor):
+    """Snakemake has deleted what it made, before it was asked for."""
+    submit(executor, {"a": "7"})
+    cloudpickle_dump(("success", 0), Submitted("7", executor._cluster.folder).paths.result_pickle)
+    assert not executor._take_up(Job("a.txt"), executor._ledger.open["a"])
+    assert not executor._ledger.open and not executor._cluster.cancelled
+
+
+def test_only_what_makes_the_same_files_makes_room_and_one_that_stays_is_an_error(executor, monkeypatch):
+    submit(executor, {"a": "7", "b": "8"})
+    executor._found_again = dict(executor._ledger.open)
+    executor._end_predecessors(Job("b.txt", "c.txt"))
+    assert executor._cluster.cancelled == ["8"] and set(executor._found_again) == {"a"}
+    monkeypatch.setattr("snakemake_executor_plugin_submitit.executor._ENDING_S", 0)
+    executor._cluster.running = {"7": "RUNNING"}
+    with pytest.raises(WorkflowError, match=r"job 7 of an earlier run makes a.txt .* could not be cancelled"):
+        executor._end_predecessors(Job("a.txt"))
     assert set(executor._ledger.open) == {"a"}

@@ -18,9 +18,9 @@ from snakemake_executor_plugin_submitit import ExecutorSettings
 from snakemake_executor_plugin_submitit.judgement import CONFIRMATIONS, Submitted, judge, log_tail
 from snakemake_executor_plugin_submitit.ledger import Ledger
 from snakemake_executor_plugin_submitit.local import Local
+from snakemake_executor_plugin_submitit.processes import wants
 from snakemake_executor_plugin_submitit.resources import Request, request_of
 from snakemake_executor_plugin_submitit.slurm import parse
-from snakemake_executor_plugin_submitit.task import wants
 
 REPOSITORY = Path(__file__).parents[1]
 COUNTING = REPOSITORY / "tests/slurm/counting.py"
@@ -91,6 +91,13 @@ def exists(path: Path) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"{path.name} was not made")
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def counting_process(folder: Path) -> psutil.Process:
@@ -186,22 +193,47 @@ def test_ctrl_c_ends_the_processes_which_save(tmp_path, ask):
     assert (tmp_path / "state.txt").exists(), said
 
 
-def test_a_program_that_outlived_its_job_is_waited_for_when_that_is_cancelled(tmp_path):
+def test_a_program_that_outlived_its_job_is_asked_to_save_when_that_is_cancelled(tmp_path):
     local = Local(tmp_path / "submitit/jobs", max_restarts=1)
     marker = tmp_path / "submitit/markers/rule-1.0"
-    saves = ["bash", "-c", f"sleep 2; echo saved > {tmp_path}/state.txt"]
+    marker.parent.mkdir(parents=True)
     there = {**os.environ, "SUBMITIT_LOCAL_JOB_ID": "7"}
-    orphan = subprocess.Popen(saves, env={**there, "REQUEUE_MARKER": str(marker)})
-    foreign = subprocess.Popen(saves, env={**there, "REQUEUE_MARKER": "/elsewhere/markers/rule-1.0"})
+    count = [
+        sys.executable,
+        str(COUNTING),
+        str(tmp_path / "steps.txt"),
+        str(tmp_path / "state.txt"),
+        "900",
+        "1",
+    ]
+    orphan = subprocess.Popen(count, env={**there, "REQUEUE_MARKER": str(marker)})
+    foreign = subprocess.Popen(
+        ["sleep", "60"], env={**there, "REQUEUE_MARKER": "/elsewhere/markers/rule-1.0"}
+    )
     try:
-        foreign.send_signal(signal.SIGSTOP)
+        counting_process(tmp_path)
         local.cancel(["8"])
         assert orphan.poll() is None
         local.cancel(["7"])
-        assert (tmp_path / "state.txt").exists() and foreign.poll() is None
+        assert orphan.wait() == 75 and foreign.poll() is None
     finally:
         foreign.kill()
         foreign.wait()
+
+
+def test_a_job_of_a_dead_controller_that_makes_the_same_in_another_way_makes_room(tmp_path):
+    rule = 'rule make:\n    output: "made.txt"\n    shell: "touch begun; sleep {} && echo {} >> {{output}}"\n'
+    (tmp_path / "Snakefile").write_text(rule.format(300, "old"))
+    process = start(tmp_path)
+    exists(tmp_path / "begun")
+    process.kill()
+    process.wait()
+    subprocess.run(["snakemake", "--unlock", "--quiet"], cwd=tmp_path, check=True, capture_output=True)
+    (old,) = [p for p in psutil.process_iter() if "sleep 300 && echo old" in " ".join(_words(p))][:1]
+    (tmp_path / "Snakefile").write_text(rule.format(0, "new"))
+    said = run(tmp_path)
+    assert "makes made.txt in another way; it is cancelled" in said
+    assert not old.is_running() and (tmp_path / "made.txt").read_text() == "new\n"
 
 
 @pytest.mark.parametrize(
@@ -328,6 +360,13 @@ def test_a_result_comes_before_anything_that_the_cluster_says(job):
     assert judge(job, {"5": "COMPLETED"}, 2).done is None
 
 
+def test_a_job_that_outlived_the_death_of_its_program_by_memory_says_so(job):
+    cloudpickle_dump(("error", "Traceback\nJobFailed: exit code 1"), job.paths.result_pickle)
+    assert [judge(job, {"5": "OUT_OF_MEMORY"}, 1).reason for _ in range(CONFIRMATIONS)][-1].startswith(
+        "OUT_OF_MEMORY: JobFailed: exit code 1"
+    )
+
+
 def test_death_by_memory_is_recognised_by_the_words_in_the_log(job):
     job.paths.stdout.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=5.batch.\n")
     assert [judge(job, {"5": "FAILED"}, 1).reason for _ in range(CONFIRMATIONS)][-1].startswith(
@@ -346,14 +385,15 @@ def test_the_end_of_the_log_leaves_submitit_s_traceback_out(job):
 
 def test_the_ledger_survives_a_controller_that_dies_at_any_line(tmp_path):
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.intend(["a", "b"], "train-1", "slurm")
+    ledger.intend({"a": ["a.txt"], "b": ["b.txt", "b.log"]}, "train-1", "slurm")
     ledger.submitted({"a": "7_0", "b": "7_1"})
-    ledger.intend(["c"], "train-2", "slurm")
+    ledger.intend({"c": []}, "train-2", "slurm")
     ledger.closed(["a"], "done")
     with ledger.path.open("a") as file:
         file.write('{"closed": ["b"')
     again = Ledger(ledger.path)
-    assert again.open["b"].job_id == "7_1" and set(again.open) == {"b", "c"}
+    assert again.open["b"].job_id == "7_1" and again.open["b"].outputs == ["b.txt", "b.log"]
+    assert set(again.open) == {"b", "c"}
     assert [entry.key for entry in again.unanswered()["train-2"]] == ["c"]
     assert Ledger(ledger.path).open == again.open
     assert len(ledger.path.read_text().splitlines()) == 1

@@ -1,16 +1,21 @@
-"""What a job makes of a warning: its time limit, or a preemption."""
+"""What a job makes of a warning: its time limit, or a preemption; by what Slurm says, or by the clock."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
 
+from snakemake_executor_plugin_submitit import own_job
 from snakemake_executor_plugin_submitit.task import JobFailed, SnakemakeTask
 
 LIMIT_S, WARNING_S = 3600, 1
+HOUR_S = 3600
 
 
 @pytest.fixture
@@ -32,9 +37,93 @@ def job(tmp_path: Path) -> Iterator[Callable[[float], SnakemakeTask]]:
         program.wait()
 
 
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A Slurm that says when this job, begun an hour ago, ends and was preempted, in seconds from now."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+
+    def said(script: str = "", *, state: str = "RUNNING", end: float = HOUR_S, preempt: float | None = None):
+        def when(seconds: float | None) -> str:
+            return "None" if seconds is None else f"{datetime.fromtimestamp(time.time() + seconds):%FT%T}"
+
+        answer = f"JobId=7 JobState={state} StartTime={when(-HOUR_S)} EndTime={when(end)}"
+        lines = ["#!/bin/sh", script or f"echo '{answer} PreemptTime={when(preempt)}'"]
+        (tools / "scontrol").write_text("\n".join(lines))
+        (tools / "scontrol").chmod(0o755)
+
+    return said
+
+
+@pytest.mark.parametrize("seconds", [0, 10, HOUR_S / 2])
+def test_slurm_says_that_the_limit_has_come(job, slurm, seconds):
+    """However short the limit, and however late this process began."""
+    slurm(end=60)
+    with pytest.raises(JobFailed, match="TIMEOUT: the time limit of 60 min is up, and the program handles"):
+        job(seconds).checkpoint()
+
+
+@pytest.mark.parametrize("answer", [{"end": 60, "preempt": -1}, {"end": HOUR_S}, {"end": 300}], ids=str)
+def test_slurm_says_that_it_is_something_else(job, slurm, answer):
+    slurm(**answer)
+    assert job(LIMIT_S).checkpoint().function.restarts == 1
+
+
+def test_an_earlier_preemption_does_not_count(job, slurm):
+    slurm(end=60, preempt=-2 * HOUR_S)
+    with pytest.raises(JobFailed, match="TIMEOUT"):
+        job(10).checkpoint()
+
+
+def test_a_program_that_would_begin_anew_has_failed_at_its_limit_alone(job, slurm):
+    slurm(end=60)
+    task = job(10)
+    task.marker.write_text("anew")
+    with pytest.raises(JobFailed, match=r"TIMEOUT: .* would begin anew"):
+        task.checkpoint()
+    slurm(end=60, preempt=-1)
+    assert task.checkpoint().function.restarts == 1
+
+
+@pytest.mark.parametrize("answer", [{"preempt": -1}, {"state": "COMPLETING"}, {"end": 60}], ids=str)
+def test_what_slurm_stops_counts_as_warned(job, slurm, answer):
+    slurm()
+    assert not job(10)._is_being_ended()
+    slurm(**answer)
+    assert job(10)._is_being_ended()
+
+
+def test_programs_may_ask_three_times_in_a_row(job):
+    task = job(10)
+    task.marker.touch()
+    for asked, unwarned in [(True, 1), (True, 2), (False, 0), (True, 1)]:
+        task._asked_by_program = asked
+        assert task.checkpoint().function.unwarned == task.unwarned == unwarned
+        task.restarts = 0
+
+
+def test_a_busy_controller_is_asked_again_to_queue_the_job(job, slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr(own_job, "_PAUSES_S", (0, 0))
+    calls = tmp_path / "calls"
+    slurm(f"echo $* >> {calls}; test $(wc -l < {calls}) = 3")
+    task = job(0)
+    task.command = "true"
+    error = subprocess.CalledProcessError(1, ["scontrol", "requeue", "7"])
+    monkeypatch.setattr(task, "_wait_for_exit", Mock(side_effect=error))  # out of submitit's signal handler
+    with pytest.raises(SystemExit):
+        task()
+    assert calls.read_text() == 3 * "requeue 7\n"
+    slurm("exit 1")
+    with pytest.raises(subprocess.CalledProcessError):
+        task()
+
+
 @pytest.mark.parametrize("late", [0, 30, 60, 110])
-def test_at_its_limit_a_program_without_handler_has_failed(job, late):
-    """Slurm warns up to a minute early, and the job may have begun long before its Python."""
+def test_by_the_clock_a_program_without_handler_has_failed_at_its_limit(job, late):
+    """The warning comes up to a minute early, and the job may have begun long before its Python."""
     with pytest.raises(JobFailed, match="TIMEOUT: the time limit of 60 min is up, and the program handles"):
         job(LIMIT_S - WARNING_S - late).checkpoint()
 

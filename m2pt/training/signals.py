@@ -1,10 +1,11 @@
 """Being asked to stop: remember it, finish the step, save, and say so with an exit code of its own.
 
 Not every launcher passes that code on (torchrun and Snakemake make 1 of it), so a scheduler's job is told in
-another way too: if the environment variable `REQUEUE_MARKER` names a file, it is created, empty, once the
-state is saved. Whoever sets the variable deletes the file before the start; if it is there after a failure,
-whatever the exit code, the same command is to be started again. Beside it, with `.failed` added to its name,
-lies what several processes tell each other: that one has failed by itself.
+another way too: if the environment variable `REQUEUE_MARKER` names a file, it is created once the state is
+saved; empty, or with the word `anew` in it if there is no state. Whoever sets the variable deletes the file
+before the start; if it is there after a failure, whatever the exit code, the same command is to be started
+again. Beside it, with `.failed` added to its name, lies what several processes tell each other: that one has
+failed by itself.
 """
 
 import os
@@ -63,14 +64,15 @@ class SignalWatch:
         self.received = self.received or signal.Signals(number)
 
 
-def ask_for_requeue() -> None:
+def ask_for_requeue(*, anew: bool = False) -> None:
     """Create the file that `REQUEUE_MARKER` names, if it does; last, when everything is on the disk.
 
-    Not if another process has failed: what started them stops the rest then, by the same signals.
+    With `anew` nothing is, and after its time limit such a command would come no further another time. Not if
+    another process has failed: what started them stops the rest then, by the same signals.
     """
     if (marker := os.environ.get(REQUEUE_MARKER)) and not another_has_failed():
         Path(marker).parent.mkdir(parents=True, exist_ok=True)
-        Path(marker).touch()
+        Path(marker).write_text("anew" if anew else "")
 
 
 def say_failed() -> None:
@@ -123,7 +125,7 @@ def stopping_at_once(directory: Path | None = None) -> Iterator[None]:
         main = os.environ.get("RANK", "0") == "0"
         if directory is not None and main and not another_has_failed():
             write_json(directory / INTERRUPTED, {"reason": name, "exit_code": EXIT_CODE})
-        ask_for_requeue()
+        ask_for_requeue(anew=directory is None)
         raise Interrupted(name)
 
     previous: dict[signal.Signals, Any] = {number: signal.signal(number, stop) for number in STOPPING}

@@ -14,11 +14,13 @@ def slurm_runs() -> bool:
     return subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=30).returncode == 0
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     here = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in here:
         item.add_marker(pytest.mark.slurm)
     if here and not slurm_runs():
+        if config.option.markexpr == "slurm":
+            raise pytest.UsageError("no Slurm answers sinfo here; tests/slurm/slurm-up starts one")
         for item in here:
             item.add_marker(
                 pytest.mark.skip(reason="NOT RUN: there is no Slurm here; tests/slurm/slurm-up starts one")

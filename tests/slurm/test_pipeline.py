@@ -96,7 +96,7 @@ def test_a_training_that_is_requeued_and_out_of_time_ends_with_the_same_bits(cop
         assert file_digest(paths[0]) == file_digest(paths[1]), name
 
 
-def test_two_nodes_train_together_as_one_process_would_and_are_warned_together(copy, training):
+def test_two_nodes_of_two_gpus_train_together_as_one_process_would_and_are_warned_together(copy, training):
     recipe = "training: {epochs: 300, batch_size: 8, accumulation: 2, lr: 1.0e-3, log_every: 100}\n"
     one = copy("one", "--cores", "1", recipe=recipe + MIX)
     two = copy("two", *ON_SLURM, recipe=recipe + MIX)
@@ -104,7 +104,7 @@ def test_two_nodes_train_together_as_one_process_would_and_are_warned_together(c
     one.start(target)
     # on the command line they stand in the place of all that the profile sets
     two.start(
-        target, "--set-resources", *(f"finetune:{r}" for r in ("nodes=2", "gpus=1", "slurm_partition=gpu"))
+        target, "--set-resources", *(f"finetune:{r}" for r in ("nodes=2", "gpus=2", "slurm_partition=gpu"))
     )
     job_id = two.started("finetune")
     log = two.folder / training / "train.log"
@@ -113,7 +113,7 @@ def test_two_nodes_train_together_as_one_process_would_and_are_warned_together(c
     two.finish()
     one.finish()
     assert starts(job_id) >= 2
-    assert "resuming after step" in read(log) and read(log).count("2 processes on cpu") >= 2
+    assert "resuming after step" in read(log) and read(log).count("4 processes on cpu") >= 2
     (together, _), (alone, _) = (load_weights(each.folder / target) for each in (two, one))
     assert together.keys() == alone.keys()
     for name, value in alone.items():
