@@ -23,10 +23,12 @@ PINS := $(if $(TORCH_FLAGS),<(grep --invert-match --extended-regexp '^(cuda|nvid
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help table1 tables test test-slurm lint report docs mlflow-ui constraints clean
+.PHONY: help install table1 tables test test-slurm lint report docs mlflow-ui constraints clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9.-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r target text; do printf 'make %-17s%s\n' "$$target" "$$text"; done
+
+install: $(INSTALLED) ## create the environment, which the other targets do as well
 
 table1: $(INSTALLED) ## build everything that Table 1 needs, and results/table1.csv
 	@$(IN_VENV) snakemake --cores all results/table1.csv

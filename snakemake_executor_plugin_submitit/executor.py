@@ -21,6 +21,7 @@ from snakemake_executor_plugin_submitit.cluster import Cluster, NoAnswer
 from snakemake_executor_plugin_submitit.judgement import Submitted, judge, log_tail
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.local import Debug, Local
+from snakemake_executor_plugin_submitit.lock import lock
 from snakemake_executor_plugin_submitit.resources import Request, request_of
 from snakemake_executor_plugin_submitit.slurm import ALIVE, HELD, Slurm
 from snakemake_executor_plugin_submitit.task import SnakemakeTask
@@ -58,10 +59,16 @@ class Executor(RemoteExecutor):
         for part in ("jobs", "markers", "inputs"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._lock = lock(folder / "lock")
         self._cluster: Cluster = _CLUSTERS[settings.cluster](folder / "jobs", settings.max_restarts)
         self._ledger = Ledger(folder / "ledger.jsonl")
         self._submitted: dict[str, Submitted] = {}
         self._found_again = self._look_for_jobs()
+
+    def shutdown(self) -> None:
+        """End with the workflow."""
+        super().shutdown()
+        self._lock.close()
 
     # ---- submitting -------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class Entry:
 
 
 class Ledger:
-    """The open entries of one working directory, by key. One controller writes at a time: Snakemake locks."""
+    """The open entries of one working directory, by key. One controller writes at a time: see `lock`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

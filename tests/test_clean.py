@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from m2pt.commands import main
+from m2pt.locks import TRAINING, holding
 from m2pt.planning import leftovers
 from m2pt.reporting import liveness
 from m2pt.schema.plan import Plan
@@ -255,6 +256,29 @@ def test_it_asks_on_a_terminal(results, clean, monkeypatch, answer, removed):
     monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or answer)
     assert clean()[0] == 0
     assert asked == ["Remove 1 folder? [y/N] "] and old.exists() != removed
+
+
+def test_a_training_at_work_stays_wherever_it_began(results, clean):
+    old = training(results / "runs" / "old-01234567" / "seed0")
+    (old / TRAINING).touch()
+    for path in (old / TRAINING, old):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    with holding(old / TRAINING):
+        for path in (old / TRAINING, old):
+            os.utime(path, (LONG_AGO, LONG_AGO))
+        assert "trains it" in clean("--yes")[1] and old.exists()
+    for path in (old / TRAINING, old):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    assert clean("--yes")[0] == 0 and not old.exists()
+
+
+def test_a_workflow_on_a_cluster_is_not_disturbed(results, clean, monkeypatch):
+    (results.parent / "tests").symlink_to(Path("tests").resolve())
+    monkeypatch.chdir(results.parent)
+    old = training(results / "runs" / "old-01234567" / "seed0")
+    with holding(Path(".snakemake/submitit/lock")):
+        code, said = clean("--yes")
+    assert code == 2 and "runs a workflow in this folder" in said and old.exists()
 
 
 def test_a_tracker_at_work_is_not_disturbed(results, clean):

@@ -221,6 +221,28 @@ def test_a_program_that_outlived_its_job_is_asked_to_save_when_that_is_cancelled
         foreign.wait()
 
 
+def test_a_folder_s_jobs_are_those_of_one_snakemake(tmp_path):
+    snakefile(
+        tmp_path,
+        """
+        rule first:
+            output: "first.txt"
+            shell: "touch begun; until test -e go; do sleep 0.2; done; touch {output}"
+        rule second:
+            output: "second.txt"
+            shell: "touch {output}"
+        """,
+    )
+    process = start(tmp_path, "first.txt")
+    exists(tmp_path / "begun")
+    said = run(tmp_path, "second.txt", code=1)
+    assert f"another Snakemake (process {process.pid} on " in said and not (tmp_path / "second.txt").exists()
+    (tmp_path / "go").touch()
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    run(tmp_path, "second.txt")
+
+
 def test_a_job_of_a_dead_controller_that_makes_the_same_in_another_way_makes_room(tmp_path):
     rule = 'rule make:\n    output: "made.txt"\n    shell: "touch begun; sleep {} && echo {} >> {{output}}"\n'
     (tmp_path / "Snakefile").write_text(rule.format(300, "old"))

@@ -95,10 +95,15 @@ def test_in_a_slurm_allocation_srun_does(started, monkeypatch, variables, nodes,
         (["--nodes", "3"], True, "--nodes is 3, but Slurm job 1234 has 2"),
         (["--processes", "0"], False, "--processes is 0: at least 1"),
         (["--nodes", "-1"], True, "--nodes is -1: at least 1"),
+        (
+            ["--processes", "2"],
+            True,
+            "2 processes on a node need as many CPUs, and Slurm gave 1: ask for more",
+        ),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(started, monkeypatch, capsys, options, slurm, message):
-    for name, value in SLURM.items() if slurm else ():
+    for name, value in (SLURM | {"SLURM_CPUS_ON_NODE": "1"}).items() if slurm else ():
         monkeypatch.setenv(name, value)
     assert main(["launch", *options, "finetune", "run"]) == 2
     error = capsys.readouterr().err

@@ -105,9 +105,19 @@ def torchrun(processes: int, words: list[str]) -> list[str]:
 
 
 def srun(nodes: int, processes: int, words: list[str]) -> list[str]:
-    """Return the command that starts the processes on nodes of the allocation, with its CPUs divided."""
+    """Return the command that starts the processes on nodes of the allocation, with its CPUs divided.
+
+    Raises:
+        InputError: there are not enough of them.
+    """
     tasks = int(os.environ.get("SLURM_NTASKS_PER_NODE", "1"))  # for which the allocation was made
     cpus = max(1, tasks * int(os.environ.get("SLURM_CPUS_PER_TASK", "1")) // processes)
+    given = int(os.environ.get("SLURM_CPUS_ON_NODE", processes))
+    if given < processes:
+        raise InputError(
+            f"{processes} processes on a node need as many CPUs, and Slurm gave {given}: ask for more, by "
+            "the resource cpus_per_task of the rule, or sbatch --cpus-per-task"
+        )
     start = ["srun", "--nodes", str(nodes), "--ntasks", str(nodes * processes)]
     start += ["--ntasks-per-node", str(processes), "--cpus-per-task", str(cpus), "--kill-on-bad-exit=1"]
     if "SLURM_STEP_ID" in os.environ:  # a step of the job waits for us, and has what we need

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
             save_weights(directory / f"{stem}.safetensors", state, trained.metadata(spec, seed))
 
     (directory / CHECKSUMS).unlink(missing_ok=True)  # of weights that had come by DVC
-    with stopping_at_once(directory):
+    with stopping_at_once(directory), trained.alone_in(directory):
         trained.set_threads(plan)
         dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
         seed_generators(seed)

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2pt.atomic import write_json
-from m2pt.errors import InputError
+from m2pt.errors import InputError, RunError
+from m2pt.locks import TRAINING, Held, holding
 from m2pt.reporting import asked
 from m2pt.reporting.cells import differing
 from m2pt.reporting.provenance import provenance
@@ -17,6 +19,9 @@ from m2pt.schema.plan import Plan, Spec
 
 if TYPE_CHECKING:
     from torch import nn
+
+_ENDING_S = 120
+"""What a training that was stopped may take to save and end."""
 
 
 def open_dataset(plan: Plan, spec: Spec, split: str, *, seed: int, training: bool) -> Any:
@@ -144,6 +149,27 @@ def write_evaluation(directory: Path, metrics: Mapping[str, float], **made: Any)
 def is_main() -> bool:
     """Whether this process is the one that writes: the only one, or rank 0 of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Within the block no other process trains in this folder; one that is ending is waited for.
+
+    Raises:
+        InputError: the folder cannot be written.
+        RunError: another process trains there.
+    """
+    with ExitStack() as stack:
+        if is_main():
+            try:
+                stack.enter_context(holding(directory / TRAINING, patience=_ENDING_S))
+            except Held as error:
+                raise RunError(
+                    f"{directory}: {error} trains here already; wait for it, or stop it and start this again"
+                ) from None
+            except OSError as error:
+                raise InputError(f"{directory} cannot be written ({error}): mend the permissions") from error
+        yield
 
 
 def check_room(directory: Path, model: "nn.Module") -> None:

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
     directory = plan.run_directory(planned.name, seed)
 
-    with stopping_at_once(directory):
+    with stopping_at_once(directory), trained.alone_in(directory):
         trained.set_threads(plan)
         train = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
         val = trained.open_dataset(plan, spec, "val", seed=seed, training=False)

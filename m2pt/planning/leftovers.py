@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from m2pt.locks import TRAINING, holder
 from m2pt.reporting.liveness import Liveness
 from m2pt.reporting.run_folder import RUN, RunFolder
 from m2pt.schema.plan import Plan
@@ -30,7 +31,7 @@ QUIET_HOURS = 24
 
 OURS = re.compile(
     r"(run|finished|interrupted|failed|evaluation)\.json|metrics\.jsonl|train\.log|(resume|final)\.pt|SHA256SUMS"
-    r"|(attached|merged|encoder|encoder-epoch\d+)\.safetensors|\..+\.\d+\.part"
+    r"|(attached|merged|encoder|encoder-epoch\d+)\.safetensors|\..+\.\d+\.part|\.lock"
 )
 """Names of the files that commands write into a training's folder; `superseded/` has the same ones."""
 
@@ -106,6 +107,8 @@ def held(results: Path, directory: Path, liveness: Liveness) -> str | None:
     age = time.time() - youngest
     if age < QUIET_MINUTES * 60:
         return f"written to {age / 60:.0f} minutes ago"
+    if process := holder(directory / TRAINING):
+        return f"{process} trains it"
     if not (directory / RUN).is_file():
         return None
     folder = RunFolder(results, directory)

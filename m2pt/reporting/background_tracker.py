@@ -1,15 +1,14 @@
 """The tracker beside a workflow: started and stopped without a word of MLflow, and never a reason to fail."""
 
-import fcntl
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from m2pt.errors import InputError
+from m2pt.locks import Held, holding
 
 _STOP_SECONDS = 30.0
 
@@ -59,28 +58,12 @@ def only_tracker(results: Path, *, patience: float = 0.0) -> Iterator[None]:
     Raises:
         InputError: another tracker mirrors this folder.
     """
-    path = results / "tracking" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
-        deadline = time.monotonic() + patience
-        while not _locked(stream.fileno()):
-            if time.monotonic() >= deadline:
-                stream.seek(0)
-                raise InputError(
-                    f"{results}: process {stream.read().strip()} already mirrors these runs to MLflow; "
-                    "let it, or stop it first (kill that process)."
-                )
-            time.sleep(0.5)
-        stream.truncate(0)
-        stream.write(f"{os.getpid()}\n")
-        stream.flush()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(holding(results / "tracking" / "lock", patience=patience))
+        except Held as error:
+            raise InputError(
+                f"{results}: {error} already mirrors these runs to MLflow; let it, or stop it first (kill "
+                "that process)."
+            ) from None
         yield
-
-
-def _locked(descriptor: int) -> bool:
-    """Try to lock. The system gives a lock back when its process ends, however it ends."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -103,9 +103,8 @@ def test_two_nodes_of_two_gpus_train_together_as_one_process_would_and_are_warne
     target = str(training / "attached.safetensors")
     one.start(target)
     # on the command line they stand in the place of all that the profile sets
-    two.start(
-        target, "--set-resources", *(f"finetune:{r}" for r in ("nodes=2", "gpus=2", "slurm_partition=gpu"))
-    )
+    asked = ("nodes=2", "gpus=2", "cpus_per_task=2", "slurm_partition=gpu")
+    two.start(target, "--set-resources", *(f"finetune:{resource}" for resource in asked))
     job_id = two.started("finetune")
     log = two.folder / training / "train.log"
     wait_until(lambda: "step 100/" in read(log), "the first steps")

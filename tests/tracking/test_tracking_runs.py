@@ -87,7 +87,7 @@ def test_another_experiment_gets_everything_even_if_it_is_there(
         assert [database.points(run_id) for run_id in runs] == [expected(range(3))] * 2
     folders = {"runs/finished/seed0", "runs/running/seed0"}
     links = [link for folder in folders for link in mlflow_runs(results, results / folder)]
-    assert len(set(links)) == 4 and all("make mlflow-ui" in link for link in links)
+    assert len(set(links)) == 4 and all(f"make mlflow-ui RESULTS={results})" in link for link in links)
 
 
 def test_another_spec_in_the_same_folder_is_another_run(results: Path, database: Database) -> None:

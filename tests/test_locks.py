@@ -1,0 +1,88 @@
+"""A lock is one process's, and nobody's once that has ended."""
+
+import errno
+import fcntl
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from m2pt.commands import trained
+from m2pt.errors import InputError, RunError
+from m2pt.locks import TRAINING, Held, holder, holding
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from m2pt.locks import holding
+with holding(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Iterator[object]:
+    """Have another process hold a file for so many seconds."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(path: Path, seconds: float) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", HOLD, str(path), str(seconds)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_the_holder_is_named_and_a_killed_one_holds_nothing(tmp_path, hold):
+    path = tmp_path / "folder" / "lock"
+    assert holder(path) is None and not path.exists()
+    other = hold(path, 60)
+    with pytest.raises(Held, match=f"process {other.pid} on ") as held, holding(path):
+        pass
+    assert holder(path) == str(held.value)
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert holder(path) is None
+    with holding(path), pytest.raises(Held), holding(path):
+        pass
+
+
+def test_one_that_ends_is_waited_for(tmp_path, hold):
+    hold(tmp_path / "lock", 1)
+    with holding(tmp_path / "lock", patience=60):
+        pass
+
+
+def test_a_file_system_without_locks_is_told_of_and_any_other_error_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSYS, "no locks")))
+    with holding(tmp_path / "lock"):
+        assert "lock: not locked (no locks)" in capsys.readouterr().out
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+    with pytest.raises(OSError, match="broken"), holding(tmp_path / "lock"):
+        pass
+
+
+def test_two_trainings_do_not_meet_in_a_folder(tmp_path, hold, monkeypatch):
+    monkeypatch.setattr(trained, "_ENDING_S", 0)
+    other = hold(tmp_path / TRAINING, 60)
+    told = f"process {other.pid} on .* trains here already; wait for it"
+    with pytest.raises(RunError, match=told), trained.alone_in(tmp_path):
+        pass
+    monkeypatch.setenv("RANK", "1")  # one of the processes of a training: the main one holds the folder
+    with trained.alone_in(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"), trained.alone_in(tmp_path / "file" / "run"):
+        pass
