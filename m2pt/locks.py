@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TRAINING = ".lock"
@@ -41,15 +41,26 @@ def holding(path: Path, *, patience: float = 0.0) -> Iterator[None]:
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {platform.node()}\n")
         stream.flush()
-        yield
+        try:
+            yield
+        finally:  # a child may have inherited the file: closing it would not be enough
+            with suppress(OSError):
+                fcntl.flock(stream.fileno(), fcntl.LOCK_UN)
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the file, None if nobody does."""
-    if not path.exists():
+    """Who holds the file; None if nobody does, or the file system knows no locks."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return stream.read().strip() or "another process"
+    except PermissionError:
+        return "a process of another user"
+    except OSError:
         return None
-    with path.open("r+", encoding="utf-8") as stream:
-        return None if _locked(stream.fileno(), path) else stream.read().strip() or "another process"
+    return None
 
 
 def _locked(descriptor: int, path: Path) -> bool:

@@ -23,7 +23,7 @@ from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.local import Debug, Local
 from snakemake_executor_plugin_submitit.lock import lock
 from snakemake_executor_plugin_submitit.resources import Request, request_of
-from snakemake_executor_plugin_submitit.slurm import ALIVE, HELD, Slurm
+from snakemake_executor_plugin_submitit.slurm import ALIVE, Slurm
 from snakemake_executor_plugin_submitit.task import SnakemakeTask
 
 FOLDER = Path(".snakemake/submitit")
@@ -31,6 +31,7 @@ FOLDER = Path(".snakemake/submitit")
 
 _ENDING_S = 120
 """What a cancelled job may take to end: Slurm's KillWait, and its epilog."""
+_ENDING_POLL_S = 2
 
 _CLUSTERS = {cluster.name: cluster for cluster in (Slurm, Local, Debug)}
 
@@ -61,9 +62,13 @@ class Executor(RemoteExecutor):
         self._folder = folder
         self._lock = lock(folder / "lock")
         self._cluster: Cluster = _CLUSTERS[settings.cluster](folder / "jobs", settings.max_restarts)
-        self._ledger = Ledger(folder / "ledger.jsonl")
         self._submitted: dict[str, Submitted] = {}
-        self._found_again = self._look_for_jobs()
+        try:
+            self._ledger = Ledger(folder / "ledger.jsonl")
+            self._found_again = self._look_for_jobs()
+        except BaseException:
+            self._lock.close()
+            raise
 
     def shutdown(self) -> None:
         """End with the workflow."""
@@ -74,22 +79,22 @@ class Executor(RemoteExecutor):
 
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
         """Submit jobs, those of equal requests together; take up those that are on the cluster already."""
-        waiting: dict[tuple[str, Request], list[tuple[JobExecutorInterface, str]]] = {}
+        rest = []
         for job in jobs:
             self.run_job_pre(job)
-            key = _key(job)
-            if (entry := self._found_again.pop(key, None)) and self._take_up(job, entry):
-                continue
-            self._end_predecessors(job)
+            if not self._take_up(job):
+                rest.append(job)
+        waiting: dict[tuple[str, Request], list[tuple[JobExecutorInterface, str]]] = {}
+        for job in self._make_room(rest):
             try:
                 request = request_of(job.name, job.resources, job.threads)
             except WorkflowError as error:
                 self._refuse(job, str(error))
                 continue
-            waiting.setdefault((job.name, request), []).append((job, key))
+            waiting.setdefault((job.name, request), []).append((job, _key(job)))
         for (rule, request), group in waiting.items():
-            rest = iter(group)
-            while batch := list(islice(rest, self._settings.array_size)):
+            left = iter(group)
+            while batch := list(islice(left, self._settings.array_size)):
                 self._submit(rule, request, batch)
 
     def run_job(self, job: JobExecutorInterface) -> None:
@@ -168,7 +173,6 @@ class Executor(RemoteExecutor):
         self._cancel([job.job_id for _, job, verdict in verdicts if verdict.done is False])
         for info, job, verdict in verdicts:
             if verdict.done is None:
-                self._tell_of_hold(job, (states or {}).get(job.job_id, ""))
                 yield info
                 continue
             self._close([info.aux["key"]], verdict.reason or "done")
@@ -179,14 +183,6 @@ class Executor(RemoteExecutor):
             else:
                 message = f"{self._cluster.name} job {job.job_id}: {verdict.reason}\n{log_tail(job)}\n"
                 self.report_job_error(info, msg=message)
-
-    def _tell_of_hold(self, job: Submitted, state: str) -> None:
-        if state in HELD and not job.told_of_hold:
-            self.logger.warning(
-                f"{self._cluster.name} job {job.job_id} waits until somebody releases it ({state}): "
-                f"scontrol release {job.job_id}, or scancel {job.job_id}"
-            )
-        job.told_of_hold = state in HELD
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel every job of this controller that has not ended, and no other.
@@ -272,16 +268,15 @@ class Executor(RemoteExecutor):
             elif self._cancel(job_ids):
                 self._ledger.closed(keys, "never submitted")
 
-    def _take_up(self, job: JobExecutorInterface, entry: Entry) -> bool:
-        """Watch a job of an earlier controller again, unless its input has changed since, or it has ended.
+    def _take_up(self, job: JobExecutorInterface) -> bool:
+        """Watch the same job of an earlier controller, if there is one that works on the same input.
 
         If it has ended since this controller looked, Snakemake has just deleted what it made.
         """
-        assert entry.job_id is not None
-        inputs = [path for path in job.input if not getattr(path, "is_ancient", False)]
-        if any(_modified(path) > entry.submitted for path in inputs):
-            self._replace(job, entry, "works on an input that has changed")
+        entry = self._found_again.get(_key(job)) if self._found_again else None
+        if entry is None or entry.job_id is None or _is_younger(job, entry):
             return False
+        del self._found_again[entry.key]
         if Submitted(entry.job_id, self._cluster.folder).paths.result_pickle.exists():
             self._ledger.closed([entry.key], "ended meanwhile")
             return False
@@ -289,31 +284,59 @@ class Executor(RemoteExecutor):
         self._watch(job, entry.key, entry.job_id)
         return True
 
-    def _end_predecessors(self, job: JobExecutorInterface) -> None:
-        """Replace the jobs of an earlier controller that make the same files, but in another way."""
-        mine = set(map(str, job.output))
-        for entry in [entry for entry in self._found_again.values() if mine & set(entry.outputs)]:
-            self._replace(job, entry, f"makes {min(mine & set(entry.outputs))} in another way")
-            del self._found_again[entry.key]
+    def _make_room(self, jobs: list[JobExecutorInterface]) -> list[JobExecutorInterface]:
+        """Cancel the jobs of an earlier controller that make the same files otherwise, or from older input.
 
-    def _replace(self, job: JobExecutorInterface, entry: Entry, reason: str) -> None:
-        """Cancel a job of an earlier controller, and wait until it is gone: it may still be saving."""
-        assert entry.job_id is not None
-        told = f"{job.name}: job {entry.job_id} of an earlier run {reason}"
-        self.logger.info(f"{told}; it is cancelled.")
+        Returns:
+            The jobs that can begin: nothing writes what they make, nor is it still saving.
+        """
+        predecessors = {id(job): self._predecessors(job) for job in jobs}
+        ended = self._end({entry.key: entry for found in predecessors.values() for entry in found})
+        ready = []
+        for job in jobs:
+            if alive := [entry.job_id for entry in predecessors[id(job)] if entry.key not in ended]:
+                self._refuse(job, f"{job.name}: job {alive[0]} of an earlier run still makes its files")
+            else:
+                ready.append(job)
+        return ready
+
+    def _predecessors(self, job: JobExecutorInterface) -> list[Entry]:
+        """Those of its files, though not by its command; or by its command, from input that has changed."""
+        if not self._found_again:
+            return []
+        key, mine = _key(job), set(map(str, job.output))
+        found = [
+            entry
+            for entry in self._found_again.values()
+            if entry.key == key or not mine.isdisjoint(entry.outputs)
+        ]
+        for entry in found:
+            reason = "works on an input that has changed" if entry.key == key else "makes its files otherwise"
+            self.logger.info(f"{job.name}: job {entry.job_id} of an earlier run {reason}; it is cancelled.")
+        return found
+
+    def _end(self, entries: dict[str, Entry]) -> set[str]:
+        """Cancel them and wait until they are gone; return the keys of those that are."""
+        job_ids = {key: str(entry.job_id) for key, entry in entries.items()}
         deadline = time.monotonic() + _ENDING_S
-        gone = self._cancel([entry.job_id])
-        while gone and self._is_alive(entry.job_id):
-            gone = time.monotonic() < deadline
-            time.sleep(1)
-        if not gone:
-            raise WorkflowError(f"{told}, and could not be cancelled; cancel it and try again.")
-        self._ledger.closed([entry.key], "replaced")
+        left = set(entries) if self._cancel(list(job_ids.values())) else set()
+        ended: set[str] = set()
+        while left and time.monotonic() < deadline:
+            with suppress(NoAnswer):
+                states = self._cluster.states([job_ids[key] for key in left])
+                ended |= {key for key in left if states.get(job_ids[key], "") not in ALIVE}
+            left -= ended
+            time.sleep(_ENDING_POLL_S if left else 0)
+        self._ledger.closed(sorted(ended), "replaced")
+        for key in ended:
+            del self._found_again[key]
+        return ended
 
-    def _is_alive(self, job_id: str) -> bool:
-        with suppress(NoAnswer):
-            return self._cluster.states([job_id]).get(job_id, "") in ALIVE
-        return True
+
+def _is_younger(job: JobExecutorInterface, entry: Entry) -> bool:
+    """Whether some input of the job has changed since the other was submitted."""
+    inputs = [path for path in job.input if not getattr(path, "is_ancient", False)]
+    return any(_modified(path) > entry.submitted for path in inputs)
 
 
 def _key(job: JobExecutorInterface) -> str:

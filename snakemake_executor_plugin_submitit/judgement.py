@@ -31,7 +31,6 @@ class Submitted:
     folder: Path
     doubts: int = field(default=0)
     doubted_state: str = field(default="")
-    told_of_hold: bool = field(default=False)
 
     @property
     def paths(self) -> JobPaths:

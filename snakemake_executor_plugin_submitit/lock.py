@@ -16,7 +16,7 @@ def lock(path: Path) -> TextIO:
     """Lock a file until the returned one is closed or this process ends, however it ends.
 
     Snakemake's own locks are not enough: they are about output files, and one Snakemake that ends deletes
-    those of the others. On a file system that knows no locks nothing is locked.
+    those of the others. On a file system that knows no locks (Lustre mounted without flock) a line says so.
 
     Raises:
         WorkflowError: another process has locked it.
@@ -29,12 +29,14 @@ def lock(path: Path) -> TextIO:
         other = file.read().strip() or "another process"
         file.close()
         raise WorkflowError(
-            f"another Snakemake ({other}) has its jobs in this folder: wait for it, interrupt it (kill -INT)"
-            ", or work in another folder, such as a second clone."
+            f"another Snakemake ({other}) has its jobs in this folder: wait for it, interrupt it (kill -INT) "
+            f"or work in another folder, such as a second clone. If its machine is down, delete {path}."
         ) from None
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
+            file.close()
             raise
+        print(f"{path}: not locked ({error.strerror}); start one Snakemake at a time in this folder")
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}\n")
     file.flush()

@@ -36,9 +36,6 @@ ALIVE = {
 }
 """Slurm's words for a job that runs, or will run, if need be once somebody releases it."""
 
-HELD = {"REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
-"""Of these, the words for a job that somebody must release."""
-
 _QUERY_TIMEOUT_S = 60
 _IDS_PER_CALL = 200
 _SACCT = ("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State")
@@ -49,7 +46,7 @@ _BUSY = (
     "Slurm temporarily unable",
     "Connection refused",
 )
-_OF_USERS = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
+_OF_USERS = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "SLURM_JWT")
 _PATIENCE_S = (2, 5, 15, 30, 60)
 
 

@@ -97,7 +97,7 @@ class SnakemakeTask:
                 return self._run()
             except subprocess.SubprocessError as error:  # submitit asks Slurm but once
                 print(f"asking Slurm again to queue this job: {error}", flush=True)
-                queue_again()
+                queue_again(given_up=lambda: self._terminated)
                 raise SystemExit(-1) from None
 
     def _run(self) -> int:

@@ -3,12 +3,14 @@
 import logging
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from snakemake_interface_common.exceptions import WorkflowError
 from submitit.core.utils import cloudpickle_dump
 
-from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit import ExecutorSettings, slurm
+from snakemake_executor_plugin_submitit import executor as executor_module
 from snakemake_executor_plugin_submitit.cluster import NoAnswer
 from snakemake_executor_plugin_submitit.executor import Executor
 from snakemake_executor_plugin_submitit.judgement import Submitted
@@ -212,38 +214,58 @@ def test_a_new_controller_waits_for_an_answer(executor):
     assert set(executor._ledger.open) == {"a"}
 
 
-def test_a_held_job_is_named_once(executor, caplog):
-    job = Submitted("7", executor._cluster.folder)
-    for state in ("RUNNING", "SPECIAL_EXIT", "SPECIAL_EXIT"):
-        executor._tell_of_hold(job, state)
-    assert caplog.text.count("job 7 waits until somebody releases it (SPECIAL_EXIT)") == 1
-
-
 class Job:
     """What the executor asks of Snakemake's job."""
 
     name = "train"
     input = ()
+    shellcmd = "m2pt finetune"
+
+    def is_group(self) -> bool:
+        return False
 
     def __init__(self, *output: str) -> None:
         self.output = output
 
 
+def key(name: str) -> str:
+    return executor_module._key(Job(f"{name}.txt"))
+
+
 def test_a_job_that_ended_while_snakemake_began_is_submitted_again(executor):
     """Snakemake has deleted what it made, before it was asked for."""
-    submit(executor, {"a": "7"})
-    cloudpickle_dump(("success", 0), Submitted("7", executor._cluster.folder).paths.result_pickle)
-    assert not executor._take_up(Job("a.txt"), executor._ledger.open["a"])
-    assert not executor._ledger.open and not executor._cluster.cancelled
-
-
-def test_only_what_makes_the_same_files_makes_room_and_one_that_stays_is_an_error(executor, monkeypatch):
-    submit(executor, {"a": "7", "b": "8"})
+    submit(executor, {key("a"): "7"})
     executor._found_again = dict(executor._ledger.open)
-    executor._end_predecessors(Job("b.txt", "c.txt"))
-    assert executor._cluster.cancelled == ["8"] and set(executor._found_again) == {"a"}
-    monkeypatch.setattr("snakemake_executor_plugin_submitit.executor._ENDING_S", 0)
-    executor._cluster.running = {"7": "RUNNING"}
-    with pytest.raises(WorkflowError, match=r"job 7 of an earlier run makes a.txt .* could not be cancelled"):
-        executor._end_predecessors(Job("a.txt"))
-    assert set(executor._ledger.open) == {"a"}
+    cloudpickle_dump(("success", 0), Submitted("7", executor._cluster.folder).paths.result_pickle)
+    assert not executor._take_up(Job("a.txt"))
+    assert not executor._ledger.open and not executor._found_again and not executor._cluster.cancelled
+
+
+def test_only_what_makes_the_same_files_makes_room_and_what_waits_for_one_that_stays_is_refused(
+    executor, monkeypatch
+):
+    submit(executor, {"a": "7", "b": "8", "c": "9"})
+    executor._found_again = dict(executor._ledger.open)
+    first, second, third = Job("b.txt", "d.txt"), Job("a.txt"), Job("e.txt")
+    monkeypatch.setattr(executor_module, "_ENDING_S", 0.2)
+    monkeypatch.setattr(executor_module, "_ENDING_POLL_S", 0.1)
+    refused = []
+    executor._refuse = lambda job, message: refused.append((job, message))
+    executor._cluster.running = {"7": "COMPLETING", "9": "RUNNING"}
+    assert executor._make_room([first, second, third]) == [first, third]
+    assert executor._cluster.cancelled == ["8", "7"] or executor._cluster.cancelled == ["7", "8"]
+    assert refused == [(second, "train: job 7 of an earlier run still makes its files")]
+    assert set(executor._found_again) == set(executor._ledger.open) == {"a", "c"}
+    executor._cluster.running = {}
+    assert executor._make_room([second]) == [second]  # Snakemake's next try
+
+
+def test_a_controller_that_cannot_begin_holds_no_lock(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = object.__new__(Executor)
+    made.workflow = Mock(executor_settings=ExecutorSettings(cluster="local"))
+    made.logger = logging.getLogger("executor")
+    monkeypatch.setattr(Executor, "_look_for_jobs", Mock(side_effect=WorkflowError("try again later")))
+    for _ in range(2):
+        with pytest.raises(WorkflowError, match="try again later"):
+            made.__post_init__()

@@ -254,7 +254,7 @@ def test_a_job_of_a_dead_controller_that_makes_the_same_in_another_way_makes_roo
     (old,) = [p for p in psutil.process_iter() if "sleep 300 && echo old" in " ".join(_words(p))][:1]
     (tmp_path / "Snakefile").write_text(rule.format(0, "new"))
     said = run(tmp_path)
-    assert "makes made.txt in another way; it is cancelled" in said
+    assert "makes its files otherwise; it is cancelled" in said
     assert not old.is_running() and (tmp_path / "made.txt").read_text() == "new\n"
 
 

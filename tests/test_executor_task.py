@@ -4,7 +4,6 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -44,14 +43,21 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     tools.mkdir()
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # as the last task of an array has it
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
 
     def said(script: str = "", *, state: str = "RUNNING", end: float = HOUR_S, preempt: float | None = None):
         def when(seconds: float | None) -> str:
-            return "None" if seconds is None else f"{datetime.fromtimestamp(time.time() + seconds):%FT%T}"
+            return "None" if seconds is None else f"{time.time() + seconds:.0f}"
 
-        answer = f"JobId=7 JobState={state} StartTime={when(-HOUR_S)} EndTime={when(end)}"
-        lines = ["#!/bin/sh", script or f"echo '{answer} PreemptTime={when(preempt)}'"]
+        answer = f"JobId=9 ArrayJobId=7 ArrayTaskId=2 JobName=train UserId=me(1) JobState={state} Requeue=1"
+        answer += f" TimeLimit=01:00:00 StartTime={when(-HOUR_S)} EndTime={when(end)} Deadline=N/A"
+        answer += (
+            f" PreemptEligibleTime={when(-HOUR_S)} PreemptTime={when(preempt)} SuspendTime=None Comment=a b"
+        )
+        asked = 'test "$SLURM_TIME_FORMAT $*" = "%s --oneliner show job 7_2" || exit 1'
+        lines = ["#!/bin/sh", script or f"{asked}; echo '{answer}'"]
         (tools / "scontrol").write_text("\n".join(lines))
         (tools / "scontrol").chmod(0o755)
 
@@ -115,10 +121,18 @@ def test_a_busy_controller_is_asked_again_to_queue_the_job(job, slurm, tmp_path,
     monkeypatch.setattr(task, "_wait_for_exit", Mock(side_effect=error))  # out of submitit's signal handler
     with pytest.raises(SystemExit):
         task()
-    assert calls.read_text() == 3 * "requeue 7\n"
+    assert calls.read_text() == 3 * "requeue 7_2\n"
     slurm("exit 1")
     with pytest.raises(subprocess.CalledProcessError):
         task()
+
+
+def test_a_job_that_is_cancelled_meanwhile_is_not_brought_back(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr(own_job, "_PAUSES_S", (0, 0))
+    calls = tmp_path / "calls"
+    slurm(f"echo $* >> {calls}; exit 1")
+    own_job.queue_again(given_up=lambda: True)
+    assert calls.read_text() == "requeue 7_2\n"
 
 
 @pytest.mark.parametrize("late", [0, 30, 60, 110])

@@ -134,7 +134,10 @@ def test_mlflow_s_run_is_found_through_the_tracker_s_cursor(plan, show):
     for store, run_id in (("default", "abc123"), ("example.org-0123abcd", "def456")):
         Cursor(run_id=run_id, identity="").save(plan.results / "tracking" / store / folder)
     text = show(TUNED)
-    assert "MLflow: http://127.0.0.1:5000/#/runs/abc123 (served by: make mlflow-ui)" in text
+    assert (
+        f"MLflow: http://127.0.0.1:5000/#/runs/abc123 (served by: make mlflow-ui RESULTS={plan.results})"
+        in text
+    )
     assert "MLflow: run def456 on example.org\n" in text
 
 

@@ -27,7 +27,6 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.training.launch import leave
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
-    from m2pt.training.signals import stopping_at_once
 
     plan = load_plan(arguments)
     seed, planned = arguments.seed, plan.finetuned(arguments.run)
@@ -35,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
     directory = plan.run_directory(planned.name, seed)
 
-    with stopping_at_once(directory), trained.alone_in(directory):
+    with trained.at_work_in(directory):
         trained.set_threads(plan)
         dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
         seed_generators(seed)

@@ -28,7 +28,6 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.training.launch import leave
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
-    from m2pt.training.signals import stopping_at_once
 
     plan = load_plan(arguments)
     name, seed = arguments.encoder, arguments.seed
@@ -49,8 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
             state = assembled.encoder_state(spec, model)
             save_weights(directory / f"{stem}.safetensors", state, trained.metadata(spec, seed))
 
-    (directory / CHECKSUMS).unlink(missing_ok=True)  # of weights that had come by DVC
-    with stopping_at_once(directory), trained.alone_in(directory):
+    with trained.at_work_in(directory):
+        (directory / CHECKSUMS).unlink(missing_ok=True)  # of weights that had come by DVC
         trained.set_threads(plan)
         dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
         seed_generators(seed)

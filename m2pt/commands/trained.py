@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2pt.atomic import write_json
 from m2pt.errors import InputError, RunError
-from m2pt.locks import TRAINING, Held, holding
+from m2pt.locks import TRAINING, Held, holder, holding
 from m2pt.reporting import asked
 from m2pt.reporting.cells import differing
 from m2pt.reporting.provenance import provenance
@@ -152,23 +152,34 @@ def is_main() -> bool:
 
 
 @contextmanager
-def alone_in(directory: Path) -> Iterator[None]:
-    """Within the block no other process trains in this folder; one that is ending is waited for.
+def at_work_in(directory: Path) -> Iterator[None]:
+    """Within the block a training has this folder for itself, and being asked to stop leaves its word there.
+
+    One that is ending there is waited for, two minutes at most.
 
     Raises:
         InputError: the folder cannot be written.
         RunError: another process trains there.
+        Interrupted: it was asked to stop.
     """
+    from m2pt.training.signals import stopping_at_once
+
     with ExitStack() as stack:
-        if is_main():
-            try:
-                stack.enter_context(holding(directory / TRAINING, patience=_ENDING_S))
-            except Held as error:
-                raise RunError(
-                    f"{directory}: {error} trains here already; wait for it, or stop it and start this again"
-                ) from None
-            except OSError as error:
-                raise InputError(f"{directory} cannot be written ({error}): mend the permissions") from error
+        path = directory / TRAINING
+        try:
+            if is_main() and holder(path):
+                with stopping_at_once():  # while it waits, the folder is another's
+                    stack.enter_context(holding(path, patience=_ENDING_S))
+            elif is_main():
+                stack.enter_context(holding(path))
+        except Held as error:
+            raise RunError(
+                f"{directory}: {error} trains here already; wait for it, or stop it and start this again. If "
+                f"its machine is down, delete {path}."
+            ) from None
+        except OSError as error:
+            raise InputError(f"{directory} cannot be written ({error}): mend that") from error
+        stack.enter_context(stopping_at_once(directory))
         yield
 
 

@@ -33,7 +33,6 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.training.loading import evaluation_loader
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
-    from m2pt.training.signals import stopping_at_once
 
     plan = load_plan(arguments)
     seed, planned = arguments.seed, plan.transferred(arguments.run)
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
     directory = plan.run_directory(planned.name, seed)
 
-    with stopping_at_once(directory), trained.alone_in(directory):
+    with trained.at_work_in(directory):
         trained.set_threads(plan)
         train = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
         val = trained.open_dataset(plan, spec, "val", seed=seed, training=False)
