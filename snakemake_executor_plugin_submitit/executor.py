@@ -61,9 +61,9 @@ class Executor(RemoteExecutor):
             (folder / part).mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lock = lock(folder / "lock")
-        self._cluster: Cluster = _CLUSTERS[settings.cluster](folder / "jobs", settings.max_restarts)
         self._submitted: dict[str, Submitted] = {}
         try:
+            self._cluster: Cluster = _CLUSTERS[settings.cluster](folder / "jobs", settings.max_restarts)
             self._ledger = Ledger(folder / "ledger.jsonl")
             self._found_again = self._look_for_jobs()
         except BaseException:

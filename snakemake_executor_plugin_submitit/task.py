@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 from submitit import JobEnvironment
@@ -92,7 +93,7 @@ class SnakemakeTask:
             raise JobFailed(f"restarts: {self.restarts}, and {self.max_restarts} are allowed")
         self._started = time.monotonic()
         self.marker.unlink(missing_ok=True)
-        with adopting_orphans(), self._noting_termination():
+        with adopting_orphans(), self._own_handlers():
             try:
                 return self._run()
             except subprocess.SubprocessError as error:  # submitit asks Slurm but once
@@ -223,17 +224,23 @@ class SnakemakeTask:
                 process.kill()
 
     @contextmanager
-    def _noting_termination(self) -> Iterator[None]:
-        """Slurm sends SIGTERM to every process of a job that is cancelled or will begin anew: outlive it."""
+    def _own_handlers(self) -> Iterator[None]:
+        """Slurm sends SIGTERM to every process of a job that is cancelled or will begin anew: outlive it.
+
+        The SIGCONT that Slurm sends before each signal is left alone: submitit would log it, and what
+        `checkpoint` raises while something is being logged is lost in `logging`.
+        """
 
         def note(number: int, frame: FrameType | None) -> None:
             self._terminated = True
 
-        previous = signal.signal(signal.SIGTERM, note)
+        own: dict[signal.Signals, Any] = {signal.SIGTERM: note, signal.SIGCONT: signal.SIG_DFL}
+        previous = {number: signal.signal(number, handler) for number, handler in own.items()}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 _CARRIED = tuple(each.name for each in fields(SnakemakeTask) if each.init)

@@ -1,6 +1,7 @@
 """What a job makes of a warning: its time limit, or a preemption; by what Slurm says, or by the clock."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -158,3 +159,17 @@ def test_a_program_that_has_saved_goes_on_after_its_limit_and_not_for_ever(job):
     last.restarts = 3
     with pytest.raises(JobFailed, match="restarts: 3, and no more are allowed"):
         last.checkpoint()
+
+
+def test_the_sigcont_before_a_warning_is_not_logged_since_a_failure_would_be_lost_there(job, tmp_path):
+    """Both come at once: `logging` swallows what a signal handler raises while a line is being written."""
+    continued = []
+    previous = signal.signal(signal.SIGCONT, lambda *_: continued.append(1))
+    try:
+        task = job(0)
+        task.command = f"kill -CONT $PPID; touch {tmp_path}/sent"
+        assert task() == 0 and (tmp_path / "sent").exists() and not continued
+        signal.raise_signal(signal.SIGCONT)
+        assert continued == [1]
+    finally:
+        signal.signal(signal.SIGCONT, previous)
