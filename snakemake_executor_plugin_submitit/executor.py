@@ -274,7 +274,7 @@ class Executor(RemoteExecutor):
         If it has ended since this controller looked, Snakemake has just deleted what it made.
         """
         entry = self._found_again.get(_key(job)) if self._found_again else None
-        if entry is None or entry.job_id is None or _is_younger(job, entry):
+        if entry is None or entry.job_id is None or _input_has_changed(job, entry):
             return False
         del self._found_again[entry.key]
         if Submitted(entry.job_id, self._cluster.folder).paths.result_pickle.exists():
@@ -333,8 +333,8 @@ class Executor(RemoteExecutor):
         return ended
 
 
-def _is_younger(job: JobExecutorInterface, entry: Entry) -> bool:
-    """Whether some input of the job has changed since the other was submitted."""
+def _input_has_changed(job: JobExecutorInterface, entry: Entry) -> bool:
+    """Whether some input of the job has changed since the entry was submitted."""
     inputs = [path for path in job.input if not getattr(path, "is_ancient", False)]
     return any(_modified(path) > entry.submitted for path in inputs)
 

@@ -48,18 +48,14 @@ class Local:
             signal_delay_s=tasks[0].warning_s,
             stderr_to_stdout=True,
         )
-        return [
-            self._start(
-                replace(
-                    task,
-                    command=f"{_gpus_as_here()}\n{task.command}",
-                    max_restarts=min(task.max_restarts, _MAX_RESTARTS),
-                )
-            )
-            for task in tasks
-        ]
+        return [self._start(task) for task in tasks]
 
     def _start(self, task: SnakemakeTask) -> str:
+        task = replace(
+            task,
+            command=f"{_gpus_as_here()}\n{task.command}",
+            max_restarts=min(task.max_restarts, _MAX_RESTARTS),
+        )
         began = time.time()
         job = self._submitit.submit(task)
         self._children.append(job)

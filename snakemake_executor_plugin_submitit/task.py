@@ -166,7 +166,8 @@ class SnakemakeTask:
         """Whether the warning, at `warned` by `time.monotonic()`, was of the time limit, not a preemption."""
         early = self.warning_s + _SLURM_EARLY_S
         if job := own_job():
-            return not job.preempted and job.end - (time.time() - time.monotonic() + warned) <= early
+            left = job.end - time.time() + (time.monotonic() - warned)
+            return not job.preempted and left <= early
         elapsed = warned - self._started if self._started is not None else 0.0
         return elapsed >= self.limit_s - early - _STARTED_LATE_S
 

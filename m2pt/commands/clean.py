@@ -86,8 +86,7 @@ def _removed(results: Path, group: "list[Leftover]", liveness: "Liveness") -> li
     """
     from contextlib import nullcontext
 
-    from m2pt.locks import holder
-    from m2pt.planning.leftovers import held, locks, remove
+    from m2pt.planning.leftovers import controller, held, locks, remove
     from m2pt.reporting.background_tracker import only_tracker
 
     if locked := locks(Path.cwd()):
@@ -95,7 +94,7 @@ def _removed(results: Path, group: "list[Leftover]", liveness: "Liveness") -> li
             f"{locked[0]}: a workflow runs in this folder, so nothing is removed; wait for it, or if it was "
             "killed give: snakemake --unlock"
         )
-    if process := holder(Path(".snakemake/submitit/lock")):
+    if process := controller(Path.cwd()):
         raise InputError(f"{process} runs a workflow in this folder, so nothing is removed; wait for it")
     with only_tracker(results) if (results / "tracking").is_dir() else nullcontext():
         strange = []

@@ -92,7 +92,8 @@ def _run(plan: "Plan", run: "Run", metric: str, heading: str) -> Iterator[str]:
             except InputError as error:
                 yield f"  seed {seed}: {error}"
         if directory.is_dir():
-            yield f"    {directory}: {', '.join(sorted(path.name for path in directory.iterdir()))}"
+            names = sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
+            yield f"    {directory}: {', '.join(names)}"
 
 
 def _commands(plan: "Plan", runs: tuple["Run", ...], heading: str, known: tuple["Run", ...]) -> Iterator[str]:

@@ -127,6 +127,11 @@ def locks(folder: Path) -> list[Path]:
     return sorted((folder / ".snakemake" / "locks").glob("*.lock"))
 
 
+def controller(folder: Path) -> str | None:
+    """The Snakemake that has jobs of this folder on a cluster: the lock of its executor."""
+    return holder(folder / ".snakemake" / "submitit" / "lock")
+
+
 def _folders(place: Path) -> Iterator[Path]:
     """`place`/NAME/seedN, without links: what a link points to may lie anywhere."""
     for named in _subfolders(place):
