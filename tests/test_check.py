@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from m2pt.commands import main
-from m2pt.schema.base import read_yaml
+from m2pt.formats.documents import read_yaml
 from m2pt.schema.plan import Plan
 
 TINY = Path("tests/tiny/config.yaml")

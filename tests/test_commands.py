@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from m2pt.commands import main
 from m2pt.commands.trained import check_room
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
 from m2pt.models.exchange import to_exchange
 from m2pt.models.transformer import build_encoder
-from m2pt.schema.base import read_yaml
 from m2pt.schema.plan import Plan
 
 TINY = Path("tests/tiny/config.yaml")

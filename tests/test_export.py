@@ -12,9 +12,10 @@ from synthetic_results import synthetic_plan
 from m2pt.commands import main, trained
 from m2pt.commands.checksums import write_checksums
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
 from m2pt.formats.weight_files import load_metadata
 from m2pt.formats.weights import load_weights, save_weights
-from m2pt.schema.base import read_yaml, validate
+from m2pt.schema.base import validate
 from m2pt.schema.config import Config
 from m2pt.schema.plan import Plan
 from m2pt.schema.rules import Rules

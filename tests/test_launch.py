@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from m2pt.commands import launch, main
+from m2pt.formats.documents import read_yaml
 from m2pt.formats.weight_files import file_digest
-from m2pt.schema.base import read_yaml
 from m2pt.schema.plan import Plan
 from m2pt.training import signals
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
 from m2pt.models.part_segmentation import build_part_segmenter
-from m2pt.schema.base import read_yaml, validate
+from m2pt.schema.base import validate
 from m2pt.schema.pointcloud_recipes import PartSegmentation as PartRecipe
 from m2pt.schema.pointcloud_recipes import PointSegmentation as PointRecipe
 from m2pt.schema.pointcloud_recipes import check_taps

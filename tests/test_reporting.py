@@ -9,8 +9,8 @@ import yaml
 from synthetic_results import TINY, synthetic_plan
 
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
 from m2pt.reporting.cells import differing, read_cells, read_named
-from m2pt.schema.base import read_yaml
 from m2pt.schema.plan import Plan
 
 MAE, POINT = (80.0, 82.0, 84.0), (81.0, 82.5, 86.0)

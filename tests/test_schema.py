@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
 from m2pt.reporting.lineage import steps
-from m2pt.schema.base import read_yaml, validate
+from m2pt.schema.base import validate
 from m2pt.schema.config import Config
 from m2pt.schema.experiments import Experiment, PathwaySpec
 from m2pt.schema.plan import Plan, parse_overrides
@@ -75,7 +76,7 @@ def test_an_encoder_on_an_unknown_dataset_or_of_another_modality_is_refused(conf
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("a: 1\na: 2\n")
-    with pytest.raises(InputError, match="'a' stands twice"):
+    with pytest.raises(InputError, match="duplicate key 'a'"):
         read_yaml(path)
 
 

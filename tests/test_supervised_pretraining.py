@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
 from m2pt.formats.weights import load_weights, save_weights
 from m2pt.models.bodies import build_body_classifier
 from m2pt.models.exchange import load_exchange
 from m2pt.models.transformer import build_encoder
 from m2pt.pathway import attach
-from m2pt.schema.base import read_yaml, validate
+from m2pt.schema.base import validate
 from m2pt.schema.recipes import Finetuning
 from m2pt.schema.supervised_recipes import SUPERVISED
 from m2pt.schema.text_recipes import TextPretraining

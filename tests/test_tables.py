@@ -9,11 +9,12 @@ import yaml
 from synthetic_results import TINY, synthetic_plan
 
 from m2pt.commands import main
+from m2pt.formats.documents import read_yaml
 from m2pt.reporting.cells import read_cells
 from m2pt.reporting.notes import ONE_SEED, READING_ONE_SEED, below, made
 from m2pt.reporting.statistics import RULE
 from m2pt.reporting.tables import to_csv, to_latex, to_markdown
-from m2pt.schema.base import read_yaml, validate
+from m2pt.schema.base import validate
 from m2pt.schema.experiments import LAYERS
 from m2pt.schema.plan import Plan
 from m2pt.schema.tables import Table

@@ -16,8 +16,9 @@ from m2pt.datasets import kinetics
 from m2pt.datasets.images import MEAN, STD
 from m2pt.datasets.video_augmentation import FinetuningAugmentation
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
 from m2pt.models.classifier import build_classifier
-from m2pt.schema.base import read_yaml, validate
+from m2pt.schema.base import validate
 from m2pt.schema.video_recipes import ClipAugmentation, VideoFinetuning
 from m2pt.tasks import evaluation
 from m2pt.tasks.video_classification import VideoClassification

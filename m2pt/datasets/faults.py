@@ -3,11 +3,31 @@
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
 from m2pt.errors import InputError
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a decoder raises on a bad file into an `InputError` that names it.
+
+    Pillow, libsndfile, FFmpeg, HDF5 and NumPy raise far more kinds of errors on damaged or hostile files than
+    they document. Put nothing but their calls into the block; `what` is what the file should be ("an image").
+
+    Raises:
+        InputError: anything was raised within the block.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} cannot be read as {what}: {reason}.") from error
 
 
 def absent_files(root: Path, names: Iterable[str], listed_in: Path) -> dict[str, str]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from m2pt.errors import InputError
-from m2pt.schema.base import Strict, read_yaml, validate
+from m2pt.formats.documents import read_yaml
+from m2pt.schema.base import Strict, validate
 from m2pt.schema.cell_names import locate
 from m2pt.schema.experiments import digest
 

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from m2pt.errors import InputError
-from m2pt.schema.base import read_yaml, validate
+from m2pt.formats.documents import read_yaml
+from m2pt.schema.base import validate
 from m2pt.schema.config import Config
 from m2pt.schema.experiments import SCRATCH, Experiment, digest
 from m2pt.schema.figures import Figure, check_cells

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from m2pt.errors import InputError
-from m2pt.schema.base import read_yaml
+from m2pt.formats.documents import read_yaml
 from m2pt.schema.behind import SUMMARY, runs_behind
 from m2pt.schema.claims import claims_digest
 from m2pt.schema.plan import Plan

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
 from m2pt.schema.audio_recipes import MultilabelFinetuning
-from m2pt.schema.base import Model, Strict, read_yaml, validate
+from m2pt.schema.base import Model, Strict, validate
 from m2pt.schema.config import MODALITY_OF_LAYOUT, Config, Encoder
 from m2pt.schema.experiments import SCRATCH, Experiment
 from m2pt.schema.pointcloud_recipes import PartSegmentation, PointSegmentation, check_taps

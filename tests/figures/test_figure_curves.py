@@ -6,9 +6,10 @@ import pytest
 from figure_results import LOSSES, drawn, rows, run_of
 
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
 from m2pt.reporting.figures.rendering import render
 from m2pt.reporting.figures.shown import Shown
-from m2pt.schema.base import read_yaml, validate
+from m2pt.schema.base import validate
 from m2pt.schema.figures import Figure
 
 

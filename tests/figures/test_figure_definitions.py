@@ -8,7 +8,8 @@ from figure_results import FIGURES, TABLE
 from synthetic_results import TINY
 
 from m2pt.errors import InputError
-from m2pt.schema.base import read_yaml, validate
+from m2pt.formats.documents import read_yaml
+from m2pt.schema.base import validate
 from m2pt.schema.figures import Figure, check_cells
 from m2pt.schema.rules import Rules
 from m2pt.schema.tables import Table

@@ -9,8 +9,8 @@ from scipy.stats import ttest_rel
 from synthetic_results import TINY
 
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
 from m2pt.reporting.figures.style import signed
-from m2pt.schema.base import read_yaml
 from m2pt.schema.plan import Plan
 
 
