@@ -1,4 +1,4 @@
-"""README's first Python block is the first thing a reader runs."""
+"""README's first Python block runs as it stands, and its table is what the code prints."""
 
 import re
 import subprocess
