@@ -177,10 +177,10 @@ class _FileReader:
             raise _Fault(f"has iscrowd {_brief(crowd)}, which is neither 0 nor 1")
         box = _box(entry.get("bbox"), picture)
         segmentation, mask = _segmentation(entry.get("segmentation"), picture)
+        if not crowd and self.evaluated:
+            _require_area(box, segmentation, picture)
         if not crowd:
             _compare(box, mask)
-            if self.evaluated:
-                _require_area(box, segmentation, picture)
         picture.instances.append(Instance(self._labels[category], box, segmentation, int(crowd)))
 
     def faults_of_all(self) -> Iterator[str]:
@@ -249,11 +249,9 @@ def _compare(box: list[float], mask: Rectangle) -> None:
 
 def _require_area(box: list[float], segmentation: Segmentation, picture: Picture) -> None:
     if min(box[2:]) < SMALLEST_SIDE:
-        raise _Fault(
-            f"has the bbox {_brief(box)} without area: no detection can match it; remove the annotation"
-        )
+        raise _Fault(f"has the bbox {_brief(box)} without area: no detection can match it; remove it")
     if not rle.area(run_length_code(segmentation, picture.height, picture.width)):
-        raise _Fault("has a segmentation without a pixel: no detection can match it; remove the annotation")
+        raise _Fault("has a segmentation without a pixel: no detection can match it; remove it")
 
 
 # ---- masks -------------------------------------------------------------------------------------------------
