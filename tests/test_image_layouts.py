@@ -80,6 +80,15 @@ def linked_class(root: Path) -> None:
     (root / "train" / "n00").symlink_to(root / "elsewhere")
 
 
+def one_deeper(root: Path) -> None:
+    (root / "val/n01/images").mkdir()
+    (root / "val/n01/b.JPEG").rename(root / "val/n01/images/b.JPEG")
+
+
+def renamed(old: str, new: str) -> Change:
+    return lambda root: (root / old).rename(root / new)
+
+
 IMAGENET_SOUND: dict[str, tuple[Change, int]] = {
     "as it is": (lambda root: None, 2),
     "a PNG named JPEG": (in_class("c.JPEG", "PNG"), 3),
@@ -119,16 +128,8 @@ IMAGENET_REFUSED: dict[str, tuple[Change, str]] = {
         lambda root: (root / "train/n00/c.jpg").mkdir(),
         "c.jpg is a folder among images",
     ),
-    "a folder in a class": (
-        lambda root: shutil.move(root / "train/n00/a.JPEG", (root / "train/n00/images")) and None,
-        "1 file that is not an image, such as images",
-    ),
-    "images one deeper": (
-        lambda root: (
-            (root / "val/n01").rename(root / "x") and shutil.move(root / "x", root / "val/n01/images")
-        ),
-        "val/n01/images is a folder|val/n01 is an empty class|n01",
-    ),
+    "an image without ending": (renamed("train/n00/a.JPEG", "train/n00/a"), "not an image, such as a:"),
+    "images one deeper": (one_deeper, "val/n01/images is a folder among images"),
     "a GIF": (in_class("c.gif"), "1 file that is not an image, such as c.gif: images end in .jpg"),
     "half a file": (
         lambda root: (root / "val/n01/b.JPEG").write_bytes(b"\xff\xd8\xff\xe0"),
@@ -179,10 +180,6 @@ def test_imagenet_is_refused_by_name(name: str, small: Callable[[str], Path]) ->
 
 
 # ---- ADE20K ------------------------------------------------------------------------------------------------
-
-
-def renamed(old: str, new: str) -> Change:
-    return lambda root: (root / old).rename(root / new)
 
 
 def annotation(image: Image.Image, **options: object) -> Change:

@@ -22,24 +22,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000")
 """What a file of such a name may hold: ImageNet has a PNG named `.JPEG`. For EPS Pillow starts programs."""
 
-TEXT = (
-    ".txt",
-    ".md",
-    ".rst",
-    ".html",
-    ".pdf",
-    ".json",
-    ".csv",
-    ".tsv",
-    ".xml",
-    ".yaml",
-    ".log",
-    ".py",
-    ".sh",
-)
+DOCUMENTS = (".txt", ".md", ".rst", ".html", ".pdf", ".log", ".py", ".sh", ".m", ".ini", ".lock")
+RECORDS = (".json", ".csv", ".tsv", ".xml", ".yaml", ".mat", ".npy", ".npz", ".pkl", ".db", ".lst", ".idx")
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z", ".rar", ".md5", ".sha1", ".sha256")
-OTHER_DATA = (".mat", ".npy", ".npz", ".pkl", ".db", ".ini", ".lst", ".idx", ".lock", ".torrent")
-BESIDE = {*TEXT, *ARCHIVES, *OTHER_DATA}
+BESIDE = {*DOCUMENTS, *RECORDS, *ARCHIVES}
 """Endings of files that are kept beside images and nobody takes for one."""
 
 LARGEST = 178_956_970
@@ -80,7 +66,7 @@ def open_image(path: Path) -> Image.Image:
             samples = (np.asarray(image) >> 8).astype(np.uint8)  # convert() would clip at 255
             return Image.fromarray(samples).convert("RGB")
         if image.mode in ("I", "F"):
-            raise InputError(f"{path} has pixels of 32 bits, whose range is unknown; save it with 8.")
+            raise InputError(f"{path} has pixels of 32 bits, whose range is unknown; save it with 8 bits.")
         return image.convert("RGB")
 
 
