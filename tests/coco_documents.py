@@ -1,6 +1,6 @@
 """A small COCO annotation file and what may be wrong with it: each case changes the file.
 
-`MADE_RIGHT` is what has one right reading; `REFUSED` what has none, with a pattern of the sentence that says so.
+`MADE_RIGHT` has one right reading; `REFUSED` has none, and comes with a pattern of the sentence that says so.
 """
 
 import copy
