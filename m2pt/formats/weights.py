@@ -131,15 +131,16 @@ def _check_records(path: Path) -> None:
         DamagedError: a record is damaged.
         InputError: records are compressed or overlap: torch writes none such, and they can be of any size.
     """
-    if not zipfile.is_zipfile(path):
-        return  # of before torch 1.6, without sums
     try:
+        if not zipfile.is_zipfile(path):
+            return  # of before torch 1.6, without sums
         with zipfile.ZipFile(path) as container:
             records = container.infolist()
             stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
             if not stored or sum(record.file_size for record in records) > path.stat().st_size:
                 raise InputError(
-                    f"{path} is refused: it is compressed, which no saved state dict is; save it anew"
+                    f"{path} is refused: its records are compressed or overlap, as torch.save never writes "
+                    "them; save it again with torch.save"
                 )
             if not any(record.CRC for record in records):
                 return  # torch.serialization.set_crc32_options(False)
