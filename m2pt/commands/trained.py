@@ -149,9 +149,8 @@ def put_back(directory: Path, **training: Unpack[Training]) -> bool:
             print(f"{name}: trained before; put back {', '.join(state['files'])} in {directory}", flush=True)
     except DamagedError as error:
         if is_main():
-            print(
-                f"{error}: set aside in {finished.set_aside(directory)}; {name} is trained again", flush=True
-            )
+            aside = finished.set_aside(directory)
+            print(f"{error}: set aside in {aside}, which may be deleted; {name} is trained again", flush=True)
         return False
     except OSError as error:
         raise InputError(f"{directory} cannot be written ({error}): mend that") from error
