@@ -111,6 +111,18 @@ def test_no_damage_to_an_official_checkpoint_is_read(tmp_path: Path) -> None:
     assert tried > 900 and accepted == 0
 
 
+def test_a_record_that_is_said_to_be_a_folder_is_damage(tmp_path: Path) -> None:
+    """torch reads nothing for it, and would leave the tensor as memory happened to be."""
+    path = tmp_path / "official.pth"
+    torch.save(TENSORS, path)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"data/4"))
+    content[entry + 38] |= 0x10  # external attributes: the folder of MS-DOS
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"official\.pth is damaged.*folder"):
+        load_weights(path)
+
+
 def test_weights_without_sums_are_read_as_ever(tmp_path: Path) -> None:
     torch.save(TENSORS, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
     torch.serialization.set_crc32_options(False)

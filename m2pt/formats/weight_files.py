@@ -1,8 +1,9 @@
 """What a weight file says about itself, its checksum, and its digest. Needs no torch.
 
-A safetensors file of ours has one entry of metadata, a JSON text with the metadata proper and the CRC-32 of
-the whole file, computed with zeros in its own place. safetensors writes several entries in an order that
-changes from process to process; one cannot. Other readers see an ordinary file.
+A safetensors file of ours has one entry of metadata, a JSON text with the metadata proper and a checksum: the
+CRC-32 of the header, with zeros in the checksum's own place, and of the CRC-32 of every tensor in the order
+of their names. safetensors writes several entries in an order that changes from process to process; one
+cannot. Other readers see an ordinary file.
 """
 
 import hashlib
@@ -12,7 +13,6 @@ import re
 import stat
 import zlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,20 +40,17 @@ def metadata_entry(metadata: Mapping[str, str]) -> dict[str, str]:
     return {METADATA_KEY: json.dumps({"crc32": _BLANK, "metadata": dict(metadata)}, sort_keys=True)}
 
 
-def add_checksum(path: Path) -> None:
-    """Write the checksum into a file that was written with `metadata_entry`, and flush it to the disk.
-
-    It is computed while the disk writes, which takes longer.
+def add_checksum(path: Path, sums: Mapping[str, int]) -> None:
+    """Write the checksum into a file that was written with `metadata_entry`; `sums` are its tensors' CRC-32.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with path.open("r+b") as file, ThreadPoolExecutor(1) as disk:
-        flushed = disk.submit(os.fsync, file.fileno())
-        _, at, computed = _checksums(file) or (b"", 0, b"")
-        flushed.result()
+    with path.open("r+b") as file:
+        header, _ = _header(file)
+        at, end = _checksum_place(header)
         file.seek(at)
-        file.write(computed)
+        file.write(_checksum(header, at, end, sums))
 
 
 def check_checksum(path: Path) -> None:
@@ -66,39 +63,60 @@ def check_checksum(path: Path) -> None:
     check_readable(path)
     try:
         with path.open("rb") as file:
-            found = _checksums(file)
+            header, size = _header(file)
+            if not any(mark in header for mark in _MARKS):
+                return  # of other people, or safetensors will see what is wrong
+            at, end = _checksum_place(header)
+            said, computed = header[at:end], _checksum(header, at, end, _tensor_sums(file, header, size))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; fetch or make it again") from error
-    except ValueError as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
-    if found and found[0] != found[2]:
+    if said != computed:
         raise DamagedError(
-            f"{path} is damaged or truncated: its checksum is {found[2].decode()}, and it says "
-            f"{found[0].decode()}; fetch or make it again"
+            f"{path} is damaged or truncated: its checksum is {computed.decode()}, and it says "
+            f"{said.decode()}; fetch or make it again"
         )
 
 
-def _checksums(file: IO[bytes]) -> tuple[bytes, int, bytes] | None:
-    """The checksum that a file of ours says, where it says it, and the true one; None if it is not ours.
-
-    Raises:
-        ValueError: it is ours, and its checksum cannot be found.
-    """
+def _header(file: IO[bytes]) -> tuple[bytes, int]:
+    """The header of a safetensors file with the length before it, empty if there is none; the file's size."""
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     length = int.from_bytes(start, "little")
-    if length > min(size, _LARGEST_HEADER):
-        return None  # safetensors will say so
-    header = file.read(length)
-    found = _CHECKSUM.search(header)
-    if found is None:
-        if any(mark in header for mark in _MARKS):
-            raise ValueError("its header has no checksum, or is of an earlier version of this project")
-        return None
-    at, end = found.span(1)
-    blank = start + header[:at] + _BLANK.encode() + header[end:]
-    crc = crc32(file, size - len(blank), zlib.crc32(blank))
-    return found[1], len(start) + at, f"{crc:08x}".encode()
+    return (b"", size) if length > min(size, _LARGEST_HEADER) else (start + file.read(length), size)
+
+
+def _checksum_place(header: bytes) -> tuple[int, int]:
+    if found := _CHECKSUM.search(header):
+        return found.span(1)
+    raise ValueError("its header has no checksum, or is of an earlier version of this project")
+
+
+def _checksum(header: bytes, at: int, end: int, sums: Mapping[str, int]) -> bytes:
+    crc = zlib.crc32(header[:at] + _BLANK.encode() + header[end:])
+    for name in sorted(sums):
+        crc = zlib.crc32(sums[name].to_bytes(4, "little"), crc)
+    return f"{crc:08x}".encode()
+
+
+def _tensor_sums(file: IO[bytes], header: bytes, size: int) -> dict[str, int]:
+    """CRC-32 of every tensor of a file that stands after its header.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError, RecursionError: the header is not one.
+    """
+    entries = {name: entry for name, entry in json.loads(header[8:]).items() if name != "__metadata__"}
+    places = {name: tuple(entry["data_offsets"]) for name, entry in entries.items()}
+    sums, reached = {}, 0
+    for name, (begin, end) in sorted(places.items(), key=lambda item: item[1]):
+        if begin != reached or end < begin:
+            raise ValueError(f"{name} does not lie where the tensor before it ends")
+        sums[name] = crc32(file, end - begin)
+        reached = end
+    if len(header) + reached != size:
+        raise ValueError(f"its tensors end at {len(header) + reached} of {size} bytes")
+    return sums
 
 
 def load_metadata(path: Path) -> dict[str, str]:

@@ -3,7 +3,9 @@
 import argparse
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ _CONTAINERS = ("model", "module", "state_dict", "base_model", "model_state_dict"
 
 # What the same files hold beside tensors: training arguments, and scores as NumPy scalars, which pickle as
 # scalar(dtype, bytes), under the module's old name if NumPy 1 wrote them. Making any of these runs no code.
+_FOLDER = 0x10
+"""Attribute of a ZIP record. torch reads nothing for one that has it, and leaves its tensor as memory was."""
+
 _NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Types that weights come in. Integers and float8 stand for something only together with a scale."""
 
@@ -47,20 +52,27 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     Raises:
         InputError: the folder cannot be written or the disk is full; an older file at `path` is kept.
     """
-    tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, ThreadPoolExecutor(1) as beside:
+            sums = beside.submit(_sums, tensors)  # computed while the disk writes
             # save_file makes a file that only its owner may read; give it the mode of any other new file.
             temporary.touch()
             mode = temporary.stat().st_mode
             save_file(tensors, temporary, metadata_entry(metadata))
             temporary.chmod(mode)
-            add_checksum(temporary)
+            add_checksum(temporary, sums.result())
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
             f"cannot write {path}: {reason}; the folder must be one that can be written, with space left"
         ) from error
+
+
+def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """CRC-32 of the bytes of contiguous tensors."""
+    flat = {name: tensor.reshape(-1).view(torch.uint8) for name, tensor in tensors.items()}
+    return {name: zlib.crc32(content.numpy().data) for name, content in flat.items()}
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -132,8 +144,9 @@ def _check_records(path: Path) -> None:
         InputError: records are compressed or overlap: torch writes none such, and they can be of any size.
     """
     try:
-        if not zipfile.is_zipfile(path):
-            return  # of before torch 1.6, without sums
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":  # as torch looks
+                return  # of before torch 1.6, without sums
         with zipfile.ZipFile(path) as container:
             records = container.infolist()
             stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
@@ -142,6 +155,8 @@ def _check_records(path: Path) -> None:
                     f"{path} is refused: its records are compressed or overlap, as torch.save never writes "
                     "them; save it again with torch.save"
                 )
+            if any(record.is_dir() or record.external_attr & _FOLDER for record in records):
+                raise ValueError("a record is said to be a folder")
             if not any(record.CRC for record in records):
                 return  # torch.serialization.set_crc32_options(False)
             for record in records:
