@@ -78,9 +78,11 @@ def remove_part(part: Path) -> None:
 
 
 def is_abandoned(part: Path) -> bool:
-    """Whether the writer of a temporary file is certain to be gone, or has been silent for `QUIET_HOURS`."""
+    """Whether the writer of a temporary file is gone, or has been silent for `QUIET_HOURS`."""
     named = PART.fullmatch(part.name)
-    if named and named["machine"] == _machine():
+    if named is None or named["machine"] is None:
+        return named is not None  # an earlier version wrote it, which named no writer
+    if named["machine"] == _machine():
         return _started(int(named["pid"])) != named["started"]
     with suppress(OSError):
         return time.time() - part.lstat().st_mtime > QUIET_HOURS * 3600

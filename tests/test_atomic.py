@@ -96,9 +96,14 @@ def test_an_id_that_has_been_given_again_is_another_process(tmp_path: Path) -> N
     assert earlier != part and atomic.is_abandoned(earlier)
 
 
-@pytest.mark.parametrize("name", [".table.csv.0badcafe-17-4711-a1b2c3.part", ".table.csv.471147114711.part"])
-def test_a_process_of_another_machine_has_a_day(tmp_path: Path, name: str) -> None:
-    part = tmp_path / name
+def test_what_an_earlier_version_left_goes(tmp_path: Path) -> None:
+    (tmp_path / ".table.csv.471147114711.part").touch()
+    atomic.write_text(tmp_path / "table.csv", "whole")
+    assert hidden(tmp_path) == []
+
+
+def test_a_process_of_another_machine_has_a_day(tmp_path: Path) -> None:
+    part = tmp_path / ".table.csv.0badcafe-17-4711-a1b2c3.part"
     part.touch()
     atomic.write_text(tmp_path / "table.csv", "whole")
     assert part.exists()
