@@ -2,10 +2,14 @@
 
     train.csv, val.csv, test.csv    no header, lines `path label` separated by one space, label 0, 1, ...
 
-Paths are relative to the dataset's root and may themselves hold spaces. `test.csv` is optional; VideoMAE
-makes it a copy of `val.csv` for Kinetics-400.
+Paths are absolute or relative to the dataset's root. A path that holds spaces may stand in double quotes, as
+VideoMAE needs it (it reads the lists with pandas), or as it is: the label follows the last space. Empty
+lines do not count. `test.csv` is optional; VideoMAE makes it a copy of `val.csv` for Kinetics-400.
 """
 
+import csv
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +22,15 @@ from m2pt.datasets.packed import PackedList
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.datasets.video import read_frames, video_fault
 from m2pt.datasets.video_views import make_view
+from m2pt.errors import InputError
+from m2pt.formats.documents import read_bytes
 
 SPLITS = ("train", "val")
+
+LARGEST_LIST = 1 << 30
+"""Bytes, enough for ten million videos."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Reader(SeededDataset):
@@ -109,7 +120,7 @@ def _list_path(root: Path, split: str) -> Path:
 
 
 def _splits(root: Path) -> tuple[str, ...]:
-    return (*SPLITS, "test") if _list_path(root, "test").is_file() else SPLITS
+    return (*SPLITS, "test") if os.path.lexists(_list_path(root, "test")) else SPLITS
 
 
 def _items(root: Path, split: str) -> list[tuple[str, int]]:
@@ -122,16 +133,45 @@ def _read_list(root: Path, split: str, num_classes: int | None) -> tuple[list[tu
     """Return (path, label) of every good line and a fault for every other; None accepts any label."""
     path = _list_path(root, split)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        return [], [f"{path} cannot be read as a list of videos: {error}."]
-    items, faults = [], [] if lines else [f"{path} is empty: it should have lines `path label`."]
-    for number, line in enumerate(lines, start=1):
-        name, space, label = line.rpartition(" ")
-        if not (name and space and label.isdecimal()):
-            faults.append(f"{path} line {number} is {line!r}, not `path label` separated by one space.")
+        content = read_bytes(path, limit=LARGEST_LIST).removeprefix(BYTE_ORDER_MARK)
+        text = content.decode()
+    except InputError as error:
+        return [], [str(error)]
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        return [], [f"{path} line {number} is not UTF-8: rename its video and write the list again."]
+    items: list[tuple[str, int]] = []
+    faults: list[str] = []
+    lines: dict[str, int] = {}
+    for number, line in enumerate(re.split("\r\n|\n|\r", text), start=1):
+        if not line.strip():
+            continue
+        name, label = _fields(line.rstrip())
+        if not name or "\0" in name or not re.fullmatch("[0-9]{1,9}", label):
+            faults.append(
+                f"{path} line {number} is {line[:200]!r}, not `path label` separated by one space, "
+                "with a label 0, 1, 2, ..."
+            )
         elif num_classes is not None and int(label) >= num_classes:
             faults.append(f"{path} line {number} has label {label}, not one of 0 to {num_classes - 1}.")
+        elif name in lines:
+            faults.append(f"{path} line {number} lists {name} again, after line {lines[name]}: keep one.")
         else:
+            lines[name] = number
             items.append((name, int(label)))
+    if not items and not faults:
+        faults.append(f"{path} is empty: it should have lines `path label`.")
     return items, faults
+
+
+def _fields(line: str) -> tuple[str, str]:
+    """Return path and label of a line, two empty texts if it is neither way of writing them."""
+    if not line.startswith('"'):
+        name, _, label = line.rpartition(" ")
+        return (name, label) if name == name.strip() else ("", "")
+    try:
+        (fields,) = csv.reader([line], delimiter=" ", strict=True)
+        name, label = fields
+    except (csv.Error, ValueError):
+        return "", ""
+    return name, label

@@ -1,16 +1,12 @@
 """Frames of a video file: which ones to take, and how to decode no more than needed."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from m2pt.datasets.video_files import GET_ANEW, Film, Index, Picture, opened
 from m2pt.errors import InputError
 
 
@@ -41,75 +37,80 @@ def spread(count: int, room: int) -> list[int]:
 
 
 def read_frames(path: Path, choose: Callable[[int], Sequence[int]]) -> NDArray[np.uint8]:
-    """Return the frames (T, H, W, 3) RGB of a video that `choose(number of frames)` asks for, ascending.
+    """Return the frames (T, H, W, 3) RGB that `choose(number of frames)` asks for, in its order.
 
-    Decoding starts at the key frame before the first of them and ends with the last. A frame is found by its
-    time, so that a variable frame rate does no harm; where the file holds fewer frames than it announces, its
-    last frame stands in.
+    Frames are numbered as they are shown, upright, and count alike however long each is shown (as decord
+    counts them). In mp4 and Matroska decoding starts at the key frame before the first of them, provided that
+    what comes out agrees with the times that all packets announce; other files are decoded from the start.
 
     Raises:
-        InputError: the file is missing, truncated or no video.
+        InputError: the file is missing, truncated, damaged or no video.
     """
-    with _opened(path) as (container, stream):
-        rate, tick = _timing(path, stream)
-        wanted = choose(_length(path, container, stream, rate))
-        start = stream.start_time or 0
-        container.seek(start + int(wanted[0] / (rate * tick)), stream=stream)
-        taken: list[av.VideoFrame] = []
-        frame = None
-        for frame in container.decode(stream):
-            if frame.pts is None:
-                raise InputError(f"{path} has frames without a time: encode it again.")
-            position = int((frame.pts - start) * tick * rate + Fraction(1, 2))
-            while len(taken) < len(wanted) and position >= wanted[len(taken)]:
-                taken.append(frame)
-            if len(taken) == len(wanted):
-                break
-        if frame is None:
-            raise InputError(f"{path} holds no frame.")
-        taken += [frame] * (len(wanted) - len(taken))
-        # one thread: setting up swscale's own pool costs more than converting a frame
-        return np.stack([picture.to_ndarray(format="rgb24", threads=1) for picture in taken])
+    with opened(path) as film:
+        index = film.index()
+        if index is not None:
+            wanted = choose(len(index.times))
+            pixels = _found(film, index, set(wanted))
+            if pixels is not None:
+                return np.stack([pixels[number] for number in wanted])
+    length = _count(path, index)
+    if index is None:
+        wanted = choose(length)
+    with opened(path) as film:
+        pixels = _taken(_numbered(film, index), set(wanted))
+    return np.stack([pixels[number] for number in wanted])
 
 
 def video_fault(path: Path) -> str | None:
-    """Decode a whole video and return what is wrong with it, if anything."""
+    """Decode a whole video and return what is wrong with it, if anything: `read_frames` reads the others."""
     try:
-        with _opened(path) as (container, stream):
-            decoded = sum(1 for _ in container.decode(stream))
-            announced = stream.frames
+        with opened(path) as film:
+            index = film.index()
+        _count(path, index)
     except InputError as error:
         return str(error)
-    if decoded < max(1, announced):
-        return f"{path} is truncated: {decoded} of {announced} frames can be decoded."
     return None
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _count(path: Path, index: Index | None) -> int:
+    """Return the number of frames that are shown, by decoding all.
+
+    Raises:
+        InputError: the file is damaged, or shows other frames than its index announces.
+    """
+    with opened(path) as film:
+        times = [picture.frame.pts for picture in film.pictures()]
+    if not times:
+        raise InputError(f"{path} shows no frame.")
+    if index is not None and (len(times) != len(index.times) or set(times) != set(index.times)):
+        good = len(set(times) & set(index.times))
+        raise InputError(f"{path} is damaged: {good} of {len(index.times)} frames can be decoded: {GET_ANEW}")
+    return len(times)
+
+
+def _numbered(film: Film, index: Index | None) -> Iterator[tuple[int, Picture]]:
+    """Decode from the start; an index knows the order better than a decoder that guesses it at first."""
+    if index is None:
+        yield from enumerate(film.pictures())
+    else:
+        numbers: dict[int | None, int] = {time: number for number, time in enumerate(index.times)}
+        yield from ((numbers[picture.frame.pts], picture) for picture in film.pictures())
+
+
+def _found(film: Film, index: Index, wanted: set[int]) -> dict[int, NDArray[np.uint8]] | None:
+    """Return the wanted frames by seeking; None where that fails, for decoding from the start tells why."""
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path} has no video stream.")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1  # the workers of the data loader are the parallelism
-            yield container, stream
-    except av.FFmpegError as error:
-        raise InputError(f"{path} cannot be decoded as a video: {error}.") from error
+        pixels = _taken(film.pictures_from(min(wanted), index), wanted)
+    except InputError:
+        return None
+    return pixels if len(pixels) == len(wanted) else None
 
 
-def _timing(path: Path, stream: VideoStream) -> tuple[Fraction, Fraction]:
-    """Return the mean number of frames in a second, and the seconds in a tick of the stream's clock."""
-    rate = stream.average_rate or stream.guessed_rate
-    if not rate or not stream.time_base:
-        raise InputError(f"{path} has no frame rate: encode it again.")
-    return rate, stream.time_base
-
-
-def _length(path: Path, container: InputContainer, stream: VideoStream, rate: Fraction) -> int:
-    """Return the number of frames; Matroska does not store it, but the duration."""
-    if stream.frames:
-        return stream.frames
-    if not container.duration:
-        raise InputError(f"{path} has neither a frame count nor a duration: encode it again.")
-    return max(1, int(container.duration * rate / av.time_base))
+def _taken(pictures: Iterable[tuple[int, Picture]], wanted: set[int]) -> dict[int, NDArray[np.uint8]]:
+    pixels = {}
+    for number, picture in pictures:
+        if number in wanted:
+            pixels[number] = picture.pixels()
+        if len(pixels) == len(wanted):
+            break
+    return pixels

@@ -33,7 +33,7 @@ class View(ABC):
 
     @abstractmethod
     def choose(self, length: int) -> list[int]:
-        """Return the numbers, ascending, of the frames to decode of a video of `length` frames."""
+        """Return the numbers of the frames to look at in a video of `length` frames."""
 
     @abstractmethod
     def look(self, pictures: Tensor) -> Tensor:
@@ -100,20 +100,24 @@ class MultiView(View):
         self.clips, self.crops = clips, crops
 
     def choose(self, length: int) -> list[int]:
-        """Every `stride`-th frame, the last of them repeated if they do not fill a clip."""
-        return kept_frames(self.frames, self.stride, length)
+        """The windows one after the other, so that a long video takes no more memory than a short one."""
+        kept = kept_frames(self.frames, self.stride, length)
+        starts = spread(self.clips, len(kept) - self.frames)
+        return [number for start in starts for number in kept[start : start + self.frames]]
 
     def look(self, pictures: Tensor) -> Tensor:
         """Scale all frames and cut every view."""
-        whole = to_input(resize(pictures, [self.side], antialias=True))
-        _, kept, height, width = whole.shape
+        clips = to_input(resize(pictures, [self.side], antialias=True)).unflatten(
+            1, (self.clips, self.frames)
+        )
+        height, width = clips.shape[-2:]
         corners = list(
             zip(spread(self.crops, height - self.side), spread(self.crops, width - self.side), strict=True)
         )
         return torch.stack(
             [
-                whole[:, start : start + self.frames, top : top + self.side, left : left + self.side]
-                for start in spread(self.clips, kept - self.frames)
+                clip[..., top : top + self.side, left : left + self.side]
+                for clip in clips.unbind(1)
                 for top, left in corners
             ]
         )

@@ -1,6 +1,6 @@
 """Videos whose frames carry their numbers, and how a clip's frames are read back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,15 +33,45 @@ def pixels(clip: torch.Tensor) -> np.ndarray:
     return (255 * (clip.permute(1, 2, 3, 0) * torch.tensor(STD) + torch.tensor(MEAN))).numpy()
 
 
-def write_video(path: Path, times: Sequence[int] = range(LENGTH)) -> None:
+def write_video(
+    path: Path,
+    times: Sequence[int] = range(LENGTH),
+    *,
+    codec: str = "mpeg4",
+    b_frames: int = 0,
+    pixels: str = "yuv420p",
+    options: Mapping[str, str] | None = None,
+    movflags: str = "",
+) -> None:
     """Write one numbered frame per time (in 1/25 s), a key frame every 15."""
-    container = av.open(str(path), "w")
-    stream = container.add_stream("mpeg4", rate=25)
-    stream.height, stream.width, stream.pix_fmt = 48, 48, "yuv420p"
-    stream.codec_context.gop_size, stream.codec_context.time_base = 15, Fraction(1, 25)
+    container = av.open(str(path), "w", options={"movflags": movflags} if movflags else {})
+    stream = container.add_stream(codec, rate=25, options=dict(options or {}))
+    stream.height, stream.width, stream.pix_fmt = 48, 48, pixels
+    context = stream.codec_context
+    context.gop_size, context.max_b_frames, context.time_base = 15, b_frames, Fraction(1, 25)
     for number, time in enumerate(times):
         frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
         frame.pts, frame.time_base = time, Fraction(1, 25)
         container.mux(stream.encode(frame))
     container.mux(stream.encode())
     container.close()
+
+
+def copy_packets(
+    source: Path, target: Path, change: Callable[[int, bytes], bytes] = lambda number, data: data
+) -> None:
+    """Write the packets of a video's first stream to another file, perhaps with other content."""
+    with av.open(str(source)) as given, av.open(str(target), "w") as taken:
+        stream = taken.add_stream_from_template(given.streams.video[0])
+        packets = [packet for packet in given.demux(video=0) if packet.size]
+        for number, packet in enumerate(packets):
+            copy = av.Packet(change(number, bytes(packet)))
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.duration, copy.is_keyframe, copy.stream = packet.duration, packet.is_keyframe, stream
+            taken.mux(copy)
+
+
+def decoded(path: Path) -> np.ndarray:
+    """Return all frames (N, H, W, 3) as they are stored, by decoding from the start."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

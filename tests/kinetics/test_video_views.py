@@ -32,10 +32,10 @@ def test_test_frames_are_every_strideth_of_the_whole_video() -> None:
 def test_windows_of_test_clips_reach_both_ends() -> None:
     view = MultiView(4, 2, 8, clips=5, crops=1)
     chosen = view.choose(21)
-    assert chosen == list(range(0, 21, 2))
     frames = torch.tensor(chosen, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
     seen = [pixels(clip)[:, 0, 0, 0].round().tolist() for clip in view.look(frames)]
     assert seen == [[0, 2, 4, 6], [2, 4, 6, 8], [6, 8, 10, 12], [10, 12, 14, 16], [14, 16, 18, 20]]
+    assert len(view.choose(10**6)) == 20, "a long video takes no more memory"
 
 
 @pytest.mark.parametrize("tall", [False, True])
@@ -70,7 +70,7 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     original = av.open
 
     def counting(file: str, *arguments: object, **options: object):
-        opened.append(file)
+        opened.append(file.removeprefix("file:"))
         return original(file, *arguments, **options)
 
     monkeypatch.setattr(av, "open", counting)
