@@ -23,7 +23,7 @@ from torch import Tensor
 from m2pt.datasets.audio_augmentation import Augmentation, Waveform, mix
 from m2pt.datasets.augmentation import settings_of
 from m2pt.datasets.faults import absent_files, empty_classes, fault_of, file_faults, refuse, repeated
-from m2pt.datasets.fbank import log_mel
+from m2pt.datasets.fbank import FRAME_SECONDS, SHIFT_SECONDS, log_mel
 from m2pt.datasets.listings import read_text
 from m2pt.datasets.packed import PackedList
 from m2pt.datasets.seeded import SeededDataset
@@ -34,6 +34,9 @@ from m2pt.formats.documents import read_listing
 LISTS = {"train": "train.json", "val": "eval.json"}
 CLASSES = "class_labels_indices.csv"
 HEADER = ["index", "mid", "display_name"]
+
+FRAMES = 8192
+"""The spectrogram of a longer clip is computed up to here, or to what is asked for: an hour's needs gigabytes."""
 
 MEAN, STD = -4.2677393, 4.5689974
 """Mean and standard deviation of AudioSet's log mel energies (AudioMAE); the division is by twice `STD`."""
@@ -94,7 +97,10 @@ class Reader(SeededDataset):
             other, other_labels = self._read(np.random.randint(len(self)))
             waveform = mix(waveform, other, share)
             labels = share * labels + (1 - share) * other_labels
-        energies = log_mel(torch.from_numpy(waveform), sample_rate=self._sample_rate, mel_bins=self._mel_bins)
+        wanted = int(self._sample_rate * (FRAME_SECONDS + SHIFT_SECONDS * max(self._frames, FRAMES)))
+        energies = log_mel(
+            torch.from_numpy(waveform[:wanted]), sample_rate=self._sample_rate, mel_bins=self._mel_bins
+        )
         spectrogram = torch.zeros(self._frames, self._mel_bins)
         length = min(self._frames, len(energies))
         spectrogram[:length] = energies[:length]
