@@ -36,7 +36,7 @@ CLASSES = "class_labels_indices.csv"
 HEADER = ["index", "mid", "display_name"]
 
 FRAMES = 8192
-"""The spectrogram of a longer clip is computed up to here, or to what is asked for: an hour's needs gigabytes."""
+"""A longer clip's spectrogram is computed up to here, or to what is asked for: an hour's takes gigabytes."""
 
 MEAN, STD = -4.2677393, 4.5689974
 """Mean and standard deviation of AudioSet's log mel energies (AudioMAE); the division is by twice `STD`."""

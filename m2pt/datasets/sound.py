@@ -47,10 +47,14 @@ def read_sound(path: Path) -> tuple[NDArray[np.float32], int]:
             kind, rate, length = file.format, file.samplerate, file.frames
             if fault := _header_fault(kind, rate, length * file.channels):
                 raise InputError(f"{path} {fault}.")
+            file.seek(0)  # as `soundfile.read` does: without, the last bits of an MP3 are others
             samples = file.read(dtype="float32", always_2d=True)
         announced = announced_samples(content, kind, length)
     if len(samples) < announced:
-        raise InputError(f"{path} is truncated: it announces {announced} samples and has {len(samples)}.")
+        raise InputError(
+            f"{path} is truncated, or its header is wrong: {announced} samples are announced, "
+            f"{len(samples)} can be read."
+        )
     if fault := _sample_fault(samples, rate):
         raise InputError(f"{path} {fault}.")
     return samples[:, 0], rate
