@@ -3,8 +3,8 @@
     class_labels_indices.csv    header `index,mid,display_name`; the index is the label
     train.json, eval.json       {"data": [{"wav": path, "labels": "/m/...,/m/..."}]}; "eval" is our "val"
 
-Paths are relative to the dataset's root. AS-2M and AS-20K are two roots with different lists, which may share
-the folders of their sound files through symbolic links.
+Paths are relative to the dataset's root or absolute. AS-2M and AS-20K are two roots with different lists,
+which may share the folders of their sound files through symbolic links.
 """
 
 import csv
