@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from m2pt.commands import main
 from m2pt.commands.data import run_build, run_check, run_manifest
 from m2pt.datasets.coco import annotation_file
 from m2pt.datasets.layouts import OFFICIAL_CLASSES, check
@@ -210,3 +211,28 @@ def test_a_misspelt_size_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no size 'trian'; its sizes are train, val"):
         run_build("coco", tmp_path / "coco", seed=0, sizes={"trian": 3}, manifest_path=tmp_path / "m.json")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["text", "nowhere"], "nowhere is not a folder: give the folder that holds the text dataset."),
+        (["text", "file"], "file is not a folder"),
+        (["cifar", "."], "there is no dataset layout 'cifar'"),
+        (["text", ".", "--num-classes", "-1"], "--num-classes -1: must be an integer from 1 to 1000000."),
+        (["text", ".", "--num-classes", "0"], "--num-classes 0: must be"),
+        (["imagenet", "--num-classes", "0"], "--num-classes 0: must be"),
+        (["kinetics", ".", "--num-classes", "1000000000000"], "--num-classes 1000000000000: must be"),
+    ],
+)
+def test_the_command_refuses_in_one_message(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "check", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -149,7 +149,7 @@ def cut(folder: Path, size: int) -> None:
     [
         (lambda f: f.rename(f.with_name("Bed-1")), "Bag-1 is missing; the subsets there are Bed-1"),
         (lambda f: f.parent.rename(f.parents[1] / "elsewhere"), "sem_seg_h5 holds no folder"),
-        (lambda f: (f / "train_files.txt").unlink(), "train_files.txt cannot be read as a list"),
+        (lambda f: (f / "train_files.txt").unlink(), "train_files.txt: cannot be read"),
         (lambda f: (f / "test_files.txt").write_text(""), "test_files.txt is empty"),
         (
             lambda f: (f / "test_files.txt").write_text("a.npz\n"),
@@ -175,8 +175,8 @@ def cut(folder: Path, size: int) -> None:
             lambda f: replaced(f, label_seg=np.zeros((2, 60), np.float32)),
             "must have floats in data and integers",
         ),
-        (lambda f: cut(f, 3000), "test-00.h5 is no HDF5 file or truncated"),
-        (lambda f: cut(f, 0), "test-00.h5 is no HDF5 file or truncated"),
+        (lambda f: cut(f, 3000), "test-00.h5 cannot be read as HDF5"),
+        (lambda f: cut(f, 0), "test-00.h5 cannot be read as HDF5"),
     ],
 )
 def test_every_fault_is_named_by_the_quick_form(folder: Path, root: Path, damage, message: str) -> None:
@@ -188,8 +188,8 @@ def test_every_fault_is_named_by_the_quick_form(folder: Path, root: Path, damage
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label_seg": np.full((2, 60), 4)}, "test-00.h5 has classes 4 to 4, not 0 to 3"),
-        ({"label_seg": np.full((2, 60), -1)}, "test-00.h5 has classes -1 to -1"),
+        ({"label_seg": np.full((2, 60), 4)}, "test-00.h5 shape 0 has classes 4 to 4, not 0 to 3"),
+        ({"label_seg": np.full((2, 60), -1)}, "test-00.h5 shape 0 has classes -1 to -1"),
         ({"data": np.full((2, 60, 3), np.nan, np.float32)}, "coordinates that are infinite or not a number"),
         ({"data": np.full((2, 60, 3), np.inf, np.float32)}, "coordinates that are infinite or not a number"),
         ({"data_num": np.array([60, 0])}, "test-00.h5 shape 1 has 0 points by data_num, not 1 to the 60"),
@@ -214,7 +214,7 @@ def test_points_that_do_not_count_are_not_checked(folder: Path, root: Path) -> N
     content["label_seg"][1, 39] = 99
     write(folder / "test-00.h5", **content)
     (fault,) = partnet.check(root, num_classes=CLASSES, full=True)
-    assert "test-00.h5 has classes 0 to 99, not 0 to 3" in fault
+    assert "test-00.h5 shape 1 has classes 0 to 99, not 0 to 3" in fault
 
 
 def test_too_few_points_are_refused_before_a_training(folder: Path, root: Path) -> None:
@@ -230,14 +230,14 @@ def test_too_few_points_are_refused_before_a_training(folder: Path, root: Path) 
 
 
 def test_the_reader_refuses_what_it_cannot_read(folder: Path, root: Path) -> None:
-    with pytest.raises(InputError, match=r"Bed-1/train_files.txt cannot be read"):
+    with pytest.raises(InputError, match=r"Bed-1/train_files.txt: cannot be read"):
         reader(root, subset="Bed-1")
     with pytest.raises(InputError, match="shape 0 has 60 points, fewer than the 61 asked for"):
         reader(root, points=61)
-    with pytest.raises(InputError, match=r"train-00\.h5 has classes 0 to 3, not 0 to 2"):
+    with pytest.raises(InputError, match=r"train-00\.h5 shape 0 has classes 0 to 3, not 0 to 2"):
         reader(root, num_classes=3)[0]
     cut(folder, 3000)
-    with pytest.raises(InputError, match=r"test-00\.h5 is no HDF5 file or truncated"):
+    with pytest.raises(InputError, match=r"test-00\.h5 cannot be read as HDF5"):
         reader(root, "val")
 
 

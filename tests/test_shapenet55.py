@@ -94,7 +94,7 @@ def cut(root: Path, size: int) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda r: (r / shapenet55.LISTS["val"]).unlink(), "test.txt cannot be read"),
+        (lambda r: (r / shapenet55.LISTS["val"]).unlink(), "test.txt: cannot be read"),
         (lambda r: damage_list(r, "val", ""), "test.txt is empty"),
         (lambda r: damage_list(r, "val", "02691156.npy\n"), "test.txt line 1 is '02691156.npy'"),
         (
@@ -107,9 +107,9 @@ def cut(root: Path, size: int) -> None:
         (lambda r: replace(r, np.zeros((500, 4), np.float32)), "holds float32 of shape (500, 4)"),
         (lambda r: replace(r, np.zeros((0, 3), np.float32)), "holds float32 of shape (0, 3)"),
         (lambda r: replace(r, np.zeros((500, 3), np.int64)), "holds int64"),
-        (lambda r: replace(r, np.array([None])), "a1.npy is truncated or no array"),
-        (lambda r: cut(r, 1000), "a1.npy is truncated or no array"),
-        (lambda r: cut(r, 0), "a1.npy is truncated or no array"),
+        (lambda r: replace(r, np.array([None])), "a1.npy cannot be read as an array"),
+        (lambda r: cut(r, 1000), "a1.npy cannot be read as an array"),
+        (lambda r: cut(r, 0), "a1.npy cannot be read as an array"),
     ],
 )
 def test_every_fault_is_named_by_the_quick_form(root: Path, damage, message: str) -> None:
@@ -135,7 +135,7 @@ def test_the_reader_refuses_what_it_cannot_read(root: Path) -> None:
     with pytest.raises(InputError, match="holds 500 points, fewer than the 501"):
         shapenet55.Reader(root, "train", num_classes=2, points=501)[0]
     replace(root, np.array([{"code": "runs"}]))
-    with pytest.raises(InputError, match=r"a1.npy cannot be read .*allow_pickle"):
+    with pytest.raises(InputError, match=r"a1.npy cannot be read as an array: Object arrays"):
         shapenet55.Reader(root, "train", num_classes=2, points=100)[0]
     damage_list(root, "train", "bad\nworse\n")
     with pytest.raises(InputError, match=r"line 1 is 'bad'.*And 1 more"):

@@ -11,6 +11,9 @@ from m2pt.commands.planned import add_plan_arguments, expect, load_plan
 from m2pt.datasets.layouts import OFFICIAL_CLASSES, Classes, check, miniature_module
 from m2pt.errors import InputError
 
+MOST_CLASSES = 1_000_000
+"""More than any dataset has; a check goes through all of them."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -39,6 +42,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: no such dataset or layout, or the dataset has faults; all of them are named.
     """
+    given = arguments.num_classes if arguments.action == "check" else None
+    if given is not None and not 1 <= given <= MOST_CLASSES:
+        raise InputError(f"--num-classes {given}: must be an integer from 1 to {MOST_CLASSES}.")
     if arguments.action == "check" and arguments.root is not None:
         layout, root, num_classes = arguments.dataset, arguments.root, arguments.num_classes
         run_check(layout, root, num_classes=num_classes, full=arguments.full)

@@ -3,33 +3,40 @@
     class_labels_indices.csv    header `index,mid,display_name`; the index is the label
     train.json, eval.json       {"data": [{"wav": path, "labels": "/m/...,/m/..."}]}; "eval" is our "val"
 
-Paths are relative to the dataset's root. AS-2M and AS-20K are two roots with different lists, which may share
-the folders of their sound files through symbolic links.
+Paths are relative to the dataset's root or absolute. AS-2M and AS-20K are two roots with different lists,
+which may share the folders of their sound files through symbolic links.
 """
 
 import csv
-import json
+import io
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
 from m2pt.datasets.audio_augmentation import Augmentation, Waveform, mix
 from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import absent_files, empty_classes, file_faults, refuse
-from m2pt.datasets.fbank import log_mel
+from m2pt.datasets.faults import absent_files, empty_classes, fault_of, file_faults, refuse, repeated
+from m2pt.datasets.fbank import FRAME_SECONDS, SHIFT_SECONDS, log_mel
+from m2pt.datasets.listings import read_text
 from m2pt.datasets.packed import PackedList
 from m2pt.datasets.seeded import SeededDataset
+from m2pt.datasets.sound import read_sound
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_listing
 
 LISTS = {"train": "train.json", "val": "eval.json"}
 CLASSES = "class_labels_indices.csv"
 HEADER = ["index", "mid", "display_name"]
+
+FRAMES = 8192
+"""A longer clip's spectrogram is computed up to here, or to what is asked for: an hour's takes gigabytes."""
 
 MEAN, STD = -4.2677393, 4.5689974
 """Mean and standard deviation of AudioSet's log mel energies (AudioMAE); the division is by twice `STD`."""
@@ -67,9 +74,9 @@ class Reader(SeededDataset):
         augmentation: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(seed)
-        mids, faults = _read_classes(root)
-        refuse(faults + _class_count_faults(root, mids, num_classes))
-        items, faults = _read_list(root / LISTS[split], mids)
+        named, faults = _read_classes(root)
+        refuse(faults + _class_count_faults(root, named, num_classes))
+        items, faults = _read_list(root / LISTS[split], list(named))
         refuse(faults)
         self._items = PackedList(items)
         self._root = root
@@ -90,7 +97,10 @@ class Reader(SeededDataset):
             other, other_labels = self._read(np.random.randint(len(self)))
             waveform = mix(waveform, other, share)
             labels = share * labels + (1 - share) * other_labels
-        energies = log_mel(torch.from_numpy(waveform), sample_rate=self._sample_rate, mel_bins=self._mel_bins)
+        wanted = int(self._sample_rate * (FRAME_SECONDS + SHIFT_SECONDS * max(self._frames, FRAMES)))
+        energies = log_mel(
+            torch.from_numpy(waveform[:wanted]), sample_rate=self._sample_rate, mel_bins=self._mel_bins
+        )
         spectrogram = torch.zeros(self._frames, self._mel_bins)
         length = min(self._frames, len(energies))
         spectrogram[:length] = energies[:length]
@@ -107,18 +117,12 @@ class Reader(SeededDataset):
 
 
 def read_waveform(path: Path, sample_rate: int) -> Waveform:
-    """Return the first channel of a sound file in [-1, 1] at `sample_rate`, at least one sample.
+    """Return the first channel of a sound file in [-1, 1] at `sample_rate`, at least one frame of 25 ms.
 
     Raises:
-        InputError: the file is missing, unreadable or without a sample.
+        InputError: as for `m2pt.datasets.sound.read_sound`.
     """
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise InputError(f"{path} cannot be read as a sound file: {error}.") from error
-    if not len(samples):
-        raise InputError(f"{path} holds no sound.")
-    waveform: Waveform = samples[:, 0]
+    waveform, rate = read_sound(path)
     if rate == sample_rate:
         return waveform
     from scipy.signal import resample_poly  # takes longer to import than most datasets need it
@@ -129,8 +133,9 @@ def read_waveform(path: Path, sample_rate: int) -> Waveform:
 
 def classes(root: Path) -> list[str]:
     """Return the display names in label order."""
-    with (root / CLASSES).open(newline="", encoding="utf-8") as file:
-        return [row["display_name"] for row in csv.DictReader(file)]
+    named, faults = _read_classes(root)
+    refuse(faults)
+    return list(named.values())
 
 
 def counts(root: Path) -> dict[str, int]:
@@ -148,91 +153,82 @@ def files(root: Path) -> Iterator[Path]:
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     """Return every fault: lists, labels, missing files, empty classes, and if `full` unreadable sounds."""
-    mids, faults = _read_classes(root)
-    faults += _class_count_faults(root, mids, num_classes)
+    named, faults = _read_classes(root)
+    faults += _class_count_faults(root, named, num_classes)
     for split, relative in LISTS.items():
-        clips, found = _read_list(root / relative, mids)
+        clips, found = _read_list(root / relative, list(named))
         absent = absent_files(root, (name for name, _ in clips), root / relative)
         faults += found + list(absent.values())
         faults += empty_classes(
-            (label for _, labels in clips for label in labels), list(mids), root / relative
+            (label for _, labels in clips for label in labels), list(named), root / relative
         )
         if full:
-            present = [root / name for name in dict.fromkeys(name for name, _ in clips) if name not in absent]
-            faults += file_faults(present, _sound_fault, what=f"audioset {split}")
+            present = [root / name for name, _ in clips if name not in absent]
+            faults += file_faults(present, partial(fault_of, read_sound), what=f"audioset {split}")
     return faults
 
 
 def _clips(root: Path, split: str) -> list[tuple[str, list[int]]]:
-    mids, faults = _read_classes(root)
+    named, faults = _read_classes(root)
     refuse(faults)
-    clips, faults = _read_list(root / LISTS[split], mids)
+    clips, faults = _read_list(root / LISTS[split], list(named))
     refuse(faults)
     return clips
 
 
-def _read_classes(root: Path) -> tuple[dict[str, int], list[str]]:
-    """Return {mid: label} and a fault for every row that is not as it should be."""
+def _read_classes(root: Path) -> tuple[dict[str, str], list[str]]:
+    """Return {mid: display name} in label order and a fault for every row that is not as it should be."""
     path = root / CLASSES
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-    except (OSError, ValueError, csv.Error) as error:
+        text = read_text(path)
+        header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
+    except InputError as error:
+        return {}, [str(error)]
+    except csv.Error as error:
         return {}, [f"{path} cannot be read as CSV: {error}."]
     if header != HEADER:
         return {}, [f"{path} begins with {','.join(header)!r}, not {','.join(HEADER)!r}."]
-    mids: dict[str, int] = {}
+    named: dict[str, str] = {}
     faults = []
     for label, row in enumerate(rows):
-        if len(row) != len(HEADER) or row[0] != str(label) or row[1] in mids:
+        if len(row) != len(HEADER) or row[0] != str(label) or row[1] in named or not row[1]:
             faults.append(
                 f"{path} row {label} is {','.join(row)!r}, not `{label},<a mid of its own>,<name>`."
             )
         else:
-            mids[row[1]] = label
-    return mids, faults
+            named[row[1]] = row[2]
+    return named, faults
 
 
-def _class_count_faults(root: Path, mids: Mapping[str, int], num_classes: int) -> list[str]:
-    if len(mids) == num_classes:
+def _class_count_faults(root: Path, named: Mapping[str, str], num_classes: int) -> list[str]:
+    if len(named) == num_classes:
         return []
-    return [f"{root / CLASSES} has {len(mids)} good rows, not num_classes = {num_classes}."]
+    return [f"{root / CLASSES} has {len(named)} good rows, not num_classes = {num_classes}."]
 
 
-def _read_list(path: Path, mids: Mapping[str, int]) -> tuple[list[tuple[str, list[int]]], list[str]]:
+def _read_list(path: Path, mids: Sequence[str]) -> tuple[list[tuple[str, list[int]]], list[str]]:
     """Return (path, labels) of every clip and a fault for each entry or label that is not as it should be."""
     try:
-        entries = json.loads(path.read_bytes())["data"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [], [f'{path} cannot be read as {{"data": [...]}}: {error!r}.']
+        listing = read_listing(path)
+    except InputError as error:
+        return [], [str(error)]
+    entries = listing.get("data") if isinstance(listing, dict) else None
+    if not isinstance(entries, list):
+        return [], [f'{path} is not {{"data": [...]}} with a list of clips.']
+    label_of = {mid: label for label, mid in enumerate(mids)}
     clips, faults = [], [] if entries else [f"{path} lists no clip."]
     for number, entry in enumerate(entries):
-        try:
-            name, listed = entry["wav"], entry["labels"].split(",")
-        except (KeyError, TypeError, AttributeError):
-            faults.append(f'{path} entry {number} is not {{"wav": path, "labels": "mid,mid"}}.')
-            continue
-        unknown = [mid for mid in listed if mid not in mids]
-        faults += [
-            f"{path} gives {name} the label {mid!r}, which {CLASSES} does not have." for mid in unknown
-        ]
-        clips.append((name, [mids[mid] for mid in listed if mid in mids]))
-    return clips, faults
-
-
-def _sound_fault(path: Path) -> str | None:
-    """Decode a file; also compare a RIFF file's size with its header, for libsndfile reads what there is."""
-    with path.open("rb") as file:
-        kind, declared = file.read(4), int.from_bytes(file.read(4), "little")
-    streamed = declared == 0xFFFFFFFF  # written to a pipe, where the size was not known
-    if kind == b"RIFF" and not streamed and path.stat().st_size < declared + 8:
-        return (
-            f"{path} is truncated: its header announces {declared + 8} bytes, it has {path.stat().st_size}."
-        )
-    try:
-        for block in soundfile.blocks(path, blocksize=1 << 20, dtype="float32"):
-            if not np.isfinite(block).all():
-                return f"{path} holds samples that are infinite or not a number."
-    except (OSError, soundfile.LibsndfileError) as error:
-        return f"{path} cannot be read as a sound file: {error}."
-    return None if soundfile.info(path).frames else f"{path} holds no sound."
+        match entry:
+            case {"wav": str(name), "labels": str(listed)} if name:
+                known = [label_of[mid] for mid in listed.split(",") if mid in label_of]
+                faults += [
+                    f"{path} entry {number} gives {name} the label {mid!r}, which {CLASSES} does not have."
+                    for mid in listed.split(",")
+                    if mid not in label_of
+                ]
+                clips.append((name, known))
+            case _:
+                faults.append(f'{path} entry {number} is not {{"wav": path, "labels": "mid,mid"}}.')
+    folder = path.parent.absolute()
+    places = (os.path.normpath(name if name.startswith("/") else f"{folder}/{name}") for name, _ in clips)
+    return clips, faults + repeated(places, path, {})

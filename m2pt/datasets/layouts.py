@@ -115,7 +115,10 @@ def check(layout: str, root: Path, *, num_classes: Classes, full: bool) -> list[
     """Return every fault of the dataset at `root`, one sentence each; see `LayoutModule`."""
     if not root.is_dir():
         return [f"{root} is not a folder: give the folder that holds the {_known(layout)} dataset."]
-    return layout_module(layout).check(root, num_classes=num_classes, full=full)
+    try:
+        return layout_module(layout).check(root, num_classes=num_classes, full=full)
+    except OSError as error:  # a folder that may not be listed, a disk that fails
+        return [f"{error.filename or root} cannot be read: {error.strerror}."]
 
 
 def _known(layout: str) -> str:

@@ -9,8 +9,10 @@ them, unlabelled. Our "val" is the official test list; the official validation l
 absent.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import absent_files, file_faults, refuse
-from m2pt.datasets.pointclouds import Augmentation, sample_rows, unit_sphere
+from m2pt.datasets.faults import absent_files, fault_of, file_faults, reading, refuse, regular_file, repeated
+from m2pt.datasets.listings import read_lines
+from m2pt.datasets.pointclouds import Augmentation, cloud_fault, sample_rows, unit_sphere
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
 
@@ -31,6 +34,12 @@ FOLDER = "sem_seg_h5"
 LISTS = {"train": "train_files.txt", "val": "test_files.txt"}
 UNUSED_LIST = "val_files.txt"
 UNLABELLED = 0
+
+LARGEST = 1 << 20
+"""Shapes of a file and points of a shape. A file of 10 KB can announce any number of both."""
+
+BLOCK = 1 << 24
+"""Points that are read at a time when a file is checked in full."""
 
 
 class Reader(SeededDataset):
@@ -59,7 +68,7 @@ class Reader(SeededDataset):
         super().__init__(seed)
         folder = root / FOLDER / subset
         paths, faults = _read_list(folder / LISTS[split])
-        refuse([*faults, *filter(None, (_header_fault(path, points) for path in paths))])
+        refuse([*faults, *filter(None, (fault_of(_read_header, path, points) for path in paths))])
         self._files = OpenFiles(paths)
         self._ends = np.cumsum([_count(path) for path in paths])
         self._num_classes = num_classes
@@ -74,12 +83,14 @@ class Reader(SeededDataset):
         number = int(np.searchsorted(self._ends, index, side="right"))
         file = self._files[number]
         row = index - int(self._ends[number - 1] if number else 0)
-        total = int(file["data_num"][row])
-        labels = file["label_seg"][row, :total]
-        if fault := _label_fault(file.filename, labels, self._num_classes):
-            raise InputError(fault)
+        path = self._files.paths[number]
+        with reading(path, "HDF5"):
+            total = int(file["data_num"][row])
+            cloud, labels = file["data"][row, :total], file["label_seg"][row, :total]
+        if fault := _shape_fault(cloud, labels, self._num_classes):
+            raise InputError(f"{path} shape {row} {fault}.")
         rows = sample_rows(total, self._points, random=self._augmentation is not None)
-        view = unit_sphere(file["data"][row, :total].astype(np.float32)[rows])
+        view = unit_sphere(cloud.astype(np.float32)[rows])
         if self._augmentation is not None:
             view = self._augmentation(view)
         return torch.from_numpy(view), torch.from_numpy(labels[rows].astype(np.int64))
@@ -92,7 +103,7 @@ class OpenFiles:
     """
 
     def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
+        self.paths = paths
         self._opened: dict[int, h5py.File] = {}
         self._process = os.getpid()
 
@@ -101,12 +112,14 @@ class OpenFiles:
         if self._process != os.getpid():
             self._opened, self._process = {}, os.getpid()
         if number not in self._opened:
-            self._opened[number] = h5py.File(self._paths[number])
+            path = regular_file(self.paths[number])
+            with reading(path, "HDF5"):
+                self._opened[number] = h5py.File(path)
         return self._opened[number]
 
     def __reduce__(self) -> tuple[type["OpenFiles"], tuple[list[Path]]]:
         """Pickle the paths alone."""
-        return OpenFiles, (self._paths,)
+        return OpenFiles, (self.paths,)
 
 
 def classes(root: Path) -> list[str]:
@@ -149,17 +162,23 @@ def check(root: Path, *, num_classes: int | Mapping[str, int], full: bool) -> li
     wanted = num_classes if isinstance(num_classes, Mapping) else dict.fromkeys(present, num_classes)
     faults: list[str] = []
     for subset, number in wanted.items():
+        seen: dict[str, Path] = {}
         folder = root / FOLDER / subset
         if subset not in present:
             faults.append(f"{folder} is missing; the subsets there are {', '.join(present)}.")
             continue
         for relative in _lists(folder):
             paths, found = _read_list(folder / relative)
-            absent = absent_files(folder, (path.name for path in paths), folder / relative)
-            examine = partial(_content_fault, num_classes=number) if full else _header_fault
+            names = [path.name for path in paths]
+            absent = absent_files(folder, names, folder / relative)
             sound = [path for path in paths if path.name not in absent]
-            faults += [*found, *absent.values()]
-            faults += file_faults(sound, examine, what=f"partnet {subset}")
+            labelled: list[Path] = []
+            examine = partial(_read_content, num_classes=number, labelled=labelled) if full else _read_header
+            found += [*absent.values(), *repeated(names, folder / relative, seen)]
+            found += file_faults(sound, partial(fault_of, examine), what=f"partnet {subset}")
+            if full and not found and not labelled:
+                found.append(f"{folder / relative} lists no shape with a labelled point.")
+            faults += found
     return faults
 
 
@@ -182,9 +201,9 @@ def _listed(path: Path) -> list[Path]:
 def _read_list(path: Path) -> tuple[list[Path], list[str]]:
     """Return the path of every good line and a fault for every other."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        return [], [f"{path} cannot be read as a list of files: {error}."]
+        lines = read_lines(path)
+    except InputError as error:
+        return [], [str(error)]
     faults = [] if lines else [f"{path} is empty: it should have a name of an HDF5 file in each line."]
     paths = []
     for number, line in enumerate(lines, start=1):
@@ -196,55 +215,73 @@ def _read_list(path: Path) -> tuple[list[Path], list[str]]:
     return paths, faults
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open a file whose arrays are as they should be; what its content does to HDF5 names the file."""
+    with reading(regular_file(path), "HDF5"), h5py.File(path) as file:
+        if fault := _layout_fault(file):
+            raise InputError(f"{path} {fault}.")
+        yield file
+
+
 def _count(path: Path) -> int:
-    with h5py.File(path) as file:
+    with _opened(path) as file:
         return len(file["data"])
 
 
-def _header_fault(path: Path, points: int | None = None) -> str | None:
-    """What is wrong with a file's arrays as its headers tell and, if `points` are asked for, their number."""
-    try:
-        with h5py.File(path) as file:
-            fault = _layout_fault(path, file)
-            return fault if fault or points is None else _number_fault(path, file, points)
-    except OSError as error:
-        return f"{path} is no HDF5 file or truncated: {error}."
+def _read_header(path: Path, points: int | None = None) -> None:
+    """Look at a file's arrays as its headers tell and, if `points` are asked for, at their number."""
+    with _opened(path) as file:
+        if points is not None and (fault := _number_fault(file, points)):
+            raise InputError(f"{path} {fault}.")
 
 
-def _layout_fault(path: Path, file: h5py.File) -> str | None:
+def _read_content(path: Path, *, num_classes: int, labelled: list[Path]) -> None:
+    """Read all shapes; a file that has a labelled point is added to `labelled`."""
+    with _opened(path) as file:
+        if fault := _number_fault(file):
+            raise InputError(f"{path} {fault}.")
+        count, points, _ = file["data"].shape
+        step = max(1, BLOCK // points)
+        for start in range(0, count, step):
+            block = slice(start, start + step)
+            shapes = zip(file["data"][block], file["label_seg"][block], file["data_num"][block], strict=True)
+            for row, (cloud, labels, total) in enumerate(shapes, start=start):
+                if fault := _shape_fault(cloud[:total], labels[:total], num_classes):
+                    raise InputError(f"{path} shape {row} {fault}.")
+                if (labels[:total] != UNLABELLED).any():
+                    labelled.append(path)
+
+
+def _layout_fault(file: h5py.File) -> str | None:
     """Compare names, shapes and types of the arrays, which their headers tell, with what they should be."""
     for key in ("data", "data_num", "label_seg"):
-        if not isinstance(file.get(key), h5py.Dataset):
-            return f"{path} has no array {key!r}."
-    shapes = {key: file[key].shape for key in ("data", "data_num", "label_seg")}
-    count, points = shapes["data"][:2] if len(shapes["data"]) == 3 else (0, 0)
-    if not count or shapes != {
+        link = file.get(key, getlink=True)
+        if not isinstance(link, h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
+            return f"has no array {key!r} of its own"
+        if file[key].is_virtual or file[key].external:
+            return f"has its array {key!r} in another file"
+        if file[key].chunks and math.prod(file[key].chunks) > 3 * BLOCK:
+            return f"has its array {key!r} in pieces of shape {file[key].chunks}, too large to read"
+    shapes: dict[str, tuple[int, ...]] = {
+        key: file[key].shape or () for key in ("data", "data_num", "label_seg")
+    }
+    count, points, _ = shapes["data"] if len(shapes["data"]) == 3 else (0, 0, 0)
+    if not (count and points) or shapes != {
         "data": (count, points, 3),
         "data_num": (count,),
         "label_seg": (count, points),
     }:
-        return f"{path} has arrays of shapes {shapes}, not data (n, N, 3), data_num (n,), label_seg (n, N)."
+        return f"has arrays of shapes {shapes}, not data (n, N, 3), data_num (n,), label_seg (n, N)"
+    if max(count, points) > LARGEST:
+        return f"announces {count} shapes of {points} points, more than {LARGEST} of either"
     kinds = "".join(file[key].dtype.kind for key in shapes)
     if kinds[0] != "f" or not set(kinds[1:]) <= set("iu"):
-        return f"{path} must have floats in data and integers in data_num and label_seg."
+        return "must have floats in data and integers in data_num and label_seg"
     return None
 
 
-def _content_fault(path: Path, num_classes: int) -> str | None:
-    try:
-        with h5py.File(path) as file:
-            if fault := _layout_fault(path, file) or _number_fault(path, file):
-                return fault
-            counts = np.arange(file["data"].shape[1]) < file["data_num"][...][:, None]
-            if fault := _label_fault(path, file["label_seg"][...][counts], num_classes):
-                return fault
-            finite = np.isfinite(file["data"][...][counts]).all()
-    except OSError as error:
-        return f"{path} is no HDF5 file or truncated: {error}."
-    return None if finite else f"{path} holds coordinates that are infinite or not a number."
-
-
-def _number_fault(path: Path, file: h5py.File, points: int = 1) -> str | None:
+def _number_fault(file: h5py.File, points: int = 1) -> str | None:
     """Compare how many points of each shape count with those asked for and those that are stored."""
     numbers, stored = file["data_num"][...], file["data"].shape[1]
     wrong = np.flatnonzero((numbers < points) | (numbers > stored))
@@ -252,16 +289,15 @@ def _number_fault(path: Path, file: h5py.File, points: int = 1) -> str | None:
         return None
     number = int(numbers[wrong[0]])
     if number > stored or number < 1:
-        return (
-            f"{path} shape {wrong[0]} has {number} points by data_num, not 1 to the {stored} that are stored."
-        )
-    return f"{path} shape {wrong[0]} has {number} points, fewer than the {points} asked for."
+        return f"shape {wrong[0]} has {number} points by data_num, not 1 to the {stored} that are stored"
+    return f"shape {wrong[0]} has {number} points, fewer than the {points} asked for"
 
 
-def _label_fault(path: Path | str, labels: NDArray[Any], num_classes: int) -> str | None:
+def _shape_fault(cloud: NDArray[Any], labels: NDArray[Any], num_classes: int) -> str | None:
+    """What is wrong with the points and classes of one shape, those alone that count."""
+    if fault := cloud_fault(cloud):
+        return fault
     lowest, highest = labels.min(), labels.max()
     if lowest >= 0 and highest < num_classes:
         return None
-    return (
-        f"{path} has classes {lowest} to {highest}, not 0 to {num_classes - 1} (num_classes = {num_classes})."
-    )
+    return f"has classes {lowest} to {highest}, not 0 to {num_classes - 1} (num_classes = {num_classes})"

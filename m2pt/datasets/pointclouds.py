@@ -1,9 +1,17 @@
 """What the readers of point clouds share: normalising, sampling and augmenting a cloud (n, 3)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+FARTHEST = 1e4
+"""Largest magnitude of a coordinate. The clouds of all layouts lie within a few units of the origin; a single
+stray point would shrink all others to one when the cloud is scaled."""
+
+SMALLEST = 1e-6
+"""Smallest extent of a cloud along its longest side: below, it has no shape that could be scaled."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,18 @@ class Augmentation:
         factor = np.random.uniform(*self.scale, size=1 if self.isotropic else 3)
         shift = np.random.uniform(-self.translate, self.translate, size=3)
         return (cloud * factor + shift).astype(np.float32)
+
+
+def cloud_fault(cloud: NDArray[Any]) -> str | None:
+    """Say why a cloud (n, 3), n > 0, cannot be normalised; None if it can be."""
+    lowest, highest = cloud.min(axis=0), cloud.max(axis=0)  # NaN if there is one
+    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
+        return "holds coordinates that are infinite or not a number"
+    if (farthest := max(-lowest.min(), highest.max())) > FARTHEST:
+        return f"holds a coordinate of magnitude {farthest:g}, beyond {FARTHEST:g}"
+    if float((highest - lowest).max()) < SMALLEST:
+        return f"holds points that are all the same, or within {SMALLEST:g} of each other"
+    return None
 
 
 def unit_sphere(cloud: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,9 @@
 A label is the rank of the synset among those of both lists.
 """
 
+import io
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import absent_files, file_faults, refuse
+from m2pt.datasets.faults import absent_files, fault_of, file_faults, reading, refuse, repeated
+from m2pt.datasets.listings import read_lines
 from m2pt.datasets.packed import PackedList
-from m2pt.datasets.pointclouds import Augmentation, sample_rows, unit_sphere
+from m2pt.datasets.pointclouds import Augmentation, cloud_fault, sample_rows, unit_sphere
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_bytes
 
 LISTS = {"train": "ShapeNet55-34/ShapeNet-55/train.txt", "val": "ShapeNet55-34/ShapeNet-55/test.txt"}
 CLOUDS = "shapenet_pc"
+
+LARGEST_CLOUD = 1 << 28
+"""Bytes of a cloud's file; the official ones have 0.1 MB."""
 
 
 class Reader(SeededDataset):
@@ -76,14 +83,14 @@ def read_cloud(path: Path) -> NDArray[np.float32]:
     """Return the (n, 3) points of a `.npy` file.
 
     Raises:
-        InputError: the file is missing, truncated, pickled, or of another shape.
+        InputError: the file is missing, truncated, too large, pickled, of another shape or type, or its
+            points have no shape (see `cloud_fault`).
     """
-    try:
-        cloud = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as an array: {error}.") from error
-    if fault := _shape_fault(path, cloud):
-        raise InputError(fault)
+    content = read_bytes(path, limit=LARGEST_CLOUD)
+    with reading(path, "an array"):
+        cloud = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    if fault := _shape_fault(cloud) or cloud_fault(cloud):
+        raise InputError(f"{path} {fault}.")
     return cloud.astype(np.float32, copy=False)
 
 
@@ -111,14 +118,17 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     """
     faults: list[str] = []
     synsets: dict[str, set[str]] = {}
+    listed_in: dict[str, Path] = {}
     for split, relative in LISTS.items():
         items, found = _read_list(root / relative)
+        found += repeated((name for _, name in items), root / relative, listed_in)
         names = [f"{CLOUDS}/{name}" for _, name in items]
         absent = absent_files(root, names, root / relative)
         present = [root / name for name in dict.fromkeys(names) if name not in absent]
         synsets[split] = {synset for synset, _ in items}
         faults += found + list(absent.values())
-        faults += file_faults(present, _content_fault if full else _header_fault, what=f"shapenet55 {split}")
+        examine = partial(fault_of, read_cloud if full else _read_header)
+        faults += file_faults(present, examine, what=f"shapenet55 {split}")
     every = sorted(set().union(*synsets.values()))
     faults += _class_count_faults(every, num_classes, root)
     for split, relative in LISTS.items():
@@ -136,9 +146,9 @@ def _items(root: Path, split: str) -> list[tuple[str, str]]:
 def _read_list(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
     """Return (synset, file name) of every good line and a fault for every other."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        return [], [f"{path} cannot be read as a list of files: {error}."]
+        lines = read_lines(path)
+    except InputError as error:
+        return [], [str(error)]
     items, faults = [], [] if lines else [f"{path} is empty: it should list `<synset>-<model>.npy`."]
     for number, line in enumerate(lines, start=1):
         synset, dash, model = line.partition("-")
@@ -155,22 +165,14 @@ def _class_count_faults(synsets: list[str], num_classes: int, root: Path) -> lis
     return [f"the lists of {root} name {len(synsets)} synsets, not num_classes = {num_classes}."]
 
 
-def _shape_fault(path: Path, cloud: NDArray[Any]) -> str | None:
+def _shape_fault(cloud: NDArray[Any]) -> str | None:
     if cloud.ndim == 2 and cloud.shape[1] == 3 and len(cloud) and np.issubdtype(cloud.dtype, np.floating):
         return None
-    return f"{path} holds {cloud.dtype} of shape {cloud.shape}, not floats of shape (points, 3)."
+    return f"holds {cloud.dtype} of shape {cloud.shape}, not floats of shape (points, 3)"
 
 
-def _header_fault(path: Path) -> str | None:
-    try:
-        return _shape_fault(path, np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        return f"{path} is truncated or no array: {error}."
-
-
-def _content_fault(path: Path) -> str | None:
-    try:
-        finite = np.isfinite(read_cloud(path)).all()
-    except InputError as error:
-        return str(error)
-    return None if finite else f"{path} holds coordinates that are infinite or not a number."
+def _read_header(path: Path) -> None:
+    with reading(path, "an array"):
+        fault = _shape_fault(np.lib.format.open_memmap(path, mode="r"))
+    if fault:
+        raise InputError(f"{path} {fault}.")

@@ -9,7 +9,7 @@ which belong to which. Normals are not used. Our "train" is the official train a
 official test list.
 """
 
-import json
+import io
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import absent_files, empty_classes, file_faults, refuse
+from m2pt.datasets.faults import absent_files, empty_classes, fault_of, file_faults, reading, refuse, repeated
+from m2pt.datasets.listings import read_lines
 from m2pt.datasets.packed import PackedList
-from m2pt.datasets.pointclouds import Augmentation, unit_sphere
+from m2pt.datasets.pointclouds import Augmentation, cloud_fault, unit_sphere
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_bytes, read_listing
 
 CATEGORIES = "synsetoffset2category.txt"
 LISTS = {
@@ -36,6 +38,12 @@ LISTS = {
     "val": ("train_test_split/shuffled_test_file_list.json",),
 }
 COLUMNS = 7
+
+LARGEST_SHAPE = 1 << 26
+"""Bytes of a shape's file; the official ones have 0.2 MB."""
+
+LONGEST_LINE = 1000
+"""Bytes of a line that are looked at before a training."""
 
 PARTS = {
     "Airplane": range(0, 4),
@@ -97,9 +105,7 @@ class Reader(SeededDataset):
     def load(self, index: int) -> tuple[Tensor, int, Tensor]:
         """Read shape `index`, normalise, draw points and augment."""
         category, name = self._items[index]
-        points, parts = read_shape(self._root / name)
-        if fault := _part_fault(self._root / name, parts, self._parts[category]):
-            raise InputError(fault)
+        points, parts = read_shape(self._root / name, self._parts[category])
         drawn = np.random.randint(len(points), size=self._points)
         view = unit_sphere(points)[drawn]
         if self._augmentation is not None:
@@ -107,14 +113,28 @@ class Reader(SeededDataset):
         return torch.from_numpy(view), category, torch.from_numpy(parts[drawn])
 
 
-def read_shape(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def read_shape(path: Path, allowed: range) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return points (n, 3) and part numbers (n,) of a text file.
 
     Raises:
-        InputError: the file is missing, empty, or not seven numbers per line.
+        InputError: the file is missing, empty, too large or not seven finite numbers per line, its points
+            have no shape (see `cloud_fault`), or a part is not a whole number in `allowed`, its category's.
     """
-    rows = _read_rows(path)
-    return rows[:, :3], rows[:, -1].astype(np.int64)
+    rows = _parse_rows(path, read_bytes(path, limit=LARGEST_SHAPE))
+    points, labels = rows[:, :3], rows[:, -1]
+    fault = cloud_fault(points)
+    if not np.isfinite(rows).all():
+        fault = "holds numbers that are infinite or not a number"
+    if not fault and not (labels == np.rint(labels)).all():
+        fault = f"holds the part {labels[labels != np.rint(labels)][0]:g}, which is not a whole number"
+    if not fault and not (allowed.start <= labels.min() and labels.max() < allowed.stop):
+        fault = (
+            f"has parts numbered {labels.min():g} to {labels.max():g}; those of its category are "
+            f"{allowed.start} to {allowed.stop - 1}"
+        )
+    if fault:
+        raise InputError(f"{path} {fault}.")
+    return points, labels.astype(np.int64)
 
 
 def classes(root: Path) -> list[str]:
@@ -142,21 +162,18 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     """
     categories, faults = _read_categories(root)
     faults += _part_count_faults(num_classes)
-    listed_in: dict[str, str] = {}
+    seen: dict[str, Path] = {}
     for split, lists in LISTS.items():
         items: list[tuple[int, str]] = []
         for relative in lists:
             found, list_faults = _read_list(root / relative, categories)
-            absent = absent_files(root, (name for _, name in found), root / relative)
-            faults += [*list_faults, *absent.values()]
-            for _, name in found:
-                first = listed_in.setdefault(name, relative)
-                if first != relative:
-                    faults.append(f"{root / relative} lists {name}, which is in {first} too.")
+            names = [name for _, name in found]
+            absent = absent_files(root, names, root / relative)
+            faults += [*list_faults, *absent.values(), *repeated(names, root / relative, seen)]
             items += [item for item in found if item[1] not in absent]
         faults += empty_classes((category for category, _ in items), list(categories), root / lists[0])
         parts = {root / name: PARTS[list(categories)[category]] for category, name in items}
-        examine = partial(_content_fault, parts=parts) if full else _first_line_fault
+        examine = partial(_content_fault, parts=parts) if full else partial(fault_of, _read_first_line)
         faults += file_faults(list(parts), examine, what=f"shapenetpart {split}")
     return faults
 
@@ -183,13 +200,15 @@ def _read_categories(root: Path) -> tuple[dict[str, str], list[str]]:
     """Return {name: synset} of every good line, in their order, and a fault for every other."""
     path = root / CATEGORIES
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        return {}, [f"{path} cannot be read as a list of categories: {error}."]
+        lines = read_lines(path)
+    except InputError as error:
+        return {}, [str(error)]
     categories: dict[str, str] = {}
     faults = [] if lines else [f"{path} is empty: it should have lines `name<TAB>synset`."]
     for number, line in enumerate(lines, start=1):
         match line.split():
+            case [name, synset] if name in PARTS and synset in categories.values() and name not in categories:
+                faults.append(f"{path} line {number} gives {name} the synset {synset} of another category.")
             case [name, synset] if name in PARTS and name not in categories:
                 categories[name] = synset
             case [name, _] if name in PARTS:
@@ -205,9 +224,9 @@ def _read_categories(root: Path) -> tuple[dict[str, str], list[str]]:
 def _read_list(path: Path, categories: Mapping[str, str]) -> tuple[list[tuple[int, str]], list[str]]:
     """Return (category, path of the shape's file) of every good entry and a fault for every other."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        return [], [f"{path} cannot be read as a list of shapes: {error}."]
+        entries = read_listing(path)
+    except InputError as error:
+        return [], [str(error)]
     if not isinstance(entries, list) or not entries:
         return [], [f"{path} is not a list with entries `shape_data/<synset>/<id>`."]
     rank = {synset: index for index, synset in enumerate(categories.values())}
@@ -223,18 +242,17 @@ def _read_list(path: Path, categories: Mapping[str, str]) -> tuple[list[tuple[in
     return items, faults
 
 
-def _read_rows(path: Path, max_rows: int | None = None) -> NDArray[np.float32]:
-    """Read the first lines of a shape, or all; (n, 7).
+def _parse_rows(path: Path, content: bytes) -> NDArray[np.float32]:
+    """Parse the lines of a shape; (n, 7).
 
     Raises:
-        InputError: the file is missing, empty, or not seven numbers per line.
+        InputError: they are not seven numbers each, or there are none.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            rows = np.loadtxt(file, dtype=np.float32, ndmin=2, comments=None, max_rows=max_rows)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as rows of numbers: {error}.") from error
-    if rows.shape[1] != COLUMNS or not len(rows):
+    if not content.strip():
+        raise InputError(f"{path} is empty, without rows of {COLUMNS} numbers: `x y z nx ny nz part`.")
+    with reading(path, "rows of numbers"):
+        rows = np.loadtxt(io.StringIO(content.decode()), dtype=np.float32, ndmin=2, comments=None)
+    if rows.shape[1] != COLUMNS:
         raise InputError(
             f"{path} has {len(rows)} rows of {rows.shape[1]} numbers, not rows of {COLUMNS}: "
             "`x y z nx ny nz part`."
@@ -248,29 +266,11 @@ def _part_count_faults(num_classes: int) -> list[str]:
     return [f"num_classes is {num_classes}, but the parts of ShapeNetPart are numbered up to {NUM_PARTS}."]
 
 
-def _part_fault(path: Path, parts: NDArray[np.int64], allowed: range) -> str | None:
-    lowest, highest = parts.min(), parts.max()
-    if allowed.start <= lowest and highest < allowed.stop:
-        return None
-    return (
-        f"{path} has parts numbered {lowest} to {highest}; those of its category are "
-        f"{allowed.start} to {allowed.stop - 1}."
-    )
-
-
-def _first_line_fault(path: Path) -> str | None:
-    try:
-        _read_rows(path, max_rows=1)
-    except InputError as error:
-        return str(error)
-    return None
+def _read_first_line(path: Path) -> None:
+    with reading(path, "rows of numbers"), path.open("rb") as file:
+        line = file.readline(LONGEST_LINE)
+    _parse_rows(path, line)
 
 
 def _content_fault(path: Path, parts: Mapping[Path, range]) -> str | None:
-    try:
-        rows = _read_rows(path)
-    except InputError as error:
-        return str(error)
-    if not np.isfinite(rows).all():
-        return f"{path} holds numbers that are infinite or not a number."
-    return _part_fault(path, rows[:, -1].astype(np.int64), parts[path])
+    return fault_of(read_shape, path, parts[path])

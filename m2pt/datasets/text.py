@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import refuse
+from m2pt.datasets.faults import reading, refuse, regular_file
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
 
@@ -72,7 +72,8 @@ class Reader(SeededDataset):
         start = index * self._length
         if self._augmentation is not None and self._augmentation.random_offset:
             start = int(np.random.randint(self._size - self._length + 1))
-        window = np.memmap(self._path, np.uint8, "r", offset=start, shape=(self._length,))
+        with reading(self._path, "text"):
+            window = np.memmap(self._path, np.uint8, "r", offset=start, shape=(self._length,))
         return torch.from_numpy(window.astype(np.int64)), 0
 
 
@@ -109,10 +110,13 @@ def _class_count_faults(root: Path, num_classes: int) -> list[str]:
 
 def _size_faults(path: Path) -> list[str]:
     try:
-        size = path.stat().st_size
+        with regular_file(path).open("rb") as file:
+            found = file.read(1)
+    except InputError as error:
+        return [str(error)]
     except OSError as error:
         return [f"{path} cannot be read: {error.strerror}."]
-    return [] if size else [f"{path} is empty: it should hold UTF-8 text."]
+    return [] if found else [f"{path} is empty: it should hold UTF-8 text."]
 
 
 def _encoding_faults(path: Path) -> list[str]:

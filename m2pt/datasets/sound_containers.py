@@ -1,0 +1,151 @@
+"""What the containers of sound say of their own length, which libsndfile does not compare with what is there.
+
+libsndfile reads a cut WAV or AIFF as a shorter one, takes the size in a WAV that was written to a pipe at its
+word, and estimates the length of an MP3. What is here looks at the bytes alone.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from m2pt.datasets.mpeg import announced_mp3
+from m2pt.errors import InputError
+
+STREAMED = 0x7F00_0000
+"""A size from here on stands for one that was not known, like 0: sox writes 0x7FFFF000 or 0x7F000000 to a
+pipe, arecord 0x80000000, FFmpeg 0xFFFFFFFF."""
+
+_RIFF_NAMES = {b"fmt ", b"fact", b"data", b"LIST", b"JUNK", b"bext", b"PEAK", b"cue ", b"smpl", b"inst"}
+
+
+def complete(content: bytes, path: Path) -> bytes:
+    """Return a sound file's bytes with a header that libsndfile reads right, which nearly all have already.
+
+    WAV files of streams or without a pad byte, RF64 and BW64 are given the header of a plain WAV file.
+
+    Raises:
+        InputError: the file ends before its sound does, or holds several streams of sound.
+    """
+    match content[:4]:
+        case b"RIFF" | b"RF64" | b"BW64":
+            return _complete_wav(content, path)
+        case b"RIFX":
+            _require_chunk(content, _chunks(content, ">I"), b"data", path)
+        case b"FORM":
+            _require_chunk(content, _chunks(content, ">I"), b"SSND", path)
+        case b".snd":
+            start, size = struct.unpack(">II", content[4:12].ljust(8, b"\0"))
+            if 0 < size < STREAMED:
+                _require(content, start + size, path)
+            else:
+                return content[:8] + b"\xff" * 4 + content[12:]
+        case b"OggS":
+            _require_ogg(content, path)
+    return content
+
+
+def announced_samples(content: bytes, kind: str, counted: int) -> int:
+    """Return how many samples of a channel a file announces, or 0 if it does not say.
+
+    Args:
+        content: the file, as `complete` gives it.
+        kind: libsndfile's name of its format.
+        counted: libsndfile's number of samples.
+    """
+    if kind == "MP3":
+        return announced_mp3(content, counted)
+    if kind == "AIFF":
+        common = next((chunk for chunk in _chunks(content, ">I") if chunk.name == b"COMM"), None)
+        frames = 0 if common is None else int.from_bytes(content[common.start + 2 : common.start + 6])
+        return frames if frames < STREAMED // 64 else 0  # sox: 0x7F000000 bytes of samples
+    return counted
+
+
+# ---- RIFF and AIFF -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk's name, the place of its content, its announced size, and whether its pad byte is missing."""
+
+    name: bytes
+    start: int
+    size: int
+    unpadded: bool = False
+
+
+def _chunks(content: bytes, size_format: str) -> Iterator[_Chunk]:
+    """Yield the chunks of a RIFF or AIFF file, the last of which may reach beyond its end."""
+    position = 12
+    while position + 8 <= len(content):
+        name, start = content[position : position + 4], position + 8
+        (size,) = struct.unpack_from(size_format, content, position + 4)
+        end = start + size
+        unpadded = bool(size % 2) and content[end : end + 4] in _RIFF_NAMES
+        yield _Chunk(name, start, size, unpadded)
+        position = end + size % 2 - unpadded
+
+
+def _complete_wav(content: bytes, path: Path) -> bytes:
+    before: list[_Chunk] = []
+    for chunk in _chunks(content, "<I"):
+        if chunk.name == b"data":
+            break
+        before.append(chunk)
+    else:
+        return content  # libsndfile has a word for what is no WAV at all
+    size, available = chunk.size, len(content) - chunk.start
+    plain = content[:4] == b"RIFF"
+    if not plain:
+        long = next((other for other in before if other.name == b"ds64"), None)
+        size = 0 if long is None else struct.unpack_from("<Q", content, long.start + 8)[0]
+    streamed = (size >= STREAMED and size > available) or (not size and not _is_chunks(content, chunk.start))
+    if not streamed:
+        _require(content, chunk.start + size, path)
+        if plain and not any(other.unpadded for other in before):
+            return content
+    body = content[chunk.start : chunk.start + (available if streamed else size)]
+    head = [(other.name, content[other.start : other.start + other.size]) for other in before]
+    chunks = [*((name, value) for name, value in head if name != b"ds64"), (b"data", body)]
+    written = b"".join(
+        name + struct.pack("<I", len(value)) + value + b"\0" * (len(value) % 2) for name, value in chunks
+    )
+    return b"RIFF" + struct.pack("<I", 4 + len(written)) + b"WAVE" + written
+
+
+def _is_chunks(content: bytes, start: int) -> bool:
+    """Whether what follows an empty data chunk is nothing, or further chunks to the end of the file."""
+    while start < len(content):
+        name, size = content[start : start + 4], int.from_bytes(content[start + 4 : start + 8], "little")
+        if not (name.isascii() and name.decode().isprintable()) or start + 8 + size > len(content):
+            return False
+        start += 8 + size + size % 2
+    return True
+
+
+def _require_chunk(content: bytes, chunks: Iterator[_Chunk], name: bytes, path: Path) -> None:
+    for chunk in chunks:
+        if chunk.name == name and chunk.size < STREAMED:
+            _require(content, chunk.start + chunk.size, path)
+
+
+def _require(content: bytes, end: int, path: Path) -> None:
+    if len(content) < end:
+        raise InputError(
+            f"{path} is truncated: its header announces sound up to byte {end}, and it has {len(content)}."
+        )
+
+
+# ---- Ogg ---------------------------------------------------------------------------------------------------
+
+
+def _require_ogg(content: bytes, path: Path) -> None:
+    """Each stream begins with a page of type 2 and ends with one of type 4 (RFC 3533, section 6)."""
+    if content.count(b"OggS\0\x02") > 1:
+        raise InputError(f"{path} holds several Ogg streams, of which one alone would be read: convert it.")
+    page = content[content.rfind(b"OggS") :]
+    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    whole = len(page) >= 27 + len(segments) + sum(segments) and len(segments) == page[26]
+    if not whole or not page[5] & 4:
+        raise InputError(f"{path} is truncated: the last page of its Ogg stream is missing.")
