@@ -85,7 +85,7 @@ def test_a_missing_file_and_a_file_that_is_no_mapping_are_named(tmp_path):
         read_yaml(tmp_path / "none.yaml")
     path = tmp_path / "list.yaml"
     path.write_text("- 1\n")
-    with pytest.raises(InputError, match=r"list\.yaml: holds list"):
+    with pytest.raises(InputError, match=r"list\.yaml: holds a list"):
         read_yaml(path)
 
 

@@ -5,21 +5,15 @@ import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from m2pt.errors import InputError, listed, short
 
 MOST_FAULTS = 20
 """Faults of one file that are written out."""
-
-Text = Annotated[str, Field(max_length=10_000)]
-"""What people read: a caption, a note."""
-
-Label = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""One line of it: a title, the name of a method."""
 
 
 def _strict(schema: Any) -> Any:

@@ -10,9 +10,14 @@ from m2pt.formats.documents import read_yaml
 from m2pt.schema.base import Strict, validate
 from m2pt.schema.cell_names import locate
 from m2pt.schema.experiments import digest
+from m2pt.schema.figures import CellName
+from m2pt.schema.ranges import Label, Text
 
 if TYPE_CHECKING:
     from m2pt.schema.plan import Plan
+
+
+Sentence = Annotated[Text, Field(min_length=1)]
 
 
 class Comparison(Strict):
@@ -22,9 +27,9 @@ class Comparison(Strict):
     `value` and `than`: a cell's value minus that of another cell. All of them are paired by seed.
     """
 
-    gain: str | None = None
-    value: str | None = None
-    than: str | None = None
+    gain: CellName | None = None
+    value: CellName | None = None
+    than: CellName | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Comparison":
@@ -47,11 +52,11 @@ class Claim(Strict):
     what is odd about the published sentence.
     """
 
-    claim: str
-    source: str
+    claim: Sentence
+    source: Label
     comparisons: tuple[Comparison, ...] = ()
-    elsewhere: str = ""
-    note: str = ""
+    elsewhere: Text = ""
+    note: Text = ""
 
     @model_validator(mode="after")
     def _is_decided(self) -> "Claim":
