@@ -6,13 +6,15 @@ that our own commands have written (`read_json`), and the lists of datasets (`re
 
 import json
 import math
+import os
 import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import yaml
 
@@ -42,24 +44,33 @@ def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
     Raises:
         InputError: it is missing, may not be read, is a folder, pipe or device, or has over `limit` bytes.
     """
+    with open_binary(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if limit is not None and size > limit:
+            raise InputError(f"{path}: larger than {limit >> 10:,} KiB, so it is not the file it should be.")
+        return file.read() if limit is None else file.read(limit)
+
+
+@contextmanager
+def open_binary(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading.
+
+    Raises:
+        InputError: it is missing, may not be read, or is a folder, pipe or device.
+    """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
             raise InputError(f"{path}: is {kind}; give the path of a file.")
-        if limit is not None and status.st_size > limit:
-            raise _too_large(path, limit)
         with path.open("rb") as file:
-            content = file.read() if limit is None else file.read(min(limit, status.st_size + (1 << 20)) + 1)
+            yield file
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); give the path of a readable file."
         ) from None
     except ValueError as error:  # a null byte in the path
         raise InputError(f"{str(path)!r}: not a path ({error}).") from None
-    if limit is not None and len(content) > limit:
-        raise _too_large(path, limit)
-    return content
 
 
 def read_text(path: Path, *, limit: int = LARGEST_RECORD) -> str:
@@ -69,10 +80,6 @@ def read_text(path: Path, *, limit: int = LARGEST_RECORD) -> str:
         InputError: as for `read_bytes`, or it is not UTF-8.
     """
     return _text(read_bytes(path, limit=limit), str(path))
-
-
-def _too_large(path: Path, limit: int) -> InputError:
-    return InputError(f"{path}: larger than {limit >> 10:,} KiB, so it is not the file it should be.")
 
 
 # ---- YAML --------------------------------------------------------------------------------------------------
@@ -214,8 +221,10 @@ def read_json(path: Path, *, limit: int = LARGEST_RECORD) -> Any:
     return parse_json(read_bytes(path, limit=limit), str(path))
 
 
-def parse_json(content: bytes | str, source: str) -> Any:
+def parse_json(content: bytes | str, source: str, *, finite: bool = True) -> Any:
     """Return the value of a JSON text of ours; `source` names where it came from.
+
+    NaN and infinity are let through unless all numbers are to be `finite`.
 
     Raises:
         InputError: as for `read_json`.
@@ -223,8 +232,8 @@ def parse_json(content: bytes | str, source: str) -> Any:
     value = _parse_json(
         content,
         source,
-        parse_constant=_no_constant,
-        parse_float=_finite,
+        parse_constant=_no_constant if finite else None,
+        parse_float=_finite if finite else None,
         parse_int=_integer,
         object_pairs_hook=_unique,
     )

@@ -10,7 +10,7 @@ from m2pt.errors import InputError
 from m2pt.schema.base import Strict
 from m2pt.schema.cell_names import locate
 from m2pt.schema.config import Name
-from m2pt.schema.ranges import Epoch, Label, Text
+from m2pt.schema.ranges import Epoch, Label, Line, Text
 from m2pt.schema.tables import Table
 
 CellName = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -162,7 +162,7 @@ class GainBars(Plot):
 class Figure(Strict):
     """Title, caption and plot of one figure."""
 
-    title: Label
+    title: Line
     caption: Text
     plot: Annotated[
         GainMatrix | Scales | AuxiliaryQuality | TrainingCurves | GainBars, Field(discriminator="kind")

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from m2pt.errors import InputError
-from m2pt.formats.documents import read_yaml
+from m2pt.errors import InputError, short
+from m2pt.formats.documents import LARGEST_CONFIG, parse_yaml, read_yaml
 from m2pt.schema.base import validate
 from m2pt.schema.config import Config
 from m2pt.schema.experiments import SCRATCH, Experiment, digest
@@ -380,17 +378,19 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     """Turn `KEY=YAML` arguments into a mapping.
 
     Raises:
-        InputError: an argument has no `=`, or its value is not YAML.
+        InputError: an argument has no `=`, its value is not YAML, or a key is given twice.
     """
-    overrides = {}
+    overrides: dict[str, Any] = {}
     for pair in pairs:
+        shown = f"--set {short(pair, 60)}"
         key, equals, value = pair.partition("=")
-        try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
         if not equals:
-            raise InputError(
-                f"--set {pair}: give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'."
-            )
+            raise InputError(f"{shown}: give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'.")
+        if "." in key:
+            raise InputError(f"{shown}: give a top-level key and all of its value; {key!r} is not one.")
+        if key in overrides:
+            raise InputError(f"{shown}: {key} is given twice; give it once.")
+        if len(value) > LARGEST_CONFIG:
+            raise InputError(f"{shown}: too long; write it into a config file.")
+        overrides[key] = parse_yaml(value, shown)
     return overrides

@@ -33,8 +33,11 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Text = Annotated[str, Field(max_length=10_000)]
 """What people read: a caption, a note."""
 
-Label = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""One line of it: a title, the name of a method."""
+Line = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""One line of it: a title."""
+
+Label = Annotated[Line, Field(min_length=1)]
+"""The name of a method, a metric, a device."""
 
 MOST_TOKENS = 2**16
 

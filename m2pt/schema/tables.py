@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from m2pt.schema.base import Strict
 from m2pt.schema.config import Name
 from m2pt.schema.experiments import METRICS, TRANSFERS, Mode, PathwaySpec, Task
-from m2pt.schema.ranges import Label, Percent, Text
+from m2pt.schema.ranges import Label, Line, Percent, Text
 
 Setting = Literal["pretrained", "scratch", "control", "ablation", "extension"]
 
@@ -20,8 +20,8 @@ class Column(Strict):
     """
 
     name: Name
-    group: Label
-    title: Label
+    group: Line
+    title: Line
     metric: Label
     task: Task
     dataset: Name
@@ -73,7 +73,7 @@ class Row(Strict):
 class Table(Strict):
     """Columns, rows and caption of one table; `labels` are descriptive columns before the measured ones."""
 
-    title: Label
+    title: Line
     caption: Text
     labels: tuple[Label, ...] = ()
     columns: Annotated[tuple[Column, ...], Field(min_length=1)]
