@@ -115,7 +115,7 @@ class Evaluation(Metrics):
 class Manifest(Record):
     """DATASET.manifest.json: what a dataset consists of (`m2pt.datasets.manifest`)."""
 
-    listing_sha256: Hash
+    listing_sha256: Hash | None = None
     content_sha256: Hash | None = None
     items: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
@@ -146,32 +146,40 @@ def read(form: type[Form], path: Path) -> Form:
     return validate(form, read_json(path), str(path))
 
 
-def metrics_lines(path: Path, start: int = 0, stop: int | None = None) -> Iterator[str]:
-    """Yield the complete lines of a metrics.jsonl from the `start`-th on; one being written is left out.
+def metrics_lines(
+    path: Path, start: int = 0, stop: int | None = None, *, growing: bool = True
+) -> Iterator[str]:
+    """Yield the lines of a metrics.jsonl from the `start`-th on; while it is `growing`, only complete ones.
 
     Raises:
-        InputError: it cannot be read, is not UTF-8, or has an endless line.
+        InputError: it cannot be read, is not UTF-8, has an endless line, or ends within a line and is not
+            growing.
     """
     with open_binary(path) as stream:
         every = iter(lambda: stream.readline(LONGEST_LINE), b"")
         for number, line in enumerate(islice(every, start, stop), start=start + 1):
             if len(line) == LONGEST_LINE:
                 raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE >> 10:,} KiB.")
-            if line.endswith(b"\n"):
-                try:
-                    yield line.decode()
-                except UnicodeDecodeError as error:
-                    raise InputError(f"{path}, line {number}: not UTF-8 text ({error.reason}).") from None
+            if not line.endswith(b"\n"):
+                if growing:
+                    return
+                raise InputError(f"{path}, line {number}: cut short.")
+            try:
+                yield line.decode()
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}, line {number}: not UTF-8 text ({error.reason}).") from None
 
 
-def metrics_entry(line: str, path: Path) -> Mapping[str, Any]:
-    """Return the object in a line of metrics.jsonl; values that are not finite are none of an error.
+def metrics_entry(line: str, source: str) -> Mapping[str, Any]:
+    """Return the object in a line of metrics.jsonl; its values may be NaN or infinite.
+
+    `source` names the line, or its file, for messages.
 
     Raises:
         InputError: it is not a JSON object with an integer `step`.
     """
-    entry = parse_json(line, str(path), finite=False)
+    entry = parse_json(line.strip(), source, finite=False)
     step = entry.get("step") if isinstance(entry, dict) else None
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-        raise InputError(f"{path}: not an object with an integer 'step': {short(repr(line), 80)}.")
+        raise InputError(f"{source}: not an object with an integer 'step': {short(repr(line), 80)}.")
     return dict(entry)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2pt.atomic import write_json
 from m2pt.errors import InputError, RunError
-from m2pt.formats.documents import read_json
+from m2pt.formats.documents import parse_json, read_json
 from m2pt.locks import TRAINING, Held, holder, holding
 from m2pt.reporting import asked
 from m2pt.reporting.cells import differing
@@ -70,12 +70,10 @@ def manifest_digest(plan: Plan, dataset: str) -> str:
         raise InputError(f"{path}: missing; make it with: {plan.command(path)}")
     manifest = read(Manifest, path)
     built = plan.config.datasets[dataset].miniature is not None
-    digest = manifest.content_sha256 if built else manifest.listing_sha256
-    if digest is None:
-        raise InputError(
-            f"{path}: has no content_sha256; make it again with: {plan.command(path, again=True)}"
-        )
-    return digest
+    stored = manifest.content_sha256 if built else manifest.listing_sha256
+    if stored is None:
+        raise InputError(f"{path}: has no digest; make it again with: {plan.command(path, again=True)}")
+    return stored
 
 
 def load_input(plan: Plan, path: Path, spec: Spec, *, made_with: Path | None = None) -> dict[str, Any]:
@@ -89,7 +87,7 @@ def load_input(plan: Plan, path: Path, spec: Spec, *, made_with: Path | None = N
     from m2pt.formats.weights import load_weights
 
     state, metadata = load_weights(path)
-    stored = json.loads(metadata["spec"]) if "spec" in metadata else None
+    stored = parse_json(metadata["spec"], f"{path}: its spec") if "spec" in metadata else None
     differences = list(differing(stored, spec))
     if differences:
         raise InputError(

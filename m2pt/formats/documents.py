@@ -259,7 +259,8 @@ def _parse_json(content: bytes | str, source: str, **hooks: Any) -> Any:
     try:
         return json.loads(text, **hooks)
     except json.JSONDecodeError as error:
-        raise InputError(f"{source}, line {error.lineno}: not valid JSON: {error.msg}.") from None
+        where = f", line {error.lineno}" if "\n" in text else ""
+        raise InputError(f"{source}{where}: not valid JSON: {error.msg}.") from None
     except ValueError as error:
         raise InputError(f"{source}: not valid JSON: {_line(error)}.") from None
     except RecursionError:

@@ -73,7 +73,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = stored_metadata(file)
+            metadata = stored_metadata(file, path)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except SafetensorError as error:
         raise InputError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error

@@ -80,7 +80,7 @@ def points(line: str, path: Path) -> list[Point]:
     Raises:
         InputError: the line is not a JSON object with an integer `step`.
     """
-    entry = metrics_entry(line, path)
+    entry = metrics_entry(line, str(path))
     numbers = {key: value for key, value in entry.items() if key != "step" and isinstance(value, int | float)}
     return [Point(key, entry["step"], float(value)) for key, value in numbers.items()]
 

@@ -59,13 +59,13 @@ class Plan:
             Path(path).stem: validate(Table, read_yaml(Path(path)), path) for path in config.tables
         }
         rows = [row for table in self.tables.values() for row in table.rows]
-        self.specs = Specs(config, {self._start(row.run) for row in rows if row.run})
+        self.specs = Specs(config, {self._start(row.run) for row in rows if row.run}, source)
         self._encoders = {name: self.specs.encoder(name) for name in config.encoders}
         self.encoders = {name: planned.spec for name, planned in self._encoders.items()}
         self.runs: dict[str, Run] = {}
         for name, table in self.tables.items():
             for row, column in cells(table):
-                for experiment in self._experiments(f"tables.{name}", row, column):
+                for experiment in self._experiments(name, row, column):
                     self._add(experiment)
         self.figures = {
             Path(path).stem: check_cells(validate(Figure, read_yaml(Path(path)), path), self.tables, path)
@@ -260,7 +260,7 @@ class Plan:
         """Return the runs that a cell averages: one for each subset; none where it is not asked for."""
         if column.name not in row.columns:
             return ()
-        return tuple(self.runs[each.name] for each in self._experiments(f"tables.{table}", row, column))
+        return tuple(self.runs[each.name] for each in self._experiments(table, row, column))
 
     @property
     def used_encoders(self) -> list[str]:
@@ -301,8 +301,9 @@ class Plan:
 
     # ---- resolution -------------------------------------------------------------------------------------
 
-    def _experiments(self, source: str, row: Row, column: Column) -> Iterator[Experiment]:
+    def _experiments(self, table: str, row: Row, column: Column) -> Iterator[Experiment]:
         """The experiments behind a cell, one for each subset of the dataset if it has any."""
+        source = f"{self.source}: tables.{table}"
         factors = row.run
         if factors is None:
             raise InputError(f"{source}: row {row.method} has cells to run but no run: section.")
@@ -375,10 +376,10 @@ def cells(table: Table) -> Iterator[tuple[Row, Column]]:
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """Turn `KEY=YAML` arguments into a mapping.
+    """Turn `KEY=YAML` arguments into a mapping; of a key that is given again, the last value counts.
 
     Raises:
-        InputError: an argument has no `=`, its value is not YAML, or a key is given twice.
+        InputError: an argument has no `=`, its key is not a top-level one, or its value is not YAML.
     """
     overrides: dict[str, Any] = {}
     for pair in pairs:
@@ -388,8 +389,6 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
             raise InputError(f"{shown}: give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'.")
         if "." in key:
             raise InputError(f"{shown}: give a top-level key and all of its value; {key!r} is not one.")
-        if key in overrides:
-            raise InputError(f"{shown}: {key} is given twice; give it once.")
         if len(value) > LARGEST_CONFIG:
             raise InputError(f"{shown}: too long; write it into a config file.")
         overrides[key] = parse_yaml(value, shown)

@@ -89,13 +89,13 @@ def read_losses(path: Path) -> dict[tuple[int, int], float]:
     again = "delete the folder and train again"
     losses = {}
     try:
-        for line in metrics_lines(path):
-            entry = metrics_entry(line, path)
+        for number, line in enumerate(metrics_lines(path, growing=False), start=1):
+            entry = metrics_entry(line, f"line {number}")
             if "loss" in entry:
-                point = validate(_Loss, entry, str(path))
+                point = validate(_Loss, entry, f"line {number}")
                 losses[point.step, point.epoch] = point.loss
     except InputError as error:
-        raise InputError(f"{error}\n{path}: {again}.") from None
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); {again}.") from None
     if not losses:
         raise InputError(f"{path}: has no loss; {again}.")
     return losses
