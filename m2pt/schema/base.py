@@ -4,6 +4,7 @@ import difflib
 import reprlib
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args
 
@@ -16,29 +17,40 @@ MOST_FAULTS = 20
 """Faults of one file that are written out."""
 
 
-def _strict(schema: Any) -> Any:
-    """A core schema in which integers are nothing but integers, and numbers are finite and no booleans.
+def _strict(schema: Any, handler: GetCoreSchemaHandler) -> Any:
+    """Let integers of a core schema be nothing but integers, and numbers be finite and no booleans.
 
-    YAML reads `1e-3` as a string, so that a number may be one; an integer is never written in that way.
+    YAML reads `1e-3` as a string, so that a number may be one; an integer is never written in that way. The
+    schema is changed in place, since those of dataclasses are only referred to.
     """
     if isinstance(schema, list):
-        return [_strict(part) for part in schema]
-    if not isinstance(schema, dict):
+        schema[:] = [_strict(part, handler) for part in schema]
+    if not isinstance(schema, dict) or schema.get("function") == _NUMBER:
         return schema
     if schema.get("type") in ("int", "bool"):
-        return {**schema, "strict": True}
-    if schema.get("type") == "float":
-        number: Any = {**schema, "allow_inf_nan": False}
+        schema["strict"] = True
+    elif schema.get("type") == "float":
+        schema["allow_inf_nan"] = False
+        number: Any = schema
         return core_schema.no_info_before_validator_function(_no_boolean, number)
-    if schema.get("function") == {"type": "no-info", "function": _no_boolean}:
-        return schema  # of a model within this one
-    return {key: _strict(value) for key, value in schema.items()}
+    elif schema.get("type") == "definition-ref":
+        with suppress(LookupError):  # a model that refers to itself is not known yet
+            target = handler.resolve_ref_schema(schema)
+            if target["type"] == "dataclass":  # models see to themselves
+                _strict(target, handler)
+    else:
+        schema.update({key: _strict(value, handler) for key, value in schema.items()})
+    return schema
 
 
 def _no_boolean(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
     return value
+
+
+_NUMBER = {"type": "no-info", "function": _no_boolean}
+"""What marks a number that was seen to already."""
 
 
 class Strict(BaseModel):
@@ -48,7 +60,7 @@ class Strict(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema: CoreSchema = _strict(handler(source))
+        schema: CoreSchema = _strict(handler(source), handler)
         return schema
 
 

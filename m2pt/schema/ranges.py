@@ -7,10 +7,10 @@ from pydantic import AfterValidator, Field
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
 """Units of a layer, pixels, frames, points, hertz, classes."""
 
-Depth = Annotated[int, Field(ge=1, le=1_000)]
+Depth = Annotated[int, Field(ge=1, le=256)]
 """Blocks of a model."""
 
-Block = Annotated[int, Field(ge=0, lt=1_000)]
+Block = Annotated[int, Field(ge=0, lt=256)]
 """One of them, from 0."""
 
 Epoch = Annotated[int, Field(ge=1, le=100_000)]
