@@ -179,7 +179,20 @@ def test_nonsense_in_a_table_is_refused(path, values):
 
 
 @pytest.mark.parametrize(
-    "folder", ["", ".", "..", "/", "./", "results/..", "a\0b", str(Path.home()), str(Path.cwd())]
+    "folder",
+    [
+        "",
+        ".",
+        "..",
+        "/",
+        "./",
+        "results/..",
+        "a\0b",
+        str(Path.home()),
+        str(Path.cwd()),
+        "x" * 300,
+        "x/" * 600,
+    ],
 )
 def test_a_folder_that_is_or_holds_anything_else_is_refused(config, folder):
     for key in ("results", "checkpoints"):
@@ -223,7 +236,7 @@ def test_a_name_with_a_line_break_makes_no_second_line():
     ("pair", "words"),
     [
         ("seeds", "give KEY=VALUE"),
-        ("seeds=[0", "--set seeds=[0, line 1: not valid YAML"),
+        ("seeds=[0", "--set seeds=[0: give KEY=VALUE, the value in YAML"),
         ("seeds=!!python/name:os.system", "python/name"),
         ("seeds=" + "[" * 100_000, "nested deeper"),
         ("threads=" + "1" * 5000, "--set threads=111"),

@@ -1,17 +1,20 @@
 """Strict models: an unknown key is an error, and an error names file, key, value and the mend."""
 
 import difflib
+import os
 import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from m2pt.errors import InputError, listed, short
+from m2pt.formats.documents import read_yaml
 
 MOST_FAULTS = 20
 """Faults of one file that are written out."""
@@ -83,6 +86,17 @@ def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model
         raise InputError(
             "\n".join([*faults, *([f"{source}: and {more} more faults."] if more else [])])
         ) from None
+
+
+def read_part(model: type[Model], path: str, source: str) -> Model:
+    """Build `model` from the YAML file at `path`, which the config `source` names.
+
+    Raises:
+        InputError: there is no such file; or as `read_yaml` and `validate`.
+    """
+    if not os.path.isfile(path):  # noqa: PTH113  # a Path raises for a name that is too long
+        raise InputError(f"{source}: names {short(path)}, which cannot be read; give the path of a file.")
+    return validate(model, read_yaml(Path(path)), path)
 
 
 def _fault(model: type[BaseModel], fault: Any) -> str:

@@ -1,13 +1,11 @@
 """The paper's claims as data: a sentence, where it stands, and the comparisons of cells that decide it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
 from m2pt.errors import InputError
-from m2pt.formats.documents import read_yaml
-from m2pt.schema.base import Strict, validate
+from m2pt.schema.base import Strict, read_part
 from m2pt.schema.cell_names import locate
 from m2pt.schema.experiments import digest
 from m2pt.schema.figures import CellName
@@ -87,7 +85,7 @@ def read_claims(plan: "Plan") -> Claims:
     path = plan.config.claims
     if path is None:
         raise InputError(f"{plan.source}: names no claims; add claims: config/claims.yaml, for example.")
-    claims = validate(Claims, read_yaml(Path(path)), path)
+    claims = read_part(Claims, path, plan.source)
     faults = [
         f"{path}: {fault}"
         for claim in claims.claims

@@ -11,6 +11,10 @@ FilePath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00
 """Path of a file or folder that is read."""
 
 
+LONGEST = 1000
+"""Bytes of the path of a folder that is made; those of the files in it have to fit into 4096."""
+
+
 def check_places(results: str, checkpoints: str, roots: Mapping[str, str]) -> None:
     """Make sure that what is made lies apart from everything else; `roots` are those of datasets, by name.
 
@@ -20,6 +24,8 @@ def check_places(results: str, checkpoints: str, roots: Mapping[str, str]) -> No
     here, home = Path.cwd().resolve(), Path(os.path.expanduser("~")).resolve()  # noqa: PTH111  # cannot fail
     made = {"results": _resolved(results), "checkpoints": _resolved(checkpoints)}
     for name, path in made.items():
+        if len(str(path).encode()) > LONGEST or any(len(part.encode()) > 255 for part in path.parts):
+            raise ValueError(f"{name} is too long for a path; choose a shorter one")
         for taken, what in ((here, "the folder you work in"), (home, "your home folder")):
             if taken.is_relative_to(path):
                 raise ValueError(

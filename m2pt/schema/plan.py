@@ -12,7 +12,7 @@ from typing import Any
 
 from m2pt.errors import InputError, short
 from m2pt.formats.documents import LARGEST_CONFIG, parse_yaml, read_yaml
-from m2pt.schema.base import validate
+from m2pt.schema.base import read_part, validate
 from m2pt.schema.config import Config
 from m2pt.schema.experiments import SCRATCH, Experiment, digest
 from m2pt.schema.figures import Figure, check_cells
@@ -55,9 +55,7 @@ class Plan:
         self.overrides = dict(overrides or {})
         self.results = Path(config.results)
         self.checkpoints = Path(config.checkpoints)
-        self.tables = {
-            Path(path).stem: validate(Table, read_yaml(Path(path)), path) for path in config.tables
-        }
+        self.tables = {Path(path).stem: read_part(Table, path, source) for path in config.tables}
         rows = [row for table in self.tables.values() for row in table.rows]
         self.specs = Specs(config, {self._start(row.run) for row in rows if row.run}, source)
         self._encoders = {name: self.specs.encoder(name) for name in config.encoders}
@@ -68,7 +66,7 @@ class Plan:
                 for experiment in self._experiments(name, row, column):
                     self._add(experiment)
         self.figures = {
-            Path(path).stem: check_cells(validate(Figure, read_yaml(Path(path)), path), self.tables, path)
+            Path(path).stem: check_cells(read_part(Figure, path, source), self.tables, path)
             for path in config.figures
         }
 
@@ -385,11 +383,15 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         shown = f"--set {short(pair, 60)}"
         key, equals, value = pair.partition("=")
+        form = "give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'"
         if not equals:
-            raise InputError(f"{shown}: give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'.")
+            raise InputError(f"{shown}: {form}.")
         if "." in key:
             raise InputError(f"{shown}: give a top-level key and all of its value; {key!r} is not one.")
         if len(value) > LARGEST_CONFIG:
             raise InputError(f"{shown}: too long; write it into a config file.")
-        overrides[key] = parse_yaml(value, shown)
+        try:
+            overrides[key] = parse_yaml(value, "this value")
+        except InputError as error:
+            raise InputError(f"{shown}: {form}; {error}") from None
     return overrides

@@ -6,13 +6,11 @@ no bit of it, and must neither throw it away nor run it again.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from m2pt.errors import InputError, listed
-from m2pt.formats.documents import read_yaml
 from m2pt.schema.audio_recipes import MultilabelFinetuning
-from m2pt.schema.base import Model, Strict, validate
+from m2pt.schema.base import Model, Strict, read_part
 from m2pt.schema.config import MODALITY_OF_LAYOUT, Config, Encoder
 from m2pt.schema.experiments import SCRATCH, Experiment
 from m2pt.schema.pointcloud_recipes import PartSegmentation, PointSegmentation, check_taps
@@ -204,5 +202,5 @@ class Specs:
 
     def _model(self, path: str, model: type[Model]) -> Any:
         if (path, model) not in self._recipes:
-            self._recipes[path, model] = validate(model, read_yaml(Path(path)), path)
+            self._recipes[path, model] = read_part(model, path, self._source)
         return self._recipes[path, model]
