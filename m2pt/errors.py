@@ -11,6 +11,10 @@ class InputError(Exception):
     """
 
 
+class DamagedError(InputError):
+    """A file of ours is not what was written: a bit has changed, or a part of it is missing."""
+
+
 class RunError(Exception):
     """A run cannot go on, through no fault of the input: the message says where it stands.
 

@@ -104,10 +104,16 @@ def test_a_comparison_that_several_claims_make_counts_once(with_claims):
     assert "Claims: 2, of which 2 inconclusive. Distinct comparisons: 1, of which 1 inconclusive." in text
 
 
-def test_one_seed_gives_numbers_without_interval_and_verdict(with_claims):
-    plan = with_claims(claim({"gain": TUNED}), seeds=[1])
+def test_one_seed_gives_the_measured_numbers_and_no_difference(with_claims):
+    random = "table:control/random auxiliary:tune_acc"
+    comparisons = {"gain": TUNED}, {"value": TUNED, "than": random}, {"gain": TUNED, "than": random}
+    plan = with_claims(claim(*comparisons), seeds=[1])
     text = to_markdown(summarize(plan), "")
-    assert "| +0.60 | +0.50 |  |  |" in text and "Claims: 1, of which 1 without a verdict." in text
+    assert f"| gain of `{TUNED}` | +0.60 | 82.5 against 82.0 |  |  |" in text
+    assert f"| `{TUNED}` over `{random}` |  | 82.5 against 71.0 |  |  |" in text
+    assert "|  | 82.5 against 82.0, 71.0 against 82.0 |  |  |" in text
+    assert re.findall(r"[-+]\d+\.\d+", text) == ["+0.60"]
+    assert "Claims: 1, of which 1 without a verdict." in text
     assert ONE_SEED in text and RULE in text
     assert "bold" not in text and "pretraining seed" not in text  # of which there is none
 

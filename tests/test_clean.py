@@ -16,7 +16,7 @@ from m2pt.planning import leftovers
 from m2pt.reporting import liveness
 from m2pt.schema.plan import Plan
 from m2pt.schema.pulled import CHECKSUMS
-from m2pt.training import checkpoint, signals
+from m2pt.training import checkpoint, finished, signals
 
 TINY = "tests/tiny/config.yaml"
 LONG_AGO = time.time() - 3 * 24 * 3600
@@ -293,7 +293,7 @@ def test_every_file_of_a_training_is_known_as_ours():
         *("encoder.safetensors", "encoder-epoch220.safetensors", ".final.pt.4711.part"),
     ]
     assert all(leftovers.OURS.fullmatch(name) for name in names)
-    assert leftovers.SUPERSEDED == checkpoint.SUPERSEDED
+    assert leftovers.SUBFOLDERS == (checkpoint.SUPERSEDED, checkpoint.DAMAGED, finished.FOLDER)
     assert not leftovers.OURS.fullmatch("notes.txt") and not leftovers.OURS.fullmatch(
         "my_encoder.safetensors"
     )

@@ -74,11 +74,20 @@ def test_what_was_not_run_or_not_published_is_none(plan):
     assert control.published is None and control.gain == 0 and control.verdict == ""
 
 
-def test_one_seed_has_no_deviation_no_interval_and_no_verdict(plan):
+def test_one_seed_has_no_deviation_no_gain_and_no_verdict(plan):
     one = Plan.load(TINY, plan.overrides | {"seeds": [1]})
     point = cell(one, "pretrained", "M2PT-Point", "tune_acc")
-    assert (point.mean, point.gain) == (82.5, 0.5)
-    assert (point.deviation, point.interval, point.verdict) == (None, None, "")
+    assert (point.mean, point.one_seed_difference) == (82.5, 0.5)
+    assert (point.deviation, point.gain, point.interval, point.verdict) == (None, None, None, "")
+
+
+def test_only_one_seed_has_a_difference_in_place_of_a_gain(plan):
+    two = Plan.load(TINY, plan.overrides | {"seeds": [0, 1]})
+    point = cell(two, "pretrained", "M2PT-Point", "tune_acc")
+    assert (point.gain, point.one_seed_difference) == (0.75, None)
+    for seeds in ([1], [0, 1]):  # neither where nothing is compared
+        mae = cell(Plan.load(TINY, plan.overrides | {"seeds": seeds}), "pretrained", "MAE", "tune_acc")
+        assert (mae.gain, mae.one_seed_difference) == (None, None)
 
 
 def test_a_cell_of_several_runs_is_their_mean_seed_by_seed(tmp_path):

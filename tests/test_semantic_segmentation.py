@@ -71,6 +71,13 @@ class ByColour(nn.Module):
         return nn.functional.one_hot(images[:, 0].long(), 3).permute(0, 3, 1, 2).float()
 
 
+def test_a_split_without_a_labelled_pixel_has_no_score() -> None:
+    labels = torch.full((4, 4), 255)
+    counted = semantic_segmentation.confusion_matrix(torch.zeros_like(labels), labels, 3)
+    with pytest.raises(InputError, match="no pixel of the validation split is labelled"):
+        semantic_segmentation.SemanticSegmentation().summarize([counted], None)
+
+
 def test_evaluation_pools_all_pixels_and_resizes_predictions_to_the_labels() -> None:
     def sample(shown: int, label: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         return torch.full((3, *size), float(shown)), label

@@ -64,6 +64,14 @@ def test_a_cell_with_its_numbers_runs_and_seeds(plan, show):
     assert f"{plan.run_directory(run.name, 0)}: evaluation.json" in text
 
 
+def test_one_seed_shows_the_baseline_s_number_and_no_gain(plan, capsys):
+    assert main(["show", TUNED, *plan.arguments, "--set", "seeds=[1]"]) == 0
+    text = capsys.readouterr().out
+    assert "  measured   82.10, seed 1\n  baseline   81.00, MAE\n" in text
+    assert "  gain       not given: one seed cannot tell a difference from chance\n" in text
+    assert "+1.1" not in text and "+0.6 in the paper\n" in text
+
+
 def test_the_baseline_s_runs_stand_below_the_cell_s(plan, show):
     text = show(TUNED)
     (baseline,) = plan.cell_runs(*locate(plan.tables, "table:MAE:tune_acc"))

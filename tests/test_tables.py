@@ -74,6 +74,7 @@ def test_the_csv_is_tidy(plan):
         "standard_deviation": "2.5658",
         "seeds": "3",
         "baseline": "MAE",
+        "one_seed_difference": "",
         "gain": "1.1667",
         "gain_low": "-0.7306",  # 1.16667 ± 4.30265 · 0.76376 / √3
         "gain_high": "3.0640",
@@ -83,6 +84,42 @@ def test_the_csv_is_tidy(plan):
     }
     quoted = rows(plan)["pretrained", "MFF", "tune_acc"]
     assert {key for key, value in quoted.items() if value} == {"setting", "method", "column", "published"}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_one_seed_has_no_gain_in_brackets(tmp_path, seed):
+    plan = synthetic_plan(tmp_path, accuracy, tables=["tests/tiny/table.yaml"], seeds=[seed])
+    for write in (to_markdown, to_latex):
+        text = written(plan, write)
+        assert re.findall(r"\S+ \[[-+].*?\]", text) == ["83.9 [+0.6]"]  # the published one
+        assert f"{POINT[seed]:.1f}" in text
+        assert "differences between rows are not printed, since one seed cannot tell them from chance" in text
+    point = next(line for line in written(plan, to_markdown).splitlines() if line.startswith("| M2PT-Point"))
+    assert point.split(" | ")[1] == f"{POINT[seed]:.1f}<br><sub>paper 83.9 [+0.6]</sub>"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_csv_of_one_seed_names_its_difference_so(tmp_path, seed):
+    found = rows(synthetic_plan(tmp_path, accuracy, tables=["tests/tiny/table.yaml"], seeds=[seed]))
+    for row in found.values():
+        assert [row[key] for key in ("gain", "gain_low", "gain_high", "verdict")] == [""] * 4
+    point = found["pretrained", "M2PT-Point", "tune_acc"]
+    assert (point["seeds"], point["published_gain"]) == ("1", "0.6")
+    assert float(point["one_seed_difference"]) == POINT[seed] - MAE[seed]
+    assert found["pretrained", "MAE", "tune_acc"]["one_seed_difference"] == ""
+
+
+def test_two_seeds_have_a_gain_and_its_interval(tmp_path):
+    plan = synthetic_plan(tmp_path, accuracy, tables=["tests/tiny/table.yaml"], seeds=[0, 1])
+    point = rows(plan)["pretrained", "M2PT-Point", "tune_acc"]
+    assert (point["one_seed_difference"], point["gain"]) == ("", "0.7500")
+    assert (point["gain_low"], point["gain_high"]) == ("-2.4266", "3.9266")  # 0.75 ± 12.7062 · 0.35355 / √2
+    assert "81.8 ± 1.1 [+0.8: -2.4 to +3.9]<br>inconclusive" in written(plan, to_markdown)
+    assert ONE_SEED not in written(plan, to_markdown)
+
+
+def test_a_table_of_quoted_rows_is_not_said_to_be_of_one_seed(plan):
+    assert ONE_SEED not in below(plan, plan.table("table"), [], "")
 
 
 def test_markdown_is_laid_out_as_in_the_paper(plan):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import pytest
 import torch
@@ -33,8 +34,10 @@ def test_a_truncated_one_is_refused_by_name(tmp_path, kept):
     for lazy in (False, True):
         with pytest.raises(InputError, match=r"resume\.pt is damaged.*delete it"):
             checkpoint.load(path, lazy=lazy)
-    with pytest.raises(InputError, match=r"resume\.pt is damaged"):
-        checkpoint.prepare_directory(tmp_path, "a" * 8)
+    (line,) = checkpoint.prepare_directory(tmp_path, "a" * 8)
+    assert re.search(r"resume\.pt is damaged.*set aside in .*damaged.*training starts from step 0", line)
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["resume.pt"]
+    assert checkpoint.load_resume(tmp_path, "a" * 8, 8) is None
 
 
 class _Harmful:

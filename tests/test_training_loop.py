@@ -1,8 +1,11 @@
 import json
 import math
 import multiprocessing
+import os
 import re
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from torch.nn import functional
 
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
+from m2pt.training import checkpoint
 from m2pt.training.launch import launch
 from m2pt.training.loop import fit
 from m2pt.training.metrics import DivergedError
@@ -189,11 +193,148 @@ def test_a_frozen_part_stays_as_it_is(tmp_path):
     assert not torch.equal(trained[2].weight, fresh[2].weight)
 
 
-def test_a_damaged_checkpoint_is_refused_before_training(tmp_path):
-    (tmp_path / "resume.pt").write_bytes(b"torn")
-    with pytest.raises(InputError, match=r"resume\.pt is damaged"):
-        train(tmp_path)
-    assert "resume.pt is damaged" in json.loads((tmp_path / "failed.json").read_text())["reason"]
+def halted(directory):
+    """A training of 6 steps that broke off after the checkpoint of step 4."""
+    calls = []
+
+    def breaking(model, batch):
+        calls.append(0)
+        if len(calls) > 2 * 4:
+            raise KeyboardInterrupt
+        return loss(model, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(directory, loss=breaking, checkpoint_every=2)
+    return directory
+
+
+def flip(path, at=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 0x40
+    path.write_bytes(content)
+
+
+def replaced_by_a_folder(path):
+    path.unlink()
+    (path / "within").mkdir(parents=True)
+
+
+DAMAGE = {
+    "a bit of a tensor": ("resume.pt", flip, {"resume.pt"}),
+    "a bit of the header": ("resume.pt", partial(flip, at=0), {"resume.pt"}),
+    "a bit of the checksum": ("resume.pt", partial(flip, at=0.9999), {"resume.pt"}),
+    "the end": ("resume.pt", partial(os.truncate, length=700), {"resume.pt"}),
+    "all but the name": ("resume.pt", partial(os.truncate, length=0), {"resume.pt"}),
+    "an older version": ("resume.pt", partial(torch.save, {"identity": "feed"}), {"resume.pt"}),
+    "a folder": ("resume.pt", replaced_by_a_folder, {"resume.pt"}),
+    "a bit of the metrics": ("metrics.jsonl", flip, {"resume.pt", "metrics.jsonl"}),
+    "the end of the metrics": (
+        "metrics.jsonl",
+        partial(os.truncate, length=9),
+        {"resume.pt", "metrics.jsonl"},
+    ),
+    "other metrics": (
+        "metrics.jsonl",
+        lambda path: path.write_bytes(b"{}" * 999),
+        {"resume.pt", "metrics.jsonl"},
+    ),
+    "no metrics": ("metrics.jsonl", Path.unlink, {"resume.pt"}),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_state_is_set_aside_and_training_starts_over(tmp_path, capsys, kind):
+    name, damage, aside = DAMAGE[kind]
+    directory = halted(tmp_path / "run")
+    damage(directory / name)
+    trained = train(directory, checkpoint_every=2)
+    said = capsys.readouterr().err
+    assert f"{directory / name} " in said and "starts from step 0" in said and "resuming" not in said
+    assert f"set aside in {directory / 'damaged'}" in (directory / "train.log").read_text()
+    assert {path.name for path in (directory / "damaged").iterdir()} == aside
+    alone = train(tmp_path / "alone")
+    for key, parameter in alone.named_parameters():
+        assert torch.equal(trained.get_parameter(key), parameter)
+    assert (directory / "metrics.jsonl").read_bytes() == (tmp_path / "alone" / "metrics.jsonl").read_bytes()
+
+
+def test_lines_after_the_checkpoint_are_no_damage(tmp_path, capsys):
+    directory = halted(tmp_path)
+    with (directory / "metrics.jsonl").open("a") as file:
+        file.write("half a li")
+    train(directory, checkpoint_every=2)
+    assert "resuming after step 4 of 6" in capsys.readouterr().err
+    assert [line["step"] for line in lines(directory)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["final.pt", "metrics.jsonl"])
+def test_a_damaged_finished_training_is_trained_again(tmp_path, capsys, name):
+    trained = train(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    flip(tmp_path / name)
+    again = train(tmp_path)
+    assert f"{tmp_path / name} " in capsys.readouterr().err
+    for key, parameter in trained.named_parameters():
+        assert torch.equal(again.get_parameter(key), parameter)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def without(key):
+    return lambda state: state.pop(key)
+
+
+def with_moments(shape):
+    def change(state):
+        state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(shape)
+
+    return change
+
+
+ODD = {
+    **{
+        f"no {key}": without(key)
+        for key in (
+            "step",
+            "effective_batch",
+            "model",
+            "optimizer",
+            "scaler",
+            "window",
+            "metrics_length",
+            "seconds",
+        )
+    },
+    "a step that is text": lambda state: state.update(step="4"),
+    "a step beyond the end": lambda state: state.update(step=7),
+    "a step before the start": lambda state: state.update(step=-1),
+    "half a step": lambda state: state.update(step=3.5),
+    "a model that is a list": lambda state: state.update(model=[1]),
+    "an unknown tensor": lambda state: state["model"].update(other=torch.zeros(1)),
+    "a missing tensor": lambda state: state["model"].pop("0.weight"),
+    "a tensor that is a number": lambda state: state["model"].update({"0.weight": 1.0}),
+    "a tensor of another shape": lambda state: state["model"].update({"0.weight": torch.zeros(3, 3)}),
+    "a tensor of integers": lambda state: state["model"].update({"0.weight": torch.zeros(8, 5).int()}),
+    "an optimizer of text": lambda state: state.update(optimizer="adamw"),
+    "an optimizer of others": lambda state: state["optimizer"].update(param_groups=[]),
+    "moments of another shape": with_moments((2, 2)),
+    "a window without rows": lambda state: state.update(window={"names": ["loss"]}),
+    "a window of wrong rows": lambda state: state.update(window={"names": ["loss"], "rows": [[1.0, 2.0]]}),
+    "a window of text": lambda state: state.update(window={"names": ["loss"], "rows": [["one"]]}),
+    "seconds that are text": lambda state: state.update(seconds="long"),
+    "metrics of no length": lambda state: state.update(metrics_length="9"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_whole_state_that_is_odd_is_refused_by_name(tmp_path, kind):
+    path = halted(tmp_path) / "resume.pt"
+    state = checkpoint.load(path)
+    ODD[kind](state)
+    checkpoint.save(path, state)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"resume\.pt .*delete it to train from the start"):
+        train(tmp_path, checkpoint_every=2)
+    assert path.read_bytes() == before
 
 
 def test_what_cannot_begin_is_marked_as_failed_until_it_can(tmp_path):

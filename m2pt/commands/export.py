@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from m2pt.atomic import replacing, write_json
+from m2pt.atomic import PART, is_abandoned, replacing, write_json
 from m2pt.commands.planned import add_plan_arguments, load_plan
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_bytes
@@ -25,8 +25,6 @@ _OURS = re.compile(
     r"|\w+\.(csv|md|tex|pdf|svg|png)"
 )
 """Names that an export writes; --prune removes nothing else."""
-
-_UNFINISHED = re.compile(r"\..+\.\d+\.part")
 
 
 class Final(NamedTuple):
@@ -176,7 +174,7 @@ def _leftovers(folder: Path, wanted: set[Path], *, prune: bool) -> Iterator[Path
     """Parts that a killed export left and, to `prune`, exported files that are no longer wanted."""
     for path in sorted(folder.rglob("*")):
         old = prune and path not in wanted and _OURS.fullmatch(path.name)
-        if not path.is_dir() and (old or _UNFINISHED.fullmatch(path.name)):
+        if not path.is_dir() and (old or (PART.fullmatch(path.name) and is_abandoned(path))):
             yield path
 
 

@@ -23,7 +23,6 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.datasets.seeded import seed_generators
     from m2pt.formats.weights import save_weights
     from m2pt.models.exchange import to_exchange
-    from m2pt.training import checkpoint
     from m2pt.training.launch import leave
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
@@ -34,7 +33,18 @@ def run(arguments: argparse.Namespace) -> None:
     experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
     directory = plan.run_directory(planned.name, seed)
 
+    training: trained.Training = {
+        "name": planned.name,
+        "spec": spec,
+        "seed": seed,
+        "plan": plan,
+        "weights": plan.input_weights(planned.name, seed),
+        "dataset": experiment.dataset,
+    }
+
     with trained.at_work_in(directory):
+        if trained.put_back(directory, **training):
+            return
         trained.set_threads(plan)
         dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
         seed_generators(seed)
@@ -43,15 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         if experiment.mode == "fix":
             freeze_all_but_head_and_scales(model)
         trained.check_room(directory, model)
-        identity, _ = trained.describe_run(
-            directory,
-            name=planned.name,
-            spec=spec,
-            seed=seed,
-            plan=plan,
-            weights=plan.input_weights(planned.name, seed),
-            dataset=experiment.dataset,
-        )
+        identity, _ = trained.describe_run(directory, **training)
         fit(
             model,
             task.loss,
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         if trained.is_main():
             state = to_exchange(model.state_dict())
             save_weights(directory / "attached.safetensors", state, trained.metadata(spec, seed))
-            checkpoint.remove(directory, checkpoint.FINAL)
+            trained.keep_finished(directory, identity, ["attached.safetensors"])
 
 
 def freeze_all_but_head_and_scales(model: "nn.Module") -> None:

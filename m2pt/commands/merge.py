@@ -17,11 +17,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     A batch norm before a linear classifier is folded into it, so that timm's model loads the file.
     """
-    from m2pt.formats.weights import load_weights, save_weights
+    from m2pt.formats.weights import check_tensor, load_weights, save_weights
     from m2pt.models.head_folding import fold_head
     from m2pt.pathway import PathwayError, merge_state_dict
 
     state, metadata = load_weights(arguments.attached)
+    for name, tensor in state.items():
+        check_tensor(name, tensor, str(arguments.attached), number=tensor.is_floating_point())
     try:
         merged = fold_head(merge_state_dict(state))
     except PathwayError as error:

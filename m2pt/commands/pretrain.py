@@ -24,7 +24,6 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.commands import assembled, trained
     from m2pt.datasets.seeded import seed_generators
     from m2pt.formats.weights import save_weights
-    from m2pt.training import checkpoint
     from m2pt.training.launch import leave
     from m2pt.training.loop import fit
     from m2pt.training.settings import TrainingSettings
@@ -42,6 +41,15 @@ def run(arguments: argparse.Namespace) -> None:
     expect(arguments, plan.encoder_digest(name))
     directory = plan.encoder_directory(name, seed)
 
+    training: trained.Training = {
+        "name": name,
+        "spec": spec,
+        "seed": seed,
+        "plan": plan,
+        "weights": {},
+        "dataset": spec["dataset"]["name"],
+    }
+
     def save(epoch: int | None, model: "nn.Module") -> None:
         if trained.is_main():
             stem = "encoder" if epoch is None else f"encoder-epoch{epoch}"
@@ -50,14 +58,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     with trained.at_work_in(directory):
         (directory / CHECKSUMS).unlink(missing_ok=True)  # of weights that had come by DVC
+        if trained.put_back(directory, **training):
+            return
         trained.set_threads(plan)
         dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
         seed_generators(seed)
         model, loss = assembled.pretraining(spec)
         trained.check_room(directory, model)
-        identity, _ = trained.describe_run(
-            directory, name=name, spec=spec, seed=seed, plan=plan, weights={}, dataset=spec["dataset"]["name"]
-        )
+        identity, _ = trained.describe_run(directory, **training)
         fit(
             model,
             loss,
@@ -72,4 +80,5 @@ def run(arguments: argparse.Namespace) -> None:
         leave()
         save(None, model)
         if trained.is_main():
-            checkpoint.remove(directory, checkpoint.FINAL)
+            # The final weights are put back last: then all are there.
+            trained.keep_finished(directory, identity, [*reversed(plan.encoder_files(name))])

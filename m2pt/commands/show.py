@@ -70,6 +70,9 @@ def _cell(plan: "Plan", place: "Place") -> Iterator[str]:
     if cell.gain is not None and cell.baseline is not None:
         bounds = "" if cell.interval is None else " (95 %: {:+.2f} to {:+.2f})".format(*cell.interval)
         yield f"  gain       {cell.gain:+.2f}{bounds} over {cell.baseline.row.method}"
+    elif cell.one_seed_difference is not None and cell.baseline is not None:
+        yield f"  baseline   {cell.baseline.mean:.2f}, {cell.baseline.row.method}"
+        yield "  gain       not given: one seed cannot tell a difference from chance"
     if cell.published_gain is not None:
         verdict = f": {cell.verdict}" if cell.verdict else ""
         yield f"             {cell.published_gain:+g} in the paper{verdict}"

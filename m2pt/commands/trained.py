@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from m2pt.atomic import write_json
-from m2pt.errors import InputError, RunError
+from m2pt.errors import DamagedError, InputError, RunError
 from m2pt.formats.documents import parse_json, read_json
 from m2pt.locks import TRAINING, Held, holder, holding
 from m2pt.reporting import asked
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 
 _ENDING_S = 120
 """What a training that was stopped may take to save and end."""
+
+
+class Training(TypedDict):
+    """What a training is: everything that its identity depends on, and its name."""
+
+    name: str
+    spec: Spec
+    seed: int
+    plan: Plan
+    weights: Mapping[str, Path]
+    dataset: str
 
 
 def open_dataset(plan: Plan, spec: Spec, split: str, *, seed: int, training: bool) -> Any:
@@ -97,30 +108,65 @@ def load_input(plan: Plan, path: Path, spec: Spec, *, made_with: Path | None = N
     return state
 
 
-def describe_run(
-    directory: Path,
-    *,
-    name: str,
-    spec: Spec,
-    seed: int,
-    plan: Plan,
-    weights: Mapping[str, Path],
-    dataset: str,
-) -> tuple[str, dict[str, Any]]:
+def describe_run(directory: Path, **training: Unpack[Training]) -> tuple[str, dict[str, Any]]:
     """Write run.json and return the run's identity and its provenance.
 
     The identity is a hash of spec, seed, input weights and dataset: what a resume checkpoint must agree with.
     """
-    from m2pt.formats.weight_files import file_digest
-
-    manifest = manifest_digest(plan, dataset)
+    identity, inputs, manifest = _identity(training)
+    name, spec, seed, plan = training["name"], training["spec"], training["seed"], training["plan"]
     made = provenance(threads=plan.config.threads, device=device_name(plan), manifest_digest=manifest)
-    inputs = {role: file_digest(path) for role, path in weights.items()}
     described = {"name": name, "seed": seed, "spec": spec, "provenance": made, "inputs": inputs}
     if is_main():
         asked.record(plan)
         write_json(directory / "run.json", {**described, "tags": tags(name, spec, seed)})
-    return digest([spec, seed, inputs, manifest], 64), made
+    return identity, made
+
+
+def _identity(training: Training) -> tuple[str, dict[str, str], str]:
+    """The run's identity, and of that the digests of the input weights and of the dataset."""
+    from m2pt.formats.weight_files import file_digest
+
+    manifest = manifest_digest(training["plan"], training["dataset"])
+    inputs = {role: file_digest(path) for role, path in training["weights"].items()}
+    return digest([training["spec"], training["seed"], inputs, manifest], 64), inputs, manifest
+
+
+def put_back(directory: Path, **training: Unpack[Training]) -> bool:
+    """Whether this training has finished before; what it had written is then where it was.
+
+    Raises:
+        InputError: an input is missing, or the folder cannot be written.
+    """
+    from m2pt.training import checkpoint, finished
+
+    if not (directory / finished.FOLDER).is_dir():
+        return False
+    identity, _, _ = _identity(training)
+    name = training["name"]
+    try:
+        state = finished.find(directory, identity)
+        if state is not None and is_main():
+            asked.record(training["plan"])
+            finished.put_back(directory, state)
+            checkpoint.remove(directory, *checkpoint.UNFINISHED)
+            print(f"{name}: trained before; put back {', '.join(state['files'])} in {directory}", flush=True)
+    except DamagedError as error:
+        if is_main():
+            aside = finished.set_aside(directory)
+            print(f"{error}: set aside in {aside}, which may be deleted; {name} is trained again", flush=True)
+        return False
+    except OSError as error:
+        raise InputError(f"{directory} cannot be written ({error}): mend that") from error
+    return state is not None
+
+
+def keep_finished(directory: Path, identity: str, names: Sequence[str]) -> None:
+    """Keep the exported files for `put_back`, after which the training's own state is wanted no more."""
+    from m2pt.training import checkpoint, finished
+
+    finished.keep(directory, identity, names)
+    checkpoint.remove(directory, checkpoint.FINAL)
 
 
 def training_of(directory: Path) -> dict[str, Any]:

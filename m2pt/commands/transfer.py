@@ -28,7 +28,6 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.formats.weights import save_weights
     from m2pt.tasks.evaluation import evaluate
     from m2pt.tasks.target import largest_difference
-    from m2pt.training import checkpoint
     from m2pt.training.launch import leave, rank_and_world
     from m2pt.training.loading import evaluation_loader
     from m2pt.training.loop import fit
@@ -40,7 +39,18 @@ def run(arguments: argparse.Namespace) -> None:
     experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
     directory = plan.run_directory(planned.name, seed)
 
+    training: trained.Training = {
+        "name": planned.name,
+        "spec": spec,
+        "seed": seed,
+        "plan": plan,
+        "weights": plan.input_weights(planned.name, seed),
+        "dataset": experiment.dataset,
+    }
+
     with trained.at_work_in(directory):
+        if trained.put_back(directory, **training):
+            return
         trained.set_threads(plan)
         train = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
         val = trained.open_dataset(plan, spec, "val", seed=seed, training=False)
@@ -54,15 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
             for scale in scales:
                 scale.requires_grad_(True)
         trained.check_room(directory, model)
-        identity, made = trained.describe_run(
-            directory,
-            name=planned.name,
-            spec=spec,
-            seed=seed,
-            plan=plan,
-            weights=plan.input_weights(planned.name, seed),
-            dataset=experiment.dataset,
-        )
+        identity, made = trained.describe_run(directory, **training)
         settings = TrainingSettings(**spec["recipe"]["training"], **planned.execution)
         fit(
             model,
@@ -100,4 +102,4 @@ def run(arguments: argparse.Namespace) -> None:
             training=trained.training_of(directory),
             provenance=made,
         )
-        checkpoint.remove(directory, checkpoint.FINAL)
+        trained.keep_finished(directory, identity, ["merged.safetensors", "evaluation.json"])

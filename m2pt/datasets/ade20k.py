@@ -1,10 +1,12 @@
 """ADE20K as ADEChallengeData2016: `{images,annotations}/{training,validation}` and `objectInfo150.txt`.
 
-An annotation is an 8-bit PNG of its image's size: 0 is unlabelled and ignored, k is the k-th class.
+An annotation is an 8-bit PNG of its image's size: 0 is unlabelled and ignored, k is the k-th class. It
+has the name of its image but for the ending.
 """
 
-import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ImageFile
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -20,18 +22,21 @@ from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
 from m2pt.datasets.augmentation import settings_of
+from m2pt.datasets.faults import file_faults, refuse
 from m2pt.datasets.framing import Frame, normalized, random_frame
 from m2pt.datasets.images import (
     FILL,
-    decoding_fault,
     image_names,
     image_size,
     open_image,
-    unreadable,
-    unreadable_message,
+    opened,
+    sampled,
+    stray_faults,
 )
+from m2pt.datasets.packed import PackedList
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_bytes
 
 FOLDERS = {"train": "training", "val": "validation"}
 
@@ -40,9 +45,6 @@ IGNORE = 255
 
 CROP_TRIES = 10
 """Crops drawn until one has no class above `cat_max_ratio` (mmsegmentation's RandomCrop)."""
-
-QUICK_SAMPLE = 500
-"""Annotations of each split that the quick check decodes; the full check decodes all of them."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,13 @@ class Reader(SeededDataset):
     ) -> None:
         super().__init__(seed)
         self._images, self._annotations = (root / kind / FOLDERS[split] for kind in ("images", "annotations"))
-        self._names = image_names(self._images)
-        if not self._names:
+        names, faults = paired(self._images, self._annotations)
+        refuse(faults)
+        if not names:
             raise InputError(
                 f"{self._images} is missing or holds no image: it is not an ADEChallengeData2016 folder."
             )
+        self._pairs = PackedList(names)
         self._num_classes = num_classes
         self._side = image_size
         self._augmentation = settings_of(Augmentation, augmentation)
@@ -96,15 +100,15 @@ class Reader(SeededDataset):
         )
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._pairs)
 
     def load(self, index: int) -> tuple[Tensor, Tensor]:
         """Decode image and annotation `index` and apply the view."""
-        image, label = open_image(self._images / self._names[index]), self._label(index)
+        name, annotation = self._pairs[index]
+        image, label = open_image(self._images / name), self._label(self._annotations / annotation)
         height, width = label.shape
         if image.size != (width, height):
-            path = self._annotation(index)
-            raise InputError(f"{path} is {width}x{height}, but its image is {image.size[0]}x{image.size[1]}.")
+            raise InputError(size_message(self._annotations / annotation, (width, height), image.size))
         pixels: Tensor = tv_tensors.Image(image)
         target: Tensor = tv_tensors.Mask(torch.from_numpy(label))
         if self._augmentation is None:
@@ -118,16 +122,12 @@ class Reader(SeededDataset):
             pixels = self._distort(pixels)
         return normalized(pixels.as_subclass(Tensor)), target.as_subclass(Tensor).long()
 
-    def _label(self, index: int) -> NDArray[np.uint8]:
-        """Return the label map of item `index`, 255 where it is to be ignored."""
-        stored = read_labels(self._annotation(index))
+    def _label(self, path: Path) -> NDArray[np.uint8]:
+        """Return the label map in an annotation file, 255 where it is to be ignored."""
+        stored = read_labels(path)
         if stored.max() > self._num_classes:
-            path = self._annotation(index)
             raise InputError(f"{path} has label {stored.max()}, but num_classes is {self._num_classes}.")
         return stored - np.uint8(1)  # 0 wraps round to 255 = IGNORE
-
-    def _annotation(self, index: int) -> Path:
-        return (self._annotations / self._names[index]).with_suffix(".png")
 
     def _crop(self, label: NDArray[np.uint8], settings: Augmentation) -> Frame:
         height, width = label.shape
@@ -158,34 +158,85 @@ def photometric_distortion(strength: float | None) -> v2.Compose | None:
     )
 
 
+def paired(images: Path, annotations: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the names of image and annotation of every item, and a fault for each file without the other."""
+    files: dict[str, dict[Path, list[str]]] = defaultdict(lambda: {images: [], annotations: []})
+    for folder in (images, annotations):
+        for name in image_names(folder):
+            files[Path(name).stem][folder].append(name)
+    pairs, faults = [], []
+    for found in files.values():
+        pictures, labels = found[images], found[annotations]
+        faults += [f"{images / name} has no annotation." for name in pictures if not labels]
+        faults += [f"{annotations / name} has no image." for name in labels if not pictures]
+        for folder, (first, *others) in ((images, pictures or [""]), (annotations, labels or [""])):
+            faults += [
+                f"{folder / name} has the name of {first} but for the ending; remove one." for name in others
+            ]
+        faults += [
+            f"{annotations / name} is not named .png: labels are PNG files."
+            for name in labels
+            if not name.lower().endswith(".png")
+        ]
+        if pictures and labels:
+            pairs.append((pictures[0], labels[0]))
+    return pairs, faults
+
+
 def read_labels(path: Path) -> NDArray[np.uint8]:
     """Return the labels (H, W) as they stand in an annotation file.
 
     Raises:
-        InputError: the file is missing, truncated, or not an image of 8 bits a pixel.
+        InputError: the file is missing, truncated, or not a PNG of 8 bits a pixel.
     """
-    try:
-        with Image.open(path) as image:
-            labels = np.asarray(image)
-    except OSError as error:
-        raise InputError(unreadable_message(path, error)) from error
-    if labels.ndim != 2 or labels.dtype != np.uint8:
-        raise InputError(f"{path} is {labels.dtype} of shape {labels.shape}, not 8 bits a pixel.")
-    return labels
+    with _opened_labels(path) as image:
+        return np.asarray(image)
+
+
+@contextmanager
+def _opened_labels(path: Path) -> Iterator[ImageFile.ImageFile]:
+    with opened(path, ("PNG",)) as image:
+        stored = image.tile[0][3] if image.tile else image.mode
+        if stored not in (
+            "L",
+            "P",
+            "P;1",
+            "P;2",
+            "P;4",
+        ):  # Pillow stretches the values of grey of 2 or 4 bits
+            raise InputError(
+                f"{path} has pixels of the kind {stored}, not 8 bits a pixel; save labels as 8-bit grey."
+            )
+        yield image
+
+
+def size_message(annotation: Path, size: tuple[int, int], image_size: tuple[int, int]) -> str:
+    """Say that an annotation does not have its image's size; sizes are (width, height)."""
+    return f"{annotation} is {size[0]}x{size[1]}, but its image is {image_size[0]}x{image_size[1]}."
 
 
 def classes(root: Path) -> list[str]:
     """Return the names of the classes, the last column of `objectInfo150.txt`.
 
     Raises:
-        InputError: the file is missing.
+        InputError: the file is missing or not UTF-8, or a line is not that of the next class.
     """
     path = root / "objectInfo150.txt"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): it names ADE20K's classes.") from error
-    return [line.split("\t")[-1].strip() for line in lines[1:] if line.strip()]
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason}): it names ADE20K's classes.") from None
+    names: list[str] = []
+    for place, line in enumerate(lines[1:], 2):
+        columns = [column.strip() for column in line.split("\t")]
+        if not any(columns):
+            continue
+        if len(columns) < 2 or columns[0] != str(len(names) + 1) or not columns[-1]:
+            raise InputError(
+                f"{path}, line {place}: does not give class {len(names) + 1} as number, tab, ..., tab, name."
+            )
+        names.append(columns[-1])
+    return names
 
 
 def counts(root: Path) -> dict[str, int]:
@@ -203,7 +254,7 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault; the quick form decodes only `QUICK_SAMPLE` evenly spaced annotations of a split."""
+    """Return every fault; the quick form reads all headers, but decodes a sample (`images.QUICK_SAMPLE`)."""
     faults = []
     try:
         if (named := len(classes(root))) != num_classes:
@@ -220,41 +271,34 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
 
 
 def _split_faults(images: Path, annotations: Path, num_classes: int, full: bool) -> Iterator[str]:
-    image_of = {Path(name).stem: images / name for name in image_names(images)}
-    annotation_of = {Path(name).stem: annotations / name for name in image_names(annotations)}
-    yield from (
-        f"{image_of[stem]} has no annotation." for stem in sorted(image_of.keys() - annotation_of.keys())
-    )
-    yield from (
-        f"{annotation_of[stem]} has no image." for stem in sorted(annotation_of.keys() - image_of.keys())
-    )
-    if full:
-        yield from unreadable(image_of.values(), what=images.name)
-    stems = sorted(image_of.keys() & annotation_of.keys())
-    sampled = stems if full else stems[:: math.ceil(len(stems) / QUICK_SAMPLE) or 1]
-    occurring = np.zeros(IGNORE + 1, bool)
-    for stem in tqdm(sampled, desc=f"reading {annotations.name} of {images.name}", unit="file", disable=None):
-        faults, labels = _inspect(image_of[stem], annotation_of[stem], num_classes)
-        yield from faults
+    names, unpaired = paired(images, annotations)
+    yield from unpaired
+    yield from stray_faults(images)
+    yield from stray_faults(annotations)
+    annotation_of = {images / name: annotations / annotation for name, annotation in names}
+    decoded = sampled(list(annotation_of), full=full)
+    decoded_set = set(decoded)
+
+    def header_fault(image: Path) -> str | None:
+        try:
+            size = image_size(image, decode=image in decoded_set)
+            with _opened_labels(annotation_of[image]) as labels:
+                labels_size = labels.size
+        except InputError as error:
+            return str(error)
+        return None if size == labels_size else size_message(annotation_of[image], labels_size, size)
+
+    yield from file_faults(list(annotation_of), header_fault, what=f"images of {images.name}")
+    occurring = np.zeros(max(IGNORE, num_classes) + 1, bool)
+    for image in tqdm(decoded, desc=f"reading annotations of {images.name}", unit="file", disable=None):
+        try:
+            labels = np.unique(read_labels(annotation_of[image]))
+        except InputError as error:
+            yield str(error)
+            continue
+        if labels[-1] > num_classes:
+            yield f"{annotation_of[image]} has label {labels[-1]}, but there are {num_classes} classes."
         occurring[labels] = True
-    if len(sampled) == len(stems):
+    if len(decoded) == len(annotation_of):
         empty = np.flatnonzero(~occurring[1 : num_classes + 1]) + 1
         yield from (f"{annotations}: class {label} is empty, no annotation has it." for label in empty)
-
-
-def _inspect(image: Path, annotation: Path, num_classes: int) -> tuple[list[str], NDArray[np.uint8]]:
-    """Return the faults of an annotation, and the labels that occur in it."""
-    try:
-        stored = read_labels(annotation)
-    except InputError as error:
-        return [str(error)], np.empty(0, np.uint8)
-    faults, labels = [], np.unique(stored)
-    if labels[-1] > num_classes:
-        faults.append(f"{annotation} has label {labels[-1]}, but there are {num_classes} classes.")
-    size = image_size(image)
-    if size is None:
-        faults.append(str(decoding_fault(image)))
-    elif size != stored.shape[::-1]:
-        height, width = stored.shape
-        faults.append(f"{annotation} is {width}x{height}, but its image is {size[0]}x{size[1]}.")
-    return faults, labels

@@ -1,26 +1,25 @@
 """COCO 2017: `annotations/instances_{train,val}2017.json` beside `train2017/` and `val2017/`."""
 
-import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pycocotools import mask as rle
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from m2pt.datasets.augmentation import settings_of
+from m2pt.datasets.coco_records import Instance, Picture, Records, decode_mask, read_records
+from m2pt.datasets.faults import file_faults, refuse
 from m2pt.datasets.framing import Frame, fit, normalized, random_frame
-from m2pt.datasets.images import FILL, image_names, image_size, open_image, unreadable
+from m2pt.datasets.images import FILL, image_names, image_size, open_image, sampled, stray_faults
 from m2pt.datasets.packed import PackedList
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
+
+__all__ = ["Augmentation", "Reader", "annotation_file", "check", "classes", "counts", "decode_mask", "files"]
 
 SPLITS = ("train", "val")
 
@@ -66,14 +65,16 @@ class Reader(SeededDataset):
     ) -> None:
         super().__init__(seed)
         self.annotation_file = annotation_file(root, split)
-        instances = read_instances(self.annotation_file)
-        self.category_ids = sorted(category["id"] for category in instances["categories"])
+        self._training = split == "train"
+        records = read_records(self.annotation_file, evaluated=not self._training)
+        refuse(records.faults)
+        self.category_ids = list(records.categories)
         if len(self.category_ids) != num_classes:
             found = f"{self.annotation_file} has {len(self.category_ids)} categories"
             raise InputError(f"{found}, not num_classes = {num_classes}.")
         self._folder = image_folder(root, split)
-        self._training = split == "train"
-        self._items = PackedList(_records(instances, self.category_ids, training=self._training))
+        pictures = map(_without_crowds, records.pictures) if self._training else records.pictures
+        self._items = PackedList(p for p in pictures if p.instances or not self._training)
         self._side = image_size
         self._augmentation = settings_of(Augmentation, augmentation)
 
@@ -82,32 +83,36 @@ class Reader(SeededDataset):
 
     def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Decode image `index` and the masks of its instances and apply the view."""
-        record = self._items[index]
-        height, width, instances = record["height"], record["width"], record["instances"]
-        image = open_image(self._folder / record["file_name"])
+        picture = Picture(*self._items[index])
+        height, width = picture.height, picture.width
+        instances = [Instance(*values) for values in picture.instances]
+        path = self._folder / picture.file_name
+        image = open_image(path)
         if image.size != (width, height):
-            path = self._folder / record["file_name"]
-            raise InputError(
-                f"{path} is {image.size[0]}x{image.size[1]}, but its record says {width}x{height}."
-            )
+            raise InputError(size_message(path, image.size, (width, height)))
         frame, flip = self._draw(height, width)
 
         def view(value: T, fill: float | list[int] = 0) -> Tensor:
             framed = frame.apply(value, fill)
             return (F.horizontal_flip(framed) if flip else framed).as_subclass(Tensor)
 
-        boxes, masks = _boxes_and_masks(instances, height, width)
+        boxes = torch.tensor([instance.box for instance in instances], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = torch.zeros(len(instances), self._side, self._side, dtype=torch.uint8)
+        for mask, instance in zip(masks, instances, strict=True):  # one by one: an image may be large
+            whole = torch.from_numpy(decode_mask(instance.segmentation, height, width))
+            mask[:] = view(tv_tensors.Mask(whole[None]))[0]
         target = {
-            "boxes": view(boxes),
-            "masks": view(masks),
-            "labels": torch.tensor([instance["label"] for instance in instances], dtype=torch.int64),
-            "iscrowd": torch.tensor([instance["iscrowd"] for instance in instances], dtype=torch.int64),
+            "boxes": view(tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))),  # type: ignore[call-overload]
+            "masks": masks,
+            "labels": torch.tensor([instance.label for instance in instances], dtype=torch.int64),
+            "iscrowd": torch.tensor([instance.crowd for instance in instances], dtype=torch.int64),
         }
         target["area"] = target["masks"].sum((1, 2), dtype=torch.float32)
         if self._training:
             kept = _visible(target)
             target = {key: value[kept] for key, value in target.items()}
-        target["image_id"] = torch.tensor(record["id"])
+        target["image_id"] = torch.tensor(picture.id)
         target["original_size"] = torch.tensor([height, width])
         target["view_size"] = torch.tensor(frame.size)
         return normalized(view(tv_tensors.Image(image), FILL)), target
@@ -121,58 +126,14 @@ class Reader(SeededDataset):
         return frame, bool(torch.rand(()) < self._augmentation.hflip)
 
 
-def _records(
-    instances: Mapping[str, Any], category_ids: list[int], *, training: bool
-) -> Iterator[dict[str, Any]]:
-    """Yield each image with what the reader needs of its annotations, in the order of the image ids."""
-    label_of = {category: label for label, category in enumerate(category_ids, 1)}
-    of_image = defaultdict(list)
-    for annotation in instances["annotations"]:
-        crowd = annotation.get("iscrowd", 0)
-        if not (training and crowd):
-            of_image[annotation["image_id"]].append(
-                {
-                    "label": label_of[annotation["category_id"]],
-                    "bbox": annotation["bbox"],
-                    "segmentation": annotation["segmentation"],
-                    "iscrowd": crowd,
-                }
-            )
-    for image in sorted(instances["images"], key=lambda image: image["id"]):
-        if of_image[image["id"]] or not training:
-            kept = {key: image[key] for key in ("id", "file_name", "height", "width")}
-            yield {**kept, "instances": of_image[image["id"]]}
-
-
-def _boxes_and_masks(
-    instances: list[dict[str, Any]], height: int, width: int
-) -> tuple[tv_tensors.BoundingBoxes, tv_tensors.Mask]:
-    boxes = torch.tensor([instance["bbox"] for instance in instances], dtype=torch.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    masks = np.zeros((len(instances), height, width), np.uint8)
-    for mask, instance in zip(masks, instances, strict=True):
-        mask[:] = decode_mask(instance["segmentation"], height, width)
-    return (
-        tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-overload]
-        tv_tensors.Mask(torch.from_numpy(masks)),
-    )
+def _without_crowds(picture: Picture) -> Picture:
+    return picture._replace(instances=[instance for instance in picture.instances if not instance.crowd])
 
 
 def _visible(target: Mapping[str, Tensor]) -> Tensor:
     """Tell which instances a view still shows: a box of a pixel or more each way, and part of the mask."""
     sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
     return (sides >= 1).all(1) & (target["area"] > 0)
-
-
-def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
-    """Return the (height, width) mask, 1 inside, of polygons or a run-length code, compressed or not."""
-    if isinstance(segmentation, list):
-        code = rle.merge(rle.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        code = rle.frPyObjects(segmentation, height, width)
-    else:
-        code = segmentation
-    return rle.decode(code)  # type: ignore[no-any-return]
 
 
 def annotation_file(root: Path, split: str) -> Path:
@@ -185,29 +146,17 @@ def image_folder(root: Path, split: str) -> Path:
     return root / f"{split}2017"
 
 
-def read_instances(path: Path) -> dict[str, Any]:
-    """Return a parsed annotation file.
-
-    Raises:
-        InputError: the file is missing, is not JSON, or one of its three lists is missing or odd.
-    """
-    try:
-        instances = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}.") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(instances, dict) or not isinstance(instances.get(key), list):
-            raise InputError(f"{path} lacks the list {key!r}: it is not a COCO instances file.")
-        odd = [number for number, entry in enumerate(instances[key]) if not isinstance(entry, dict)]
-        if odd:
-            raise InputError(f"{path}: entry {odd[0]} of {key!r} is no mapping of keys to values.")
-    return instances
+def size_message(path: Path, size: tuple[int, int], recorded: tuple[int, int]) -> str:
+    """Say that an image does not have the size in its record; sizes are (width, height)."""
+    return (
+        f"{path} is {size[0]}x{size[1]}, but its record says {recorded[0]}x{recorded[1]} "
+        "(an image is read as stored, without a rotation that its EXIF data ask for)."
+    )
 
 
 def classes(root: Path) -> list[str]:
     """Return the names of the categories in the order of their ids."""
-    categories = read_instances(annotation_file(root, "val"))["categories"]
-    return [category["name"] for category in sorted(categories, key=lambda category: category["id"])]
+    return list(read_records(annotation_file(root, "val"), evaluated=False).categories.values())
 
 
 def counts(root: Path) -> dict[str, int]:
@@ -224,78 +173,58 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault of the folders, the annotation files and, if `full`, the pixels of the images."""
-    faults = []
+    """Return every fault of the folders, the annotation files and the images.
+
+    The quick form checks all of the annotations and all headers of images, but decodes only a sample of each
+    split (`images.QUICK_SAMPLE`).
+    """
+    faults, categories = [], {}
     for split in SPLITS:
         folder, listing = image_folder(root, split), annotation_file(root, split)
         if not folder.is_dir():
             faults.append(f"{folder} is missing.")
-        elif full:
-            faults += unreadable([folder / name for name in image_names(folder)], what=folder.name)
+        faults += stray_faults(folder)
         try:
-            instances = read_instances(listing)
+            records = read_records(listing, evaluated=split == "val")
         except InputError as error:
             faults.append(str(error))
             continue
-        faults += [f"{listing}: {fault}" for fault in _inconsistencies(instances, num_classes)]
+        faults += records.faults
+        faults += [f"{listing}: {fault}" for fault in _class_faults(records, num_classes)]
+        categories[listing] = records.categories
         if folder.is_dir():
-            faults += _file_faults(folder, listing, instances, full=full)
+            faults += _file_faults(folder, listing, records, full=full)
+    if len({tuple(named.items()) for named in categories.values()}) > 1:
+        train, val = categories
+        faults.append(f"{val}: its categories are not those of {train}; give both the same ids and names.")
     return faults
 
 
-def _file_faults(folder: Path, listing: Path, instances: Mapping[str, Any], *, full: bool) -> Iterator[str]:
-    """Yield where folder and annotation file disagree: which images there are and, if `full`, how large."""
-    recorded = {str(image.get("file_name")): image for image in instances["images"]}
-    present = set(image_names(folder))
-    yield from (f"{folder / name} has no record in {listing}." for name in sorted(present - recorded.keys()))
-    yield from (
-        f"{folder / name} is missing: {listing} lists it." for name in sorted(recorded.keys() - present)
-    )
-    for name in sorted(recorded.keys() & present) if full else ():
-        size, claimed = image_size(folder / name), (recorded[name].get("width"), recorded[name].get("height"))
-        if size not in (None, claimed):
-            yield f"{folder / name} is (width, height) = {size}, but its record in {listing} says {claimed}."
+def _class_faults(records: Records, num_classes: int) -> Iterator[str]:
+    if len(records.categories) != num_classes:
+        yield f"it has {len(records.categories)} categories, not {num_classes}."
+    instances = (instance for picture in records.pictures for instance in picture.instances)
+    used = {instance.label for instance in instances if not instance.crowd}
+    for label, (number, name) in enumerate(records.categories.items(), 1):
+        if label not in used:
+            yield f"category {name!r} is an empty class: no annotation has id {number}."
 
 
-def _inconsistencies(instances: Mapping[str, Any], num_classes: int) -> Iterator[str]:
-    """Yield what is wrong within one annotation file, without looking at images."""
-    images = {image.get("id"): image for image in instances["images"]}
-    names = {category.get("id"): category.get("name") for category in instances["categories"]}
-    if len(names) != num_classes:
-        yield f"it has {len(names)} categories, not {num_classes}."
-    for what, unique in (("images", images), ("categories", names)):
-        if len(unique) != len(instances[what]):
-            yield f"two of its {what} have the same id, or one has none."
-    used = set()
-    for annotation in instances["annotations"]:
-        used.add(annotation.get("category_id"))
-        yield from (
-            f"annotation {annotation.get('id')} {fault}."
-            for fault in _annotation_faults(annotation, images, names)
-        )
-    yield from (
-        f"category {names[category]!r} is an empty class: no annotation has id {category}."
-        for category in names
-        if category not in used
-    )
+def _file_faults(folder: Path, listing: Path, records: Records, *, full: bool) -> Iterator[str]:
+    """Yield where folder and annotation file disagree, and the images that cannot be read."""
+    recorded = {picture.file_name: (picture.width, picture.height) for picture in records.pictures}
+    present = image_names(folder)
+    yield from (f"{folder / name} has no record in {listing}." for name in present if name not in recorded)
+    missing = sorted(recorded.keys() - set(present))
+    yield from (f"{folder / name} is missing: {listing} lists it." for name in missing)
+    decoded = set(sampled(present, full=full))
 
+    def fault(path: Path) -> str | None:
+        try:
+            size = image_size(path, decode=path.name in decoded)
+        except InputError as error:
+            return str(error)
+        claimed = recorded.get(path.name, size)
+        return None if size == claimed else size_message(path, size, claimed)
 
-def _annotation_faults(
-    annotation: Mapping[str, Any], images: Mapping[Any, Any], names: Mapping[Any, Any]
-) -> Iterator[str]:
-    if annotation.get("category_id") not in names:
-        yield f"has category_id {annotation.get('category_id')}, which is no category"
-    image = images.get(annotation.get("image_id"))
-    if image is None:
-        yield f"is of image {annotation.get('image_id')}, which is not listed"
-    box = annotation.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)):
-        yield f"has the bbox {box}, which is not [x, y, width, height]"
-    shape = annotation.get("segmentation")
-    if isinstance(shape, list):
-        if not shape or any(len(polygon) < 6 or len(polygon) % 2 for polygon in shape):
-            yield "has a polygon that is not three or more pairs of x and y"
-    elif not isinstance(shape, dict) or not {"size", "counts"} <= shape.keys():
-        yield "has a segmentation that is neither polygons nor a run-length code"
-    elif image is not None and shape["size"] != [image.get("height"), image.get("width")]:
-        yield f"has a mask of {shape['size']} for an image of {[image.get('height'), image.get('width')]}"
+    yield from file_faults([folder / name for name in present], fault, what=folder.name)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,15 @@ from torchvision.transforms import Compose
 
 from m2pt.datasets.augmentation import settings_of
 from m2pt.datasets.framing import normalized
-from m2pt.datasets.images import MEAN, folder_names, image_names, open_image, unreadable
+from m2pt.datasets.images import (
+    MEAN,
+    folder_names,
+    image_names,
+    open_image,
+    sampled,
+    stray_faults,
+    unreadable,
+)
 from m2pt.datasets.packed import PackedList
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
@@ -123,16 +130,19 @@ def classes(root: Path) -> list[str]:
 
 def counts(root: Path) -> dict[str, int]:
     """Return the number of images of each split."""
-    return {split: sum(1 for _ in _images(root, split)) for split in SPLITS}
+    return {split: sum(1 for _ in _names(root, split)) for split in SPLITS}
 
 
 def files(root: Path) -> Iterator[Path]:
     """Yield every image."""
-    return chain.from_iterable(_images(root, split) for split in SPLITS)
+    return (root / split / name for split in SPLITS for name in _names(root, split))
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault: missing folders, odd classes, empty classes, and if `full` unreadable images."""
+    """Return every fault: missing folders, odd or empty classes, what is not read, and unreadable images.
+
+    The quick form decodes a sample of each split (`images.QUICK_SAMPLE`), the full form every image.
+    """
     faults = [f"{root / split} is missing." for split in SPLITS if not (root / split).is_dir()]
     found = {split: folder_names(root / split) for split in SPLITS if (root / split).is_dir()}
     for split, wnids in found.items():
@@ -143,19 +153,24 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
             faults.append(
                 f"{folder} holds {len(loose)} images outside class folders, such as {loose[0]}: sort them."
             )
-        faults += [f"{folder / wnid} is an empty class." for wnid in wnids if not image_names(folder / wnid)]
+        faults += stray_faults(folder, of_classes=True)
+        for wnid in wnids:
+            if not image_names(folder / wnid):
+                faults.append(f"{folder / wnid} is an empty class.")
+            faults += stray_faults(folder / wnid)
     if len(found) == len(SPLITS):
         train, val = (set(found[split]) for split in SPLITS)
         faults += [
             f"{root / 'val' / wnid} is missing: it is a class of train." for wnid in sorted(train - val)
         ]
         faults += [f"{root / 'val' / wnid} is not a class of train." for wnid in sorted(val - train)]
-    if full:
-        faults += unreadable(files(root), what="imagenet")
+    for split in found:
+        names = sampled(list(_names(root, split)), full=full)
+        faults += unreadable((root / split / name for name in names), what=f"imagenet {split}")
     return faults
 
 
-def _images(root: Path, split: str) -> Iterator[Path]:
+def _names(root: Path, split: str) -> Iterator[str]:
     for wnid in folder_names(root / split):
         for name in image_names(root / split / wnid):
-            yield root / split / wnid / name
+            yield f"{wnid}/{name}"

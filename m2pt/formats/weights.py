@@ -1,9 +1,11 @@
 """Weights on disk: safetensors of our own, and the official `.pth` files, read without running any code."""
 
 import argparse
-import json
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from m2pt.atomic import replacing
-from m2pt.errors import InputError
-from m2pt.formats.weight_files import METADATA_KEY, check_readable, stored_metadata
+from m2pt.errors import DamagedError, InputError
+from m2pt.formats.sealed import CHUNK
+from m2pt.formats.weight_files import (
+    add_checksum,
+    check_checksum,
+    check_readable,
+    metadata_entry,
+    stored_metadata,
+)
 
 # Where published checkpoints keep the weights: MAE, AudioMAE, VideoMAE; DeepSpeed; timm; Point-MAE; its part
 # segmentation. A file with none of them must be the state dict itself.
@@ -23,6 +32,12 @@ _CONTAINERS = ("model", "module", "state_dict", "base_model", "model_state_dict"
 
 # What the same files hold beside tensors: training arguments, and scores as NumPy scalars, which pickle as
 # scalar(dtype, bytes), under the module's old name if NumPy 1 wrote them. Making any of these runs no code.
+_FOLDER = 0x10
+"""Attribute of a ZIP record. torch reads nothing for one that has it, and leaves its tensor as memory was."""
+
+_NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Types that weights come in. Integers and float8 stand for something only together with a scale."""
+
 _SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -32,20 +47,21 @@ _SAFE_GLOBALS: list[Any] = [
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a state dict as safetensors, atomically. Equal arguments give equal bytes.
+    """Write a state dict as safetensors with a checksum, atomically. Equal arguments give equal bytes.
 
     Raises:
         InputError: the folder cannot be written or the disk is full; an older file at `path` is kept.
     """
-    tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-    entry = {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, ThreadPoolExecutor(1) as beside:
+            sums = beside.submit(_sums, tensors)  # computed while the disk writes
             # save_file makes a file that only its owner may read; give it the mode of any other new file.
             temporary.touch()
             mode = temporary.stat().st_mode
-            save_file(tensors, temporary, entry)
+            save_file(tensors, temporary, metadata_entry(metadata))
             temporary.chmod(mode)
+            add_checksum(temporary, sums.result())
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
@@ -53,15 +69,23 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
         ) from error
 
 
+def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """CRC-32 of the bytes of contiguous tensors."""
+    flat = {name: tensor.reshape(-1).view(torch.uint8) for name, tensor in tensors.items()}
+    return {name: zlib.crc32(content.numpy().data) for name, content in flat.items()}
+
+
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the weights in a `.safetensors`, `.pth` or `.pt` file, on the CPU, and its metadata.
 
     From a `.pth` or `.pt` come the tensors under `model`, `module`, `state_dict`, `base_model` or
-    `model_state_dict`, or the whole file if it is a state dict itself; it has no metadata.
+    `model_state_dict`, or the whole file if it is a state dict itself; it has no metadata. Where a file has
+    checksums they are compared: a safetensors of ours has one, and a `.pth` one for each tensor.
 
     Raises:
-        InputError: the file is missing, unreadable, truncated, without weights, or would run code when loaded
-            (the code is not run).
+        DamagedError: the file is truncated or damaged.
+        InputError: the file is missing, unreadable, without weights, or would run code when loaded (the code
+            is not run).
     """
     readers = {".safetensors": _read_safetensors, ".pth": _read_pickle, ".pt": _read_pickle}
     if path.suffix not in readers:
@@ -70,17 +94,83 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return readers[path.suffix](path)
 
 
+def check_tensor(name: str, tensor: Tensor, source: str, *, number: bool = True) -> None:
+    """Make sure that a tensor of a file can serve as weights: ordinary, in memory, real and finite.
+
+    Args:
+        name: its key in the file.
+        tensor: as it was read.
+        source: the file's name, for the message.
+        number: whether it must be a floating-point number; a count of steps, as batch norms keep, is not.
+
+    Raises:
+        InputError: it cannot.
+    """
+    kinds = (
+        ("sparse", tensor.layout is not torch.strided),
+        ("a nested tensor", tensor.is_nested),
+        ("quantized", tensor.is_quantized),
+        ("without content (on the meta device)", tensor.device.type != "cpu"),
+    )
+    fault = next((word for word, holds in kinds if holds), None)
+    if fault is None and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        fault = f"of shape {tuple(tensor.shape)}, but has less content than that"
+    if fault is None and number != (tensor.dtype in _NUMBERS):
+        fault = f"{str(tensor.dtype).removeprefix('torch.')}, not a {'real' if number else 'whole'} number"
+    if fault is None and number and not bool(torch.isfinite(tensor.detach().float()).all()):
+        fault = "not finite: it holds NaN, infinity or numbers beyond float32"
+    if fault is not None:
+        raise InputError(f"{source}: {name} is {fault}; use weights that were saved as plain float tensors")
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    check_checksum(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = stored_metadata(file, path)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
+            metadata = stored_metadata(file, path)
+    except InputError:
+        raise
+    except Exception as error:  # SafetensorError, and KeyError and others for types that torch does not have
+        raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
     return state, metadata
 
 
+def _check_records(path: Path) -> None:
+    """Compare the records of a ZIP container with their sums, which torch writes and does not read.
+
+    Raises:
+        DamagedError: a record is damaged.
+        InputError: records are compressed or overlap: torch writes none such, and they can be of any size.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":  # as torch looks
+                return  # of before torch 1.6, without sums
+        with zipfile.ZipFile(path) as container:
+            records = container.infolist()
+            stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+            if not stored or sum(record.file_size for record in records) > path.stat().st_size:
+                raise InputError(
+                    f"{path} is refused: its records are compressed or overlap, as torch.save never writes "
+                    "them; save it again with torch.save"
+                )
+            if any(record.is_dir() or record.external_attr & _FOLDER for record in records):
+                raise ValueError("a record is said to be a folder")
+            if not any(record.CRC for record in records):
+                return  # torch.serialization.set_crc32_options(False)
+            for record in records:
+                with container.open(record) as content:
+                    while content.read(CHUNK):
+                        pass
+    except InputError:
+        raise
+    except Exception as error:  # BadZipFile, and struct.error, EOFError, NotImplementedError and others
+        raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
+
+
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    _check_records(path)
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -91,10 +181,14 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 "use a file that was saved from a state_dict(), or safetensors"
             ) from error
         reason = str(error).partition(". ")[0] or type(error).__name__
-        raise InputError(f"{path} is damaged or truncated: {reason}; fetch or make it again") from error
+        raise DamagedError(f"{path} is damaged or truncated: {reason}; fetch or make it again") from error
     keys = list(content) if isinstance(content, Mapping) else []
     state = next((content[key] for key in _CONTAINERS if key in keys), content)
-    if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+    ):
         raise InputError(
             f"{path} holds no weights: it is a {type(content).__name__} with the keys {keys[:9]}; "
             f"tensors are looked for at its top or under {', '.join(map(repr, _CONTAINERS))}"

@@ -30,10 +30,10 @@ class ImageTokenizer(PatchTokenizer):
             InputError: the stored table is not that of a square image.
         """
         stored = state.get("pos_embed")
-        if stored is None or stored.shape[1] == self.pos_embed.shape[1]:
+        if stored is None or stored.ndim != 3 or stored.shape[1] == self.pos_embed.shape[1]:
             return dict(state)
-        side = math.isqrt(stored.shape[1] - 1)
-        if side * side != stored.shape[1] - 1:
+        side = math.isqrt(max(stored.shape[1] - 1, 0))
+        if side == 0 or side * side != stored.shape[1] - 1:
             raise InputError(
                 f"pos_embed has {stored.shape[1]} rows, which is not a class token and a square grid: "
                 "these are not the weights of an image model"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from m2pt.errors import InputError
+from m2pt.formats.weights import check_tensor
 
 if TYPE_CHECKING:  # renaming keys, as merging does, needs no timm
     from m2pt.models.convolutional import ConvNeXtClassifier
@@ -38,7 +39,7 @@ def body_size(state: Mapping[str, Tensor]) -> tuple[int, int]:
     """(width, depth) of the blocks in an exchange state, of a ConvNeXt the first width; (0, 0) if none."""
     blocks = {found[0] for key in state if (found := _BLOCK.match(key))}
     norms = (state.get(key) for key in ("blocks.0.norm1.weight", "stages.0.blocks.0.norm.weight"))
-    width = next((len(norm) for norm in norms if norm is not None), 0)
+    width = next((norm.numel() for norm in norms if norm is not None), 0)
     return (width, len(blocks)) if width else (0, 0)
 
 
@@ -61,16 +62,21 @@ def load_exchange(
         source: the file's name, for messages.
 
     Raises:
-        InputError: blocks of another width or depth, missing or unexpected keys, another shape.
+        InputError: blocks of another width or depth, missing or unexpected keys, another shape, tensors that
+            are no finite real numbers.
     """
     own = {key.removeprefix(PREFIX): key for key in model.state_dict()}
     expected = {key: own[key] for key in own if part_of(key) in parts}
     given = {key: value for key, value in state.items() if part_of(key) in parts}
+    current = model.state_dict()
+    for key in sorted(expected.keys() & given.keys()):
+        own = current[expected[key]]
+        if not own.is_meta:  # a model without content may take weights without content
+            check_tensor(key, given[key], source, number=own.is_floating_point())
     _check_body(model, given, source)
     if "tokenizer" in parts:
         given = _adapt(model, given)
     _check_keys(expected, given, source)
-    current = model.state_dict()
     for key, name in expected.items():
         if given[key].shape != current[name].shape:
             raise InputError(

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from m2pt.atomic import PART
 from m2pt.errors import InputError
 from m2pt.locks import TRAINING, holder
 from m2pt.reporting.liveness import Liveness
@@ -33,11 +34,12 @@ QUIET_HOURS = 24
 
 OURS = re.compile(
     r"(run|finished|interrupted|failed|evaluation)\.json|metrics\.jsonl|train\.log|(resume|final)\.pt|SHA256SUMS"
-    r"|(attached|merged|encoder|encoder-epoch\d+)\.safetensors|\..+\.\d+\.part|\.lock"
+    rf"|(attached|merged|encoder|encoder-epoch\d+)\.safetensors|state\.json|\.lock|{PART.pattern}"
 )
-"""Names of the files that commands write into a training's folder; `superseded/` has the same ones."""
+"""Names of the files that commands write into a training's folder; its subfolders have the same ones."""
 
-SUPERSEDED = "superseded"
+SUBFOLDERS = ("superseded", "damaged", "finished")
+"""Where a training keeps its state of another spec, what was damaged, and what it has finished with."""
 
 _FINETUNED = ("finetune", "merge", "evaluate", "transfer")
 
@@ -175,19 +177,19 @@ def _everything(folder: Path) -> Iterator[Path]:
 
 
 def _size(path: Path) -> int:
-    total = 0
+    sizes = {}  # of each file once, however many names it has
     for each in (path, *_everything(path)):
         with suppress(FileNotFoundError):  # a training may be replacing it
             status = each.lstat()
-            total += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-    return total
+            sizes[status.st_ino] = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    return sum(sizes.values())
 
 
 def _empty(directory: Path) -> list[Path]:
     """Delete the files that are ours; return the others."""
     strange = []
     for path in sorted(directory.iterdir()):
-        if path.name == SUPERSEDED and path.is_dir() and not path.is_symlink():
+        if path.name in SUBFOLDERS and path.is_dir() and not path.is_symlink():
             within = _empty(path)
             strange += within
             if not within:

@@ -72,8 +72,13 @@ class Cell:
 
     @property
     def gain(self) -> float | None:
-        """Mean of the differences."""
-        return statistics.fmean(self.differences) if self.differences else None
+        """Mean of the differences; None with fewer than two, which no gain can be told from."""
+        return statistics.fmean(self.differences) if len(self.differences) > 1 else None
+
+    @property
+    def one_seed_difference(self) -> float | None:
+        """With one seed its difference, which may be chance and changes sign from seed to seed; else None."""
+        return self.differences[0] if len(self.differences) == 1 else None
 
     @cached_property
     def interval(self) -> Interval | None:

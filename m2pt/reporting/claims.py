@@ -23,11 +23,13 @@ from m2pt.schema.plan import Plan
 READING = (
     "Published and ours are differences in percentage points, positive where the claim holds: a cell's gain "
     "over its row's baseline, or the difference to the other cell. `m2pt show CELL` prints what is behind a "
-    "cell."
+    "cell. Ours is paired by seed and the mean over seeds, bold where its 95 % interval excludes 0; the "
+    "interval is each comparison's own, so of twenty differences that are none, one will."
 )
-READING_SEVERAL_SEEDS = (
-    "Ours is paired by seed and the mean over seeds, bold where its 95 % interval excludes 0; the interval "
-    "is each comparison's own, so of twenty differences that are none, one will."
+READING_ONE_SEED = (
+    "Published are differences in percentage points, positive where the claim holds: a cell's gain over its "
+    "row's baseline, or the difference to the other cell. Ours are the measured numbers that are "
+    "compared, in percent. `m2pt show CELL` prints what is behind a cell."
 )
 CLAIM_VERDICT = f"Verdict on a claim: {CLAIM_RULE}"
 _HEAD = ("", "Claim", "Verdict", "Compared", "Published", "Ours", "95 % interval", "Its verdict")
@@ -38,18 +40,19 @@ Measured = tuple[tuple[tuple[str, ...], str], ...]
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison with its numbers: differences of percentages, one for each seed."""
+    """A comparison with its numbers: the mean of each measured cell, their differences by seed; percent."""
 
     comparison: Comparison
     measured: Measured
+    means: tuple[float, ...]
     differences: tuple[float, ...]
     published: float | None
     paper_scale: bool
 
     @property
-    def mean(self) -> float:
-        """Mean over seeds."""
-        return statistics.fmean(self.differences)
+    def mean(self) -> float | None:
+        """Mean of the differences; None with one seed, which cannot tell it from chance."""
+        return statistics.fmean(self.differences) if len(self.differences) > 1 else None
 
     @property
     def interval(self) -> Interval | None:
@@ -98,7 +101,8 @@ def _compare(plan: Plan, comparison: Comparison, cells: Mapping[str, Cell]) -> C
         published = _difference(first.published_gain, others[0].published_gain)
     over = (first, *others) if comparison.value is not None else _with_baselines(first, *others)
     measured = tuple((tuple(run.name for run in cell.runs), cell.column.metric) for cell in over)
-    return Compared(comparison, measured, differences, published, plan.config.paper_scale)
+    means = tuple(cell.mean for cell in over if cell.mean is not None)
+    return Compared(comparison, measured, means, differences, published, plan.config.paper_scale)
 
 
 def _with_baselines(*cells: Cell) -> tuple[Cell, ...]:
@@ -126,7 +130,7 @@ def to_markdown(summary: Summary, made: str) -> str:
 
 
 def _notes(summary: Summary) -> list[str]:
-    reading = f"{READING} {READING_SEVERAL_SEEDS}" if several_seeds(summary.cells) else READING
+    reading = READING if several_seeds(summary.plan) else READING_ONE_SEED
     return [reading, *judged(summary.plan, summary.cells), CLAIM_VERDICT]
 
 
@@ -139,14 +143,22 @@ def _measured(compared: Compared) -> list[str]:
     names = [f"`{name}`" for name in comparison.cells]
     over = " over " if comparison.value is not None else " over the gain of "
     what = ("gain of " if comparison.gain is not None else "") + over.join(names)
-    ours = f"{compared.mean:+z.2f}"
     return [
         what,
         "" if compared.published is None else f"{compared.published:+z.2f}",
-        f"**{ours}**" if side(interval) else ours,
+        _ours(compared),
         "" if interval is None else f"{interval[0]:+z.2f} to {interval[1]:+z.2f}",
         compared.verdict,
     ]
+
+
+def _ours(compared: Compared) -> str:
+    """The difference or, with one seed, the numbers that are compared, two by two."""
+    if compared.mean is None:
+        pairs = zip(compared.means[::2], compared.means[1::2], strict=True)
+        return ", ".join(f"{one:.1f} against {other:.1f}" for one, other in pairs)
+    ours = f"{compared.mean:+z.2f}"
+    return f"**{ours}**" if side(compared.interval) else ours
 
 
 def _count(summary: Summary) -> str:

@@ -23,11 +23,14 @@ READING = (
     "it is each cell's own, so of twenty gains that are none, one will. An empty cell was not run."
 )
 READING_ONE_SEED = (
-    "A cell shows the measured number [gain over the baseline] and as “paper” the published number [gain]. "
-    "An empty cell was not run."
+    "A cell shows the measured number and as “paper” the published number [the published gain over the "
+    "baseline]. An empty cell was not run."
 )
 VERDICT = f"Verdict: {RULE}"
-ONE_SEED = "Measured with one seed: there is no deviation, no interval and no verdict."
+ONE_SEED = (
+    "One seed: differences between rows are not printed, since one seed cannot tell them from chance. "
+    "There is no deviation, no interval and no verdict."
+)
 
 _TOLD_ELSEWHERE = ("results", "seeds")
 """Overrides that a caption need not name: it lists the seeds, and where results lie changes no number."""
@@ -58,19 +61,18 @@ def made(plan: Plan, cells: Iterable[Cell]) -> str:
 
 def below(plan: Plan, table: Table, cells: list[Cell], made: str) -> list[str]:
     """Return the notes of a table, a sentence or a few each; `made` is what `made` says."""
-    notes = [made, READING if several_seeds(cells) else READING_ONE_SEED, *judged(plan, cells)]
+    notes = [made, READING if several_seeds(plan) else READING_ONE_SEED, *judged(plan, cells)]
     return [*notes, *_baselines(cells), *_columns(table), *_rows(table)]
 
 
-def several_seeds(cells: Iterable[Cell]) -> bool:
-    """Whether any of these cells was measured with more than one seed."""
-    return any(len(cell.values) > 1 for cell in cells)
+def several_seeds(plan: Plan) -> bool:
+    """Whether results are of more than one seed, so that there are gains, deviations and verdicts."""
+    return len(plan.config.seeds) > 1
 
 
 def judged(plan: Plan, cells: Iterable[Cell]) -> list[str]:
-    """State the verdict's rule, and what the intervals do not cover; with one seed, that there are none."""
-    cells = list(cells)
-    if not several_seeds(cells):
+    """State the verdict's rule, and what the intervals do not cover; with one seed, why there are none."""
+    if not several_seeds(plan):
         return [ONE_SEED, VERDICT]
     used = {name for cell in cells for run in cell.runs for name in run.experiment.encoders}
     if all(plan.config.encoders[name].random for name in used):

@@ -91,7 +91,10 @@ class Grid(Plot):
             yield target.cells[auxiliary]
 
 
-_GAINS = "With several seeds gains are paired by seed; {}. With one seed there is no interval and no mark."
+_GAINS = (
+    "With several seeds gains are paired by seed; {}. With one seed ours are differences, drawn grey, and no "
+    "gains, since one seed cannot tell them from chance."
+)
 
 _MARKED = _GAINS.format("{} the 95 % interval, and an asterisk marks a gain whose interval excludes 0")
 

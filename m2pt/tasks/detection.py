@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import clip_boxes_to_image
+
+from m2pt.datasets.coco_records import read_records, run_length_code
+from m2pt.datasets.faults import refuse
 
 Targets = list[dict[str, Tensor]]
 METRICS = ("ap_box", "ap50_box", "ap_mask", "ap50_mask")
@@ -56,9 +60,11 @@ class Detection:
         Args:
             measured: the detections of each batch.
             dataset: the COCO reader; `annotation_file` is the ground truth, `category_ids` names its labels.
+
+        Raises:
+            InputError: the ground truth is not sound.
         """
-        with quiet():
-            truth = COCO(str(dataset.annotation_file))
+        truth = ground_truth(dataset.annotation_file)
         results = [
             {"category_id": dataset.category_ids[found["label"] - 1], **found}
             for batch in measured
@@ -81,9 +87,12 @@ def detections(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> Iter
     height, width = target["original_size"].tolist()
     stretch = target["original_size"] / target["view_size"]
     boxes = clip_boxes_to_image(prediction["boxes"].cpu() * stretch.flip(0).repeat(2), (height, width))
-    masks = paste_masks_in_image(prediction["masks"].cpu(), boxes, (height, width))[:, 0] >= 0.5
+    masks = prediction["masks"].cpu()
     labels, scores = prediction["labels"].tolist(), prediction["scores"].tolist()
-    for (x1, y1, x2, y2), label, score, mask in zip(boxes.tolist(), labels, scores, masks, strict=True):
+    for place, (label, score) in enumerate(zip(labels, scores, strict=True)):
+        one = slice(place, place + 1)  # masks of the original size one by one: it may be large
+        mask = paste_masks_in_image(masks[one], boxes[one], (height, width))[0, 0] >= 0.5
+        x1, y1, x2, y2 = boxes[place].tolist()
         yield {
             "image_id": int(target["image_id"]),
             "label": label,
@@ -91,6 +100,45 @@ def detections(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> Iter
             "segmentation": rle.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8)),
             "score": score,
         }
+
+
+def ground_truth(annotation_file: Path) -> COCO:
+    """Return the annotations of a file as pycocotools indexes them, made from what the reader reads.
+
+    pycocotools takes the ids of annotations for keys, 0 for none, and needs `area` and `iscrowd`: so ids are
+    counted from 1, areas are those of the masks, and `iscrowd` is 0 where it is missing. AP over all sizes is
+    that of the file itself wherever pycocotools can read it.
+
+    Raises:
+        InputError: the file is not sound.
+    """
+    records = read_records(annotation_file, evaluated=True)
+    refuse(records.faults)
+    category_ids = list(records.categories)
+    annotations: list[dict[str, Any]] = []
+    for picture in records.pictures:
+        for instance in picture.instances:
+            code = run_length_code(instance.segmentation, picture.height, picture.width)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": picture.id,
+                    "category_id": category_ids[instance.label - 1],
+                    "bbox": instance.box,
+                    "segmentation": code,
+                    "area": float(rle.area(code)),
+                    "iscrowd": instance.crowd,
+                }
+            )
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": p.id, "height": p.height, "width": p.width} for p in records.pictures],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in records.categories.items()],
+    }
+    with quiet():
+        truth.createIndex()
+    return truth
 
 
 def average_precision(truth: COCO, results: list[dict[str, Any]]) -> dict[str, float]:

@@ -50,11 +50,14 @@ class SemanticSegmentation:
         """Return `miou` and `pixel_accuracy` in percent over all labelled pixels.
 
         Raises:
-            InputError: there are no images.
+            InputError: there are no images, or none of their pixels is labelled.
         """
         if not measured:
             raise InputError("there is nothing to evaluate: the validation split is empty")
-        return scores(torch.stack(list(measured)).sum(0))
+        confusion = torch.stack(list(measured)).sum(0)
+        if not confusion.any():
+            raise InputError("there is nothing to evaluate: no pixel of the validation split is labelled")
+        return scores(confusion)
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:

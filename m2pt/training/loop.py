@@ -1,5 +1,6 @@
 """The one training loop: pretraining, finetuning and transfer all call `fit`."""
 
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext, suppress
@@ -18,7 +19,7 @@ from m2pt.training.batch_statistics import shared_batch_statistics, take_running
 from m2pt.training.launch import launch, rank_and_world, seed_step
 from m2pt.training.loading import Collate, training_stream
 from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile
-from m2pt.training.optimizer import create_optimizer, create_schedule, current_lr
+from m2pt.training.optimizer import create_optimizer, create_schedule, current_lr, load_optimizer
 from m2pt.training.progress import Progress
 from m2pt.training.sampling import TrainingBatches
 from m2pt.training.settings import TrainingSettings
@@ -174,10 +175,10 @@ class _Training:
             for line in moved:
                 self.progress.say(line)
             if finished := checkpoint.load_finished(directory, identity):
-                self.model.load_state_dict(finished["model"])
-                self.progress.say(
-                    f"training finished earlier, after {finished['step']} steps: weights loaded"
-                )
+                with checkpoint.taking_up(directory / checkpoint.FINAL):
+                    checkpoint.load_model(self.model, finished["model"])
+                    step = operator.index(finished["step"])
+                self.progress.say(f"training finished earlier, after {step} steps: weights loaded")
             else:
                 self._train()
         if self.main:
@@ -243,14 +244,18 @@ class _Training:
         state = checkpoint.load_resume(self.directory, self.identity, self.batches.effective)
         if state is None:
             return 0
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.window.restore(state["window"])
-        self.step = self.saved_step = self.batches.start = state["step"]
-        self.earlier_seconds = state["seconds"]
+        with checkpoint.taking_up(self.directory / checkpoint.RESUME):
+            checkpoint.load_model(self.model, state["model"])
+            load_optimizer(self.optimizer, state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.window.restore(state["window"])
+            step, length = operator.index(state["step"]), operator.index(state["metrics_length"])
+            self.earlier_seconds = float(state["seconds"])
+            if not (0 < step < self.total and length >= 0):
+                raise ValueError(f"step {step} of {self.total}, {length} bytes of metrics")
+        self.step = self.saved_step = self.batches.start = step
         self.progress.say(f"resuming after step {self.step} of {self.total}")
-        return state["metrics_length"]
+        return length
 
     def _advance(self, stream: Iterator[Any]) -> None:
         """One optimizer step: `accumulation` forward and backward passes, clip, update."""
@@ -346,7 +351,7 @@ class _Training:
                     "optimizer": self.optimizer.state_dict(),
                     "scaler": self.scaler.state_dict(),
                     "window": window,
-                    "metrics_length": self.metrics.sync(),
+                    **self.metrics.state(),
                     "seconds": self._seconds(),
                 },
             )
@@ -361,9 +366,8 @@ class _Training:
     def _finish(self) -> None:
         self._check_weights()
         if self.main:
-            self.metrics.sync()
             state = {"identity": self.identity, "step": self.step, "model": self.model.state_dict()}
-            checkpoint.save(self.directory / checkpoint.FINAL, state)
+            checkpoint.save(self.directory / checkpoint.FINAL, {**state, **self.metrics.state()})
         self._mark(checkpoint.FINISHED, seconds=round(self._seconds(), 1))
         self.accelerator.wait_for_everyone()
         self.progress.say(f"training finished after {self.step} steps")

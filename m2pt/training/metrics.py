@@ -1,5 +1,6 @@
 """metrics.jsonl and the losses on their way into it."""
 
+import hashlib
 import json
 import math
 import os
@@ -29,6 +30,22 @@ class DivergedError(RunError):
         )
 
 
+def metrics_fault(path: Path, length: int, sha256: str | None) -> str | None:
+    """Say why the first `length` bytes of metrics.jsonl are not those with this SHA-256; None if they are."""
+    if length == 0:
+        return None
+    try:
+        with path.open("rb") as file:
+            content = file.read(length)
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})"
+    if len(content) < length:
+        return f"{path} has {len(content)} bytes, but had {length} when the checkpoint beside it was written"
+    if hashlib.sha256(content).hexdigest() != sha256:
+        return f"{path} has been changed since the checkpoint beside it was written"
+    return None
+
+
 class MetricsFile:
     """metrics.jsonl: an object per line, without wall-clock values, so that a resume writes the same bytes.
 
@@ -40,23 +57,28 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, length: int = 0, enabled: bool = True) -> None:
-        self._file = path.open("ab") if enabled else None
+        self._file = path.open("a+b") if enabled else None
+        self._hash = hashlib.sha256()
         if self._file is None:
             return
-        present = self._file.tell()
-        if present < length:
+        self._file.seek(0)
+        content = self._file.read(length)
+        if len(content) < length:
             self._file.close()
             raise InputError(
-                f"{path} has {present} bytes, but had {length} when the checkpoint beside it was written: "
-                "restore it, or delete the folder to train from the start"
+                f"{path} has {len(content)} bytes, but had {length} when the checkpoint beside it was "
+                "written: restore it, or delete the folder to train from the start"
             )
+        self._hash.update(content)
         self._file.truncate(length)
         self._file.seek(length)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one line and hand it to the system, so that it survives this process."""
         if self._file is not None:
-            self._file.write(json.dumps(record).encode() + b"\n")
+            line = json.dumps(record).encode() + b"\n"
+            self._hash.update(line)
+            self._file.write(line)
             self._file.flush()
 
     def sync(self) -> int:
@@ -65,6 +87,10 @@ class MetricsFile:
             return 0
         os.fsync(self._file.fileno())
         return self._file.tell()
+
+    def state(self) -> dict[str, Any]:
+        """Put the lines on the disk and return what a checkpoint says of them: their length and digest."""
+        return {"metrics_length": self.sync(), "metrics_sha256": self._hash.hexdigest()}
 
     def close(self) -> None:
         """Close the file."""
@@ -124,5 +150,12 @@ class LossWindow:
         return {"names": self._names, "rows": self._rows}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on with the window of a checkpoint."""
-        self._names, self._rows = list(state["names"]), list(state["rows"])
+        """Go on with the window of a checkpoint.
+
+        Raises:
+            ValueError: its rows do not have a number for each name.
+        """
+        self._names = [str(name) for name in state["names"]]
+        self._rows = [[float(value) for value in row] for row in state["rows"]]
+        if any(len(row) != len(self._names) for row in self._rows):
+            raise ValueError(f"rows of other lengths than {self._names}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import timm.optim
 from timm.scheduler import CosineLRScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from m2pt.errors import InputError
@@ -90,6 +90,22 @@ def _without_trust_scaling_of_vectors(groups: list[dict[str, Any]]) -> list[dict
     matrices = [_subset(group, vectors, inside=False) for group in groups]
     plain = [{**_subset(group, vectors, inside=True), "always_adapt": False} for group in groups]
     return [group for group in (*matrices, *plain) if group["params"]]
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimizer the moments of a checkpoint.
+
+    Raises:
+        ValueError: they are of other parameters: torch compares their number, but not the shapes.
+        Exception: whatever torch raises of a state that is none.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(
+                    f"{name} of shape {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}"
+                )
 
 
 def create_schedule(

@@ -22,6 +22,7 @@ def test_a_caption_explains_the_marks_of_its_kind_of_plot_and_no_others(plan, as
     marked = {name for name, caption in captions.items() if "asterisk" in caption}
     assert marked == {"gains", "bars"}
     assert {name for name, caption in captions.items() if "interval" in caption} == {*marked, "quality"}
+    assert {name for name, caption in captions.items() if "and no gains" in caption} == {*marked, "quality"}
     assert "band" in captions["curves"] and "square" in captions["scales"]
 
 

@@ -4,12 +4,14 @@ import json
 
 import pytest
 from figure_results import TOP1, drawn, rows, run_of
+from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from scipy.stats import ttest_rel
 from synthetic_results import TINY
 
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_yaml
+from m2pt.reporting.figures import gain_matrix
 from m2pt.reporting.figures.style import signed
 from m2pt.schema.plan import Plan
 
@@ -58,15 +60,52 @@ def test_what_rounds_to_zero_has_no_sign():
     assert signed(-0.04, 2) == "\N{MINUS SIGN}0.04"
 
 
-def test_one_seed_has_no_interval_and_no_mark(plan, asked):
+@pytest.mark.parametrize("name", ["gains", "bars", "quality"])
+def test_one_seed_has_differences_and_no_gain_no_interval_and_no_mark(plan, asked, name):
     one = one_seed(asked)
-    for name in ("gains", "bars", "quality"):
-        picture, _ = drawn(one, name)
-        inside, below = texts(picture)
-        assert not any("*" in text or "[" in text for text in inside)
-        assert below == ["one seed: nothing is known of its spread"]
-        for row in rows(one, name):
-            assert (row["seeds"], row["interval_low"], row["significant"]) == ("1", "", "")
+    picture, _ = drawn(one, name)
+    inside, below = texts(picture)
+    assert not any("*" in text or "[" in text for text in inside)
+    assert below == ["one seed cannot tell a difference from chance: no gain is shown"]
+    axes = picture.axes[0]
+    assert "difference" in axes.get_title() + axes.get_ylabel() and "gain" not in axes.get_ylabel()
+    for row in rows(one, name):
+        assert (row["seeds"], row["gain"], row["interval_low"], row["significant"]) == ("1", "", "", "")
+        assert row["one_seed_difference"]
+
+
+def test_differences_of_one_seed_are_grey_whatever_their_sign(plan, asked):
+    colours = set()
+    for name in ("gains", "bars"):
+        picture, _ = drawn(one_seed(asked), name)
+        colours |= {patch.get_facecolor() for patch in picture.axes[0].patches}
+    lines = drawn(one_seed(asked), "quality")[0].axes[0].lines
+    (quality,) = (line for line in lines if line.get_label() == "ours")
+    assert quality.get_linestyle() == "None"  # no trend is drawn
+    assert colours == {to_rgba(quality.get_color())}
+    red, green, blue, _ = colours.pop()
+    assert red == green == blue
+
+
+def test_differences_of_one_seed_are_those_to_the_baseline(plan, asked):
+    image, audio = sorted(rows(one_seed(asked), "gains"), key=lambda row: row["target"], reverse=True)
+    assert float(image["one_seed_difference"]) == pytest.approx(83.2 - 82.0)
+    assert float(audio["one_seed_difference"]) == -1.0
+    picture, _ = drawn(one_seed(asked), "bars")
+    assert [bar.get_height() for bar in picture.axes[0].patches] == pytest.approx([1.2, 1.0])
+
+
+def test_the_colours_of_one_seed_s_matrix_are_of_the_published_gains_alone(plan, asked):
+    picture, _ = drawn(one_seed(asked), "gains")
+    bar = picture.axes[-1]
+    assert bar.get_ylabel() == "published gain (points)" and bar.get_ylim() == (-0.5, 0.5)
+
+
+def test_a_matrix_of_one_seed_is_drawn_though_nothing_is_published(plan, asked):
+    one = one_seed(asked)
+    records = [record._replace(published_gain=None) for record in drawn(one, "gains")[1]]
+    left, right, _ = gain_matrix.draw(one.figure("gains").plot, records).axes
+    assert (len(left.patches), len(right.patches)) == (2, 0)
 
 
 def test_quality_is_the_share_of_the_pretraining(plan):

@@ -10,14 +10,13 @@ Its bytes depend on the arguments alone: draw from `numpy.random.default_rng([se
 module>])`, write no dates, and write files in a fixed order.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from m2pt.atomic import write_json
+from m2pt.atomic import clear_abandoned, part_of, write_json
 from m2pt.errors import InputError
 
 RECORD = "miniature.json"
@@ -35,9 +34,9 @@ def staged(root: Path) -> Iterator[Path]:
         raise InputError(
             f"{root} exists and is not a miniature ({RECORD} is missing): choose another root or remove it."
         )
-    folder = root.with_name(f".{root.name}.{os.getpid()}.part")
-    replaced = root.with_name(f".{root.name}.{os.getpid()}.old")
+    folder, replaced = part_of(root), part_of(root)
     folder.mkdir(parents=True)
+    clear_abandoned(folder.parent)
     try:
         yield folder
         if root.exists():

@@ -5,8 +5,16 @@ from typing import NamedTuple
 from matplotlib.figure import Figure as Picture
 
 from m2pt.errors import InputError
-from m2pt.reporting.figures.shown import Shown, gain_fields
-from m2pt.reporting.figures.style import COLUMN, OURS, PUBLISHED, footnote, zero_line
+from m2pt.reporting.figures.shown import Shown, gain_fields, ours
+from m2pt.reporting.figures.style import (
+    COLUMN,
+    ONE_SEED,
+    OURS,
+    PUBLISHED,
+    gain_footnote,
+    gain_label,
+    zero_line,
+)
 from m2pt.schema.figures import AuxiliaryQuality
 from m2pt.schema.plan import Plan
 
@@ -14,7 +22,7 @@ from m2pt.schema.plan import Plan
 class QualityPoint(NamedTuple):
     """Gain with an auxiliary after `epochs` of its pretraining, a `share` (percent) of all, and its interval.
 
-    What was published has epochs and shares of its own.
+    What was published has epochs and shares of its own. One seed has a difference and no gain.
     """
 
     auxiliary: str
@@ -24,7 +32,8 @@ class QualityPoint(NamedTuple):
     published_share: float | None
     metric: str
     seeds: int
-    gain: float
+    one_seed_difference: float | None
+    gain: float | None
     interval_low: float | None
     interval_high: float | None
     significant: bool | None
@@ -77,19 +86,25 @@ def pretraining_epochs(plan: Plan, encoder: str) -> tuple[int, int]:
 
 
 def draw(records: list[QualityPoint]) -> Picture:
-    """Draw ours, with intervals, and the published gains, each with its own axis of epochs."""
+    """Draw ours, with intervals, and the published gains, each with its own axis of epochs.
+
+    Differences of one seed are grey and not joined.
+    """
     picture = Picture(figsize=(COLUMN, 2.6))
     axes = picture.subplots()
     zero_line(axes)
     shares = [record.share for record in records]
-    axes.plot(shares, [record.gain for record in records], "o-", color=OURS, markersize=4, label="ours")
+    seeds, metric = records[0].seeds, records[0].metric
+    form, colour = ("o-", OURS) if seeds > 1 else ("o", ONE_SEED)  # a line would make a trend of chance
+    heights = [ours(record.gain, record.one_seed_difference) for record in records]
+    axes.plot(shares, heights, form, color=colour, markersize=4, label="ours")
     for record in records:
         if record.interval_low is not None and record.interval_high is not None:
             axes.vlines(record.share, record.interval_low, record.interval_high, color=OURS, linewidth=0.8)
     axes.set_xticks(shares, [str(record.epochs) for record in records])
     axes.set(
         xlabel="epochs of the auxiliary's pretraining",
-        ylabel=f"gain in {records[0].metric}",
+        ylabel=gain_label(seeds, metric),
         xlim=(-5, 105),
     )
     published = [
@@ -107,5 +122,5 @@ def draw(records: list[QualityPoint]) -> Picture:
         above.tick_params(length=0)
         axes.legend()
     axes.margins(y=0.15)
-    footnote(picture, records[0].seeds, "lines: 95 % interval")
+    gain_footnote(picture, seeds, "lines: 95 % interval")
     return picture

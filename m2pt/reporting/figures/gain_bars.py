@@ -1,24 +1,34 @@
-"""One bar for each gain, with its interval."""
+"""One bar for each gain, with its interval; with one seed, for each difference."""
 
 from typing import NamedTuple
 
 from matplotlib.figure import Figure as Picture
 
-from m2pt.reporting.figures.shown import Shown, gain_fields
-from m2pt.reporting.figures.style import COLUMN, OURS, PUBLISHED, footnote, signed, zero_line
+from m2pt.reporting.figures.shown import Shown, gain_fields, ours
+from m2pt.reporting.figures.style import (
+    COLUMN,
+    ONE_SEED,
+    OURS,
+    PUBLISHED,
+    gain_footnote,
+    gain_label,
+    signed,
+    zero_line,
+)
 from m2pt.schema.figures import GainBars
 
 
 class Bar(NamedTuple):
     """A gain over its baseline, in points of the metric, with its 95 % interval.
 
-    `significant`: the interval excludes 0.
+    `significant`: the interval excludes 0. One seed has a difference to its baseline and no gain.
     """
 
     bar: str
     metric: str
     seeds: int
-    gain: float
+    one_seed_difference: float | None
+    gain: float | None
     interval_low: float | None
     interval_high: float | None
     significant: bool | None
@@ -31,23 +41,27 @@ def measure(plot: GainBars, shown: Shown) -> list[Bar]:
 
 
 def draw(records: list[Bar]) -> Picture:
-    """Draw the bars side by side; a gain whose interval excludes 0 is bold and has an asterisk."""
+    """Draw the bars side by side; a gain whose interval excludes 0 is bold and has an asterisk.
+
+    Differences of one seed are grey.
+    """
     picture = Picture(figsize=(COLUMN, 2.2))
     axes = picture.subplots()
     zero_line(axes)
     axes.set_xticks(range(len(records)), [record.bar for record in records])
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
-    axes.set_ylabel(f"gain in {records[0].metric}")
+    axes.set_ylabel(gain_label(records[0].seeds, records[0].metric))
     for place, record in enumerate(records):
-        axes.bar(place, record.gain, width=0.6, color=OURS)
-        ends = [record.gain]
+        height = ours(record.gain, record.one_seed_difference)
+        axes.bar(place, height, width=0.6, color=OURS if record.seeds > 1 else ONE_SEED)
+        ends = [height]
         if record.interval_low is not None and record.interval_high is not None:
             ends = [record.interval_low, record.interval_high]
             axes.vlines(place, min(ends), max(ends), color="black", linewidth=0.8)
-        above = record.gain >= 0
+        above = height >= 0
         axes.annotate(
-            signed(record.gain) + "*" * bool(record.significant),
+            signed(height) + "*" * bool(record.significant),
             (place, max(ends) if above else min(ends)),
             (0, 2 if above else -2),
             textcoords="offset points",
@@ -66,5 +80,5 @@ def draw(records: list[Bar]) -> Picture:
         # Inside the axes the legend's dash would pass for one more published gain.
         picture.legend(handles[:1], labels[:1], loc="outside upper left")
     axes.margins(y=0.15)
-    footnote(picture, records[0].seeds, "lines: 95 % interval; * and bold: it excludes 0")
+    gain_footnote(picture, records[0].seeds, "lines: 95 % interval; * and bold: it excludes 0")
     return picture

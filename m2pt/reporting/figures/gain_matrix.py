@@ -6,26 +6,27 @@ from typing import NamedTuple
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.colors import CenteredNorm, to_rgba
 from matplotlib.figure import Figure as Picture
 from matplotlib.patches import Rectangle
 
-from m2pt.reporting.figures.shown import Shown, gain_fields
-from m2pt.reporting.figures.style import DIVERGING, PAGE, footnote, signed
+from m2pt.reporting.figures.shown import Shown, gain_fields, ours
+from m2pt.reporting.figures.style import DIVERGING, ONE_SEED, PAGE, gain_footnote, signed
 from m2pt.schema.figures import GainMatrix
 
 
 class PairGain(NamedTuple):
     """Gain of one pair over the target's baseline, in points of the metric, with its 95 % interval.
 
-    `significant`: the interval excludes 0.
+    `significant`: the interval excludes 0. One seed has a difference to the baseline and no gain.
     """
 
     auxiliary: str
     target: str
     metric: str
     seeds: int
-    gain: float
+    one_seed_difference: float | None
+    gain: float | None
     interval_low: float | None
     interval_high: float | None
     significant: bool | None
@@ -46,29 +47,33 @@ def measure(plot: GainMatrix, shown: Shown) -> list[PairGain]:
 def draw(plot: GainMatrix, records: list[PairGain]) -> Picture:
     """Draw two matrices in one colour scale; a gain whose interval excludes 0 is bold and has an asterisk.
 
-    Below a target stands the metric in which its gains are points.
+    Below a target stands the metric in which its gains are points. Differences of one seed are grey.
     """
+    several = records[0].seeds > 1
     rows = list(plot.auxiliaries.values())
     columns = [target.title for target in plot.targets]
     metrics = {record.target: record.metric.removesuffix(" (%)") for record in records}
     titles = [f"{column}\n{textwrap.fill(metrics[column], 12)}" for column in columns]
     gains = [gain for record in records for gain in (record.gain, record.published_gain) if gain is not None]
-    norm = CenteredNorm(halfrange=max(map(abs, gains)) or 1)
+    norm = CenteredNorm(halfrange=max(map(abs, gains), default=0) or 1)
     picture = Picture(figsize=(PAGE, 1.2 + 0.42 * len(rows)))
-    ours, published = picture.subplots(1, 2, sharey=True)
-    for axes, title in ((ours, "Ours"), (published, "Published")):
+    left, right = picture.subplots(1, 2, sharey=True)
+    heading = "Ours" if several else "Ours: differences of one seed"
+    for axes, title in ((left, heading), (right, "Published")):
         axes.set_title(title, fontweight="bold")
         _lay_out(axes, rows, titles)
-    ours.set_ylabel("auxiliary")
+    left.set_ylabel("auxiliary")
     for record in records:
         place = columns.index(record.target), rows.index(record.auxiliary)
-        _fill(ours, place, record.gain, norm, _interval(record), significant=bool(record.significant))
+        value = ours(record.gain, record.one_seed_difference)
+        colour = colormaps[DIVERGING](norm(value)) if several else to_rgba(ONE_SEED)
+        _fill(left, place, value, colour, _interval(record), significant=bool(record.significant))
         if record.published_gain is not None:
-            _fill(published, place, record.published_gain, norm)
-    bar = picture.colorbar(ScalarMappable(norm, DIVERGING), ax=[ours, published], pad=0.01, aspect=25)
-    bar.set_label("gain (points)")
+            _fill(right, place, record.published_gain, colormaps[DIVERGING](norm(record.published_gain)))
+    bar = picture.colorbar(ScalarMappable(norm, DIVERGING), ax=[left, right], pad=0.01, aspect=25)
+    bar.set_label("gain (points)" if several else "published gain (points)")
     bar.outline.set_visible(False)
-    footnote(picture, records[0].seeds, "in brackets the 95 % interval; * and bold: it excludes 0")
+    gain_footnote(picture, records[0].seeds, "in brackets the 95 % interval; * and bold: it excludes 0")
     return picture
 
 
@@ -86,13 +91,13 @@ def _fill(
     axes: Axes,
     place: tuple[int, int],
     gain: float,
-    norm: Normalize,
+    colour: tuple[float, float, float, float],
     interval: str = "",
     *,
     significant: bool = False,
 ) -> None:
     """Colour one place, write the gain into it and the interval below."""
-    red, green, blue, _ = colour = colormaps[DIVERGING](norm(gain))
+    red, green, blue, _ = colour
     ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
     column, row = place
     axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=colour, linewidth=0))

@@ -45,14 +45,20 @@ class Shown:
 
 
 def gain_fields(cell: Cell) -> dict[str, Any]:
-    """What every record of a gain has, by field; no interval and no significance with one seed."""
+    """What every record of a gain has, by field; with one seed a difference, and nothing that judges it."""
     low, high = cell.interval or (None, None)
     return {
         "metric": f"{cell.column.group} {cell.column.title}",
         "seeds": len(cell.values),
+        "one_seed_difference": cell.one_seed_difference,
         "gain": cell.gain,
         "interval_low": low,
         "interval_high": high,
         "significant": cell.significant if cell.interval else None,
         "published_gain": cell.published_gain,
     }
+
+
+def ours(gain: float | None, one_seed_difference: float | None) -> float:
+    """Return what is drawn as ours, in points: the gain or, with one seed, the difference."""
+    return next(value for value in (gain, one_seed_difference) if value is not None)

@@ -21,6 +21,9 @@ MODALITY = {
 
 OURS, BASELINE, PUBLISHED = "#0072B2", "#000000", "#767676"
 
+ONE_SEED = "#B0B0B0"
+"""For differences of one seed, whatever their sign: a colour would make gains and losses of them."""
+
 DIVERGING = "RdBu"
 """Red below zero, blue above."""
 
@@ -62,9 +65,24 @@ def signed(value: float, digits: int = 1) -> str:
     return text.replace("-", "\N{MINUS SIGN}") if float(text) else text[1:]
 
 
-def footnote(picture: Picture, seeds: int, marks: str) -> None:
-    """Write small below the picture how many seeds there are and what the marks mean that need several."""
-    text = f"{seeds} seeds; {marks}" if seeds > 1 else "one seed: nothing is known of its spread"
+def gain_label(seeds: int, metric: str) -> str:
+    """Label of an axis of gains in a metric; with one seed of mere differences."""
+    return f"gain in {metric}" if seeds > 1 else f"difference of one seed\nin {metric}"
+
+
+def gain_footnote(picture: Picture, seeds: int, marks: str) -> None:
+    """Write a footnote below a picture of gains; with one seed, why it shows none."""
+    footnote(picture, seeds, marks, "one seed cannot tell a difference from chance: no gain is shown")
+
+
+def footnote(
+    picture: Picture, seeds: int, marks: str, alone: str = "one seed: nothing is known of its spread"
+) -> None:
+    """Write small below the picture how many seeds there are and what the marks mean that need several.
+
+    With one seed, write `alone` in their place.
+    """
+    text = f"{seeds} seeds; {marks}" if seeds > 1 else alone
     picture.text(0.995, -0.01, text, ha="right", va="top", fontsize=6, color=PUBLISHED)
 
 

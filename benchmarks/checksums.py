@@ -1,0 +1,104 @@
+"""What the checksums of states and weights cost, at the size of ViT-B with AdamW: saving and reading.
+
+Run: python benchmarks/checksums.py [FOLDER]
+
+Saves and reads resume.pt and encoder.safetensors, with checksums and as the libraries do it by themselves, in
+turn. Prints the best round of each, the least disturbed by other processes, and their ratio. FOLDER, on the
+disk to be measured, needs 3 GiB; the default is the system's for temporary files. The libraries map files
+into memory and read nothing until a tensor is used, so the reader is made to look at every number.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+
+from m2pt.atomic import replacing
+from m2pt.formats.weights import load_weights, save_weights
+from m2pt.training import checkpoint
+
+ROUNDS = 9
+
+
+def resume_state() -> dict[str, object]:
+    """86 million parameters, and AdamW's two moments of each."""
+    model = VisionTransformer()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return {"identity": "0", "step": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def plainly_saved(path: Path, state: dict[str, object]) -> None:
+    """What `checkpoint.save` did without a checksum."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
+
+
+def plainly_exported(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """What `save_weights` did without a checksum."""
+    with replacing(path) as temporary:
+        save_file(state, temporary)
+
+
+def touched(tensors: dict[str, torch.Tensor]) -> float:
+    """Read every number once, as loading into a model does."""
+    return sum(tensor.sum().item() for tensor in tensors.values())
+
+
+def seconds(body: Callable[[], object]) -> float:
+    """Wall time of a call, begun with nothing left to write."""
+    os.sync()
+    began = time.perf_counter()
+    body()
+    return time.perf_counter() - began
+
+
+def main(folder: Path) -> None:
+    """Measure all in turn."""
+    torch.set_num_threads(1)
+    state = resume_state()
+    weights: dict[str, torch.Tensor] = state["model"]  # type: ignore[assignment]
+    resume, encoder = folder / "resume.pt", folder / "encoder.safetensors"
+    pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "save resume.pt": (
+            lambda: checkpoint.save(resume, state),
+            lambda: plainly_saved(folder / "plain.pt", state),
+        ),
+        "read resume.pt": (
+            lambda: touched(checkpoint.load(resume)["model"]),
+            lambda: touched(torch.load(folder / "plain.pt", weights_only=True)["model"]),
+        ),
+        "save encoder.safetensors": (
+            lambda: save_weights(encoder, weights, {}),
+            lambda: plainly_exported(folder / "plain.safetensors", weights),
+        ),
+        "read encoder.safetensors": (
+            lambda: touched(load_weights(encoder)[0]),
+            lambda: touched(load_file(folder / "plain.safetensors")),
+        ),
+    }
+    rounds = [{name: [seconds(body) for body in pair] for name, pair in pairs.items()} for _ in range(ROUNDS)]
+    print(
+        f"resume.pt {resume.stat().st_size / 2**20:.0f} MiB, encoder {encoder.stat().st_size / 2**20:.0f} MiB"
+    )
+    best = {
+        name: tuple(min(times) for times in zip(*(each[name] for each in rounds), strict=True))
+        for name in pairs
+    }
+    saving = [value for name, value in best.items() if name.startswith("save")]
+    best["save both"] = tuple(sum(times) for times in zip(*saving, strict=True))
+    for name, (ours, plain) in best.items():
+        print(f"{name:25} {ours:.3f} s with checksum, {plain:.3f} s without: ratio {ours / plain:.3f}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as temporary_folder:
+        main(Path(temporary_folder))

@@ -1,0 +1,111 @@
+"""A training that has finished is not repeated where Snakemake deletes its outputs and runs its job again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("finished_processes.py")
+KINDS = ("pretrain pointcloud", "pretrain image", "finetune", "transfer")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("finished")
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> dict[str, dict]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, SCRIPT, folder], env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert run.returncode == 0, run.stderr + (folder / "log").read_text()
+    return json.loads(run.stdout)
+
+
+def trained(result: dict) -> bool:
+    return "training finished after" in result["said"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_deleted_outputs_are_put_back_and_nothing_is_trained(report: dict[str, dict], kind: str) -> None:
+    first, *others = report[kind].values()
+    assert first["code"] == 0 and trained(first) and "put back" not in first["said"]
+    for moment, again in list(report[kind].items())[1:]:
+        if moment == "killed while putting back":
+            assert again["code"] == -signal.SIGKILL and not trained(again)
+            continue
+        assert again["code"] == 0, again["said"]
+        assert again["said"].count("\n") == 1 and "trained before; put back" in again["said"]
+        assert again["files"] == first["files"]
+    assert others[0]["seconds"] < first["seconds"]
+
+
+def test_what_is_kept_takes_no_room_and_is_younger_than_what_it_was_made_from(
+    report: dict[str, dict], folder: Path
+) -> None:
+    (run,) = (folder / "results/runs").glob("ade20k-*/seed0")
+    for name in ("merged.safetensors", "evaluation.json"):
+        assert (run / name).samefile(run / "finished" / name)
+        inputs = (folder / "results/encoders").glob("*/seed0/encoder.safetensors")
+        assert all(
+            (run / name).stat().st_mtime > path.stat().st_mtime for path in inputs if "image" in str(path)
+        )
+    (early,) = (folder / "results/encoders/image").glob("seed0/encoder-epoch1.safetensors")
+    assert early.samefile(early.parent / "finished" / early.name)
+
+
+def test_killed_at_any_moment_after_the_last_step_it_ends_with_the_same_bits(report: dict[str, dict]) -> None:
+    undisturbed = report["finetune"]["first"]["files"]["attached.safetensors"]
+    *killed, last = report["kills"].values()
+    assert [result["code"] for result in killed] == [-signal.SIGKILL] * 4
+    assert [trained(result) for result in killed] == [True, False, False, False]
+    assert last["code"] == 0 and not trained(last)
+    assert last["files"].keys() == report["finetune"]["first"]["files"].keys()
+    assert last["files"]["attached.safetensors"] == undisturbed
+    assert last["files"]["metrics.jsonl"] == report["finetune"]["first"]["files"]["metrics.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("weights", "finished/attached.safetensors is damaged"),
+        ("lost weights", "finished/attached.safetensors is damaged"),
+        ("state", "finished/state.json is damaged"),
+        ("metrics", "metrics.jsonl has been changed"),
+    ],
+)
+def test_damaged_it_is_set_aside_and_trained_again(report: dict[str, dict], kind: str, named: str) -> None:
+    again, first = report["changes"][kind], report["finetune"]["first"]
+    assert again["code"] == 0 and trained(again)
+    assert named in again["said"] and "damaged/finished, which may be deleted" in again["said"]
+    assert "damaged/finished/state.json" in again["files"]
+    for name in ("attached.safetensors", "metrics.jsonl"):
+        assert again["files"][name] == first["files"][name]
+
+
+def test_records_that_are_lost_are_put_back_too(report: dict[str, dict]) -> None:
+    before, after = report["changes"]["lost weights"]["files"], report["changes"]["lost records"]
+    assert not trained(after)
+    assert after["files"] == before
+
+
+def test_without_hard_links_copies_are_kept(report: dict[str, dict]) -> None:
+    first, again = report["changes"]["without links"], report["changes"]["put back without links"]
+    assert trained(first) and not trained(again)
+    assert again["files"] == first["files"]
+
+
+def test_another_spec_is_trained_and_so_is_the_first_one_after_it(report: dict[str, dict]) -> None:
+    other, again = report["specs"].values()
+    for result in (other, again):
+        assert result["code"] == 0 and trained(result) and "put back" not in result["said"]
+        assert "the spec or the input weights changed" in result["said"]
+    first = report["pretrain pointcloud"]["first"]["files"]
+    assert again["files"]["encoder.safetensors"] == first["encoder.safetensors"]
+    assert not any(name.startswith("superseded") for name in again["files"])
