@@ -1,5 +1,7 @@
 """The errors that are told in one message, without a traceback."""
 
+from collections.abc import Iterable
+
 
 class InputError(Exception):
     """What the user gave is wrong: a config key, a file, a dataset.
@@ -18,3 +20,15 @@ class RunError(Exception):
 
     The command line prints it without a traceback and exits with code 1.
     """
+
+
+def short(text: str, most: int = 200) -> str:
+    """`text` for a message: cut to `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def listed(names: Iterable[object], most: int = 30) -> str:
+    """Names for a message: the first `most` of them, each cut, and how many more there are."""
+    every = [short(str(name), 100) for name in names]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

@@ -32,7 +32,7 @@ def plan(tmp_path):
         for file in plan.encoder_files(name):
             write(plan.encoder_directory(name, seed) / file, plan.encoders[name], seed)
         for file, text in (
-            ("run.json", json.dumps({"spec": plan.encoders[name]})),
+            ("run.json", json.dumps({"spec": plan.encoders[name], "seed": seed, "provenance": {}})),
             ("metrics.jsonl", "{}\n"),
         ):
             (plan.encoder_directory(name, seed) / file).write_text(text)

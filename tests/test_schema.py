@@ -65,6 +65,196 @@ def test_a_wrong_type_or_range_is_named_with_its_value(config, change, words):
     assert words in refused(Config, config | change)
 
 
+def changed(document, path, value):
+    """The document with another value at a dotted path."""
+    document = copy.deepcopy(document)
+    *parents, key = path.split(".")
+    parent = document
+    for each in parents:
+        parent = parent[int(each) if isinstance(parent, list) else each]
+    parent[int(key) if isinstance(parent, list) else key] = value
+    return document
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("seeds", [[True], [0.0], ["0"], [-1], [2**31], [None], [], 0, [0, 0], {"a": 0}]),
+        ("pretrain_seeds", [[False], [1.5], []]),
+        ("threads", [0, -1, 10**22, True, 1.0, "1", NAN, None, 5000]),
+        ("paper_scale", ["yes", 1, 0, None]),
+        ("backbone.dim", [0, -16, 16.0, True, "16", 10**7, None]),
+        ("backbone.depth", [0, 1000]),
+        ("backbone.num_heads", [0, 3, 17]),
+        ("backbone.mlp_ratio", [INF, NAN, 0, -1, True, 1e6, 1e-9, "x"]),
+        ("convnext.depths", [[1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1, 1]]),
+        ("modalities.image.input.image_size", [0, 31, 10**6]),
+        ("modalities.image.tokenizer.patch_size", [0, 5, 64]),
+        ("modalities.video.input.frames", [0, 3]),
+        ("modalities.audio.input.frames", [0, 8, 100]),
+        ("modalities.audio.input", [{"frames": 128, "std": 0}, {"frames": 128, "mean": NAN}]),
+        ("modalities.pointcloud.tokenizer.groups", [0, 65]),
+        ("modalities.text.input.length", [0, 10**6]),
+        ("datasets.imagenet.num_classes", [0, -1, 10.0, True, 10**9]),
+        ("datasets.imagenet.miniature.seed", [-1, 1.0, True]),
+        (
+            "datasets.imagenet.miniature.sizes",
+            [-1, [1], {"train": -1}, {"train": 0}, {"train": 1.5}, {"train": True}],
+        ),
+        ("datasets.imagenet.miniature.sizes.train", [NAN, INF, "60", None, 10**12, [60]]),
+        ("datasets.partnet.subsets", [{}, {"Chair-1": 0}, {"": 5}, {"../x": 5}, {"a\nb": 5}]),
+        ("encoders.pointcloud_early.epoch", [0, -1, 1.0, True]),
+        ("transfer.coco.freeze_backbone", ["no", 0]),
+        ("tables", [[], [""], ["a\nb"], "x", [None], ["x" * 5000]]),
+    ],
+)
+def test_nonsense_in_a_config_is_refused_with_its_key(config, path, values):
+    for value in values:
+        message = refused(Config, changed(config, path, value))
+        assert (
+            path.partition(".")[0] in message and len(message) < 2000 and message.startswith("here.yaml: ")
+        ), (
+            path,
+            value,
+            message,
+        )
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("training.epochs", [0, -1, 1.0, True, "1", 10**9, NAN]),
+        ("training.batch_size", [0, -8, 8.0, True, 10**9, None]),
+        ("training.accumulation", [0, 10**9]),
+        ("training.lr", [NAN, INF, -INF, 0, -1e-3, True, "x", 1e6, None]),
+        ("training.scale_lr", [NAN, 0]),
+        ("training.betas", [[0.9], [0.9, 1.0], [NAN, 0.9], [0.9, True], 0.9]),
+        ("training.weight_decay", [-1, NAN, INF]),
+        ("training.layer_decay", [0, 1.1, NAN]),
+        ("training.warmup_epochs", [-1, NAN, 10, 10**9]),
+        ("training.clip_grad", [0, INF]),
+        ("training.num_workers", [-1, 10**6, 1.0]),
+        ("training.log_every", [0, True]),
+        ("training.checkpoint_every", [0, 1.5]),
+        ("training.optimizer_args", [{"eps": NAN}, {"eps": "x"}, [1]]),
+        ("mix.mixup", [-1, NAN, True, 1e9]),
+        ("mix.smoothing", [-0.1, 1.0, NAN]),
+        ("mix.switch_prob", [1.1, -0.1]),
+        ("model.drop_path", [1.0, -1, NAN]),
+        ("augmentation.scale", [[1, 0.5], [0, 1], [0.5, 2], [NAN, 1], [0.5], "0.5"]),
+        ("augmentation.ratio", [[2, 1], [0, 1], [1, INF]]),
+        ("augmentation.hflip", [1.5, -0.5, True]),
+        ("augmentation.auto_augment", ["", "a\0b", "x" * 1000, 1]),
+    ],
+)
+def test_nonsense_in_a_recipe_is_refused_with_its_key(path, values):
+    recipe = read_yaml(Path("tests/tiny/recipes/imagenet_tune.yaml")) | {"model": {}, "augmentation": {}}
+    for value in values:
+        message = refused(Finetuning, changed(recipe, path, value))
+        assert path.partition(".")[0] in message and len(message) < 2000, (path, value, message)
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("rows", [[]]),
+        ("columns", [[]]),
+        ("rows.0.published.tune_acc", [-0.1, 100.1, 1234.5, NAN, INF, True, "x"]),
+        ("rows.0.method", ["", "a\nb", "x" * 1000, 1, "M2PT-Point"]),
+        ("rows.1.columns", [["tune_acc", "tune_acc"], ["x"], "tune_acc"]),
+        ("rows.2.run.pathway.auxiliaries", [[], ["pointcloud", "pointcloud"], ["Point Cloud"]]),
+        ("rows.2.run.pathway", [{"auxiliaries": ["audio"], "scale_init": NAN}]),
+        ("rows.2.run.pathway", [{"auxiliaries": ["audio"], "layers": ["attn.qkv", "attn.qkv"]}]),
+        ("columns.0.name", ["fix_acc", "x" * 200, "A b"]),
+        ("labels", [["a", "a"], [""]]),
+    ],
+)
+def test_nonsense_in_a_table_is_refused(path, values):
+    table = read_yaml(Path("tests/tiny/table.yaml")) | {"labels": []}
+    for value in values:
+        assert len(refused(Table, changed(table, path, value))) < 2000, (path, value)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "",
+        ".",
+        "..",
+        "/",
+        "./",
+        "results/..",
+        "a\0b",
+        str(Path.home()),
+        str(Path.cwd()),
+        "x" * 300,
+        "x/" * 600,
+    ],
+)
+def test_a_folder_that_is_or_holds_anything_else_is_refused(config, folder):
+    for key in ("results", "checkpoints"):
+        refused(Config, config | {key: folder})
+
+
+def test_results_checkpoints_and_datasets_lie_apart(config, tmp_path):
+    folder = str(tmp_path / "made")
+    assert "results lies in checkpoints" in refused(
+        Config, config | {"results": folder, "checkpoints": folder}
+    )
+    within = {"results": f"{folder}/x", "checkpoints": folder}
+    assert "results lies in checkpoints" in refused(Config, config | within)
+    (tmp_path / "link").symlink_to(tmp_path / "made")
+    linked = {"results": str(tmp_path / "link" / "x"), "checkpoints": folder}
+    assert "results lies in checkpoints" in refused(Config, config | linked)
+    datasets = config["datasets"] | {"imagenet": {"layout": "imagenet", "num_classes": 10, "root": folder}}
+    message = refused(Config, config | {"results": folder, "datasets": datasets})
+    assert "results is the root of dataset imagenet" in message
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    refused(Config, config | {"results": str(tmp_path / "loop")})
+
+
+def test_a_message_is_short_whatever_the_value_and_however_many_the_faults(config):
+    message = refused(Config, config | {"threads": "x" * 10**6})
+    assert len(message) < 300 and "here.yaml: threads = 'xxx" in message
+    message = refused(Config, config | {f"key{i}{'x' * 1000}": i for i in range(100_000)})
+    assert len(message) < 20_000 and "and 99980 more faults" in message
+    message = refused(Config, config | {"encoders": {f"e{i}": {} for i in range(20_000)}})
+    assert len(message) < 20_000
+    assert len(refused(Config, config | {"device": ["x"] * 10**6})) < 300
+
+
+def test_a_name_with_a_line_break_makes_no_second_line():
+    table = read_yaml(Path("tests/tiny/table.yaml"))
+    table["rows"][2]["baseline"] = "x y"
+    assert "\n" not in refused(Table, table)
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("seeds", "give KEY=VALUE"),
+        ("seeds=[0", "--set seeds=[0: give KEY=VALUE, the value in YAML"),
+        ("seeds=!!python/name:os.system", "python/name"),
+        ("seeds=" + "[" * 100_000, "nested deeper"),
+        ("threads=" + "1" * 5000, "--set threads=111"),
+        ("device={a: 1, a: 2}", "duplicate key 'a'"),
+        ("backbone.dim=8", "give a top-level key"),
+        ("results=" + "x" * 10**6, "too long"),
+    ],
+)
+def test_an_override_that_cannot_be_read_is_refused_briefly(pair, words):
+    with pytest.raises(InputError) as error:
+        parse_overrides([pair])
+    assert words in str(error.value) and len(str(error.value)) < 500
+
+
+def test_the_last_value_of_an_override_counts():
+    assert parse_overrides(["seeds=[0]", "seeds=[1, 2]"]) == {"seeds": [1, 2]}
+
+
 def test_an_encoder_on_an_unknown_dataset_or_of_another_modality_is_refused(config):
     unknown = copy.deepcopy(config)
     unknown["encoders"]["image"]["dataset"] = "imagnet"
@@ -85,7 +275,7 @@ def test_a_missing_file_and_a_file_that_is_no_mapping_are_named(tmp_path):
         read_yaml(tmp_path / "none.yaml")
     path = tmp_path / "list.yaml"
     path.write_text("- 1\n")
-    with pytest.raises(InputError, match=r"list\.yaml: holds list"):
+    with pytest.raises(InputError, match=r"list\.yaml: holds a list"):
         read_yaml(path)
 
 

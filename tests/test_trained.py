@@ -85,10 +85,12 @@ def test_of_several_processes_the_main_one_says_what_happened_and_any_asks_to_go
 
 
 def test_a_result_needs_the_files_of_its_training(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"provenance": {"device": "cpu"}, "inputs": {}}))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"spec": {}, "seed": 0, "provenance": {"device": "cpu"}, "inputs": {}})
+    )
     with pytest.raises(InputError, match=r"finished\.json: missing"):
         trained.training_of(tmp_path)
-    (tmp_path / "finished.json").write_text(json.dumps({"seconds": 3.5}))
+    (tmp_path / "finished.json").write_text(json.dumps({"seconds": 3.5, "step": 1}))
     assert trained.training_of(tmp_path) == {"provenance": {"device": "cpu"}, "inputs": {}, "seconds": 3.5}
 
 

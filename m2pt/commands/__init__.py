@@ -29,7 +29,10 @@ COMMANDS = {
 _MENDS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give write permission"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "choose a path that no other file takes up"),
+    errno.ENAMETOOLONG: "choose a shorter path",
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP), "choose a path that no other file takes up"
+    ),
 }
 
 

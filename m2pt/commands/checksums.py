@@ -5,6 +5,7 @@ from pathlib import Path
 
 from m2pt.atomic import write_text
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_bytes, read_text
 from m2pt.formats.weight_files import file_digest
 from m2pt.schema.pulled import CHECKSUMS
 
@@ -13,7 +14,7 @@ def write_checksums(folder: Path, names: Iterable[str]) -> None:
     """Write the checksums of these files of a folder, unless they are there."""
     text = "".join(f"{file_digest(folder / name)}  {name}\n" for name in names)
     path = folder / CHECKSUMS
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    if not path.exists() or read_bytes(path) != text.encode():
         write_text(path, text)
 
 
@@ -24,7 +25,7 @@ def check_checksums(folder: Path, names: Iterable[str]) -> None:
         InputError: one has none or is damaged.
     """
     path = folder / CHECKSUMS
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
     for name in names:
         found = file_digest(folder / name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from m2pt.atomic import PART, is_abandoned, replacing, write_json
 from m2pt.commands.planned import add_plan_arguments, load_plan
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_bytes
 from m2pt.schema.pulled import CHECKSUMS
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _tables(plan: "Plan", faults: list[str]) -> Iterator[Final]:
         yield Final(plan.results / name, plan.checkpoints / "tables" / name)
     for name, table in plan.tables.items():
         path = plan.results / f"{name}.csv"
-        if path.exists() and path.read_text(encoding="utf-8") != to_csv(table, read_cells(plan, name)):
+        if path.exists() and read_bytes(path) != to_csv(table, read_cells(plan, name)).encode():
             faults.append(
                 f"{path}: not what the results say; make it again with: {plan.command(path, again=True)}"
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 from m2pt.atomic import write_text
 from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_text
 from m2pt.schema.pulled import CHECKSUMS, pulled_files
 
 
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     directory = plan.encoder_directory(name, seed)
     if source.source == "dvc":
         check_checkpoint(plan, name, seed)
-        checksums = (plan.encoder_checkpoint(name, seed) / CHECKSUMS).read_text(encoding="utf-8")
+        checksums = read_text(plan.encoder_checkpoint(name, seed) / CHECKSUMS)
         write_text(directory / CHECKSUMS, checksums)  # from now on the folder is no training's
         for path in reversed(pulled_files(plan, name, seed)):  # the final weights last: then all are there
             # Written anew: a link into DVC's cache would let a change here damage what DVC keeps.

@@ -1,11 +1,11 @@
 """What comes by DVC must be whole, and what the config asks for: the stored spec against the config's."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from m2pt.commands.checksums import check_checksums
-from m2pt.errors import InputError
+from m2pt.errors import InputError, short
+from m2pt.formats.documents import parse_json
 from m2pt.reporting.cells import differing
 from m2pt.schema.plan import Plan, Spec
 from m2pt.schema.pulled import check_pulled, pulled_files
@@ -48,9 +48,12 @@ def different_from(path: Path, spec: Spec, seed: int, *, clean: Any = dict) -> s
     metadata = load_metadata(path)
     if "spec" not in metadata:
         return "it stores no spec, so it is none of ours"
-    found = list(differing(clean(json.loads(metadata["spec"])), spec))
-    if metadata["seed"] != str(seed):
-        found.append(f"seed: stored {metadata['seed']}, asked for {seed}")
+    stored = parse_json(metadata["spec"], f"{path}: its spec")
+    if not isinstance(stored, dict):
+        return "what it stores is no spec, so it is none of ours"
+    found = list(differing(clean(stored), spec))
+    if metadata.get("seed") != str(seed):
+        found.append(f"seed: stored {short(str(metadata.get('seed')))}, asked for {seed}")
     more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
     return "; ".join(found[:SHOWN] + more)
 
@@ -58,5 +61,7 @@ def different_from(path: Path, spec: Spec, seed: int, *, clean: Any = dict) -> s
 def _without_root(spec: Spec) -> Spec:
     """The spec without the folder of the dataset; that there is one still counts."""
     dataset = spec.get("dataset", {})
+    if not isinstance(dataset, dict):
+        return spec
     root = None if dataset.get("root") is None else "a folder of yours"
     return {**spec, "dataset": {**dataset, "root": root}}

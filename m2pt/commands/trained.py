@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from m2pt.atomic import write_json
 from m2pt.errors import DamagedError, InputError, RunError
-from m2pt.formats.documents import parse_json
+from m2pt.formats.documents import parse_json, read_json
 from m2pt.locks import TRAINING, Held, holder, holding
 from m2pt.reporting import asked
 from m2pt.reporting.cells import differing
 from m2pt.reporting.provenance import provenance
+from m2pt.results import FINISHED, RUN, Description, Finished, Manifest, read
+from m2pt.schema.base import validate
 from m2pt.schema.experiments import SCRATCH, digest
 from m2pt.schema.plan import Plan, Spec
 
@@ -75,12 +77,14 @@ def manifest_digest(plan: Plan, dataset: str) -> str:
         InputError: the dataset has not been checked yet.
     """
     path = plan.manifest(dataset)
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; make it with: {plan.command(path)}") from None
+    if not path.exists():
+        raise InputError(f"{path}: missing; make it with: {plan.command(path)}")
+    manifest = read(Manifest, path)
     built = plan.config.datasets[dataset].miniature is not None
-    return str(manifest["content_sha256" if built else "listing_sha256"])
+    stored = manifest.content_sha256 if built else manifest.listing_sha256
+    if stored is None:
+        raise InputError(f"{path}: has no digest; make it again with: {plan.command(path, again=True)}")
+    return stored
 
 
 def load_input(plan: Plan, path: Path, spec: Spec, *, made_with: Path | None = None) -> dict[str, Any]:
@@ -171,20 +175,16 @@ def training_of(directory: Path) -> dict[str, Any]:
     Raises:
         InputError: the training has not finished, or its files are gone.
     """
-    try:
-        described, finished = (
-            json.loads((directory / name).read_text(encoding="utf-8"))
-            for name in ("run.json", "finished.json")
-        )
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{error.filename}: missing; a finished training leaves it beside its weights, so train again."
-        ) from None
-    return {
-        "provenance": described["provenance"],
-        "inputs": described["inputs"],
-        "seconds": finished["seconds"],
-    }
+    for name in (RUN, FINISHED):
+        if not (directory / name).exists():
+            raise InputError(
+                f"{directory / name}: missing; a finished training leaves it beside its weights, so train "
+                "again."
+            )
+    finished, stored = read(Finished, directory / FINISHED), read_json(directory / RUN)
+    described = validate(Description, stored, str(directory / RUN))
+    # what is stored, as it is stored
+    return {"provenance": stored["provenance"], "inputs": described.inputs, "seconds": finished.seconds}
 
 
 def write_evaluation(directory: Path, metrics: Mapping[str, float], **made: Any) -> None:

@@ -6,26 +6,36 @@ that our own commands have written (`read_json`), and the lists of datasets (`re
 
 import json
 import math
+import os
+import re
 import stat
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import yaml
 
-from m2pt.errors import InputError
+from m2pt.errors import InputError, short
 
-LARGEST_CONFIG = 1 << 20
-"""Bytes. A YAML file of a person's is a hundredth of this; PyYAML needs ten seconds for it."""
+LARGEST_CONFIG = 256 << 10
+"""Bytes. A YAML file of a person's is a tenth of this; PyYAML needs some seconds for it."""
 
-LARGEST_RECORD = 64 << 20
+LARGEST_RECORD = 8 << 20
 """Bytes of a JSON file of ours; the largest by far lists the cells of every run."""
 
-DEEPEST = 50
-"""Levels of nesting in a YAML file."""
+LARGEST_LISTING = 4 << 30
+"""Bytes of a dataset's JSON file; COCO's annotations have half a gigabyte."""
 
-LARGEST_EXPANSION = 200_000
+DEEPEST = 50
+"""Levels of nesting in a document of ours, aliases written out."""
+
+LARGEST_EXPANSION = 100_000
 """Values in a YAML file with every alias written out: a few lines of them can stand for a billion."""
+
+LARGEST_INTEGER = 2**63 - 1
 
 
 def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
@@ -34,35 +44,55 @@ def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
     Raises:
         InputError: it is missing, may not be read, is a folder, pipe or device, or has over `limit` bytes.
     """
+    with open_binary(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if limit is not None and size > limit:
+            raise InputError(f"{path}: larger than {limit >> 10:,} KiB, so it is not the file it should be.")
+        return file.read() if limit is None else file.read(limit)
+
+
+@contextmanager
+def open_binary(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading.
+
+    Raises:
+        InputError: it is missing, may not be read, or is a folder, pipe or device.
+    """
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
             raise InputError(f"{path}: is {kind}; give the path of a file.")
         with path.open("rb") as file:
-            content = file.read() if limit is None else file.read(limit + 1)
+            yield file
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); give the path of a readable file."
         ) from None
     except ValueError as error:  # a null byte in the path
         raise InputError(f"{str(path)!r}: not a path ({error}).") from None
-    if limit is not None and len(content) > limit:
-        raise InputError(f"{path}: larger than {limit / 2**20:.0f} MiB, so it is not the file it should be.")
-    return content
+
+
+def read_text(path: Path, *, limit: int = LARGEST_RECORD) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises:
+        InputError: as for `read_bytes`, or it is not UTF-8.
+    """
+    return _text(read_bytes(path, limit=limit), str(path))
 
 
 # ---- YAML --------------------------------------------------------------------------------------------------
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
+    """Return the mapping in a YAML file: strings, numbers, true, false, null, lists and mappings of these.
 
     Raises:
-        InputError: the file is missing, is not YAML, repeats a key, has a key that is not a string, is nested
-            or aliased beyond reason, or holds no mapping.
+        InputError: the file is missing, is not YAML, has a tag or a date, repeats a key, has a key that is
+            not a string, is nested or aliased beyond reason, or holds no mapping.
     """
-    value = parse_yaml(_text(read_bytes(path, limit=LARGEST_CONFIG), str(path)), str(path))
+    value = parse_yaml(read_text(path, limit=LARGEST_CONFIG), str(path))
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds {_kind(value)}, not a mapping of keys to values.")
     return value
@@ -79,12 +109,18 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
-        problem = " ".join(str(error.problem or error.context).split())
-        raise InputError(f"{source}{where}: not valid YAML: {problem}.") from None
+        raise InputError(
+            f"{source}{where}: not valid YAML: {_line(error.problem or error.context)}."
+        ) from None
     except yaml.YAMLError as error:
-        raise InputError(f"{source}: not valid YAML: {' '.join(str(error).split())}.") from None
-    except (ValueError, OverflowError) as error:  # a date such as 2026-13-45, a number of 5,000 digits
-        raise InputError(f"{source}: a value cannot be read: {error}; put it in quotes.") from None
+        raise InputError(f"{source}: not valid YAML: {_line(error)}.") from None
+    except ValueError as error:  # "\U00110000", a %YAML directive of 5,000 digits
+        raise InputError(f"{source}: not valid YAML: {_line(error)}.") from None
+
+
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = {f"{_TAG}{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
+_MERGE = f"{_TAG}merge"
 
 
 class _Loader(yaml.SafeLoader):
@@ -102,45 +138,73 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)  # type: ignore[no-untyped-call]
+        if not _is_text(node.value):
+            _refuse(node.start_mark, "a null byte or half of a surrogate pair in a string")
+        return _plain(node)
+
+    def compose_sequence_node(self, anchor: Any) -> yaml.SequenceNode:
+        return _plain(super().compose_sequence_node(anchor))  # type: ignore[no-untyped-call]
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = _plain(super().compose_mapping_node(anchor))  # type: ignore[no-untyped-call]
+        seen = set()
+        for key, _ in node.value:
+            if key.tag not in (f"{_TAG}str", _MERGE):
+                what = key.value if isinstance(key, yaml.ScalarNode) else "[...]"
+                _refuse(key.start_mark, f"the key {_shown(what)} is not a string; put it in quotes")
+            if key.value in seen:
+                _refuse(key.start_mark, f"duplicate key {_shown(key.value)}")
+            seen.add(key.value)
+        return node
+
     def construct_document(self, node: yaml.Node) -> Any:
-        if _expansion(node, {}) > LARGEST_EXPANSION:
-            _refuse(node.start_mark, f"its aliases stand for more than {LARGEST_EXPANSION} values")
+        values, levels = _measure(node, {})
+        if values > LARGEST_EXPANSION:
+            _refuse(node.start_mark, f"more than {LARGEST_EXPANSION:,} values, its aliases written out")
+        if levels > DEEPEST:
+            _refuse(node.start_mark, f"nested deeper than {DEEPEST} levels, its aliases written out")
         return super().construct_document(node)  # type: ignore[no-untyped-call]
 
-    def construct_scalar(self, node: Any) -> Any:
-        value = super().construct_scalar(node)  # type: ignore[no-untyped-call]
-        if isinstance(value, str) and not _is_text(value):
-            _refuse(node.start_mark, "a null byte or half of a surrogate pair in a string")
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        except (ValueError, LookupError):  # an explicit tag, such as !!int x
+            _refuse(node.start_mark, f"{_shown(node.value)} is not what its tag says")
+        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            _refuse(node.start_mark, f"the number {_shown(node.value)} is out of range")
         return value
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if not isinstance(key, str):
-                _refuse(key_node.start_mark, f"the key {_shown(key)} is not a string; put it in quotes")
-            if key in seen:
-                _refuse(key_node.start_mark, f"duplicate key {_shown(key)}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+
+def _plain(node: Any) -> Any:
+    """The node itself, if its tag is one of plain data."""
+    if node.tag not in _PLAIN and not (node.tag == _MERGE and isinstance(node, yaml.ScalarNode)):
+        kind = _shown(node.tag.removeprefix(_TAG))
+        if isinstance(node, yaml.ScalarNode):
+            _refuse(
+                node.start_mark, f"{_shown(node.value)} reads as a value of kind {kind}; put it in quotes"
+            )
+        _refuse(node.start_mark, f"values of kind {kind} are not read here; leave the tag out")
+    return node
 
 
 def _refuse(mark: yaml.Mark, problem: str) -> NoReturn:
     raise yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
-def _expansion(node: yaml.Node, known: dict[int, int]) -> int:
-    """Number of values below a node with every alias written out; infinite if it contains itself."""
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Number of values and levels of a node with every alias written out; too many if it contains itself."""
     if id(node) not in known:
-        known[id(node)] = LARGEST_EXPANSION + 1  # as long as it is not known: it contains itself
+        known[id(node)] = LARGEST_EXPANSION + 1, 1  # as long as it is not known: it contains itself
         children: Iterable[yaml.Node] = ()
         if isinstance(node, yaml.SequenceNode):
             children = node.value
         elif isinstance(node, yaml.MappingNode):
             children = (child for pair in node.value for child in pair)
-        known[id(node)] = 1 + sum(_expansion(child, known) for child in children)
+        sizes = [_measure(child, known) for child in children]
+        values = 1 + sum(size[0] for size in sizes)
+        known[id(node)] = min(values, LARGEST_EXPANSION + 1), 1 + max((size[1] for size in sizes), default=0)
     return known[id(node)]
 
 
@@ -151,29 +215,43 @@ def read_json(path: Path, *, limit: int = LARGEST_RECORD) -> Any:
     """Return the value in a JSON file of ours.
 
     Raises:
-        InputError: the file is missing, too large or not JSON, repeats a key, or holds NaN or infinity.
+        InputError: the file is missing, too large or not JSON, repeats a key, is nested beyond reason, or
+            holds NaN, infinity, an integer beyond 64 bits or a null byte.
     """
     return parse_json(read_bytes(path, limit=limit), str(path))
 
 
-def parse_json(content: bytes | str, source: str) -> Any:
+def parse_json(content: bytes | str, source: str, *, finite: bool = True) -> Any:
     """Return the value of a JSON text of ours; `source` names where it came from.
+
+    NaN and infinity are let through unless all numbers are to be `finite`.
 
     Raises:
         InputError: as for `read_json`.
     """
-    return _parse_json(
-        content, source, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique
+    value = _parse_json(
+        content,
+        source,
+        parse_constant=_no_constant if finite else None,
+        parse_float=_finite if finite else None,
+        parse_int=_integer,
+        object_pairs_hook=_unique,
     )
+    for depth, level in enumerate(_levels(value)):
+        if depth == DEEPEST:
+            raise InputError(f"{source}: not valid JSON: nested deeper than {DEEPEST} levels.")
+        if not all(_is_text(part) for part in level if isinstance(part, str)):
+            raise InputError(f"{source}: a null byte or half of a surrogate pair in a string.")
+    return value
 
 
 def read_listing(path: Path) -> Any:
     """Return the value in a JSON file of a dataset, which may be large, repeat keys and hold NaN.
 
     Raises:
-        InputError: the file is missing or not JSON.
+        InputError: the file is missing, too large or not JSON.
     """
-    return _parse_json(read_bytes(path), str(path))
+    return _parse_json(read_bytes(path, limit=LARGEST_LISTING), str(path))
 
 
 def _parse_json(content: bytes | str, source: str, **hooks: Any) -> Any:
@@ -181,11 +259,14 @@ def _parse_json(content: bytes | str, source: str, **hooks: Any) -> Any:
     try:
         return json.loads(text, **hooks)
     except json.JSONDecodeError as error:
-        raise InputError(f"{source}, line {error.lineno}: not valid JSON: {error.msg}.") from None
+        where = f", line {error.lineno}" if "\n" in text else ""
+        raise InputError(f"{source}{where}: not valid JSON: {error.msg}.") from None
     except ValueError as error:
-        raise InputError(f"{source}: not valid JSON: {error}.") from None
+        raise InputError(f"{source}: not valid JSON: {_line(error)}.") from None
     except RecursionError:
         raise InputError(f"{source}: not valid JSON: nested too deeply.") from None
+    except MemoryError:
+        raise InputError(f"{source}: does not fit into memory.") from None
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -194,18 +275,36 @@ def _no_constant(name: str) -> NoReturn:
 
 def _finite(digits: str) -> float:
     if not math.isfinite(value := float(digits)):
-        raise ValueError(f"{digits[:40]} is out of range")
+        raise ValueError(f"the number {_shown(digits)} is out of range")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or abs(value := int(digits)) > LARGEST_INTEGER:
+        raise ValueError(f"the number {_shown(digits)} is out of range")
     return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key {_shown(next(key for key in keys if keys.count(key) > 1))}")
-    if not all(_is_text(text) for pair in pairs for text in pair if isinstance(text, str)):
-        raise ValueError("a null byte or half of a surrogate pair in a string")
+        repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"duplicate key {_shown(repeated)}")
     return mapping
+
+
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """Yield the value, then all keys and values in it, then all in these, and so on."""
+    level = [value]
+    while level:
+        yield level
+        level = [child for part in level for child in _children(part)]
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return chain(value, value.values())
+    return value if isinstance(value, list) else ()
 
 
 # ---- text --------------------------------------------------------------------------------------------------
@@ -219,14 +318,20 @@ def _text(content: bytes, source: str) -> str:
         raise InputError(f"{source}, line {line}: not UTF-8 text ({error.reason}).") from None
 
 
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
 def _is_text(value: str) -> bool:
     """Whether a string can be written, printed and used in a path."""
-    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    return _NO_TEXT.search(value) is None
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _shown(text: str) -> str:
+    return short(repr(text[:100]), 60)
+
+
+def _line(message: object) -> str:
+    return short(" ".join(str(message)[:1000].split()), 200)
 
 
 def _kind(value: Any) -> str:

@@ -6,14 +6,14 @@ The defaults are the published ViT-B recipes; a recipe overrides what it needs.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Gt, Le, Len
+from annotated_types import Ge, Gt, Le, Len, Lt
 
 IGNORED = 255
 """Label of the pixels that count neither in the loss nor in the evaluation of semantic segmentation."""
 
-Positive = Annotated[int, Gt(0)]
-PositiveFloat = Annotated[float, Gt(0)]
-NonNegative = Annotated[int, Ge(0)]
+Positive = Annotated[int, Gt(0), Le(1_000_000)]
+PositiveFloat = Annotated[float, Gt(0), Le(1_000_000)]
+NonNegative = Annotated[int, Ge(0), Le(1_000)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Widths = tuple[Positive, ...]
 
@@ -103,13 +103,13 @@ class UPerNetSettings:
     """Strides of the levels in pixels, finest first: the patch size times powers of two."""
     channels: Positive = 768
     """Width of the decoder."""
-    dropout: Fraction = 0.1
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
     """Dropout of whole channels before each classifying convolution."""
     auxiliary_channels: Positive = 256
     """Width of the auxiliary head, a small FCN on the third level."""
-    auxiliary_weight: Annotated[float, Ge(0)] = 0.4
+    auxiliary_weight: Annotated[float, Ge(0), Le(1_000)] = 0.4
     """Weight of the auxiliary head's loss; 0 leaves the head out."""
-    class_weights: tuple[Annotated[float, Ge(0)], ...] | None = None
+    class_weights: tuple[Annotated[float, Ge(0), Le(1_000_000)], ...] | None = None
     """Weight of each class in the cross-entropy; null: 1 each."""
     window_stride: Positive = 341
     """Step in pixels at which a window of the training crop's size slides over an image in evaluation."""

@@ -1,6 +1,5 @@
 """What an optimizer step costs: of finished trainings, of measurements on some device, or counted."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,11 @@ from typing import Any
 
 from m2pt.atomic import write_json
 from m2pt.errors import InputError
-from m2pt.reporting.run_folder import FINISHED, find_runs
+from m2pt.reporting.run_folder import find_runs
+from m2pt.results import FINISHED, RUN, STEP_COSTS, Description, Finished, StepCosts, read
 from m2pt.schema.experiments import digest
 from m2pt.schema.plan import Spec
 
-CACHE = "step_costs.json"
 RESULTS, MEASURED, COUNTED = "results", "measured", "counted"
 
 _SHAPING = (
@@ -64,24 +63,26 @@ def cost_key(spec: Spec) -> str:
 
 
 def finished_costs(results: Path) -> dict[str, list[StepCost]]:
-    """The mean cost of a step in the finished trainings below `results`, by key and device."""
+    """The mean cost of a step in the finished trainings below `results`, by key and device.
+
+    Raises:
+        InputError: what one of them has left is damaged.
+    """
     sums: dict[tuple[str, str], list[float]] = {}
     for folder in find_runs(results):
-        try:
-            finished = json.loads((folder.path / FINISHED).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not (folder.path / FINISHED).exists():
             continue
-        described = folder.description()
-        made = described["provenance"]
-        of_device = cost_key(described["spec"]), str(made["device"])
-        total = sums.setdefault(of_device, [0.0, 0.0])
+        finished, described = read(Finished, folder.path / FINISHED), folder.description()
+        made = described.provenance
+        if made.device is None:
+            raise InputError(f"{folder.path / RUN}: does not say on which device; delete the folder.")
+        total = sums.setdefault((_key_of(described, folder.path / RUN), made.device), [0.0, 0.0])
         # Several processes share the recipe's effective batch: a step takes each of them this long.
-        total[0] += finished["seconds"] * made.get("processes", 1)
-        total[1] += finished["step"]
+        total[0] += finished.seconds * made.processes
+        total[1] += finished.step
     found: dict[str, list[StepCost]] = {}
     for (key, device), (seconds, steps) in sums.items():
-        if steps:
-            found.setdefault(key, []).append(StepCost(seconds / steps, device, RESULTS))
+        found.setdefault(key, []).append(StepCost(seconds / steps, device, RESULTS))
     return found
 
 
@@ -92,16 +93,17 @@ def measured_costs(results: Path) -> dict[str, list[StepCost]]:
         InputError: the file that holds it is damaged.
     """
     return {
-        key: [StepCost(float(entry["seconds"]), device, MEASURED) for device, entry in devices.items()]
-        for key, devices in _read(results / CACHE).items()
+        key: [StepCost(entry.seconds, device, MEASURED) for device, entry in devices.items()]
+        for key, devices in _read(results / STEP_COSTS).root.items()
     }
 
 
 def keep_measurement(results: Path, key: str, device: str, entry: Mapping[str, Any]) -> None:
     """Add a measurement to the file; what stands there for other keys and devices stays."""
-    known = _read(results / CACHE)
+    path = results / STEP_COSTS
+    known = _read(path).model_dump(exclude_unset=True)
     known.setdefault(key, {})[device] = dict(entry)
-    write_json(results / CACHE, known)
+    write_json(path, known)
 
 
 def best(known: Iterable[StepCost], device: str | None = None) -> StepCost | None:
@@ -115,17 +117,17 @@ def best(known: Iterable[StepCost], device: str | None = None) -> StepCost | Non
     )
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def _key_of(described: Description, path: Path) -> str:
     try:
-        known: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        for devices in known.values():
-            for entry in devices.values():
-                float(entry["seconds"])
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: holds no step costs ({type(error).__name__}: {error}); delete it and measure again "
-            "with: m2pt plan --measure"
-        ) from None
-    return known
+        return cost_key(described.spec)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise InputError(f"{path}: its spec is not that of a training; delete the folder.") from None
+
+
+def _read(path: Path) -> StepCosts:
+    if not path.exists():
+        return StepCosts({})
+    try:
+        return read(StepCosts, path)
+    except InputError as error:
+        raise InputError(f"{error}\n{path}: delete it and measure again with: m2pt plan --measure") from None

@@ -1,13 +1,13 @@
 """How many items a training split has: of a dataset on disk, of a miniature to be built, or as published."""
 
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from m2pt.errors import InputError
+from m2pt.errors import InputError, short
+from m2pt.results import Manifest, read
 from m2pt.schema.plan import Plan, Spec
 
 
@@ -83,7 +83,9 @@ def training_items(plan: Plan, spec: Spec, given: Mapping[str, int]) -> Items | 
         return Items(given[key], "--items")
     manifest = plan.manifest(name)
     if layout not in _READER_ALONE_KNOWS and manifest.exists():
-        count = json.loads(manifest.read_text(encoding="utf-8"))["items"]["train"]
+        count = read(Manifest, manifest).items.get("train")
+        if count is None:
+            raise InputError(f"{manifest}: has no number of training items; delete it and check the dataset.")
         return Items(_windows(spec, count), str(manifest))
     if plan.root(name).is_dir():
         return Items(_read(plan.root(name), spec, key), str(plan.root(name)))
@@ -110,8 +112,8 @@ def parse_items(pairs: list[str]) -> dict[str, int]:
     given = {}
     for pair in pairs:
         name, _, count = pair.partition("=")
-        if not count.isdecimal() or not int(count):
-            raise InputError(f"--items {pair}: give DATASET=N, such as --items text=1000000.")
+        if not (count.isascii() and count.isdecimal()) or len(count) > 18 or not int(count):
+            raise InputError(f"--items {short(pair, 60)}: give DATASET=N, such as --items text=1000000.")
         given[name] = int(count)
     return given
 

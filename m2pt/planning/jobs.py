@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from m2pt.results import FINISHED, RUN, Description, read
 from m2pt.schema.experiments import SCRATCH
 from m2pt.schema.plan import Plan, Run, Spec
 from m2pt.training.settings import TrainingSettings
@@ -50,13 +51,14 @@ class Training:
 
     @property
     def is_done(self) -> bool:
-        """Whether its folder holds a finished training of this very spec."""
-        try:
-            stored = json.loads((self.directory / "run.json").read_text(encoding="utf-8"))["spec"]
-        except FileNotFoundError:
+        """Whether its folder holds a finished training of this very spec.
+
+        Raises:
+            InputError: its run.json is damaged.
+        """
+        if not ((self.directory / RUN).exists() and (self.directory / FINISHED).exists()):
             return False
-        same = json.loads(json.dumps(self.spec)) == stored
-        return same and (self.directory / "finished.json").exists()
+        return json.loads(json.dumps(self.spec)) == read(Description, self.directory / RUN).spec
 
 
 def trainings(plan: Plan, runs: Iterable[Run]) -> list[Training]:

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2pt.atomic import PART
+from m2pt.errors import InputError
 from m2pt.locks import TRAINING, holder
 from m2pt.reporting.liveness import Liveness
-from m2pt.reporting.run_folder import RUN, RunFolder
+from m2pt.reporting.run_folder import RunFolder
+from m2pt.results import RUN
 from m2pt.schema.plan import Plan
 
 PLACES = ("runs", "encoders")
@@ -114,13 +116,16 @@ def held(results: Path, directory: Path, liveness: Liveness) -> str | None:
     if not (directory / RUN).is_file():
         return None
     folder = RunFolder(results, directory)
-    if folder.status(folder.signature(), liveness).name != "RUNNING":
-        return None
-    made = folder.description()["provenance"]
-    if made.get("host") == platform.node() and "pid" in made:
-        return f"process {made['pid']} trains it"
+    try:
+        if folder.status(folder.signature(), liveness).name != "RUNNING":
+            return None
+        made = folder.description().provenance
+    except InputError as error:
+        return f"nobody can tell whether it runs, since it is damaged ({error})"
+    if made.host == platform.node() and made.pid is not None:
+        return f"process {made.pid} trains it"
     if age < QUIET_HOURS * 3600:
-        return f"no end marker, and written to {age / 3600:.0f} hours ago on {made.get('host', 'a machine')}"
+        return f"no end marker, and written to {age / 3600:.0f} hours ago on {made.host or 'a machine'}"
     return None
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2pt.atomic import write_text
+from m2pt.errors import InputError
+from m2pt.formats.documents import read_bytes
+from m2pt.results import CELLS, Cells, read
 
 if TYPE_CHECKING:
     from m2pt.schema.plan import Plan
 
-CELLS = "cells.json"
 CONFIG = "config.yaml"
 
 TAG = "cells"
@@ -35,17 +37,18 @@ def record(plan: "Plan") -> None:
     cells = json.dumps(_cells(plan), indent=2, ensure_ascii=False)
     for name, text in ((CELLS, f"{cells}\n"), (CONFIG, header + config)):
         path = plan.results / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if not _says(path, text):
             write_text(path, text)
 
 
 def recorded_cells(results: Path) -> dict[str, list[str]]:
-    """Return the full names of each run's cells, by its folder below `results`; {} before `record`."""
-    try:
-        found: dict[str, list[str]] = json.loads((results / CELLS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return found
+    """Return the full names of each run's cells, by its folder below `results`; {} before `record`.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = results / CELLS
+    return {run: list(names) for run, names in read(Cells, path).root.items()} if path.exists() else {}
 
 
 def cells_tag(cells: Sequence[str]) -> str:
@@ -57,6 +60,13 @@ def cell_filter(cell: str) -> str:
     """Return what finds a cell's runs, for the search box of MLflow's UI and for `search_runs`."""
     quote = '"' if "'" in cell else "'"
     return f"tags.{TAG} LIKE {quote}%|{cell}|%{quote}"
+
+
+def _says(path: Path, text: str) -> bool:
+    try:
+        return read_bytes(path) == text.encode()
+    except InputError:
+        return False
 
 
 def _cells(plan: "Plan") -> dict[str, list[str]]:

@@ -1,15 +1,16 @@
 """From result files to the numbers of a table: each seed's value, mean, deviation, gain, verdict."""
 
-import json
-import math
+import reprlib
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
-from m2pt.errors import InputError
+from m2pt.errors import InputError, listed, short
 from m2pt.reporting.statistics import Interval, paired_differences, side, t_interval, verdict
+from m2pt.results import EVALUATION, Evaluation, read
 from m2pt.schema.cell_names import Place, locate
 from m2pt.schema.plan import Plan, Run
 from m2pt.schema.tables import Column, Row
@@ -21,7 +22,7 @@ class Result:
 
     run: str
     seed: int
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, float]
     commits: frozenset[str]
     device: str
     training_seconds: float
@@ -188,47 +189,38 @@ def read_result(plan: Plan, run: Run, seed: int) -> Result:
     Raises:
         InputError: it is missing or damaged, or was made with another spec or seed than the config asks for.
     """
-    path = plan.run_directory(run.name, seed) / "evaluation.json"
+    path = plan.run_directory(run.name, seed) / EVALUATION
+    if not path.exists():
+        raise InputError(f"{path}: this result is missing; make it with: {plan.command(path)}")
+    again = f"make it again with: {plan.command(path, again=True)}"
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: this result is missing; make it with: {plan.command(path)}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); delete it and run snakemake again.") from None
-    differences = list(differing(stored.get("spec"), plan.seeded_spec(run, seed)))
-    if stored.get("seed") != seed:
-        differences.append(f"seed: stored {stored.get('seed')}, asked for {seed}")
+        stored = read(Evaluation, path)
+    except InputError as error:
+        raise InputError(f"{error}\n{path}: {again}") from None
+    differences = list(islice(differing(stored.spec, plan.seeded_spec(run, seed)), 3))
+    if stored.seed != seed:
+        differences.append(f"seed: stored {stored.seed}, asked for {seed}")
     if differences:
-        raise InputError(
-            f"{path}: stale, it was made with another spec ({'; '.join(differences[:3])}); "
-            f"make it again with: {plan.command(path, again=True)}"
-        )
-    try:
-        training = stored["training"]
-        return Result(
-            run.name,
-            seed,
-            metrics=stored["metrics"],
-            commits=frozenset(made["git_commit"] for made in (training["provenance"], stored["provenance"])),
-            device=training["provenance"]["device"],
-            training_seconds=training["seconds"],
-        )
-    except KeyError as error:
-        raise InputError(
-            f"{path}: lacks {error}; make it again with: {plan.command(path, again=True)}"
-        ) from None
+        raise InputError(f"{path}: stale, it was made with another spec ({'; '.join(differences)}); {again}")
+    return Result(
+        run.name,
+        seed,
+        metrics=stored.metrics,
+        commits=frozenset({stored.training.provenance.git_commit, stored.provenance.git_commit}),
+        device=stored.training.provenance.device,
+        training_seconds=stored.training.seconds,
+    )
 
 
 def check_metric(plan: Plan, result: Result, metric: str) -> None:
     """Make sure that a result has this metric.
 
     Raises:
-        InputError: it is missing or no finite number.
+        InputError: it is missing.
     """
-    value = result.metrics.get(metric)
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        path = plan.run_directory(result.run, result.seed) / "evaluation.json"
-        raise InputError(f"{path}: metric {metric!r} is {value!r}; it has {', '.join(result.metrics)}.")
+    if metric not in result.metrics:
+        path = plan.run_directory(result.run, result.seed) / EVALUATION
+        raise InputError(f"{path}: metric {metric!r} is missing; it has {listed(result.metrics)}.")
 
 
 def differing(stored: Any, asked: Any, path: str = "spec") -> Iterator[str]:
@@ -237,4 +229,4 @@ def differing(stored: Any, asked: Any, path: str = "spec") -> Iterator[str]:
         for key in [*asked, *(key for key in stored if key not in asked)]:
             yield from differing(stored.get(key), asked.get(key), f"{path}.{key}")
     elif stored != asked:
-        yield f"{path}: stored {stored!r}, asked for {asked!r}"
+        yield f"{short(path)}: stored {reprlib.repr(stored)}, asked for {reprlib.repr(asked)}"

@@ -33,7 +33,7 @@ class Liveness:
         """
         if "pid" not in provenance:
             return False
-        if provenance["host"] == node():
+        if provenance.get("host") == node():
             started = provenance.get("started")
             at = None if started is None else datetime.fromisoformat(started).timestamp()
             return not process_exists(provenance["pid"], at)

@@ -34,6 +34,10 @@ _ENVIRONMENT = {
 }
 
 
+class NoSuchStore(InputError):
+    """MLflow has no store for such a URI."""
+
+
 class StoredRun(NamedTuple):
     """A run as the store knows it."""
 
@@ -65,7 +69,7 @@ class MlflowStore:
         """Connect unless connected; return whether the experiment had to be created, so that it is empty.
 
         Raises:
-            InputError: MLflow has no store for such a URI.
+            NoSuchStore: MLflow has no store for such a URI.
         """
         if self._client is not None:
             return False
@@ -77,7 +81,7 @@ class MlflowStore:
         try:
             client = MlflowClient(tracking_uri=self.uri)
         except UnsupportedModelRegistryStoreURIException:
-            raise InputError(
+            raise NoSuchStore(
                 f"MLFLOW_TRACKING_URI: {self.shown_uri}: MLflow has no such store; "
                 "give an http(s):// server or a database such as sqlite:///path/mlflow.db"
             ) from None

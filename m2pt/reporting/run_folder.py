@@ -6,14 +6,25 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from m2pt.reporting.liveness import Liveness
+from m2pt.results import (
+    EVALUATION,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    METRICS,
+    RUN,
+    Description,
+    Ended,
+    Metrics,
+    metrics_entry,
+    metrics_lines,
+    read,
+)
 
-RUN, METRICS, EVALUATION = "run.json", "metrics.jsonl", "evaluation.json"
-FINISHED, INTERRUPTED, FAILED = "finished.json", "interrupted.json", "failed.json"
 _WATCHED = (RUN, METRICS, EVALUATION, FINISHED, INTERRUPTED, FAILED)
 
 # Folders directly below results/ that hold no runs but may hold very many files.
@@ -63,17 +74,15 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def points(line: str) -> list[Point]:
-    """The metrics of one line of metrics.jsonl: every number in it except its `step`.
+def points(line: str, path: Path) -> list[Point]:
+    """The metrics of one line of the metrics.jsonl at `path`: every number in it except its `step`.
 
     Raises:
-        ValueError: the line is not a JSON object with an integer `step`.
+        InputError: the line is not a JSON object with an integer `step`.
     """
-    entry = json.loads(line)
-    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
-        raise ValueError(f"{METRICS}: not an object with an integer 'step': {line[:80]!r}")
-    step = entry.pop("step")
-    return [Point(key, step, float(value)) for key, value in entry.items() if isinstance(value, int | float)]
+    entry = metrics_entry(line, str(path))
+    numbers = {key: value for key, value in entry.items() if key != "step" and isinstance(value, int | float)}
+    return [Point(key, entry["step"], float(value)) for key, value in numbers.items()]
 
 
 class RunFolder:
@@ -96,32 +105,30 @@ class RunFolder:
                 found[name] = file_signature(self.path / name)
         return found
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Description:
         """The content of run.json."""
-        return self._json(RUN)
+        return read(Description, self.path / RUN)
 
     def identity(self) -> str:
         """Digest of what this run is: its folder below results, spec, seed, input weights, dataset."""
         description = self.description()
-        inputs = description.get("inputs"), description["provenance"].get("dataset_manifest")
-        what = json.dumps([self.directory, description["spec"], description["seed"], *inputs], sort_keys=True)
+        inputs = description.inputs, description.provenance.dataset_manifest
+        what = json.dumps([self.directory, description.spec, description.seed, *inputs], sort_keys=True)
         return hashlib.sha256(what.encode()).hexdigest()[:16]
 
     def lines(self, start: int = 0, stop: int | None = None) -> list[str]:
         """Complete lines of metrics.jsonl from the `start`-th on; a line still being written is left out."""
-        try:
-            with (self.path / METRICS).open(encoding="utf-8") as stream:
-                return [line for line in islice(stream, start, stop) if line.endswith("\n")]
-        except FileNotFoundError:
-            return []
+        path = self.path / METRICS
+        return list(metrics_lines(path, start, stop)) if path.exists() else []
 
     def evaluation(self) -> dict[str, float]:
         """The final metrics in evaluation.json, {} if there is none yet."""
-        return self._json(EVALUATION)["metrics"] if (self.path / EVALUATION).exists() else {}
+        path = self.path / EVALUATION
+        return read(Metrics, path).metrics if path.exists() else {}
 
     def started(self) -> int | None:
         """When the run was started, in ms of the epoch, if its provenance says so."""
-        started = self.description()["provenance"].get("started")
+        started = self.description().provenance.started
         return None if started is None else round(datetime.fromisoformat(started).timestamp() * 1000)
 
     def has_leftovers(self, signature: Mapping[str, list[int]]) -> bool:
@@ -147,19 +154,16 @@ class RunFolder:
         if INTERRUPTED in signature and signature[INTERRUPTED][0] >= last_sign:
             ended = _milliseconds(signature[INTERRUPTED])
             return Status("KILLED", ended, self._how(INTERRUPTED, "interrupted"))
-        if liveness.is_gone(self.path, self.description()["provenance"], last_sign / 1e9):
+        made = self.description().provenance.model_dump(exclude_none=True)
+        if liveness.is_gone(self.path, made, last_sign / 1e9):
             return Status("KILLED", last_sign // 1_000_000, "vanished: its process ended without a word")
         return Status("RUNNING", None)
 
     def _how(self, marker: str, word: str) -> str:
         """`word`, and what the marker gives as the reason."""
-        with suppress(FileNotFoundError):  # a resumed training has just removed it
-            reason = self._json(marker).get("reason")
-            return f"{word}: {reason}" if reason else word
-        return word
-
-    def _json(self, name: str) -> dict[str, Any]:
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+        path = self.path / marker
+        reason = read(Ended, path).reason if path.exists() else None  # a resumed training may have removed it
+        return f"{word}: {reason}" if reason else word
 
 
 def file_signature(path: Path) -> list[int]:

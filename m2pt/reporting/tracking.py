@@ -16,14 +16,19 @@ from pathlib import Path
 from time import time
 from urllib.parse import urlsplit
 
-from m2pt.errors import InputError
-from m2pt.reporting.asked import CELLS, TAG, cells_tag, recorded_cells
+from m2pt.errors import InputError, short
+from m2pt.reporting.asked import TAG, cells_tag, recorded_cells
 from m2pt.reporting.liveness import Liveness
-from m2pt.reporting.mlflow_store import EXPERIMENT, RUN_TAG, MlflowStore, is_missing, legal_key, no_answer
+from m2pt.reporting.mlflow_store import (
+    EXPERIMENT,
+    RUN_TAG,
+    MlflowStore,
+    NoSuchStore,
+    is_missing,
+    legal_key,
+    no_answer,
+)
 from m2pt.reporting.run_folder import (
-    EVALUATION,
-    METRICS,
-    RUN,
     Point,
     RunFolder,
     Status,
@@ -34,6 +39,7 @@ from m2pt.reporting.run_folder import (
     points,
 )
 from m2pt.reporting.tracking_cursor import LOCAL_STORE, Cursor
+from m2pt.results import CELLS, EVALUATION, METRICS, RUN
 
 _TABLES = {".csv", ".md", ".tex", ".pdf", ".png", ".svg", ".yaml"}
 _LINES_AT_ONCE = 1000
@@ -84,9 +90,9 @@ class Tracker:
         """Count the metric points that the server has not acknowledged."""
         count = 0
         for run in find_runs(self.results):
-            cursor = Cursor.load(self._cursor_path(run.directory))
-            with suppress(ValueError):  # a damaged line is reported where it is sent
-                count += len(_points(run.lines(cursor.lines if cursor else 0)))
+            cursor = _known(self._cursor_path(run.directory))
+            with suppress(InputError):  # a damaged line is reported where it is sent
+                count += len(_points(run, run.lines(cursor.lines if cursor else 0)))
         return count
 
     @contextmanager
@@ -94,8 +100,10 @@ class Tracker:
         """Let no trouble with one run keep the others from being mirrored."""
         try:
             yield
-        except InputError:
+        except NoSuchStore:
             raise
+        except InputError as error:
+            problems[name] = short(" ".join(str(error).split()), 1000)
         except Exception as error:  # whatever it is, the tracker must go on
             reason = " ".join(
                 f"{type(error).__name__}: {error}".replace(self.store.uri, self.store.shown_uri).split()
@@ -115,7 +123,7 @@ class Tracker:
 
     def _mirror_run(self, run: RunFolder) -> None:
         path = self._cursor_path(run.directory)
-        cursor = Cursor.load(path)
+        cursor = _known(path)
         signature = run.signature()
         cells = cells_tag(self._cells.get(run.directory, ()))
         if cursor and (cursor.seen, cursor.status, cursor.cells) == (
@@ -176,13 +184,13 @@ class Tracker:
         description = run.description()
         tag = self._run_tag(identity)
         found = self.store.find(tag)
-        stored = found or self.store.create(tag, description["name"], run.started())
-        self.store.log_params(stored.run_id, flatten({"seed": description["seed"], **description["spec"]}))
+        stored = found or self.store.create(tag, description.name or run.directory, run.started())
+        self.store.log_params(stored.run_id, flatten({"seed": description.seed, **description.spec}))
         if not found:
             return Cursor(stored.run_id, identity)
         known = self.store.logged_steps(stored.run_id)
         lines = run.lines()
-        lacking = [point for point in _points(lines) if (legal_key(point.key), point.step) not in known]
+        lacking = [point for point in _points(run, lines) if (legal_key(point.key), point.step) not in known]
         self.store.log_points(stored.run_id, lacking, _now())
         return Cursor(stored.run_id, identity, "".join(lines[:1]), lines=len(lines), status=stored.status)
 
@@ -203,7 +211,7 @@ class Tracker:
             lines = run.lines(cursor.lines, cursor.lines + cursor.sending)
             if len(lines) < cursor.sending:
                 return  # resumed at an earlier step: the training writes the same lines once more
-            self.store.log_points(cursor.run_id, _points(lines), cursor.sending_time)
+            self.store.log_points(cursor.run_id, _points(run, lines), cursor.sending_time)
             cursor.lines, cursor.sending = cursor.lines + cursor.sending, 0
             cursor.save(path)
 
@@ -218,7 +226,7 @@ class Tracker:
         """Keep the tables, figures and configs in the results folder as artifacts of one run, "tables"."""
         path = self._cursor_path("tables")
         seen = {name: file_signature(file) for name, file in files.items()}
-        cursor = Cursor.load(path)
+        cursor = _known(path)
         if cursor is None:
             tag = self._run_tag("tables")
             cursor = Cursor((self.store.find(tag) or self.store.create(tag, "tables", None)).run_id, "tables")
@@ -236,10 +244,10 @@ class Tracker:
     def _tags(self, run: RunFolder) -> dict[str, str]:
         """What a person filters by, and where the run came from."""
         description = run.description()
-        provenance = dict(description["provenance"])
+        provenance = description.provenance.model_dump(exclude_unset=True)
         commit = provenance.pop("git_commit", None)
         return {
-            **{key: as_text(value) for key, value in description["tags"].items()},
+            **{key: as_text(value) for key, value in description.tags.items()},
             **{f"provenance.{key}": as_text(value) for key, value in provenance.items()},
             **({"mlflow.source.git.commit": commit} if commit else {}),
             "m2pt.directory": run.directory,
@@ -258,8 +266,16 @@ class Tracker:
         return self._cursors / f"{directory}.json"
 
 
-def _points(lines: Iterable[str]) -> list[Point]:
-    return [point for line in lines for point in points(line)]
+def _points(run: RunFolder, lines: Iterable[str]) -> list[Point]:
+    return [point for line in lines for point in points(line, run.path / METRICS)]
+
+
+def _known(path: Path) -> Cursor | None:
+    """A cursor; a damaged one is as good as lost, and MLflow then knows what it has."""
+    try:
+        return Cursor.load(path)
+    except InputError:
+        return None
 
 
 def _now() -> int:

@@ -1,10 +1,14 @@
 """How far the mirroring of one run has come, on disk."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, MinLen
 
 from m2pt import atomic
+from m2pt.formats.documents import read_json
+from m2pt.schema.base import Strict, validate
 
 LOCAL_STORE = "default"
 """Name of the folder with the cursors of the results folder's own store."""
@@ -20,17 +24,17 @@ class Cursor:
     hold already.
     """
 
-    run_id: str
+    run_id: Annotated[str, MinLen(1)]
     """Id of the run in MLflow."""
     identity: str
     """`RunFolder.identity` of what was sent."""
     first_line: str = ""
     """First line of metrics.jsonl; another one means that the training began anew with other code."""
-    lines: int = 0
+    lines: Annotated[int, Ge(0)] = 0
     """Lines of metrics.jsonl acknowledged."""
-    sending: int = 0
+    sending: Annotated[int, Ge(0)] = 0
     """Lines on their way, 0 if none."""
-    sending_time: int = 0
+    sending_time: Annotated[int, Ge(0)] = 0
     """Their time stamp, in ms of the epoch."""
     status: str = "RUNNING"
     """Status acknowledged."""
@@ -41,12 +45,19 @@ class Cursor:
 
     @classmethod
     def load(cls, path: Path) -> "Cursor | None":
-        """Read a cursor; None if there is none."""
-        try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        """Read a cursor; None if there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        if not path.exists():
             return None
+        return validate(_Form, {"cursor": read_json(path)}, str(path)).cursor
 
     def save(self, path: Path) -> None:
         """Write the cursor atomically."""
         atomic.write_json(path, asdict(self))
+
+
+class _Form(Strict):
+    cursor: Cursor

@@ -1,42 +1,47 @@
 """Sizes of the models: the bodies, and how each modality becomes tokens."""
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from typing import Annotated
+
+from pydantic import Field, model_validator
 
 from m2pt.schema.base import Strict
+from m2pt.schema.ranges import Depth, Factor, Size, check_tokens
 
 
 class Backbone(Strict):
     """Sizes of the transformer blocks that all modalities share (ViT-Base: 768, 12, 12)."""
 
-    dim: PositiveInt
-    depth: PositiveInt
-    num_heads: PositiveInt
-    mlp_ratio: PositiveFloat = 4.0
+    dim: Size
+    depth: Depth
+    num_heads: Size
+    mlp_ratio: Factor = 4.0
 
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> "Backbone":
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if self.dim * self.mlp_ratio < 1:
+            raise ValueError(f"mlp_ratio {self.mlp_ratio:g} leaves a dim of {self.dim} no unit")
         return self
 
 
 class ImageInput(Strict):
     """Side of the square input image in pixels."""
 
-    image_size: PositiveInt
+    image_size: Size
 
 
 class ImageTokenizer(Strict):
     """Side of a square patch in pixels."""
 
-    patch_size: PositiveInt
+    patch_size: Size
 
 
 class ConvNeXt(Strict):
     """Sizes of the convolutional pair: blocks and channels of each of its four stages."""
 
-    depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
-    dims: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    depths: tuple[Depth, Depth, Depth, Depth]
+    dims: tuple[Size, Size, Size, Size]
 
 
 class Image(Strict):
@@ -52,22 +57,23 @@ class Image(Strict):
                 f"image_size {self.input.image_size} is not a multiple "
                 f"of patch_size {self.tokenizer.patch_size}"
             )
+        check_tokens((self.input.image_size // self.tokenizer.patch_size) ** 2)
         return self
 
 
 class VideoInput(Strict):
     """Frames per clip, distance between two of them in the file, side of a frame in pixels."""
 
-    frames: PositiveInt
-    stride: PositiveInt
-    image_size: PositiveInt
+    frames: Size
+    stride: Size
+    image_size: Size
 
 
 class VideoTokenizer(Strict):
     """A token is a cube of `tubelet_size` frames by `patch_size` by `patch_size` pixels."""
 
-    patch_size: PositiveInt
-    tubelet_size: PositiveInt = 2
+    patch_size: Size
+    tubelet_size: Size = 2
 
 
 class Video(Strict):
@@ -83,24 +89,26 @@ class Video(Strict):
             or self.input.frames % self.tokenizer.tubelet_size
         ):
             raise ValueError("image_size must be a multiple of patch_size and frames one of tubelet_size")
+        cubes = self.input.frames // self.tokenizer.tubelet_size
+        check_tokens(cubes * (self.input.image_size // self.tokenizer.patch_size) ** 2)
         return self
 
 
 class AudioInput(Strict):
     """Log-mel filterbank of `frames` 10 ms steps, normalised as (x - mean) / (2 std); AudioSet's values."""
 
-    frames: PositiveInt
-    mel_bins: PositiveInt = 128
-    sample_rate: PositiveInt = 16000
-    mean: float = -4.2677393
-    std: PositiveFloat = 4.5689974
+    frames: Size
+    mel_bins: Size = 128
+    sample_rate: Size = 16000
+    mean: Annotated[float, Field(ge=-100, le=100)] = -4.2677393
+    std: Factor = 4.5689974
 
 
 class AudioTokenizer(Strict):
     """Side of a square patch of the spectrogram and the step between two patches (equal: no overlap)."""
 
-    patch_size: PositiveInt
-    stride: PositiveInt
+    patch_size: Size
+    stride: Size
 
 
 class Audio(Strict):
@@ -118,21 +126,22 @@ class Audio(Strict):
                     f"{name} {size} cannot be cut into patches of {patch} at stride {stride}; "
                     f"give a multiple of {patch}, or a smaller stride"
                 )
+        check_tokens((self.input.frames // stride) * (self.input.mel_bins // stride))
         return self
 
 
 class PointcloudInput(Strict):
     """Points drawn from each object."""
 
-    points: PositiveInt
+    points: Size
 
 
 class PointcloudTokenizer(Strict):
     """A token is one of `groups` neighbourhoods of `group_size` points."""
 
-    groups: PositiveInt
-    group_size: PositiveInt
-    hidden: PositiveInt = 128
+    groups: Size
+    group_size: Size
+    hidden: Size = 128
     """Units of the mini-PointNet's first layer; 128 in Point-MAE."""
 
 
@@ -146,13 +155,14 @@ class Pointcloud(Strict):
     def _enough_points(self) -> "Pointcloud":
         if max(self.tokenizer.groups, self.tokenizer.group_size) > self.input.points:
             raise ValueError("groups and group_size cannot exceed the number of points")
+        check_tokens(self.tokenizer.groups)
         return self
 
 
 class TextInput(Strict):
     """Bytes in a window of text."""
 
-    length: PositiveInt
+    length: Size
 
 
 class TextTokenizer(Strict):
@@ -164,6 +174,11 @@ class Text(Strict):
 
     input: TextInput
     tokenizer: TextTokenizer = TextTokenizer()
+
+    @model_validator(mode="after")
+    def _window_is_not_too_long(self) -> "Text":
+        check_tokens(self.input.length)
+        return self
 
 
 class Modalities(Strict):

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from m2pt.schema.base import Strict
-from m2pt.schema.recipes import AudioAugmentation, ClassifierSettings, Fraction
+from m2pt.schema.ranges import Fraction, Share
+from m2pt.schema.recipes import AudioAugmentation, ClassifierSettings
 from m2pt.training.settings import TrainingSettings
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+Longest = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class TokenDrop(Strict):
@@ -28,8 +29,8 @@ class MultilabelAugmentation(AudioAugmentation):
     """Also mixup (probability) and SpecAugment's masks (the longest, in frames and in mel bins)."""
 
     mixup: Fraction = 0.0
-    time_mask: NonNegativeInt = 0
-    frequency_mask: NonNegativeInt = 0
+    time_mask: Longest = 0
+    frequency_mask: Longest = 0
 
 
 class MultilabelFinetuning(Strict):

@@ -1,20 +1,70 @@
 """Strict models: an unknown key is an error, and an error names file, key, value and the mend."""
 
 import difflib
+import os
+import reprlib
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
-from m2pt.errors import InputError
+from m2pt.errors import InputError, listed, short
+from m2pt.formats.documents import read_yaml
+
+MOST_FAULTS = 20
+"""Faults of one file that are written out."""
+
+
+def _strict(schema: Any, handler: GetCoreSchemaHandler) -> Any:
+    """Let integers of a core schema be nothing but integers, and numbers be finite and no booleans.
+
+    YAML reads `1e-3` as a string, so that a number may be one; an integer is never written in that way. The
+    schema is changed in place, since those of dataclasses are only referred to.
+    """
+    if isinstance(schema, list):
+        schema[:] = [_strict(part, handler) for part in schema]
+    if not isinstance(schema, dict) or schema.get("function") == _NUMBER:
+        return schema
+    if schema.get("type") in ("int", "bool"):
+        schema["strict"] = True
+    elif schema.get("type") == "float":
+        schema["allow_inf_nan"] = False
+        number: Any = schema
+        return core_schema.no_info_before_validator_function(_no_boolean, number)
+    elif schema.get("type") == "definition-ref":
+        with suppress(LookupError):  # a model that refers to itself is not known yet
+            target = handler.resolve_ref_schema(schema)
+            if target["type"] == "dataclass":  # models see to themselves
+                _strict(target, handler)
+    else:
+        schema.update({key: _strict(value, handler) for key, value in schema.items()})
+    return schema
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+_NUMBER = {"type": "no-info", "function": _no_boolean}
+"""What marks a number that was seen to already."""
 
 
 class Strict(BaseModel):
     """Frozen, refuses unknown keys; what is hashed is the validated value, not what the YAML said."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: CoreSchema = _strict(handler(source), handler)
+        return schema
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -24,28 +74,51 @@ def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model
     """Build `model` from `value`; `source` names where the value came from.
 
     Raises:
-        InputError: one line per fault, each with the key's path, the value and what is expected.
+        InputError: one line per fault, each with the key's path, the value and what is expected; of many
+            faults the first ones.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        faults = [_fault(model, fault) for fault in error.errors(include_url=False)]
-        raise InputError(f"{source}: " + f"\n{source}: ".join(faults)) from None
+        found = error.errors(include_url=False, include_context=False)
+        faults = [f"{source}: {_fault(model, fault)}" for fault in found[:MOST_FAULTS]]
+        more = len(found) - len(faults)
+        raise InputError(
+            "\n".join([*faults, *([f"{source}: and {more} more faults."] if more else [])])
+        ) from None
+
+
+def read_part(model: type[Model], path: str, source: str) -> Model:
+    """Build `model` from the YAML file at `path`, which the config `source` names.
+
+    Raises:
+        InputError: there is no such file; or as `read_yaml` and `validate`.
+    """
+    if not os.path.isfile(path):  # noqa: PTH113  # a Path raises for a name that is too long
+        raise InputError(f"{source}: names {short(path)}, which cannot be read; give the path of a file.")
+    return validate(model, read_yaml(Path(path)), path)
 
 
 def _fault(model: type[BaseModel], fault: Any) -> str:
-    path: tuple[str | int, ...] = fault["loc"]
-    key = ".".join(str(part) for part in path)
+    path: tuple[str | int, ...] = tuple(
+        short(part, 60) if isinstance(part, str) else part for part in fault["loc"]
+    )
+    key = _line(".".join(str(part) for part in path))
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _known_keys(model, path[:-1])
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        mend = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
+        mend = f"did you mean {near[0]!r}?" if near else f"known keys: {listed(known)}."
         return f"{key}: unknown key; {mend}"
     if fault["type"] == "missing":
         return f"{key}: this key is missing; add it."
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    where = f"{key} = {fault['input']!r}: " if key else ""
-    return f"{where}{message[0].lower()}{message[1:]}."
+    message = _line(fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, "))
+    where = f"{key} = {reprlib.repr(fault['input'])}: " if key else ""
+    return f"{where}{message[:1].lower()}{message[1:]}."
+
+
+def _line(text: str) -> str:
+    """At most a few hundred characters on one line."""
+    return short(" ".join(text[:5000].split()), 600)
 
 
 def _known_keys(model: type[Any], path: Sequence[str | int]) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple, get_args
 
-from m2pt.errors import InputError
+from m2pt.errors import InputError, listed, short
 from m2pt.schema.tables import Column, Row, Setting, Table
 
 
@@ -28,22 +28,23 @@ def locate(tables: Mapping[str, Table], name: str) -> Place:
             methods in different settings; what exists is listed.
     """
     table_name, _, rest = name.partition(":")
+    name = short(name)
     method, colon, column_name = rest.rpartition(":")
     if not colon:
         raise InputError(
             f"{name}: a cell is TABLE:METHOD:COLUMN, such as table1:M2PT-Video:imagenet_tune_acc."
         )
     if table_name not in tables:
-        raise InputError(f"{name}: no table {table_name!r}; the config's tables are {', '.join(tables)}.")
+        raise InputError(f"{name}: no table {table_name!r}; the config's tables are {listed(tables)}.")
     table = tables[table_name]
     columns = {column.name: column for column in table.columns}
     if column_name not in columns:
         raise InputError(
-            f"{name}: {table_name} has no column {column_name!r}; its columns are {', '.join(columns)}."
+            f"{name}: {table_name} has no column {column_name!r}; its columns are {listed(columns)}."
         )
     places = [Place(table_name, row, columns[column_name]) for row in _rows(table, method)]
     if not places:
-        known = ", ".join(f"{row.setting}/{row.method}" for row in table.rows)
+        known = listed(f"{row.setting}/{row.method}" for row in table.rows)
         raise InputError(f"{name}: {table_name} has no method {method!r}; it has {known}.")
     if len(places) > 1:
         which = " or ".join(place.name for place in places)

@@ -1,18 +1,21 @@
 """The paper's claims as data: a sentence, where it stands, and the comparisons of cells that decide it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
 from m2pt.errors import InputError
-from m2pt.formats.documents import read_yaml
-from m2pt.schema.base import Strict, validate
+from m2pt.schema.base import Strict, read_part
 from m2pt.schema.cell_names import locate
 from m2pt.schema.experiments import digest
+from m2pt.schema.figures import CellName
+from m2pt.schema.ranges import Label, Text
 
 if TYPE_CHECKING:
     from m2pt.schema.plan import Plan
+
+
+Sentence = Annotated[Text, Field(min_length=1)]
 
 
 class Comparison(Strict):
@@ -22,9 +25,9 @@ class Comparison(Strict):
     `value` and `than`: a cell's value minus that of another cell. All of them are paired by seed.
     """
 
-    gain: str | None = None
-    value: str | None = None
-    than: str | None = None
+    gain: CellName | None = None
+    value: CellName | None = None
+    than: CellName | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Comparison":
@@ -47,11 +50,11 @@ class Claim(Strict):
     what is odd about the published sentence.
     """
 
-    claim: str
-    source: str
+    claim: Sentence
+    source: Label
     comparisons: tuple[Comparison, ...] = ()
-    elsewhere: str = ""
-    note: str = ""
+    elsewhere: Text = ""
+    note: Text = ""
 
     @model_validator(mode="after")
     def _is_decided(self) -> "Claim":
@@ -82,7 +85,7 @@ def read_claims(plan: "Plan") -> Claims:
     path = plan.config.claims
     if path is None:
         raise InputError(f"{plan.source}: names no claims; add claims: config/claims.yaml, for example.")
-    claims = validate(Claims, read_yaml(Path(path)), path)
+    claims = read_part(Claims, path, plan.source)
     faults = [
         f"{path}: {fault}"
         for claim in claims.claims

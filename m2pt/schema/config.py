@@ -1,12 +1,14 @@
 """The config file: what is run, on which data, at which size. See config/README.md."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from m2pt.schema.architecture import Backbone, ConvNeXt, Modalities
 from m2pt.schema.base import Strict
+from m2pt.schema.places import FilePath, check_places
+from m2pt.schema.ranges import Epoch, Size
 
 Modality = Literal["image", "video", "audio", "pointcloud", "text"]
 Layout = Literal[
@@ -20,7 +22,8 @@ Layout = Literal[
     "kinetics",
     "text",
 ]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100)]
+Subset = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 MODALITY_OF_LAYOUT: dict[str, Modality] = {
@@ -36,11 +39,21 @@ MODALITY_OF_LAYOUT: dict[str, Modality] = {
 }
 
 
+def _counts_are_whole(sizes: "dict[str, int | float]") -> "dict[str, int | float]":
+    for name, value in sizes.items():
+        if name not in ("seconds", "unlabelled") and not isinstance(value, int):
+            raise ValueError(f"{name} = {value!r} must be an integer >= 1")
+    return sizes
+
+
 class Miniature(Strict):
     """The dataset is built by `m2pt data build`; `sizes` are the keyword arguments of its builder."""
 
     seed: Seed = 0
-    sizes: dict[str, Any] = Field(default_factory=dict)
+    sizes: Annotated[
+        dict[Name, Annotated[int, Field(ge=1, le=10_000_000)] | Annotated[float, Field(ge=0, le=1000)]],
+        AfterValidator(_counts_are_whole),
+    ] = Field(default_factory=dict)
 
 
 class Dataset(Strict):
@@ -52,9 +65,9 @@ class Dataset(Strict):
     """
 
     layout: Layout
-    num_classes: PositiveInt | None = None
-    subsets: Annotated[dict[str, PositiveInt], Field(min_length=1)] | None = None
-    root: str | None = None
+    num_classes: Size | None = None
+    subsets: Annotated[dict[Subset, Size], Field(min_length=1)] | None = None
+    root: FilePath | None = None
     miniature: Miniature | None = None
     full_check: bool = False
 
@@ -94,14 +107,14 @@ class Encoder(Strict):
 
     modality: Modality
     dataset: Name | None = None
-    pretrain: str | None = None
+    pretrain: FilePath | None = None
     objective: Literal["masked", "supervised"] = "masked"
     source: Literal["train", "dvc"] = "train"
     body: Literal["transformer", "convnext"] = "transformer"
-    file: str | None = None
+    file: FilePath | None = None
     random: bool = False
     epoch_of: Name | None = None
-    epoch: PositiveInt | None = None
+    epoch: Epoch | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "Encoder":
@@ -132,17 +145,17 @@ class FinetuneRecipes(Strict):
     Those that no table needs may be left out. `convnext_tune` is for targets with that body.
     """
 
-    pretrained_tune: str | None = None
-    pretrained_fix: str | None = None
-    scratch_tune: str | None = None
-    scratch_fix: str | None = None
-    convnext_tune: str | None = None
+    pretrained_tune: FilePath | None = None
+    pretrained_fix: FilePath | None = None
+    scratch_tune: FilePath | None = None
+    scratch_fix: FilePath | None = None
+    convnext_tune: FilePath | None = None
 
 
 class Transfer(Strict):
     """How a dense task starts: from the merged finetuned model, or the pretrained one and its pathways."""
 
-    recipe: str
+    recipe: FilePath
     transfer_from: Literal["finetuned", "pretrained"] = "finetuned"
     freeze_backbone: bool = False
 
@@ -162,7 +175,7 @@ class Config(Strict):
     paper_scale: bool = False
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     pretrain_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    threads: PositiveInt = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backbone: Backbone
     convnext: ConvNeXt | None = None
@@ -172,9 +185,9 @@ class Config(Strict):
     starts: dict[Name, Name] = Field(default_factory=dict)
     finetune: dict[Name, FinetuneRecipes]
     transfer: dict[Name, Transfer] = Field(default_factory=dict)
-    tables: Annotated[tuple[str, ...], Field(min_length=1)]
-    figures: tuple[str, ...] = ()
-    claims: str | None = None
+    tables: Annotated[tuple[FilePath, ...], Field(min_length=1)]
+    figures: tuple[FilePath, ...] = ()
+    claims: FilePath | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Config":
@@ -197,6 +210,12 @@ class Config(Strict):
         for what, seeds in (("seeds", self.seeds), ("pretrain_seeds", self.pretrain_seeds)):
             if len(set(seeds)) != len(seeds):
                 raise ValueError(f"{what}: a seed stands twice")
+        return self
+
+    @model_validator(mode="after")
+    def _places_are_apart(self) -> "Config":
+        roots = {name: dataset.root for name, dataset in self.datasets.items() if dataset.root is not None}
+        check_places(self.results, self.checkpoints, roots)
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from m2pt.schema.base import Strict
-from m2pt.schema.config import Name
+from m2pt.schema.config import Name, Subset
 
 Task = Literal[
     "classification",
@@ -51,10 +51,17 @@ class PathwaySpec(Strict):
 
     auxiliaries: Annotated[tuple[Name, ...], Field(min_length=1)]
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)] = LAYERS
-    scale_init: float = 0.0
+    scale_init: Annotated[float, Field(ge=-100, le=100)] = 0.0
     scale_trainable: bool = True
     order: Literal["normal", "reversed", "shuffled"] = "normal"
     depth: Literal["all", "first_third", "middle_third", "last_third"] = "all"
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "PathwaySpec":
+        for what, names in (("auxiliaries", self.auxiliaries), ("layers", self.layers)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what}: a name stands twice")
+        return self
 
     @model_validator(mode="after")
     def _another_order_is_of_all_blocks(self) -> "PathwaySpec":
@@ -76,7 +83,7 @@ class Experiment(Strict):
 
     task: Task
     dataset: Name
-    subset: str | None = None
+    subset: Subset | None = None
     mode: Mode
     target_init: Name
     pathway: PathwaySpec | None = None

@@ -4,13 +4,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from m2pt.errors import InputError
 from m2pt.schema.base import Strict
 from m2pt.schema.cell_names import locate
 from m2pt.schema.config import Name
+from m2pt.schema.ranges import Epoch, Label, Line, Text
 from m2pt.schema.tables import Table
+
+CellName = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""As in `m2pt.schema.cell_names`."""
+
+Gain = Annotated[float, Field(ge=-100, le=100)]
+"""In percentage points."""
 
 
 class Plot(Strict, ABC):
@@ -33,9 +40,9 @@ class Target(Strict):
     `published` has gains of the paper's figure that are not those of its tables.
     """
 
-    title: str
-    cells: Annotated[dict[Name, str], Field(min_length=1)]
-    published: dict[Name, float] = Field(default_factory=dict)
+    title: Label
+    cells: Annotated[dict[Name, CellName], Field(min_length=1)]
+    published: dict[Name, Gain] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _published_gains_have_a_cell(self) -> "Target":
@@ -50,7 +57,7 @@ class Target(Strict):
 class Grid(Plot):
     """Auxiliaries (rows: names and titles) × targets (columns); a pair without a cell is empty."""
 
-    auxiliaries: Annotated[dict[Name, str], Field(min_length=1)]
+    auxiliaries: Annotated[dict[Name, Label], Field(min_length=1)]
     targets: Annotated[tuple[Target, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -111,8 +118,8 @@ class Scales(Grid):
 class Point(Strict):
     """A cell whose auxiliary was pretrained for some epochs, in the paper for `published_epochs`."""
 
-    cell: str
-    published_epochs: PositiveInt | None = None
+    cell: CellName
+    published_epochs: Epoch | None = None
 
 
 class AuxiliaryQuality(Plot):
@@ -135,7 +142,7 @@ class TrainingCurves(Plot):
     marks: ClassVar[str] = (
         "With several seeds a curve is the mean over them, its band one standard deviation."
     )
-    curves: Annotated[dict[str, str], Field(min_length=1)]
+    curves: Annotated[dict[Label, CellName], Field(min_length=1)]
     needs_gain: ClassVar[bool] = False
 
     def cells(self) -> Iterator[str]:
@@ -148,7 +155,7 @@ class GainBars(Plot):
 
     kind: Literal["gain_bars"]
     marks: ClassVar[str] = _MARKED.format("a line spans")
-    bars: Annotated[dict[str, str], Field(min_length=1)]
+    bars: Annotated[dict[Label, CellName], Field(min_length=1)]
 
     def cells(self) -> Iterator[str]:
         """Yield the names of the bars' cells."""
@@ -158,8 +165,8 @@ class GainBars(Plot):
 class Figure(Strict):
     """Title, caption and plot of one figure."""
 
-    title: str
-    caption: str
+    title: Line
+    caption: Text
     plot: Annotated[
         GainMatrix | Scales | AuxiliaryQuality | TrainingCurves | GainBars, Field(discriminator="kind")
     ]

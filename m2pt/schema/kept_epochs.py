@@ -1,8 +1,9 @@
 """What the recipes of all pretrainings have in common."""
 
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 
 from m2pt.schema.base import Strict
+from m2pt.schema.ranges import Epoch
 from m2pt.training.settings import TrainingSettings
 
 
@@ -13,7 +14,7 @@ class KeptEpochs(Strict):
     """
 
     training: TrainingSettings
-    keep_epochs: tuple[PositiveInt, ...] = ()
+    keep_epochs: tuple[Epoch, ...] = ()
 
     @model_validator(mode="after")
     def _kept_epochs_happen(self) -> "KeptEpochs":
@@ -22,4 +23,6 @@ class KeptEpochs(Strict):
                 raise ValueError(
                     f"keep_epochs: epoch {epoch} is never reached (epochs: {self.training.epochs})"
                 )
+        if len(set(self.keep_epochs)) != len(self.keep_epochs):
+            raise ValueError("keep_epochs: an epoch stands twice")
         return self

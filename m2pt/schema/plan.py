@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from m2pt.errors import InputError
-from m2pt.formats.documents import read_yaml
-from m2pt.schema.base import validate
+from m2pt.errors import InputError, short
+from m2pt.formats.documents import LARGEST_CONFIG, parse_yaml, read_yaml
+from m2pt.schema.base import read_part, validate
 from m2pt.schema.config import Config
 from m2pt.schema.experiments import SCRATCH, Experiment, digest
 from m2pt.schema.figures import Figure, check_cells
@@ -57,20 +55,18 @@ class Plan:
         self.overrides = dict(overrides or {})
         self.results = Path(config.results)
         self.checkpoints = Path(config.checkpoints)
-        self.tables = {
-            Path(path).stem: validate(Table, read_yaml(Path(path)), path) for path in config.tables
-        }
+        self.tables = {Path(path).stem: read_part(Table, path, source) for path in config.tables}
         rows = [row for table in self.tables.values() for row in table.rows]
-        self.specs = Specs(config, {self._start(row.run) for row in rows if row.run})
+        self.specs = Specs(config, {self._start(row.run) for row in rows if row.run}, source)
         self._encoders = {name: self.specs.encoder(name) for name in config.encoders}
         self.encoders = {name: planned.spec for name, planned in self._encoders.items()}
         self.runs: dict[str, Run] = {}
         for name, table in self.tables.items():
             for row, column in cells(table):
-                for experiment in self._experiments(f"tables.{name}", row, column):
+                for experiment in self._experiments(name, row, column):
                     self._add(experiment)
         self.figures = {
-            Path(path).stem: check_cells(validate(Figure, read_yaml(Path(path)), path), self.tables, path)
+            Path(path).stem: check_cells(read_part(Figure, path, source), self.tables, path)
             for path in config.figures
         }
 
@@ -262,7 +258,7 @@ class Plan:
         """Return the runs that a cell averages: one for each subset; none where it is not asked for."""
         if column.name not in row.columns:
             return ()
-        return tuple(self.runs[each.name] for each in self._experiments(f"tables.{table}", row, column))
+        return tuple(self.runs[each.name] for each in self._experiments(table, row, column))
 
     @property
     def used_encoders(self) -> list[str]:
@@ -303,8 +299,9 @@ class Plan:
 
     # ---- resolution -------------------------------------------------------------------------------------
 
-    def _experiments(self, source: str, row: Row, column: Column) -> Iterator[Experiment]:
+    def _experiments(self, table: str, row: Row, column: Column) -> Iterator[Experiment]:
         """The experiments behind a cell, one for each subset of the dataset if it has any."""
+        source = f"{self.source}: tables.{table}"
         factors = row.run
         if factors is None:
             raise InputError(f"{source}: row {row.method} has cells to run but no run: section.")
@@ -377,20 +374,24 @@ def cells(table: Table) -> Iterator[tuple[Row, Column]]:
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """Turn `KEY=YAML` arguments into a mapping.
+    """Turn `KEY=YAML` arguments into a mapping; of a key that is given again, the last value counts.
 
     Raises:
-        InputError: an argument has no `=`, or its value is not YAML.
+        InputError: an argument has no `=`, its key is not a top-level one, or its value is not YAML.
     """
-    overrides = {}
+    overrides: dict[str, Any] = {}
     for pair in pairs:
+        shown = f"--set {short(pair, 60)}"
         key, equals, value = pair.partition("=")
-        try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
+        form = "give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'"
         if not equals:
-            raise InputError(
-                f"--set {pair}: give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'."
-            )
+            raise InputError(f"{shown}: {form}.")
+        if "." in key:
+            raise InputError(f"{shown}: give a top-level key and all of its value; {key!r} is not one.")
+        if len(value) > LARGEST_CONFIG:
+            raise InputError(f"{shown}: too long; write it into a config file.")
+        try:
+            overrides[key] = parse_yaml(value, "this value")
+        except InputError as error:
+            raise InputError(f"{shown}: {form}; {error}") from None
     return overrides

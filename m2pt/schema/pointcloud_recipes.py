@@ -2,46 +2,46 @@
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from m2pt.errors import InputError
 from m2pt.schema.architecture import PointcloudInput
 from m2pt.schema.base import Strict
-from m2pt.schema.recipes import Fraction, Range
+from m2pt.schema.ranges import Block, Range, Share, Size, Strength
 from m2pt.training.settings import TrainingSettings
 
-Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+Widths = Annotated[tuple[Size, ...], Field(min_length=1)]
 
 
 class Groups(Strict):
     """The tokens: `groups` neighbourhoods of `group_size` points. No weight depends on either number."""
 
-    groups: PositiveInt
-    group_size: PositiveInt
+    groups: Size
+    group_size: Size
 
 
 class SegmenterAugmentation(Strict):
     """Random scale, the same for all axes if `isotropic`, and shift of a whole shape (Point-MAE)."""
 
     scale: Range = (0.8, 1.25)
-    translate: NonNegativeFloat = 0.1
+    translate: Strength = 0.1
     isotropic: bool = True
 
 
 class SegmenterSettings(Strict):
     """What is put on the blocks: see `m2pt.models.part_segmentation.build_part_segmenter`."""
 
-    taps: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+    taps: Annotated[tuple[Block, ...], Field(min_length=1)]
     propagation_dims: Widths
     hidden_dims: Widths
-    dropout: Fraction = 0.5
-    drop_path: Fraction = 0.0
+    dropout: Share = 0.5
+    drop_path: Share = 0.0
 
 
 class PartSegmenterSettings(SegmenterSettings):
     """The same with a branch of `label_dim` units for the shape's category."""
 
-    label_dim: PositiveInt = 64
+    label_dim: Size = 64
 
 
 class PointSegmentation(Strict):

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from m2pt.errors import InputError
+from m2pt.formats.documents import read_bytes
+from m2pt.results import RUN, Description, read
 from m2pt.schema.plan import Plan
 
 CHECKSUMS = "SHA256SUMS"
@@ -36,6 +38,9 @@ def is_from_here(plan: Plan, encoder: str) -> bool:
 
     It was if, for every seed, its weights lie there and the run.json beside them is the one that came by DVC,
     which names machine, process and time.
+
+    Raises:
+        InputError: that file is damaged.
     """
     if plan.config.encoders[encoder].source != "dvc":
         return False
@@ -43,12 +48,10 @@ def is_from_here(plan: Plan, encoder: str) -> bool:
         here, pulled = plan.encoder_directory(encoder, seed), plan.encoder_checkpoint(encoder, seed)
         if (here / CHECKSUMS).exists() or not (here / "encoder.safetensors").exists():
             return False  # imported, or not there
-        try:
-            description = (here / "run.json").read_bytes()
-            if description != (pulled / "run.json").read_bytes():
-                return False
-        except FileNotFoundError:
+        if not ((here / RUN).exists() and (pulled / RUN).exists()):
             return False
-        if json.loads(description)["spec"] != json.loads(json.dumps(plan.encoders[encoder])):
+        if read_bytes(here / RUN) != read_bytes(pulled / RUN):
+            return False
+        if read(Description, here / RUN).spec != json.loads(json.dumps(plan.encoders[encoder])):
             return False
     return True

@@ -2,37 +2,33 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, model_validator
 
 from m2pt.schema.base import Strict
 from m2pt.schema.kept_epochs import KeptEpochs
+from m2pt.schema.ranges import (
+    AreaRange,
+    Depth,
+    Fraction,
+    Label,
+    PositiveFraction,
+    Range,
+    Share,
+    Size,
+    Strength,
+)
 from m2pt.training.settings import TrainingSettings
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-PositiveFraction = Annotated[float, Field(gt=0, le=1)]
-
-
-def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the lower bound {bounds[0]:g} comes first, then the upper one {bounds[1]:g}")
-    return bounds
-
-
-Range = Annotated[
-    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ascending)
-]
-"""Lower and upper bound of a random factor."""
 
 
 class ImageAugmentation(Strict):
     """Random resized crop (area and aspect range), flip, RandAugment string of timm, random erasing."""
 
-    scale: Range = (0.08, 1.0)
+    scale: AreaRange = (0.08, 1.0)
     ratio: Range = (3 / 4, 4 / 3)
     interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
     hflip: Fraction = 0.5
-    auto_augment: str | None = None
-    color_jitter: NonNegativeFloat | None = None
+    auto_augment: Label | None = None
+    color_jitter: Strength | None = None
     reprob: Fraction = 0.0
 
 
@@ -53,7 +49,7 @@ class PointcloudAugmentation(Strict):
     """Random scale and shift of a whole object (Point-MAE)."""
 
     scale: Range = (2 / 3, 3 / 2)
-    translate: NonNegativeFloat = 0.2
+    translate: Strength = 0.2
 
 
 class DetectionAugmentation(Strict):
@@ -69,16 +65,22 @@ class SegmentationAugmentation(Strict):
     scale: Range = (1.0, 1.0)
     hflip: Fraction = 0.5
     cat_max_ratio: Fraction = 1.0
-    color_jitter: NonNegativeFloat | None = None
+    color_jitter: Strength | None = None
 
 
 class Decoder(Strict):
     """Decoder of a masked autoencoder; `windowed` is AudioMAE's local attention."""
 
-    dim: PositiveInt
-    depth: PositiveInt
-    num_heads: PositiveInt
+    dim: Size
+    depth: Depth
+    num_heads: Size
     kind: Literal["global", "windowed"] = "global"
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> "Decoder":
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        return self
 
 
 class Pretraining(KeptEpochs):
@@ -86,7 +88,7 @@ class Pretraining(KeptEpochs):
 
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
     decoder: Decoder
-    drop_path: Fraction = 0.0
+    drop_path: Share = 0.0
     """Stochastic depth of the last block of encoder and decoder; Point-MAE alone has it in pretraining."""
 
 
@@ -119,16 +121,16 @@ class ClassifierSettings(Strict):
 
     pool: Literal["avg", "token"] = "avg"
     head: Literal["linear", "batchnorm_linear"] = "linear"
-    drop_path: Fraction = 0.0
+    drop_path: Share = 0.0
 
 
 class Mix(Strict):
     """Mixup, CutMix and label smoothing (timm)."""
 
-    mixup: NonNegativeFloat = 0.0
-    cutmix: NonNegativeFloat = 0.0
+    mixup: Strength = 0.0
+    cutmix: Strength = 0.0
     switch_prob: Fraction = 0.5
-    smoothing: Fraction = 0.0
+    smoothing: Share = 0.0
 
 
 class Finetuning(Strict):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from m2pt.errors import InputError
-from m2pt.formats.documents import read_yaml
+from m2pt.formats.documents import read_text, read_yaml
 from m2pt.schema.behind import SUMMARY, runs_behind
 from m2pt.schema.claims import claims_digest
 from m2pt.schema.plan import Plan
@@ -92,7 +92,7 @@ class Rules:
     def made(self, wildcards: Wildcards, output: Any) -> str:
         """How a result was made, for its caption in the report; a derived parameter, as in `arguments`."""
         path = Path(output.made)
-        made = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        made = read_text(path).strip() if path.exists() else ""
         return made if self.plan.config.paper_scale else f"{made} {MINIATURE}".strip()
 
     def figure_caption(self, wildcards: Wildcards, output: object) -> str:

@@ -6,13 +6,11 @@ no bit of it, and must neither throw it away nor run it again.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from m2pt.errors import InputError
-from m2pt.formats.documents import read_yaml
+from m2pt.errors import InputError, listed
 from m2pt.schema.audio_recipes import MultilabelFinetuning
-from m2pt.schema.base import Model, Strict, validate
+from m2pt.schema.base import Model, Strict, read_part
 from m2pt.schema.config import MODALITY_OF_LAYOUT, Config, Encoder
 from m2pt.schema.experiments import SCRATCH, Experiment
 from m2pt.schema.pointcloud_recipes import PartSegmentation, PointSegmentation, check_taps
@@ -54,10 +52,12 @@ class Specs:
     Args:
         config: the config.
         starts: names of the encoders that a target starts from: a file for one needs more than its blocks.
+        source: the config's file, for messages.
     """
 
-    def __init__(self, config: Config, starts: Collection[str]) -> None:
+    def __init__(self, config: Config, starts: Collection[str], source: str) -> None:
         self.config = config
+        self._source = source
         self._starts = starts
         self._recipes: dict[tuple[str, type], Any] = {}
 
@@ -119,8 +119,9 @@ class Specs:
         kept = spec["recipe"]["keep_epochs"]
         if epoch not in kept:
             raise InputError(
-                f"encoders.{name}: epoch = {epoch}: {self.config.encoders[source].pretrain} keeps the epochs "
-                f"{', '.join(map(str, kept)) or '(none)'}; give one of them, or add it to keep_epochs there."
+                f"{self._source}: encoders.{name}: epoch = {epoch}: {self.config.encoders[source].pretrain} "
+                f"keeps the epochs {listed(kept) or '(none)'}; give one of them, or add it to keep_epochs "
+                "there."
             )
         return Planned({**spec, "epoch": epoch}, {})
 
@@ -131,15 +132,17 @@ class Specs:
             InputError: the dataset or recipe is missing from the config, or does not fit.
         """
         if experiment.dataset not in self.config.datasets:
-            raise InputError(f"run {experiment.name}: no dataset {experiment.dataset!r} in the config.")
+            raise InputError(
+                f"{self._source}: run {experiment.name}: no dataset {experiment.dataset!r} in the config."
+            )
         modality, body = self.modality(experiment.dataset), "transformer"
         start = self.config.encoders.get((experiment.transfer_from or experiment).target_init)
         if start is not None:
             body = start.body
             if start.modality != modality:
                 raise InputError(
-                    f"run {experiment.name}: it starts from an encoder of modality {start.modality}, but "
-                    f"{experiment.dataset} is a dataset of modality {modality}."
+                    f"{self._source}: run {experiment.name}: it starts from an encoder of modality "
+                    f"{start.modality}, but {experiment.dataset} is a dataset of modality {modality}."
                 )
         recipe, execution = self._run_recipe(experiment, body)
         architecture = self.architecture(modality, body)
@@ -161,9 +164,13 @@ class Specs:
     def _run_recipe(self, experiment: Experiment, body: str) -> tuple[Spec, Spec]:
         task, layout = experiment.task, self.config.datasets[experiment.dataset].layout
         if layout != DENSE.get(task) and (task, layout) not in FINETUNING:
-            raise InputError(f"run {experiment.name}: {task} is no task for a dataset of layout {layout}.")
+            raise InputError(
+                f"{self._source}: run {experiment.name}: {task} is no task for a dataset of layout {layout}."
+            )
         if body == "convnext" and (experiment.is_transfer or experiment.mode == "fix"):
-            raise InputError(f"run {experiment.name}: a ConvNeXt can only be finetuned (mode tune) here.")
+            raise InputError(
+                f"{self._source}: run {experiment.name}: a ConvNeXt can only be finetuned (mode tune) here."
+            )
         if experiment.is_transfer:
             dense, model = self.config.transfer[experiment.dataset].recipe, TRANSFER[task]
             check_fit(
@@ -176,7 +183,8 @@ class Specs:
         path: str | None = getattr(recipes, key, None)
         if path is None:
             raise InputError(
-                f"run {experiment.name}: the config has no recipe finetune.{experiment.dataset}.{key}."
+                f"{self._source}: run {experiment.name}: the config has no recipe "
+                f"finetune.{experiment.dataset}.{key}."
             )
         kind = FINETUNING[task, layout]
         if issubclass(kind, PointSegmentation):
@@ -194,5 +202,5 @@ class Specs:
 
     def _model(self, path: str, model: type[Model]) -> Any:
         if (path, model) not in self._recipes:
-            self._recipes[path, model] = validate(model, read_yaml(Path(path)), path)
+            self._recipes[path, model] = read_part(model, path, self._source)
         return self._recipes[path, model]

@@ -1,12 +1,13 @@
 """A table is data: columns, rows, each row's baseline, the run behind a cell, the published number."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from m2pt.schema.base import Strict
 from m2pt.schema.config import Name
 from m2pt.schema.experiments import METRICS, TRANSFERS, Mode, PathwaySpec, Task
+from m2pt.schema.ranges import Label, Line, Percent, Text
 
 Setting = Literal["pretrained", "scratch", "control", "ablation", "extension"]
 
@@ -19,14 +20,14 @@ class Column(Strict):
     """
 
     name: Name
-    group: str
-    title: str
-    metric: str
+    group: Line
+    title: Line
+    metric: Label
     task: Task
     dataset: Name
     mode: Mode | None = None
     transfer_from: Name | None = None
-    note: str = ""
+    note: Text = ""
 
     @model_validator(mode="after")
     def _task_has_its_keys(self) -> "Column":
@@ -59,24 +60,24 @@ class Row(Strict):
     pretrained setting, else of any.
     """
 
-    method: str
+    method: Label
     setting: Setting
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: dict[Label, Text] = Field(default_factory=dict)
     run: Factors | None = None
     columns: tuple[Name, ...] = ()
-    baseline: str | None = None
-    published: dict[Name, float] = Field(default_factory=dict)
-    note: str = ""
+    baseline: Label | None = None
+    published: dict[Name, Percent] = Field(default_factory=dict)
+    note: Text = ""
 
 
 class Table(Strict):
     """Columns, rows and caption of one table; `labels` are descriptive columns before the measured ones."""
 
-    title: str
-    caption: str
-    labels: tuple[str, ...] = ()
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    title: Line
+    caption: Text
+    labels: tuple[Label, ...] = ()
+    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Table":
@@ -84,6 +85,8 @@ class Table(Strict):
         methods = {(row.setting, row.method) for row in self.rows}
         if len(columns) != len(self.columns) or len(methods) != len(self.rows):
             raise ValueError("a column's name or a row's (setting, method) stands twice")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels: one stands twice")
         for row in self.rows:
             for name in (*row.columns, *row.published):
                 if name not in columns:
@@ -95,6 +98,8 @@ class Table(Strict):
                     raise ValueError(
                         f"row {row.method}: no label {label!r}; labels are {', '.join(self.labels)}"
                     )
+            if len(set(row.columns)) != len(row.columns):
+                raise ValueError(f"row {row.method}: a column stands twice in columns")
             if row.columns and row.run is None:
                 raise ValueError(f"row {row.method}: cells are to be run but run: is missing")
             if row.baseline is not None:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from m2pt.schema.base import Strict
 from m2pt.schema.kept_epochs import KeptEpochs
-from m2pt.schema.recipes import Fraction
+from m2pt.schema.ranges import Share
 
 
 class TextAugmentation(Strict):
@@ -19,5 +19,5 @@ class TextPretraining(KeptEpochs):
     """Masked-token prediction (BERT)."""
 
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    drop_path: Fraction = 0.0
+    drop_path: Share = 0.0
     augmentation: TextAugmentation = TextAugmentation()

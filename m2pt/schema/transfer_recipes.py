@@ -6,7 +6,8 @@ from m2pt.errors import InputError
 from m2pt.models.dense_settings import MaskRCNNSettings, UPerNetSettings
 from m2pt.schema.architecture import Image, ImageInput
 from m2pt.schema.base import Strict
-from m2pt.schema.recipes import DetectionAugmentation, Fraction, SegmentationAugmentation
+from m2pt.schema.ranges import MOST_TOKENS, Share
+from m2pt.schema.recipes import DetectionAugmentation, SegmentationAugmentation
 from m2pt.training.settings import TrainingSettings
 
 
@@ -16,7 +17,7 @@ class Detection(Strict):
     training: TrainingSettings
     input: ImageInput
     model: MaskRCNNSettings
-    drop_path: Fraction = 0.0
+    drop_path: Share = 0.0
     augmentation: DetectionAugmentation = DetectionAugmentation()
 
 
@@ -26,7 +27,7 @@ class SemanticSegmentation(Strict):
     training: TrainingSettings
     input: ImageInput
     model: UPerNetSettings
-    drop_path: Fraction = 0.0
+    drop_path: Share = 0.0
     augmentation: SegmentationAugmentation = SegmentationAugmentation()
 
     @model_validator(mode="after")
@@ -53,6 +54,10 @@ def check_fit(path: str, recipe: Strict, depth: int, image: Image) -> None:
     size, patch = recipe.input.image_size, image.tokenizer.patch_size
     if size % patch:
         raise InputError(f"{path}: input.image_size = {size}: not a multiple of the patch size {patch}.")
+    if (size // patch) ** 2 > MOST_TOKENS:
+        raise InputError(
+            f"{path}: input.image_size = {size}: more than {MOST_TOKENS} patches of {patch} pixels."
+        )
     taps = recipe.model.taps if isinstance(recipe, SemanticSegmentation) else ()
     if taps and (list(taps) != sorted(set(taps)) or taps[-1] >= depth):
         raise InputError(

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from m2pt.errors import InputError
 
-Positive = Annotated[int, Gt(0)]
-PositiveFloat = Annotated[float, Gt(0)]
-NonNegative = Annotated[int, Ge(0)]
-NonNegativeFloat = Annotated[float, Ge(0)]
-Fraction = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Gt(0), Le(10**9)]
+SmallCount = Annotated[int, Gt(0), Le(10**6)]
+Rate = Annotated[float, Gt(0), Le(1000)]
+Decay = Annotated[float, Ge(0), Le(1000)]
+Beta = Annotated[float, Ge(0), Lt(1)]
 
 EXECUTION = ("num_workers", "checkpoint_every")
 """Settings that change no bit of what is trained, and so belong to no result's identity."""
@@ -32,54 +32,54 @@ class TrainingSettings:
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    epochs: Positive | None = None
+    epochs: Annotated[int, Gt(0), Le(10**5)] | None = None
     """Length in passes over the training split (an incomplete effective batch is dropped); or `steps`."""
-    steps: Positive | None = None
+    steps: Count | None = None
     """Length in optimizer steps; or `epochs`."""
-    batch_size: Positive
+    batch_size: SmallCount
     """Samples per forward pass."""
-    accumulation: Positive = 1
+    accumulation: SmallCount = 1
     """Forward passes per optimizer step, of all processes together."""
 
     optimizer: Literal["adamw", "sgd", "lars", "lamb"] = "adamw"
     """timm's name of the optimizer."""
     optimizer_args: Mapping[str, bool | int | float] = field(default_factory=dict)
     """Further arguments of that optimizer, such as `momentum`, `eps` or `always_adapt` (lars)."""
-    blr: PositiveFloat | None = None
+    blr: Rate | None = None
     """Base learning rate: lr = blr * effective batch / 256; or `lr`."""
-    lr: PositiveFloat | None = None
+    lr: Rate | None = None
     """Peak learning rate as it is, whatever the batch; or `blr`."""
-    betas: tuple[Fraction, Fraction] | None = None
+    betas: tuple[Beta, Beta] | None = None
     """Adam's decay rates; null leaves the optimizer's own."""
-    weight_decay: NonNegativeFloat = 0.0
+    weight_decay: Decay = 0.0
     """Decay of matrices; vectors and what the model lists in `no_weight_decay()` are never decayed."""
     layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
     """Factor of the learning rate from each block to the one below it."""
-    scale_lr: PositiveFloat | None = None
+    scale_lr: Rate | None = None
     """Peak learning rate of the cross-modal scales, whatever the batch and layer; null: their layer's."""
-    scale_weight_decay: NonNegativeFloat = 0.0
+    scale_weight_decay: Decay = 0.0
     """Decay of the cross-modal scales."""
 
-    warmup_epochs: NonNegativeFloat | None = None
+    warmup_epochs: Annotated[float, Ge(0), Le(10**5)] | None = None
     """Linear warmup from 0, in epochs; or `warmup_steps`; neither means no warmup."""
-    warmup_steps: NonNegative | None = None
+    warmup_steps: Annotated[int, Ge(0), Le(10**9)] | None = None
     """Linear warmup from 0, in optimizer steps; or `warmup_epochs`."""
-    min_lr: NonNegativeFloat = 0.0
+    min_lr: Decay = 0.0
     """What the cosine ends at (times the layer's factor)."""
-    clip_grad: PositiveFloat | None = None
+    clip_grad: Annotated[float, Gt(0), Le(10**6)] | None = None
     """Largest norm of the whole gradient; null does not clip."""
 
-    repeat_step: Positive = 1
+    repeat_step: Annotated[int, Gt(0), Le(100)] = 1
     """Optimizer steps with the same gradient; those before the last take it unclipped. The official part
     segmentation of Point-MAE does 2, which looks like a slip: off unless its numbers are to be met."""
 
     precision: Literal["no", "bf16", "fp16", "auto"] = "auto"
     """Automatic mixed precision; "auto" is bf16 or fp16 on a GPU, whichever it has, and none on a CPU."""
-    num_workers: NonNegative = 0
+    num_workers: Annotated[int, Ge(0), Le(1024)] = 0
     """Processes that load samples, for each process that trains; the samples do not depend on it."""
-    log_every: Positive = 20
+    log_every: Count = 20
     """Optimizer steps between lines of metrics.jsonl."""
-    checkpoint_every: Positive = 500
+    checkpoint_every: Count = 500
     """Optimizer steps between resume checkpoints."""
 
     def __post_init__(self) -> None:

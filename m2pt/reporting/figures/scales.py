@@ -1,6 +1,5 @@
 """The learned cross-modal scales of every auxiliary × target pair, by layer and depth."""
 
-import json
 import math
 import re
 from collections import defaultdict
@@ -18,10 +17,11 @@ from matplotlib.ticker import MaxNLocator
 from m2pt.errors import InputError
 from m2pt.reporting.figures.shown import Shown
 from m2pt.reporting.figures.style import DIVERGING, PAGE, footnote
+from m2pt.results import Evaluation, read
 from m2pt.schema.experiments import LAYERS
 from m2pt.schema.figures import Scales
 
-_NAME = re.compile(r"blocks\.(?P<block>\d+)\.(?P<layer>.+)\.pathways\.[^.]+\.scale")
+_NAME = re.compile(r"blocks\.(?P<block>\d{1,3})\.(?P<layer>attn\.\w+|mlp\.\w+)\.pathways\.[^.]+\.scale")
 
 
 class Scale(NamedTuple):
@@ -51,16 +51,16 @@ def measure(plot: Scales, shown: Shown) -> list[Scale]:
 
 
 def _read(path: Path, command: str) -> Iterator[tuple[int, str, float]]:
-    stored = json.loads(path.read_text(encoding="utf-8")).get("scales")
+    stored = read(Evaluation, path).scales
     if not stored:
         raise InputError(f"{path}: stores no scales; make it again with: {command}")
     for name, value in stored.items():
         match = _NAME.fullmatch(name)
-        if match is None:
+        if match is None or match["layer"] not in LAYERS:
             raise InputError(
                 f"{path}: {name!r} is not a scale of a transformer's block; leave its pair out of the figure."
             )
-        yield int(match["block"]) + 1, match["layer"], float(value)
+        yield int(match["block"]) + 1, match["layer"], value
 
 
 def draw(plot: Scales, records: list[Scale]) -> Picture:

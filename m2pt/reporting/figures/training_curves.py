@@ -1,6 +1,5 @@
 """Training loss of a target's runs, read from the metrics.jsonl beside each result."""
 
-import json
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -12,6 +11,8 @@ from matplotlib.figure import Figure as Picture
 from m2pt.errors import InputError
 from m2pt.reporting.figures.shown import Shown
 from m2pt.reporting.figures.style import BASELINE, COLUMN, MODALITY, footnote
+from m2pt.results import Record, Step, metrics_entry, metrics_lines
+from m2pt.schema.base import validate
 from m2pt.schema.figures import TrainingCurves
 
 
@@ -85,14 +86,25 @@ def read_losses(path: Path) -> dict[tuple[int, int], float]:
     Raises:
         InputError: the file is missing, damaged or has no loss.
     """
+    again = "delete the folder and train again"
+    losses = {}
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        losses = {(line["step"], line["epoch"]): float(line["loss"]) for line in lines if "loss" in line}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error!r}); delete the folder and train again.") from None
+        for number, line in enumerate(metrics_lines(path, growing=False), start=1):
+            entry = metrics_entry(line, f"line {number}")
+            if "loss" in entry:
+                point = validate(_Loss, entry, f"line {number}")
+                losses[point.step, point.epoch] = point.loss
+    except InputError as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); {again}.") from None
     if not losses:
-        raise InputError(f"{path}: has no loss; delete the folder and train again.")
+        raise InputError(f"{path}: has no loss; {again}.")
     return losses
+
+
+class _Loss(Record):
+    step: Step
+    epoch: Step
+    loss: float
 
 
 def draw(records: list[CurvePoint]) -> Picture:

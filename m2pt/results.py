@@ -1,0 +1,185 @@
+"""The files that a run leaves in its folder: their names, their forms, and one reader for each.
+
+A file of a newer or an older version may have keys that are unknown here; those that are known must have the
+types and ranges given here. Whatever is wrong with a file, its reader raises one `InputError` that names it.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel
+
+from m2pt.errors import InputError, short
+from m2pt.formats.documents import open_binary, parse_json, read_json
+from m2pt.schema.base import Strict, validate
+from m2pt.schema.ranges import Label, Percent
+
+RUN = "run.json"
+METRICS = "metrics.jsonl"
+FINISHED, INTERRUPTED, FAILED = "finished.json", "interrupted.json", "failed.json"
+EVALUATION = "evaluation.json"
+CELLS = "cells.json"
+STEP_COSTS = "step_costs.json"
+
+LONGEST_LINE = 1 << 20
+"""Bytes of a line of metrics.jsonl."""
+
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{8,128}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Step = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+
+
+def _date(text: str) -> str:
+    if not 1970 < datetime.fromisoformat(text).year < 3000:
+        raise ValueError("must be a date of our time")
+    return text
+
+
+class Record(Strict):
+    """A file of ours, or a part of one."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Provenance(Record):
+    """How something was made: code, packages, machine, process (`m2pt.reporting.provenance`)."""
+
+    git_commit: Label | None = None
+    device: Label | None = None
+    host: str | None = None
+    pid: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    slurm_job: str | None = None
+    processes: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    dataset_manifest: str | None = None
+    started: Annotated[str, Field(max_length=100), AfterValidator(_date)] | None = None
+
+
+class Made(Provenance):
+    """The same of a result, whose code and device a table names."""
+
+    git_commit: Label
+    device: Label
+
+
+class Description(Record):
+    """run.json: what a training is; `inputs` are the digests of the weights that it starts from, by role."""
+
+    spec: dict[str, Any]
+    seed: Seed
+    provenance: Provenance
+    name: str | None = None
+    tags: dict[str, Any] = Field(default_factory=dict)
+    inputs: dict[str, Hash] | None = None
+
+
+class Finished(Record):
+    """finished.json: steps and wall time of a complete training."""
+
+    step: Annotated[int, Field(ge=1)]
+    seconds: Seconds
+
+
+class Ended(Record):
+    """interrupted.json or failed.json: why a training ended before it was complete."""
+
+    reason: str | None = None
+
+
+class Training(Record):
+    """How the training behind a result came about."""
+
+    provenance: Made
+    seconds: Seconds
+
+
+class Metrics(Record):
+    """Of evaluation.json, what was measured, in percent."""
+
+    metrics: dict[str, Percent]
+
+
+class Evaluation(Metrics):
+    """evaluation.json: a result and how it came about; `scales` are those learned, by the layers' names."""
+
+    seed: Seed
+    spec: dict[str, Any]
+    training: Training
+    provenance: Made
+    scales: dict[str, float] = Field(default_factory=dict)
+
+
+class Manifest(Record):
+    """DATASET.manifest.json: what a dataset consists of (`m2pt.datasets.manifest`)."""
+
+    listing_sha256: Hash | None = None
+    content_sha256: Hash | None = None
+    items: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+
+
+class Cells(RootModel[dict[str, tuple[str, ...]]]):
+    """cells.json: the full names of each run's cells, by its folder below the results folder."""
+
+
+class Measurement(Record):
+    """What an optimizer step took."""
+
+    seconds: Annotated[float, Field(gt=0, le=1e9)]
+
+
+class StepCosts(RootModel[dict[str, dict[str, Measurement]]]):
+    """step_costs.json: measured costs, by their key and device."""
+
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+def read(form: type[Form], path: Path) -> Form:
+    """Return what a JSON file of this form holds.
+
+    Raises:
+        InputError: it is missing or damaged, or something in it is missing, of another type or out of range.
+    """
+    return validate(form, read_json(path), str(path))
+
+
+def metrics_lines(
+    path: Path, start: int = 0, stop: int | None = None, *, growing: bool = True
+) -> Iterator[str]:
+    """Yield the lines of a metrics.jsonl from the `start`-th on; while it is `growing`, only complete ones.
+
+    Raises:
+        InputError: it cannot be read, is not UTF-8, has an endless line, or ends within a line and is not
+            growing.
+    """
+    with open_binary(path) as stream:
+        every = iter(lambda: stream.readline(LONGEST_LINE), b"")
+        for number, line in enumerate(islice(every, start, stop), start=start + 1):
+            if len(line) == LONGEST_LINE:
+                raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE >> 10:,} KiB.")
+            if not line.endswith(b"\n"):
+                if growing:
+                    return
+                raise InputError(f"{path}, line {number}: cut short.")
+            try:
+                yield line.decode()
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}, line {number}: not UTF-8 text ({error.reason}).") from None
+
+
+def metrics_entry(line: str, source: str) -> Mapping[str, Any]:
+    """Return the object in a line of metrics.jsonl; its values may be NaN or infinite.
+
+    `source` names the line, or its file, for messages.
+
+    Raises:
+        InputError: it is not a JSON object with an integer `step`.
+    """
+    entry = parse_json(line.strip(), source, finite=False)
+    step = entry.get("step") if isinstance(entry, dict) else None
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise InputError(f"{source}: not an object with an integer 'step': {short(repr(line), 80)}.")
+    return dict(entry)
