@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from m2pt.schema.architecture import Backbone, ConvNeXt, Modalities
 from m2pt.schema.base import Strict
+from m2pt.schema.paths import InputFile, MadeFolder, SubsetName, check_result_name
 
 Modality = Literal["image", "video", "audio", "pointcloud", "text"]
 Layout = Literal[
@@ -53,7 +54,7 @@ class Dataset(Strict):
 
     layout: Layout
     num_classes: PositiveInt | None = None
-    subsets: Annotated[dict[str, PositiveInt], Field(min_length=1)] | None = None
+    subsets: Annotated[dict[SubsetName, PositiveInt], Field(min_length=1)] | None = None
     root: str | None = None
     miniature: Miniature | None = None
     full_check: bool = False
@@ -98,7 +99,7 @@ class Encoder(Strict):
     objective: Literal["masked", "supervised"] = "masked"
     source: Literal["train", "dvc"] = "train"
     body: Literal["transformer", "convnext"] = "transformer"
-    file: str | None = None
+    file: InputFile | None = None
     random: bool = False
     epoch_of: Name | None = None
     epoch: PositiveInt | None = None
@@ -157,8 +158,8 @@ class Config(Strict):
     reproduced.
     """
 
-    results: str = "results"
-    checkpoints: str = "checkpoints"
+    results: MadeFolder = "results"
+    checkpoints: MadeFolder = "checkpoints"
     paper_scale: bool = False
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     pretrain_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
@@ -188,6 +189,8 @@ class Config(Strict):
                     raise ValueError(
                         f"{section}: no dataset {name!r}; the datasets are {', '.join(self.datasets)}"
                     )
+        for path in (*self.tables, *self.figures):
+            check_result_name(PurePosixPath(path).stem, path)
         stems = [PurePosixPath(path).stem for path in (*self.tables, *self.figures)]
         for stem in stems:
             if stem == "summary" or stems.count(stem) > 1:
