@@ -129,11 +129,9 @@ class Local:
 def _gpus_as_here() -> str:
     """Bash for: see the GPUs that Snakemake sees. submitit hides them, or gives all jobs the first ones."""
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        "unset CUDA_VISIBLE_DEVICES"
-        if devices is None
-        else f"export CUDA_VISIBLE_DEVICES={shlex.quote(devices)}"
-    )
+    if devices is None:
+        return "unset CUDA_VISIBLE_DEVICES"
+    return f"export CUDA_VISIBLE_DEVICES={shlex.quote(devices)}"
 
 
 class Debug:

@@ -27,6 +27,6 @@ def check_quotable(paths: Iterable[str]) -> None:
         quoted = repr(path)
         if "\\" in quoted or (quoted[0] == '"' and not {"$", "`", "!"}.isdisjoint(quoted)):
             raise WorkflowError(
-                f"{path}: Snakemake cannot hand this path to a job; move it to one without quotes, backslashes "
-                "and $"
+                f"{path}: Snakemake cannot hand this path to a job; move it to one without quotes, "
+                "backslashes and $"
             )
