@@ -11,13 +11,13 @@ def provide_cache() -> None:
     Nodes of some clusters have no home folder, and containers one that is read-only; matplotlib warns of it
     with every figure.
     """
-    home = Path(os.path.expanduser("~"))  # not Path.home(), which fails where there is none
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.expanduser fails where there is no home
     cache = os.environ.get("XDG_CACHE_HOME")
     home_is_writable = _is_writable(home)
     if not (_is_writable(Path(cache)) if cache else home_is_writable):
         os.environ["XDG_CACHE_HOME"] = _folder_of_user()
     if not home_is_writable:
-        os.environ.setdefault("MPLCONFIGDIR", os.path.join(os.environ["XDG_CACHE_HOME"], "matplotlib"))
+        os.environ.setdefault("MPLCONFIGDIR", str(Path(os.environ["XDG_CACHE_HOME"]) / "matplotlib"))
 
 
 def _is_writable(folder: Path) -> bool:

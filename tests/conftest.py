@@ -1,6 +1,7 @@
 """What is so for all tests: where they run and what they cannot see, signals, datasets that several read."""
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -17,9 +18,9 @@ import clone_guard  # noqa: E402
 
 Builder = Callable[..., Path]
 
-_SEEN = Path(tempfile.mkstemp(prefix="m2pt-tests-", suffix=".txt")[1])
+_SCRATCH = Path(tempfile.mkdtemp(prefix="m2pt-tests-"))
+_SEEN = _SCRATCH / "seen.txt"
 """Refusals of the guard, in this process and in those that tests start; emptied once they are reported."""
-
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # pytest was started in the background of a script; what tests start is to hear of Ctrl-C all the same
@@ -27,22 +28,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_pycollect_makemodule() -> None:
-    """Begin before the first module of tests is imported; pytest itself looks at every folder before."""
-    clone_guard.install(str(CLONE))
-    clone_guard.pass_on(str(CLONE), str(_SEEN))
+    """Guard the clone before the first module of tests is imported; before, pytest looks into every folder.
+
+    From then on the current folder has links to the clone's files, and nothing that was made in the clone.
+    """
+    if not _SEEN.exists():
+        _SEEN.touch()
+        os.chdir(clone_guard.mirror(CLONE, _SCRATCH / "mirror"))
+        clone_guard.install(str(CLONE))
+        clone_guard.pass_on(str(CLONE), str(_SEEN))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """The tests are over: pytest has gone back to the clone, and clears up by names below open folders."""
+    clone_guard.release()
 
 
 def pytest_unconfigure() -> None:
-    _SEEN.unlink(missing_ok=True)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def outside_of_the_clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests run in a folder with links to the clone's files, and without what was made in the clone."""
-    before = Path.cwd()
-    os.chdir(clone_guard.mirror(CLONE, tmp_path_factory.mktemp("mirror")))
-    yield
-    os.chdir(before)
+    shutil.rmtree(_SCRATCH)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 
-TESTS = '''
+TESTS = """
 import contextlib, multiprocessing, os, shutil, sqlite3, subprocess, sys
 from pathlib import Path
 import pytest
@@ -20,6 +20,7 @@ import pytest
 CLONE = Path(__file__).parents[1]
 FOUND = CLONE / "results" / "found.txt"
 READ = "import sys; open(sys.argv[1] + '/results/found.txt')"
+GRANDCHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {READ!r}, sys.argv[1]])"
 
 def swallowed():
     with contextlib.suppress(Exception):
@@ -75,7 +76,7 @@ LOOKS = {
     "python": lambda: python(READ, CLONE),
     "bare": lambda: python(READ, CLONE, env={}),
     "own path": lambda: python(READ, CLONE, env={**os.environ, "PYTHONPATH": str(CLONE)}),
-    "grandchild": lambda: python(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {READ!r}, sys.argv[1]])", CLONE),
+    "grandchild": lambda: python(GRANDCHILD, CLONE),
 }
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -91,7 +92,7 @@ def test_elsewhere(tmp_path):
     Path("results").mkdir()
     subprocess.run(["ls", tmp_path / "results", "results"], check=True)
     assert len(list(Path("results").parent.iterdir())) > 2
-'''
+"""
 
 
 def test_no_test_sees_what_the_clone_has_made(tmp_path):
@@ -109,9 +110,13 @@ def test_no_test_sees_what_the_clone_has_made(tmp_path):
         command, cwd=clone, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
     )
     looks = re.findall(r'^    "([a-z_ ]+)": ', TESTS, re.MULTILINE)
-    failed = set(re.findall(r"^(?:FAILED|ERROR) tests/test_looks.py::test_look\[(.*?)\]", run.stdout, re.MULTILINE))
+    failed = set(
+        re.findall(r"^(?:FAILED|ERROR) tests/test_looks.py::test_look\[(.*?)\]", run.stdout, re.MULTILINE)
+    )
     assert len(looks) > 30 and failed == set(looks), run.stdout
-    assert "test_elsewhere" not in re.findall(r"^(?:FAILED|ERROR) .*::(\w+)", run.stdout, re.MULTILINE), run.stdout
+    assert "test_elsewhere" not in re.findall(r"^(?:FAILED|ERROR) .*::(\w+)", run.stdout, re.MULTILINE), (
+        run.stdout
+    )
     assert run.stdout.count("no test may see or change what this clone has made") >= len(looks)
     assert (clone / "results/found.txt").read_text() == "found"
     assert not list((clone / ".snakemake").iterdir()) and len(list((clone / "results").iterdir())) == 1

@@ -6,7 +6,7 @@ spoils them. Three things together make this impossible:
 - tests run in an empty folder with links to the clone's files (`mirror`), so that a relative path such as
   `results` leads nowhere near the clone's;
 - an audit hook, and wrappers of the calls that Python does not audit, refuse every access by another path;
-- every Python process that a test starts has them too, since `sitecustomize.py` beside this file installs them.
+- every Python process that a test starts has them too: `sitecustomize.py` beside this file installs them.
 
 Programs that are not Python may not be started in the clone, nor be given a path below these folders.
 """
@@ -38,17 +38,21 @@ def install(clone: str) -> None:
     if clone in _guarded:
         return
     _guarded.add(clone)
-    clones = {os.path.abspath(clone), os.path.realpath(clone)}
+    clones = {clone, os.path.realpath(clone)}
     roots, folders = ("|".join(map(re.escape, names)) for names in (clones, FOLDERS))
     own = re.compile(rf"(?<![\w.-])(?:{roots})/(?:{folders})(?![\w.-])")
 
     def refuse(what: str) -> None:
+        if _is_looking_for_modules():
+            return
         message = f"{what}: no test may see or change what this clone has made; use tmp_path"
-        with open(os.environ[LOG], "a", encoding="utf-8") as file:
+        with Path(os.environ[LOG]).open("a", encoding="utf-8") as file:
             file.write(f"{message}\n")
         raise SeesTheClone(message)
 
     def look(value: Any) -> None:
+        if clone not in _guarded:
+            return
         for text in _texts(value):
             if own.search(text) or own.match(_absolute(text)):
                 refuse(text)
@@ -57,7 +61,11 @@ def install(clone: str) -> None:
         if event.startswith(_AUDITED):
             for argument in arguments:
                 look(argument)
-            if event == "subprocess.Popen" and os.path.realpath(arguments[2] or os.getcwd()) in clones:
+            if (
+                event == "subprocess.Popen"
+                and clone in _guarded
+                and os.path.realpath(arguments[2] or ".") in clones
+            ):
                 refuse(f"{arguments[1]!r} is started in {clone}")
 
     sys.addaudithook(hook)
@@ -65,10 +73,13 @@ def install(clone: str) -> None:
         _wrap(name, look)
 
 
+def release() -> None:
+    """Refuse nothing more in this process."""
+    _guarded.clear()
+
+
 def pass_on(clone: str, log: str) -> None:
     """Install the same in every Python process that this one starts, whatever environment it is given."""
-    if os.environ.get(LOG) == log:
-        return
     start = subprocess.Popen.__init__
 
     def started(self: Any, *arguments: Any, env: Mapping[str, str] | None = None, **options: Any) -> None:
@@ -79,7 +90,8 @@ def pass_on(clone: str, log: str) -> None:
 
 
 def mirror(clone: Path, folder: Path) -> Path:
-    """Link the clone's files and folders into an empty folder, except what the clone has made."""
+    """Make a folder with links to the clone's files and folders, except those that the clone has made."""
+    folder.mkdir()
     for path in clone.iterdir():
         if path.name not in (*FOLDERS, ".git"):
             (folder / path.name).symlink_to(path)
@@ -106,6 +118,15 @@ def _wrap(name: str, look: Any) -> None:
             able.add(wrapped)
 
 
+def _is_looking_for_modules() -> bool:
+    """Whether Python lists what can be imported, for which it looks into every folder beside the packages."""
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        if frame.f_globals.get("__name__") == "pkgutil":
+            return True
+    return False
+
+
 def _texts(value: Any) -> Iterator[str]:
     """The paths or words in an argument; a number is an open file."""
     if isinstance(value, str | bytes | os.PathLike):
@@ -117,6 +138,6 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _absolute(path: str) -> str:
     try:
-        return os.path.realpath(path) if ".." in path else os.path.abspath(path)
+        return os.path.realpath(path) if ".." in path else os.path.abspath(path)  # noqa: PTH100
     except (OSError, ValueError):  # no current folder any more; no path at all
         return path

@@ -23,7 +23,7 @@ def start(checkout: Path, *words: str, **environment: str) -> subprocess.Popen[s
     (checkout / ".venv").mkdir()
     for name in ("constraints.txt", "pyproject.toml", ".venv/complete"):
         (checkout / name).touch()
-    own = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "MLFLOW_TRACKING_URI")
+    own = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "RESULTS", "MLFLOW_TRACKING_URI")
     kept = {key: value for key, value in os.environ.items() if key not in own}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
