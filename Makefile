@@ -8,11 +8,17 @@ TORCH_FLAGS ?=
 
 # The folder whose runs `make mlflow-ui` shows: results: of your config.
 RESULTS ?= results
+# A recipe reads it as "$$RESULTS": whatever the name holds, neither make nor the shell takes it for code.
+override RESULTS := $(value RESULTS)
+export RESULTS
 
 SHELL := bash
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+IN_VENV = PATH="$$PWD/$(VENV)/bin:$$PATH" XDG_CACHE_HOME="$$($(CACHE))"
+# Snakemake ends with a traceback where it cannot write its cache, as without a home folder of one's own.
+CACHE := cache="$${XDG_CACHE_HOME:-$$(echo ~)/.cache}"; \
+	{ mkdir -p "$$cache" && test -w "$$cache"; } 2> /dev/null || cache="$$PWD/.snakemake/cache"; echo "$$cache"
 INSTALLED := $(VENV)/complete
 LOG := $(VENV)/install.log
 # Of pip's many lines, what a person waiting wants to see: the large downloads, the last step, the errors.
@@ -59,10 +65,10 @@ docs: tables ## copy the tables and figures that README shows from results/ to d
 
 # One worker and none of MLflow's background jobs: eight processes fewer, and it answers within seconds.
 mlflow-ui: $(INSTALLED) ## browse the training runs in MLflow (of another folder: RESULTS=results/paper)
-	@case "$$MLFLOW_TRACKING_URI" in http*) echo "The runs are on your server: $${MLFLOW_TRACKING_URI##*@}"; exit 1 ;; esac
-	@mkdir -p $(RESULTS)
-	@$(IN_VENV) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 \
-		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(RESULTS)/mlflow.db}"
+	@case "$$MLFLOW_TRACKING_URI" in [hH][tT][tT][pP]*) $(IN_VENV); echo "The runs are on your server: $$(python -m m2pt.reporting.tracking_uri)"; exit 1 ;; esac
+	@mkdir -p -- "$$RESULTS"
+	@$(IN_VENV) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$$RESULTS/mlflow.db}" mlflow ui --workers 1
 
 constraints: $(INSTALLED) ## pin what .venv holds now, after you upgraded something in it
 	@$(VENV)/bin/python tools/pins.py constraints > constraints.txt.new

@@ -20,7 +20,7 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 PLAN = RULES.plan
-RESULTS = PLAN.config.results
+RESULTS = str(PLAN.results)
 THREADS = PLAN.config.threads
 
 

@@ -1,6 +1,9 @@
 """The executor: submits Snakemake's jobs, watches over them, finds them again after its own death."""
 
+import re
+import shlex
 import signal
+import sys
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -15,13 +18,13 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
-from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 from snakemake_executor_plugin_submitit.cluster import Cluster, NoAnswer
 from snakemake_executor_plugin_submitit.judgement import Submitted, judge, log_tail
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.local import Debug, Local
 from snakemake_executor_plugin_submitit.lock import lock
+from snakemake_executor_plugin_submitit.paths import check_folder, check_quotable
 from snakemake_executor_plugin_submitit.resources import Request, request_of
 from snakemake_executor_plugin_submitit.slurm import ALIVE, Slurm
 from snakemake_executor_plugin_submitit.task import SnakemakeTask
@@ -56,7 +59,12 @@ class Executor(RemoteExecutor):
                     f"submitit-{name.replace('_', '-')} is {getattr(settings, name)}: too small"
                 )
         self._settings = settings
+        given = self.workflow.config_settings  # Snakemake's own quotes do not hold every value
+        given.config_args = [shlex.quote(each) for each in given.config_args or ()]
         folder = FOLDER.absolute()
+        check_folder(str(folder))
+        cache = str(self.workflow.sourcecache.runtime_cache_path)
+        check_quotable([str(Path(sys.executable).parent), cache])
         for part in ("jobs", "markers", "inputs"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -139,18 +147,28 @@ class Executor(RemoteExecutor):
     def _refuse(self, job: JobExecutorInterface, message: str) -> None:
         self.report_job_error(SubmittedJobInfo(job), msg=f"{message}\n")
 
+    def get_python_executable(self) -> str:
+        """This Python, quoted."""
+        return shlex.quote(sys.executable)
+
+    def get_snakefile(self) -> Path:
+        """The Snakefile as a path, which Snakemake quotes as a shell reads it."""
+        return Path(super().get_snakefile())
+
     def get_job_args(self, job: JobExecutorInterface, **kwargs: Any) -> str:
         """Arguments of the Snakemake inside the job.
 
         It waits for the job's input, as that of any remote executor, but not for this controller's scratch
         folder, which is gone when a job begins that has outlived its controller.
         """
-        files = list(job.get_wait_for_files())
+        files = [str(file) for file in job.get_wait_for_files()]
         if len(files) <= 20:
-            return f"{RealExecutor.get_job_args(self, job)} {format_cli_arg('--wait-for-files', files)}"
-        listing = self._folder / "inputs" / f"{_key(job)}.txt"
-        listing.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
-        return f"{RealExecutor.get_job_args(self, job)} {format_cli_arg('--wait-for-files-file', listing)}"
+            words = ["--wait-for-files", *files] if files else []
+        else:
+            listing = self._folder / "inputs" / f"{_key(job)}.txt"
+            listing.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+            words = ["--wait-for-files-file", str(listing)]
+        return f"{RealExecutor.get_job_args(self, job)} {shlex.join(words)}"
 
     # ---- watching ---------------------------------------------------------------------------------------
 
@@ -352,8 +370,8 @@ def _what_it_does(job: JobExecutorInterface) -> str:
 
 
 def _comment(job: JobExecutorInterface, size: int) -> str:
-    """What squeue and sacct show of it beside its name."""
-    first = ", ".join(map(str, job.output))[:120]
+    """What squeue and sacct show of it beside its name, in letters that need no quotes."""
+    first = re.sub(r"[^\w ./,+=-]", "_", ", ".join(map(str, job.output)))[:120]
     return first if size == 1 else f"{first} and {size - 1} more"
 
 

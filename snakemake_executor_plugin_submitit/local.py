@@ -1,6 +1,7 @@
 """Jobs as processes of this machine, by submitit's local executor; to debug, inside this very process."""
 
 import os
+import shlex
 import signal
 import time
 import traceback
@@ -128,7 +129,9 @@ class Local:
 def _gpus_as_here() -> str:
     """Bash for: see the GPUs that Snakemake sees. submitit hides them, or gives all jobs the first ones."""
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return "unset CUDA_VISIBLE_DEVICES" if devices is None else f"export CUDA_VISIBLE_DEVICES={devices}"
+    if devices is None:
+        return "unset CUDA_VISIBLE_DEVICES"
+    return f"export CUDA_VISIBLE_DEVICES={shlex.quote(devices)}"
 
 
 class Debug:

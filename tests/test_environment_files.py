@@ -101,9 +101,7 @@ def test_freezing_those_packages_gives_constraints_txt(pins):
 def test_environment_yml_is_what_constraints_txt_gives():
     command = [sys.executable, "tools/pins.py", "environment"]
     constraints = (ROOT / "constraints.txt").read_text()
-    generated = subprocess.run(
-        command, cwd=ROOT, input=constraints, check=True, capture_output=True, text=True
-    )
+    generated = subprocess.run(command, input=constraints, check=True, capture_output=True, text=True)
     assert generated.stdout == (ROOT / "environment.yml").read_text(), "run `make environment.yml`"
 
 

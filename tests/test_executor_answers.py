@@ -264,6 +264,7 @@ def test_a_controller_that_cannot_begin_holds_no_lock(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = object.__new__(Executor)
     made.workflow = Mock(executor_settings=ExecutorSettings(cluster="local"))
+    made.workflow.config_settings.config_args = None
     made.logger = logging.getLogger("executor")
     monkeypatch.setattr(Executor, "_look_for_jobs", Mock(side_effect=WorkflowError("try again later")))
     for _ in range(2):

@@ -46,14 +46,15 @@ class Checkout:
         (self.programs / name).write_text(text)
         (self.programs / name).chmod(0o755)
 
-    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
         # What a `make test VARIABLE=...` around these tests was given is not meant for this make.
-        own = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "PYTHON", "TORCH_FLAGS")
+        own = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "PYTHON", "TORCH_FLAGS", "RESULTS")
+        own += ("MLFLOW_TRACKING_URI", "XDG_CACHE_HOME")
         kept = {name: value for name, value in os.environ.items() if name not in own}
         command = ["make", "--no-print-directory", *arguments]
         return subprocess.run(
-            command, cwd=self.root, env={**kept, "PATH": path}, capture_output=True, text=True
+            command, cwd=self.root, env={**kept, **environment, "PATH": path}, capture_output=True, text=True
         )
 
     def installs(self) -> list[str]:
@@ -124,4 +125,37 @@ def test_table1_is_the_documented_snakemake_command_in_the_environment(checkout:
     steps = checkout.make("--dry-run", "table1").stdout.splitlines()
     assert steps[-2].endswith("snakemake --cores all results/table1.csv")
     assert steps[-1] == "cat results/table1.md"
-    assert f'PATH="{checkout.root}/.venv/bin:' in steps[-2]
+    assert steps[-2].startswith('PATH="$PWD/.venv/bin:$PATH" ')
+
+
+def test_no_path_or_name_is_run_as_code(tmp_path: Path):
+    """The folder of the clone, RESULTS and the tracking URI: whatever they hold, it is one word."""
+    root = tmp_path / 'it\'s $(touch RAN) `touch RAN` "1"'
+    root.mkdir()
+    checkout = Checkout(root)
+    assert checkout.make(".venv/complete").returncode == 0
+    program = '#!/usr/bin/env bash\necho "$MLFLOW_BACKEND_STORE_URI|$XDG_CACHE_HOME|$*"\n'
+    for name in ("mlflow", "snakemake"):
+        (root / ".venv/bin" / name).write_text(program)
+        (root / ".venv/bin" / name).chmod(0o755)
+    results = "my $(touch RAN) `touch RAN` $HOME; touch RAN"
+    said = checkout.make("mlflow-ui", f"RESULTS={results}").stdout
+    assert said.startswith(f"sqlite:///{results}/mlflow.db|") and said.endswith("|ui --workers 1\n")
+    said = checkout.make("mlflow-ui", MLFLOW_TRACKING_URI="postgresql://user:secret@host/runs").stdout
+    assert said.split("|")[2] == "ui --workers 1\n"  # the URI is not among the words that ps shows
+    assert (root / results).is_dir() and not list(root.rglob("RAN"))
+
+
+@pytest.mark.parametrize(
+    "home", [{"HOME": "/proc/none"}, {"HOME": "/dev/null/x"}, {"XDG_CACHE_HOME": "/proc/none"}]
+)
+def test_snakemake_gets_a_cache_that_can_be_written(checkout: Checkout, home: dict[str, str]):
+    assert checkout.make(".venv/complete").returncode == 0
+    program = checkout.root / ".venv/bin/snakemake"
+    program.write_text('#!/usr/bin/env bash\necho "cache: $XDG_CACHE_HOME"\n')
+    program.chmod(0o755)
+    (checkout.root / "results").mkdir()
+    (checkout.root / "results/table1.md").touch()
+    assert f"cache: {checkout.root}/.snakemake/cache\n" in checkout.make("table1", **home).stdout
+    writable = checkout.make("table1", XDG_CACHE_HOME=f"{checkout.root}/mine").stdout
+    assert f"cache: {checkout.root}/mine\n" in writable

@@ -318,7 +318,7 @@ def test_no_training_of_the_shipped_config_is_planned_twice():
     digests = [digest(spec) for spec in trained]
     assert len(set(digests)) == len(digests)
     command = ["snakemake", "-n", "--quiet", "rules", "--cores", "2", "--config", "results=nowhere"]
-    run = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True)
+    run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     counts = dict(re.findall(r"^(\w+)\s+(\d+)$", run.stdout + run.stderr, re.MULTILINE))
     assert sum(int(counts[rule]) for rule in ("pretrain_encoder", "finetune", "transfer")) == len(digests)
 

@@ -5,6 +5,7 @@ import errno
 import importlib
 import sys
 
+from m2pt.caches import provide_cache
 from m2pt.errors import InputError, RunError
 
 COMMANDS = {
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             module = importlib.import_module(f"m2pt.commands.{'import_' if name == 'import' else name}")
             module.add_arguments(subparser)
     parsed = parser.parse_args(arguments)
+    provide_cache()
     try:
         return int(module.run(parsed) or 0)
     except InputError as error:

@@ -1,5 +1,6 @@
 """SHA256SUMS: what `sha256sum --check` reads. DVC trusts a cache or remote whose object was damaged."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def check_checksums(folder: Path, names: Iterable[str]) -> None:
             raise InputError(
                 f"{folder / name}: damaged, its SHA-256 is {found} and {path} says "
                 f"{sums.get(name, 'nothing')}; DVC does not look into its cache. Fetch it again: "
-                f"rm -r {folder}; mv .dvc/cache/files .dvc/cache/set-aside; dvc pull {folder.parent}. If it "
-                "comes back damaged, it is so in the remote (docs/checkpoints.md, When it fails)."
+                f"rm -r {shlex.quote(str(folder))}; mv .dvc/cache/files .dvc/cache/set-aside; "
+                f"dvc pull {shlex.quote(str(folder.parent))}. If it comes "
+                "back damaged, it is so in the remote (docs/checkpoints.md, When it fails)."
             )

@@ -1,5 +1,6 @@
 """What comes by DVC must be whole, and what the config asks for: the stored spec against the config's."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def check_checkpoint(plan: Plan, encoder: str, seed: int) -> None:
             raise InputError(
                 f"{path}: made with another spec than {plan.source} asks for: {differences}. "
                 f"Fetch the version that was made with it (git checkout REVISION dvc.lock; dvc pull "
-                f"{path.parent.parent}), give the config the stored values, or set "
+                f"{shlex.quote(str(path.parent.parent))}), give the config the stored values, or set "
                 f"encoders.{encoder}.source: train to pretrain it here."
             )
 

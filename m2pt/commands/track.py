@@ -3,6 +3,7 @@
 import argparse
 import os
 import select
+import shlex
 import signal
 import sys
 from datetime import datetime
@@ -41,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Mirror; return 0, or 1 if something could not be sent."""
+    from m2pt.reporting.tracking_uri import MaskingStream
+
     uri = os.environ.get("MLFLOW_TRACKING_URI") or None
+    if uri is not None:  # MLflow and what it uses write warnings and errors of their own
+        sys.stdout, sys.stderr = MaskingStream(sys.stdout, uri), MaskingStream(sys.stderr, uri)
     if arguments.follow:
         return follow(arguments.results, uri, interval=arguments.interval, owner=arguments.owner)
     return send_pending(arguments.results, uri)
@@ -121,7 +126,7 @@ class _Passes:
         if self.problems:
             _say(
                 f"{self.tracker.waiting()} metric points wait; "
-                f"send what is missing with: m2pt track {self.tracker.results}"
+                f"send what is missing with: {shlex.join(['m2pt', 'track', str(self.tracker.results)])}"
             )
 
 

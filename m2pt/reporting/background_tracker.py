@@ -1,6 +1,7 @@
 """The tracker beside a workflow: started and stopped without a word of MLflow, and never a reason to fail."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,8 @@ def stop_background(results: Path, *, seconds: float = _STOP_SECONDS) -> None:
     if tracker is None:
         return
     tracker.terminate()
-    again = f"send the rest with: m2pt track {results} (log: {results / 'logs' / 'track.log'})"
+    command = shlex.join(["m2pt", "track", str(results)])
+    again = f"send the rest with: {command} (log: {results / 'logs' / 'track.log'})"
     try:
         if tracker.wait(seconds) != 0:
             print(

@@ -48,8 +48,8 @@ def mlflow_runs(results: Path, training: Path) -> Iterator[str]:
         cursor = Cursor.load(store / training.relative_to(results).with_suffix(".json"))
         name = store.name.partition("+")[0]  # an experiment comes after it
         if cursor is not None and name == LOCAL_STORE:
-            command = "make mlflow-ui" if results == Path("results") else f"make mlflow-ui RESULTS={results}"
-            yield f"http://127.0.0.1:5000/#/runs/{cursor.run_id} (served by: {command})"
+            words = ["make", "mlflow-ui", *([] if results == Path("results") else [f"RESULTS={results}"])]
+            yield f"http://127.0.0.1:5000/#/runs/{cursor.run_id} (served by: {shlex.join(words)})"
         elif cursor is not None:
             yield f"run {cursor.run_id} on {name.rpartition('-')[0]}"
 

@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 from m2pt.errors import InputError
 from m2pt.reporting.run_folder import Point, Status
+from m2pt.reporting.tracking_uri import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,9 +62,8 @@ class MlflowStore:
 
     @property
     def shown_uri(self) -> str:
-        """The tracking URI without user name and password."""
-        netloc = urlsplit(self.uri).netloc
-        return self.uri.replace(netloc, netloc.rpartition("@")[2]) if netloc else self.uri
+        """The tracking URI without its secrets."""
+        return shown(self.uri)
 
     def connect(self) -> bool:
         """Connect unless connected; return whether the experiment had to be created, so that it is empty.
@@ -87,7 +87,7 @@ class MlflowStore:
             ) from None
         experiment = client.get_experiment_by_name(self.experiment_name)
         if experiment is None:
-            kept_by_server = urlsplit(self.uri).scheme in ("http", "https", "databricks")
+            kept_by_server = self.uri.partition(":")[0].lower() in ("http", "https", "databricks")
             location = None if kept_by_server else self._artifacts.as_uri()
             self._experiment = client.create_experiment(self.experiment_name, artifact_location=location)
         else:
@@ -170,6 +170,11 @@ class MlflowStore:
             self.client.update_run(run_id, status=status.name)
         else:
             self.client.set_terminated(run_id, status.name, status.ended)
+
+
+def sqlite_uri(path: Path) -> str:
+    """URI of a SQLite file; SQLAlchemy takes what follows a `?` in a plain path for options."""
+    return f"sqlite:///file:{quote(str(path))}?uri=true" if "?" in str(path) else f"sqlite:///{path}"
 
 
 def legal_key(key: str) -> str:

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from time import time
-from urllib.parse import urlsplit
 
 from m2pt.errors import InputError, short
 from m2pt.reporting.asked import TAG, cells_tag, recorded_cells
@@ -27,6 +26,7 @@ from m2pt.reporting.mlflow_store import (
     is_missing,
     legal_key,
     no_answer,
+    sqlite_uri,
 )
 from m2pt.reporting.run_folder import (
     Point,
@@ -39,6 +39,7 @@ from m2pt.reporting.run_folder import (
     points,
 )
 from m2pt.reporting.tracking_cursor import LOCAL_STORE, Cursor
+from m2pt.reporting.tracking_uri import host, masked
 from m2pt.results import CELLS, EVALUATION, METRICS, RUN
 
 _TABLES = {".csv", ".md", ".tex", ".pdf", ".png", ".svg", ".yaml"}
@@ -59,7 +60,7 @@ class Tracker:
     def __init__(self, results: Path, uri: str | None) -> None:
         self.results = results.resolve()
         self.store = MlflowStore(
-            uri or f"sqlite:///{self.results / 'mlflow.db'}", artifacts=self.results / "mlartifacts"
+            uri or sqlite_uri(self.results / "mlflow.db"), artifacts=self.results / "mlartifacts"
         )
         self._cursors = self.results / "tracking" / _folder_name(uri, self.store.experiment_name)
         self._cells: dict[str, list[str]] = {}
@@ -105,9 +106,7 @@ class Tracker:
         except InputError as error:
             problems[name] = short(" ".join(str(error).split()), 1000)
         except Exception as error:  # whatever it is, the tracker must go on
-            reason = " ".join(
-                f"{type(error).__name__}: {error}".replace(self.store.uri, self.store.shown_uri).split()
-            )
+            reason = " ".join(masked(f"{type(error).__name__}: {error}", self.store.uri).split())
             if no_answer(error):
                 raise Unreachable(f"{self.store.shown_uri} does not answer ({reason:.200})") from error
             if is_missing(error):
@@ -287,7 +286,7 @@ def _folder_name(uri: str | None, experiment: str) -> str:
 
     That of the local store begins with `LOCAL_STORE`; another experiment than `EXPERIMENT` adds its digest.
     """
-    store = LOCAL_STORE if uri is None else f"{urlsplit(uri).hostname or 'local'}-{_short_digest(uri)}"
+    store = LOCAL_STORE if uri is None else f"{host(uri)}-{_short_digest(uri)}"
     return store if experiment == EXPERIMENT else f"{store}+{_short_digest(experiment)}"
 
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from m2pt.schema.architecture import Backbone, ConvNeXt, Modalities
 from m2pt.schema.base import Strict
+from m2pt.schema.paths import InputFile, MadeFolder, SubsetName, check_result_name
 from m2pt.schema.places import FilePath, check_places
 from m2pt.schema.ranges import Epoch, Size
 
@@ -23,7 +24,6 @@ Layout = Literal[
     "text",
 ]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100)]
-Subset = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 MODALITY_OF_LAYOUT: dict[str, Modality] = {
@@ -66,7 +66,7 @@ class Dataset(Strict):
 
     layout: Layout
     num_classes: Size | None = None
-    subsets: Annotated[dict[Subset, Size], Field(min_length=1)] | None = None
+    subsets: Annotated[dict[SubsetName, Size], Field(min_length=1)] | None = None
     root: FilePath | None = None
     miniature: Miniature | None = None
     full_check: bool = False
@@ -111,7 +111,7 @@ class Encoder(Strict):
     objective: Literal["masked", "supervised"] = "masked"
     source: Literal["train", "dvc"] = "train"
     body: Literal["transformer", "convnext"] = "transformer"
-    file: FilePath | None = None
+    file: InputFile | None = None
     random: bool = False
     epoch_of: Name | None = None
     epoch: Epoch | None = None
@@ -170,8 +170,8 @@ class Config(Strict):
     reproduced.
     """
 
-    results: str = "results"
-    checkpoints: str = "checkpoints"
+    results: MadeFolder = "results"
+    checkpoints: MadeFolder = "checkpoints"
     paper_scale: bool = False
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     pretrain_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
@@ -201,6 +201,8 @@ class Config(Strict):
                     raise ValueError(
                         f"{section}: no dataset {name!r}; the datasets are {', '.join(self.datasets)}"
                     )
+        for path in (*self.tables, *self.figures):
+            check_result_name(PurePosixPath(path).stem, path)
         stems = [PurePosixPath(path).stem for path in (*self.tables, *self.figures)]
         for stem in stems:
             if stem == "summary" or stems.count(stem) > 1:

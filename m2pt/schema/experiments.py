@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from m2pt.schema.base import Strict
-from m2pt.schema.config import Name, Subset
+from m2pt.schema.config import Name
+from m2pt.schema.paths import SubsetName
 
 Task = Literal[
     "classification",
@@ -83,7 +84,7 @@ class Experiment(Strict):
 
     task: Task
     dataset: Name
-    subset: Subset | None = None
+    subset: SubsetName | None = None
     mode: Mode
     target_init: Name
     pathway: PathwaySpec | None = None

@@ -89,14 +89,15 @@ class Plan:
     def arguments(self) -> list[str]:
         """The arguments that give an `m2pt` command this plan."""
         pairs = [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in self.overrides.items()]
-        return ["--config", self.source, *(word for pair in pairs for word in ("--set", pair))]
+        source = f"./{self.source}" if self.source.startswith("-") else self.source  # which is no option
+        return ["--config", source, *(word for pair in pairs for word in ("--set", pair))]
 
     def command(self, path: Path, *, again: bool = False) -> str:
         """The command that makes a result; `again` also if Snakemake thinks that it need not."""
         words = ["snakemake", str(path), *(["--forcerun", str(path)] if again else ()), "--cores", "all"]
         words += ["--configfile", self.source]
         if self.overrides:
-            words += ["--config", *(f"{key}={json.dumps(value)}" for key, value in self.overrides.items())]
+            words += ["--config", *(_for_snakemake(key, value) for key, value in self.overrides.items())]
         return shlex.join(words)
 
     # ---- digests: what a job was planned with, and what Snakemake compares -------------------------------
@@ -363,6 +364,12 @@ class Plan:
             planned = self.specs.run(experiment, inputs)
             self.runs[experiment.name] = Run(experiment, planned.spec, planned.execution)
         return self.runs[experiment.name]
+
+
+def _for_snakemake(key: str, value: Any) -> str:
+    """The word after `--config`, which Snakemake reads as YAML once it has stripped quotes from its ends."""
+    text = json.dumps(value, ensure_ascii=False)
+    return f"{key}= {text} " if isinstance(value, str) else f"{key}={text}"
 
 
 def cells(table: Table) -> Iterator[tuple[Row, Column]]:

@@ -1,6 +1,7 @@
 """Encoders that come by DVC: where their files lie, and what to do where they do not."""
 
 import json
+import shlex
 from pathlib import Path
 
 from m2pt.errors import InputError
@@ -26,10 +27,10 @@ def check_pulled(plan: Plan, encoder: str, seed: int) -> None:
     """
     for path in (*pulled_files(plan, encoder, seed), plan.encoder_checkpoint(encoder, seed) / CHECKSUMS):
         if not path.exists():
+            command = shlex.join(["dvc", "pull", str(path.parent.parent)])
             raise InputError(
                 f"{path}: missing, and encoders.{encoder}.source = 'dvc' in {plan.source}; fetch it with: "
-                f"dvc pull {path.parent.parent} (see docs/checkpoints.md), or set source: train to pretrain "
-                "it here."
+                f"{command} (see docs/checkpoints.md), or set source: train to pretrain it here."
             )
 
 

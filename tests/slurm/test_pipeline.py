@@ -38,9 +38,8 @@ def copy(tmp_path_factory, request):
 
 
 @pytest.fixture
-def training(monkeypatch) -> Path:
+def training() -> Path:
     """Folder of the training that needs no pretraining: from scratch, with a random auxiliary."""
-    monkeypatch.chdir(REPOSITORY)
     plan = Plan.load(Path(CONFIG))
     found = [
         name

@@ -23,7 +23,7 @@ def start(checkout: Path, *words: str, **environment: str) -> subprocess.Popen[s
     (checkout / ".venv").mkdir()
     for name in ("constraints.txt", "pyproject.toml", ".venv/complete"):
         (checkout / name).touch()
-    own = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "MLFLOW_TRACKING_URI")
+    own = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "RESULTS", "MLFLOW_TRACKING_URI")
     kept = {key: value for key, value in os.environ.items() if key not in own}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
@@ -68,7 +68,11 @@ def test_it_opens_on_the_default_store_with_its_artifacts(
 
 @pytest.mark.parametrize(
     ("uri", "shown"),
-    [("http://host:5000", "http://host:5000"), ("https://user:secret@host/mlflow", "host/mlflow")],
+    [
+        ("http://host:5000", "http://host:5000"),
+        ("https://user:secret@host/mlflow", "https://host/mlflow"),
+        ("HTTP://host/?token=secret#secret", "HTTP://host/?token=***#***"),
+    ],
 )
 def test_it_names_the_server_that_has_the_runs(tmp_path: Path, uri: str, shown: str) -> None:
     ui = start(tmp_path, MLFLOW_TRACKING_URI=uri)

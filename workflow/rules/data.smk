@@ -21,7 +21,7 @@ rule build_miniature:
     message:
         "Build the miniature {wildcards.dataset}"
     shell:
-        "m2pt data build {wildcards.dataset} {params.arguments} --expect {params.digest} > {log} 2>&1"
+        "m2pt data build {wildcards.dataset:q} {params.arguments} --expect {params.digest:q} > {log:q} 2>&1"
 
 
 rule check_dataset:
@@ -43,5 +43,5 @@ rule check_dataset:
     message:
         "Check {wildcards.dataset}"
     shell:
-        "m2pt data check {wildcards.dataset} {params.arguments} --expect {params.digest}"
-        " --manifest {output.manifest} > {log} 2>&1"
+        "m2pt data check {wildcards.dataset:q} {params.arguments} --expect {params.digest:q}"
+        " --manifest {output.manifest:q} > {log:q} 2>&1"

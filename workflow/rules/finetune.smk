@@ -24,8 +24,8 @@ rule finetune:
     message:
         "Finetune {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "m2pt {params.launch}finetune {wildcards.run} --seed {wildcards.seed} {params.arguments}"
-        " --expect {params.digest} > {log} 2>&1"
+        "m2pt {params.launch}finetune {wildcards.run:q} --seed {wildcards.seed:q} {params.arguments}"
+        " --expect {params.digest:q} > {log:q} 2>&1"
 
 
 rule merge:
@@ -46,7 +46,7 @@ rule merge:
     message:
         "Merge the pathways of {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "m2pt merge {input.weights} {output.weights} > {log} 2>&1"
+        "m2pt merge {input.weights:q} {output.weights:q} > {log:q} 2>&1"
 
 
 rule evaluate:
@@ -72,5 +72,5 @@ rule evaluate:
     message:
         "Evaluate the merged {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "m2pt {params.launch}evaluate {wildcards.run} --seed {wildcards.seed} {params.arguments}"
-        " --expect {params.digest} > {log} 2>&1"
+        "m2pt {params.launch}evaluate {wildcards.run:q} --seed {wildcards.seed:q} {params.arguments}"
+        " --expect {params.digest:q} > {log:q} 2>&1"

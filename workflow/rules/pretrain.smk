@@ -23,8 +23,8 @@ rule pretrain_encoder:
     message:
         "Pretrain the {wildcards.encoder} encoder (seed {wildcards.seed})"
     shell:
-        "m2pt {params.launch}pretrain {wildcards.encoder} --seed {wildcards.seed} {params.arguments}"
-        " --expect {params.digest} > {log} 2>&1"
+        "m2pt {params.launch}pretrain {wildcards.encoder:q} --seed {wildcards.seed:q} {params.arguments}"
+        " --expect {params.digest:q} > {log:q} 2>&1"
 
 
 rule import_encoder:
@@ -48,5 +48,5 @@ rule import_encoder:
     message:
         "Take the {wildcards.encoder} encoder from where the config says"
     shell:
-        "m2pt import {wildcards.encoder} --seed {wildcards.seed} {params.arguments}"
-        " --expect {params.digest} > {log} 2>&1"
+        "m2pt import {wildcards.encoder:q} --seed {wildcards.seed:q} {params.arguments}"
+        " --expect {params.digest:q} > {log:q} 2>&1"

@@ -30,7 +30,7 @@ rule tabulate:
     message:
         "Write {wildcards.table}"
     shell:
-        "m2pt tabulate {wildcards.table} {params.arguments} --expect {params.digest} > {log} 2>&1"
+        "m2pt tabulate {wildcards.table:q} {params.arguments} --expect {params.digest:q} > {log:q} 2>&1"
 
 
 rule plot:
@@ -64,7 +64,7 @@ rule plot:
     message:
         "Draw {wildcards.figure}"
     shell:
-        "m2pt plot {wildcards.figure} {params.arguments} --expect {params.digest} > {log} 2>&1"
+        "m2pt plot {wildcards.figure:q} {params.arguments} --expect {params.digest:q} > {log:q} 2>&1"
 
 
 rule summarize:
@@ -91,7 +91,7 @@ rule summarize:
     message:
         "List the paper's claims with the measured verdicts"
     shell:
-        "m2pt summarize {params.arguments} --expect {params.digest} > {log} 2>&1"
+        "m2pt summarize {params.arguments} --expect {params.digest:q} > {log:q} 2>&1"
 
 
 rule unknown_result:
@@ -109,4 +109,4 @@ rule unknown_result:
     message:
         "No such table or figure"
     shell:
-        "false > {log} 2>&1"
+        "false > {log:q} 2>&1"

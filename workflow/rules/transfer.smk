@@ -25,5 +25,5 @@ rule transfer:
     message:
         "Transfer: train and evaluate {wildcards.run} (seed {wildcards.seed})"
     shell:
-        "m2pt {params.launch}transfer {wildcards.run} --seed {wildcards.seed} {params.arguments}"
-        " --expect {params.digest} > {log} 2>&1"
+        "m2pt {params.launch}transfer {wildcards.run:q} --seed {wildcards.seed:q} {params.arguments}"
+        " --expect {params.digest:q} > {log:q} 2>&1"

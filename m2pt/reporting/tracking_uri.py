@@ -1,0 +1,106 @@
+"""A tracking URI may hold secrets: what of it may be shown, and texts in which others repeat it.
+
+`python -m m2pt.reporting.tracking_uri` prints what may be shown of MLFLOW_TRACKING_URI.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TextIO
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
+
+MASK = "***"
+
+_SHORTEST = 4
+"""Characters of a query's value that is a secret by itself; `page=2` shall not mask the 2 of an address."""
+
+_OF_SERVERS = ("http", "https")
+_OF_DATABASE = re.compile(r"([^:/]+:[^@]*)@")
+"""How SQLAlchemy finds user name and password: a `/`, `?` or `#` in the password need not be quoted."""
+_HOST_AND_PORT = re.compile(r"[^:]*(:\d*)?|\[[^]]*\](:\d*)?")
+
+
+def shown(uri: str) -> str:
+    """`uri` without user name and password, and with the values of its query and its fragment masked."""
+    start, _, rest = _parts(uri)
+    place, query, fragment = _split(rest)
+    if query:
+        keys = [f"{pair.partition('=')[0]}={MASK}" if "=" in pair else MASK for pair in _pairs(query)]
+        place += f"?{'&'.join(keys)}"
+    return f"{start}{place}{f'#{MASK}' if fragment else ''}"
+
+
+def masked(text: str, uri: str) -> str:
+    """`text` with every secret of `uri` masked, however a library has cut, quoted or joined it."""
+    text = text.replace(uri, shown(uri))
+    for secret in sorted(set(_secrets(uri)), key=len, reverse=True):
+        text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", MASK, text)
+    return text
+
+
+def host(uri: str) -> str:
+    """Name of the server in `uri`, "local" if it names none."""
+    try:
+        return urlsplit(shown(uri)).hostname or "local"
+    except ValueError:  # such as brackets around what is no IPv6 address
+        return "local"
+
+
+class MaskingStream:
+    """A stream that masks the secrets of a URI in whatever is written to it, by libraries as well."""
+
+    def __init__(self, stream: TextIO, uri: str) -> None:
+        self._stream, self._uri = stream, uri
+
+    def write(self, text: str) -> int:
+        """Write `text` without secrets."""
+        self._stream.write(masked(text, self._uri))
+        return len(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def _parts(uri: str) -> tuple[str, str, str]:
+    """Return scheme with `://`, user name and password without `@`, and the rest."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        scheme, rest = "", uri
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user = ""
+    if "@" in authority:
+        user = authority.rpartition("@")[0]
+    elif separator and scheme.lower() not in _OF_SERVERS and (database := _OF_DATABASE.match(rest)):
+        user = database[1]
+    elif ":" in authority and "@" in rest and not _HOST_AND_PORT.fullmatch(authority):
+        user = rest.partition("@")[0]  # not quoted as it should be
+    return f"{scheme}{separator}", user, rest.removeprefix(f"{user}@") if user else rest
+
+
+def _split(rest: str) -> tuple[str, str, str]:
+    """Return place, query and fragment of what follows the user name."""
+    beginning, _, fragment = rest.partition("#")
+    place, _, query = beginning.partition("?")
+    return place, query, fragment
+
+
+def _pairs(query: str) -> list[str]:
+    """Return the parts of a query, each `key=value` or a word alone."""
+    return re.split(r"[&;]", query)
+
+
+def _secrets(uri: str) -> Iterator[str]:
+    """Every form in which a secret of `uri` may appear elsewhere: as it is, decoded, encoded."""
+    _, user, rest = _parts(uri)
+    _, query, fragment = _split(rest)
+    values = [user, *user.split(":", 1), query, fragment]
+    for pair in _pairs(query):
+        value = pair.partition("=")[2] or pair
+        values.append(value if len(value) >= _SHORTEST else pair)
+    for value in filter(None, values):
+        for plain in (value, unquote(value), unquote_plus(value)):
+            yield from (plain, quote(plain), quote(plain, safe=""), quote_plus(plain), repr(plain)[1:-1])
+
+
+if __name__ == "__main__":
+    print(shown(os.environ.get("MLFLOW_TRACKING_URI", "")))
