@@ -188,10 +188,10 @@ def test_nonsense_in_a_table_is_refused(path, values):
         "./",
         "results/..",
         "a\0b",
-        str(Path.home()),
-        str(Path.cwd()),
-        "x" * 300,
-        "x/" * 600,
+        pytest.param(str(Path.home()), id="home"),
+        pytest.param(str(Path.cwd()), id="here"),
+        pytest.param("x" * 300, id="long name"),
+        pytest.param("x/" * 600, id="long path"),
     ],
 )
 def test_a_folder_that_is_or_holds_anything_else_is_refused(config, folder):
