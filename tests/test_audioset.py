@@ -270,7 +270,7 @@ def truncate(path: Path, size: int) -> None:
             "has 2 good rows, not num_classes = 3",
         ),
         (lambda r: (r / "train.json").unlink(), False, "train.json: cannot be read"),
-        (lambda r: (r / "eval.json").write_text("{"), False, "eval.json, line 1: not valid JSON"),
+        (lambda r: (r / "eval.json").write_text("{"), False, "eval.json: not valid JSON"),
         (lambda r: (r / "eval.json").write_text('{"data": []}'), False, "eval.json lists no clip"),
         (lambda r: edit(r / "eval.json", '"labels"', '"label"'), False, "eval.json entry 0 is not"),
         (lambda r: edit(r / "train.json", "/m/c", "/m/x"), False, "the label '/m/x', which"),

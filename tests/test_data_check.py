@@ -137,7 +137,7 @@ def test_coco_annotation_file(copied: Callable) -> None:
     annotation_file(root, "train").write_text('{"images": [')
     annotation_file(root, "val").write_text('{"images": [], "annotations": []}')
     broken, missing, lacking = faults("coco", root)
-    assert broken.startswith(f"{annotation_file(root, 'train')}, line 1: not valid JSON")
+    assert broken.startswith(f"{annotation_file(root, 'train')}: not valid JSON")
     assert missing == f"{root}/val2017 is missing."
     assert "lacks the list 'categories'" in lacking
 

@@ -151,7 +151,7 @@ def write_categories(root: Path, text: str) -> None:
         (lambda r: list_path(r, "val").unlink(), "shuffled_val_file_list.json: cannot be read"),
         (
             lambda r: list_path(r, "test").write_text("["),
-            "test_file_list.json, line 1: not valid JSON",
+            "test_file_list.json: not valid JSON",
         ),
         (lambda r: write_list(r, "train", {}), "shuffled_train_file_list.json is not a list"),
         (lambda r: write_list(r, "train", [f"{MUG}/a"]), f"lists '{MUG}/a', not `shape_data/"),

@@ -7,8 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from m2pt.schema.architecture import Backbone, ConvNeXt, Modalities
 from m2pt.schema.base import Strict
-from m2pt.schema.paths import InputFile, MadeFolder, SubsetName, check_result_name
-from m2pt.schema.places import FilePath, check_places
+from m2pt.schema.paths import FilePath, InputFile, MadeFolder, SubsetName, check_places, check_result_name
 from m2pt.schema.ranges import Epoch, Size
 
 Modality = Literal["image", "video", "audio", "pointcloud", "text"]

@@ -1,18 +1,28 @@
-"""Names that become paths, targets and words on a command line: what a config may call them."""
+"""Paths and names in a config: what they may be called, and where the folders that are made may lie."""
 
+import os
 import re
 import unicodedata
-from pathlib import PurePath
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
-
-from m2pt.schema.places import FilePath
 
 _LONGEST_NAME = 255
 """Bytes of a file name on the usual file systems."""
 
 _RESULT = re.compile(r"\w[\w.-]*")
+
+
+def _one_line(path: str) -> str:
+    if odd := [each for each in path if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")]:
+        raise ValueError(f"must not contain the control character {odd[0]!r}; rename the path")
+    return path
+
+
+FilePath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_one_line)]
+"""A file or folder that is read."""
 
 
 def _made_path(path: str) -> str:
@@ -22,8 +32,6 @@ def _made_path(path: str) -> str:
     """
     if "{" in path or "}" in path:
         raise ValueError("must not contain { or }, which Snakemake takes for a wildcard; rename the path")
-    if odd := [each for each in path if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")]:
-        raise ValueError(f"must not contain the control character {odd[0]!r}; rename the path")
     if str(PurePath(path)).startswith("-"):  # also ./-x, since a Path drops the ./
         raise ValueError("must not begin with -, which programs take for an option; rename the path")
     return path
@@ -44,7 +52,7 @@ def _made_folder(path: str) -> str:
     return path
 
 
-MadeFolder = Annotated[str, AfterValidator(_made_folder)]
+MadeFolder = Annotated[str, AfterValidator(_one_line), AfterValidator(_made_folder)]
 """A folder that the workflow fills."""
 
 InputFile = Annotated[FilePath, AfterValidator(_made_path)]
@@ -66,3 +74,38 @@ def check_result_name(stem: str, path: str) -> None:
             f"tables, figures: {path!r} names its results {stem!r}; give the file a name of letters, digits, "
             "'_', '-' and '.' that begins with a letter or a digit"
         )
+
+
+LONGEST = 1000
+"""Bytes of the path of a folder that is made; those of the files in it have to fit into 4096."""
+
+
+def check_places(results: str, checkpoints: str, roots: Mapping[str, str]) -> None:
+    """Make sure that what is made lies apart from everything else; `roots` are those of datasets, by name.
+
+    Raises:
+        ValueError: a folder is, or holds, the folder that one works in or the home folder, or two are one.
+    """
+    here, home = Path.cwd().resolve(), Path(os.path.expanduser("~")).resolve()  # noqa: PTH111  # cannot fail
+    made = {"results": _resolved(results), "checkpoints": _resolved(checkpoints)}
+    for name, path in made.items():
+        if len(str(path).encode()) > LONGEST or any(len(part.encode()) > 255 for part in path.parts):
+            raise ValueError(f"{name} is too long for a path; choose a shorter one")
+        for taken, what in ((here, "the folder you work in"), (home, "your home folder")):
+            if taken.is_relative_to(path):
+                raise ValueError(
+                    f"{name} is {path}, which is or holds {what}; give a folder of its own, such as {name}"
+                )
+    if made["results"].is_relative_to(made["checkpoints"]):
+        raise ValueError("results lies in checkpoints; give each a folder of its own")
+    for name, root in roots.items():
+        for what, path in made.items():
+            if _resolved(root) == path:
+                raise ValueError(f"{what} is the root of dataset {name}; give a folder of its own")
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        raise ValueError(f"{path}: a link in it leads back to itself") from None

@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,20 @@ def install(clone: str) -> None:
             file.write(f"{message}\n")
         raise SeesTheClone(message)
 
+    looking = threading.local()
+
     def look(value: Any) -> None:
-        if clone not in _guarded:
+        if clone not in _guarded or getattr(looking, "now", False):  # to resolve a path is to look, too
             return
-        for text in _texts(value):
-            if own.search(text) or own.match(_absolute(text)):
-                refuse(text)
+        looking.now = True
+        try:
+            found = next(
+                (text for text in _texts(value) if own.search(text) or own.match(_absolute(text))), None
+            )
+        finally:
+            looking.now = False
+        for text in seen:
+            refuse(text)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event.startswith(_AUDITED):
