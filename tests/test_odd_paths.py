@@ -171,7 +171,7 @@ def test_a_folder_of_any_other_name_is_taken_as_it_is(tmp_path, folder):
 )
 def test_a_table_or_figure_of_an_odd_name_is_refused(tmp_path, name):
     for key in ("tables", "figures"):
-        with pytest.raises(InputError, match="give the file a name of letters, digits|control character"):
+        with pytest.raises(InputError, match=r"give the file a name of letters, digits|control character"):
             Plan.load(_written(tmp_path, **{key: [str(tmp_path / f"{name}.yaml")]}))
 
 

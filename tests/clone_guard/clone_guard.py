@@ -58,9 +58,7 @@ def install(clone: str) -> None:
             return
         looking.now = True
         try:
-            found = next(
-                (text for text in _texts(value) if own.search(text) or own.match(_absolute(text))), None
-            )
+            seen = [text for text in _texts(value) if own.search(text) or own.match(_absolute(text))]
         finally:
             looking.now = False
         for text in seen:
