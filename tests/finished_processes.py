@@ -156,6 +156,19 @@ def changes(words: list[str], folder: Path, log: Path) -> dict:
     return report
 
 
+def lost_snapshots(words: list[str], folder: Path, log: Path) -> dict:
+    """Damage, and then lose, the encoder of an earlier epoch while the last one is being written."""
+    early = folder / "encoder-epoch1.safetensors"
+    report = {}
+    for name, change in {"damaged": lambda: early.write_bytes(b"x" * 99), "lost": early.unlink}.items():
+        shutil.rmtree(folder)
+        command(words, folder, log, after_its_name("final.pt"))
+        change()
+        report[name] = command(words, folder, log)
+        report[f"{name}, again"] = command(words, folder, log)
+    return report
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
@@ -175,6 +188,7 @@ if __name__ == "__main__":
     for encoder in ("pointcloud", "image"):
         folder = plan.encoder_directory(encoder, 0)
         results[f"pretrain {encoder}"] = reruns("pretrain", ["pretrain", encoder, *options], folder, log)
+    results["lost snapshots"] = lost_snapshots(["pretrain", "image", *options], folder, log)
     for kind in ("finetune", "transfer"):
         words, folder = [kind, names[kind], *options], plan.run_directory(names[kind], 0)
         results[kind] = reruns(kind, words, folder, log)

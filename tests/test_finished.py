@@ -109,3 +109,16 @@ def test_another_spec_is_trained_and_so_is_the_first_one_after_it(report: dict[s
     first = report["pretrain pointcloud"]["first"]["files"]
     assert again["files"]["encoder.safetensors"] == first["encoder.safetensors"]
     assert not any(name.startswith("superseded") for name in again["files"])
+
+
+@pytest.mark.parametrize(("kind", "said"), [("damaged", "is damaged or truncated"), ("lost", "No such file")])
+def test_what_was_exported_earlier_is_sound_when_it_is_kept(
+    report: dict[str, dict], kind: str, said: str
+) -> None:
+    refused, again = report["lost snapshots"][kind], report["lost snapshots"][f"{kind}, again"]
+    assert refused["code"] == 1 and "Traceback" not in refused["said"]
+    assert said in refused["said"] and "encoder-epoch1.safetensors" in refused["said"]
+    assert "start the same command again" in refused["said"]
+    assert again["code"] == 0 and trained(again)
+    first = report["pretrain image"]["first"]["files"]
+    assert all(again["files"][name] == first[name] for name in first if name.endswith(".safetensors"))

@@ -189,8 +189,8 @@ def changed(root: Path, row: int, column: int, value: float) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda r: changed(r, 7, 0, np.nan), "a.txt holds numbers that are infinite or not a number"),
-        (lambda r: changed(r, 7, 2, np.inf), "a.txt holds numbers that are infinite or not a number"),
+        (lambda r: changed(r, 7, 0, np.nan), "a.txt holds coordinates that are infinite or not a number"),
+        (lambda r: changed(r, 7, 2, np.inf), "a.txt holds coordinates that are infinite or not a number"),
         (
             lambda r: changed(r, 7, 6, 38),
             "a.txt has parts numbered 36 to 38; those of its category are 36 to 37",

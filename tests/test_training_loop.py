@@ -219,6 +219,16 @@ def replaced_by_a_folder(path):
     (path / "within").mkdir(parents=True)
 
 
+def replaced_by_a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replaced_by_a_link(path):
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
 DAMAGE = {
     "a bit of a tensor": ("resume.pt", flip, {"resume.pt"}),
     "a bit of the header": ("resume.pt", partial(flip, at=0), {"resume.pt"}),
@@ -239,6 +249,9 @@ DAMAGE = {
         {"resume.pt", "metrics.jsonl"},
     ),
     "no metrics": ("metrics.jsonl", Path.unlink, {"resume.pt"}),
+    "a folder as metrics": ("metrics.jsonl", replaced_by_a_folder, {"resume.pt", "metrics.jsonl"}),
+    "a pipe as metrics": ("metrics.jsonl", replaced_by_a_pipe, {"resume.pt", "metrics.jsonl"}),
+    "a link to nowhere as metrics": ("metrics.jsonl", replaced_by_a_link, {"resume.pt", "metrics.jsonl"}),
 }
 
 
@@ -256,6 +269,14 @@ def test_damaged_state_is_set_aside_and_training_starts_over(tmp_path, capsys, k
     for key, parameter in alone.named_parameters():
         assert torch.equal(trained.get_parameter(key), parameter)
     assert (directory / "metrics.jsonl").read_bytes() == (tmp_path / "alone" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "train.log"])
+def test_a_pipe_in_place_of_a_file_that_is_written_to_is_set_aside(tmp_path, capsys, name):
+    os.mkfifo(tmp_path / name)
+    train(tmp_path)
+    assert f"{tmp_path / name} is not a regular file; set aside in" in capsys.readouterr().err
+    assert (tmp_path / name).is_file() and (tmp_path / "damaged" / name).is_fifo()
 
 
 def test_lines_after_the_checkpoint_are_no_damage(tmp_path, capsys):

@@ -162,9 +162,22 @@ def put_back(directory: Path, **training: Unpack[Training]) -> bool:
 
 
 def keep_finished(directory: Path, identity: str, names: Sequence[str]) -> None:
-    """Keep the exported files for `put_back`, after which the training's own state is wanted no more."""
+    """Keep the exported files for `put_back`, after which the training's own state is wanted no more.
+
+    Raises:
+        RunError: weights that were exported earlier in the training have been damaged or lost since.
+    """
+    from m2pt.formats.weight_files import check_checksum
     from m2pt.training import checkpoint, finished
 
+    try:
+        for name in names:
+            if name.endswith(".safetensors"):
+                check_checksum(directory / name)
+    except InputError as error:
+        checkpoint.remove(directory, checkpoint.FINAL)
+        fault = str(error).partition(";")[0]
+        raise RunError(f"{fault}; start the same command again to train from the start.") from error
     finished.keep(directory, identity, names)
     checkpoint.remove(directory, checkpoint.FINAL)
 

@@ -4,7 +4,8 @@
     train.json, eval.json       {"data": [{"wav": path, "labels": "/m/...,/m/..."}]}; "eval" is our "val"
 
 Paths are relative to the dataset's root or absolute. AS-2M and AS-20K are two roots with different lists,
-which may share the folders of their sound files through symbolic links.
+which may share the folders of their sound files through symbolic links. train.json may list a clip several
+times, with the same labels: it is then drawn as often. In eval.json it would count several times.
 """
 
 import csv
@@ -229,6 +230,18 @@ def _read_list(path: Path, mids: Sequence[str]) -> tuple[list[tuple[str, list[in
                 clips.append((name, known))
             case _:
                 faults.append(f'{path} entry {number} is not {{"wav": path, "labels": "mid,mid"}}.')
+    return clips, faults + _repeated(path, clips, allowed=path.name == LISTS["train"])
+
+
+def _repeated(path: Path, clips: Sequence[tuple[str, list[int]]], *, allowed: bool) -> list[str]:
+    """Return a fault for every clip that is listed again, or, if that is `allowed`, with other labels."""
     folder = path.parent.absolute()
-    places = (os.path.normpath(name if name.startswith("/") else f"{folder}/{name}") for name, _ in clips)
-    return clips, faults + repeated(places, path, {})
+    places = [os.path.normpath(name if name.startswith("/") else f"{folder}/{name}") for name, _ in clips]
+    if not allowed:
+        return repeated(places, path, {})
+    first: dict[str, list[int]] = {}
+    return [
+        f"{path} lists {place} again, with other labels."
+        for place, (_, labels) in zip(places, clips, strict=True)
+        if set(first.setdefault(place, labels)) != set(labels)
+    ]

@@ -117,14 +117,12 @@ def read_shape(path: Path, allowed: range) -> tuple[NDArray[np.float32], NDArray
     """Return points (n, 3) and part numbers (n,) of a text file.
 
     Raises:
-        InputError: the file is missing, empty, too large or not seven finite numbers per line, its points
+        InputError: the file is missing, empty, too large or not seven numbers per line, its points
             have no shape (see `cloud_fault`), or a part is not a whole number in `allowed`, its category's.
     """
     rows = _parse_rows(path, read_bytes(path, limit=LARGEST_SHAPE))
     points, labels = rows[:, :3], rows[:, -1]
     fault = cloud_fault(points)
-    if not np.isfinite(rows).all():
-        fault = "holds numbers that are infinite or not a number"
     if not fault and not (labels == np.rint(labels)).all():
         fault = f"holds the part {labels[labels != np.rint(labels)][0]:g}, which is not a whole number"
     if not fault and not (allowed.start <= labels.min() and labels.max() < allowed.stop):

@@ -6,6 +6,7 @@ end with a checksum, and carry the run's identity and the digest of the metrics.
 aside in `damaged/`, and the training starts over; what another spec has made goes to `superseded/`.
 """
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -165,6 +166,11 @@ def prepare_directory(directory: Path, identity: str) -> list[str]:
 
 def _set_damaged_aside(directory: Path) -> list[str]:
     faults = []
+    for name in (METRICS, LOG):  # opening a pipe would wait for its other end
+        path = directory / name
+        if os.path.lexists(path) and not path.is_file():
+            faults.append(f"{path} is not a regular file")
+            _move(directory, DAMAGED, name)
     for name in (FINAL, RESUME):
         path = directory / name
         if not path.exists():
@@ -212,9 +218,9 @@ def _move(directory: Path, folder: str, *names: str) -> None:
     """Move those of the named files that exist to a folder in `directory`, in place of what is there."""
     (directory / folder).mkdir(exist_ok=True)
     for name in names:
-        if (directory / name).exists():
+        if os.path.lexists(directory / name):
             target = directory / folder / name
-            if target.is_dir():
+            if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
             (directory / name).rename(target)
 

@@ -34,6 +34,8 @@ def metrics_fault(path: Path, length: int, sha256: str | None) -> str | None:
     """Say why the first `length` bytes of metrics.jsonl are not those with this SHA-256; None if they are."""
     if length == 0:
         return None
+    if path.exists() and not path.is_file():
+        return f"{path} is not a regular file"
     try:
         with path.open("rb") as file:
             content = file.read(length)

@@ -21,6 +21,13 @@ def clip(root: Path, **changed: Any) -> None:
     (root / "eval.json").write_text(json.dumps(listing))
 
 
+def listed_again(root: Path, **changed: Any) -> None:
+    """List the first clip of train.json again, with keys changed."""
+    listing = json.loads((root / "train.json").read_text())
+    listing["data"].append(listing["data"][0] | changed)
+    (root / "train.json").write_text(json.dumps(listing))
+
+
 def wave(root: Path, content: Any = None, **options: Any) -> None:
     """Write bytes or samples as the last clip of eval.json, in another format if told so."""
     if isinstance(content, bytes):
@@ -117,6 +124,10 @@ AUDIOSET: list[Mutation] = [
     ("an empty path", "quick", lambda r: clip(r, wav="")),
     ("a clip again", "quick", lambda r: clip(r, wav="eval/0.wav")),
     ("a clip again by another name", "quick", lambda r: clip(r, wav="./eval/../eval//0.wav")),
+    ("a clip to train on again", "sound", listed_again),
+    ("a clip to train on again, labels in another order", "sound",
+     lambda r: listed_again(r, wav="./train/0.wav", labels="/m/b,/m/a")),
+    ("a clip to train on again, with other labels", "quick", lambda r: listed_again(r, labels="/m/b")),
     ("an absolute path inside", "sound", lambda r: clip(r, wav=str(r / "eval/1.wav"))),
     ("an absolute path elsewhere", "sound", lambda r: moved(r, str(r.parent / "other.wav"))),
     ("a path out of the root", "sound", lambda r: moved(r, "../other.wav")),

@@ -99,6 +99,7 @@ SHAPENETPART: list[Mutation] = [
     ("infinity", "full", rows("0 -inf 0 0 0 1 36")),
     ("1e30", "full", rows("0 1e30 0 0 0 1 36")),
     ("1e39", "full", rows("0 1e39 0 0 0 1 36")),
+    ("NaN as normal, which is not used", "sound", rows("0 1 0 nan nan nan 37")),
     ("one point", "full", rows()),
     ("points all equal", "full", rows(FIRST.strip(), FIRST.strip())),
     ("six columns", "quick", rows(first="0 0 0 0 0 36\n")),
