@@ -75,7 +75,7 @@ def command(words: list[str], folder: Path, log: Path, arm: Callable[[], None] =
     """Run a command in a child in which `arm` has set its death."""
 
     def body() -> None:
-        sys.stdout = sys.stderr = log.open("a")
+        sys.stdout = sys.stderr = log.open("a", buffering=1)
         arm()
         sys.exit(main(words))
 

@@ -1,5 +1,6 @@
 """Sound files: every sample that was written is read, whatever the header says, or the file is refused."""
 
+import re
 import struct
 from pathlib import Path
 
@@ -210,3 +211,21 @@ def test_several_streams_in_a_file_and_a_length_that_is_not_told(tmp_path: Path)
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"announces 4294967295 samples, more than {LONGEST}"):
         read_sound(path)
+
+
+@pytest.mark.parametrize("form", ["WAV", "AIFF", "FLAC", "MP3"])
+def test_a_tag_before_the_sound_takes_nothing_from_it(tmp_path: Path, form: str) -> None:
+    plain, tagged = tmp_path / "plain", tmp_path / "tagged"
+    soundfile.write(plain, tone(), RATE, format=form)
+    tagged.write_bytes(b"ID3\4\0\0\0\0\1\0" + bytes(128) + plain.read_bytes())
+    assert np.array_equal(read_sound(tagged)[0], read_sound(plain)[0])
+
+
+def test_the_reason_is_libsndfiles_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    path.write_bytes(b"RIFF" + bytes(60))
+    with pytest.raises(InputError) as refused:
+        read_sound(path)
+    assert re.fullmatch(
+        rf"{re.escape(str(path))} cannot be read as a sound file: [^<>]+[^.]\.", str(refused.value)
+    )

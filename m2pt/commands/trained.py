@@ -167,13 +167,13 @@ def keep_finished(directory: Path, identity: str, names: Sequence[str]) -> None:
     Raises:
         RunError: weights that were exported earlier in the training have been damaged or lost since.
     """
-    from m2pt.formats.weight_files import check_checksum
+    from m2pt.formats.weight_files import load_metadata
     from m2pt.training import checkpoint, finished
 
     try:
         for name in names:
             if name.endswith(".safetensors"):
-                check_checksum(directory / name)
+                load_metadata(directory / name)
     except InputError as error:
         checkpoint.remove(directory, checkpoint.FINAL)
         fault = str(error).partition(";")[0]

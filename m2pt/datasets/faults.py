@@ -28,7 +28,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise InputError(f"{path} cannot be read as {what}: {reason}.") from error
 
 

@@ -38,6 +38,17 @@ def announced_mp3(content: bytes, counted: int) -> int:
     return frames * samples - samples // 2  # an estimate may fall short of the whole by some samples
 
 
+def after_id3(content: bytes) -> int:
+    """Return where a file's sound begins: behind its ID3 tags."""
+    start = 0
+    while content[start : start + 3] == b"ID3":  # its size has seven bits to a byte
+        size = 0
+        for byte in content[start + 6 : start + 10]:
+            size = size << 7 | byte & 0x7F
+        start += 10 + size
+    return start
+
+
 @dataclass(frozen=True)
 class _Frame:
     size: int
@@ -58,12 +69,7 @@ def _frame(content: bytes, position: int) -> _Frame | None:
 
 def _first_frame(content: bytes) -> int:
     """Return where the first frame is: the first of two in a row, or the last one of the file."""
-    start = 0
-    while content[start : start + 3] == b"ID3":  # its size has seven bits to a byte
-        size = 0
-        for byte in content[start + 6 : start + 10]:
-            size = size << 7 | byte & 0x7F
-        start += 10 + size
+    start = after_id3(content)
     for position in range(start, min(len(content), start + _MAX_JUNK)):
         frame = _frame(content, position)
         if frame is not None:

@@ -1,6 +1,8 @@
 """Sound files, judged alike by check and reader: one function decodes, and refuses what is not whole."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,7 @@ def read_sound(path: Path) -> tuple[NDArray[np.float32], int]:
             rate, or holds samples that are not finite or far above full scale.
     """
     content = read_bytes(path, limit=LARGEST_FILE)
-    with reading(path, "a sound file"):
+    with reading(path, "a sound file"), _reasons():
         content = complete(content, path)
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             kind, rate, length = file.format, file.samplerate, file.frames
@@ -58,6 +60,15 @@ def read_sound(path: Path) -> tuple[NDArray[np.float32], int]:
     if fault := _sample_fault(samples, rate):
         raise InputError(f"{path} {fault}.")
     return samples[:, 0], rate
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Keep of libsndfile's errors what is wrong, not where in memory the file has been read to."""
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise ValueError(error.error_string) from error
 
 
 def _header_fault(kind: str, rate: int, samples: int) -> str | None:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2pt.datasets.mpeg import announced_mp3
+from m2pt.datasets.mpeg import after_id3, announced_mp3
 from m2pt.errors import InputError
 
 STREAMED = 0x7F00_0000
 """A size from here on stands for one that was not known, like 0: sox writes 0x7FFFF000 or 0x7F000000 to a
 pipe, arecord 0x80000000, FFmpeg 0xFFFFFFFF."""
+
+_FORMS = {b"RIFF", b"RF64", b"BW64", b"RIFX", b"FORM", b".snd", b"OggS", b"fLaC"}
 
 _RIFF_NAMES = {b"fmt ", b"fact", b"data", b"LIST", b"JUNK", b"bext", b"PEAK", b"cue ", b"smpl", b"inst"}
 
@@ -22,11 +24,15 @@ _RIFF_NAMES = {b"fmt ", b"fact", b"data", b"LIST", b"JUNK", b"bext", b"PEAK", b"
 def complete(content: bytes, path: Path) -> bytes:
     """Return a sound file's bytes with a header that libsndfile reads right, which nearly all have already.
 
-    WAV files of streams or without a pad byte, RF64 and BW64 are given the header of a plain WAV file.
+    WAV files of streams or without a pad byte, RF64 and BW64 are given the header of a plain WAV file. An ID3
+    tag before any of these forms is left out: libsndfile would end the sound too early by its length.
 
     Raises:
         InputError: the file ends before its sound does, or holds several streams of sound.
     """
+    start = after_id3(content)
+    if start and content[start : start + 4] in _FORMS:
+        content = content[start:]
     match content[:4]:
         case b"RIFF" | b"RF64" | b"BW64":
             return _complete_wav(content, path)
