@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from m2pt.commands import main
 from m2pt.errors import InputError
 from m2pt.formats.weights import load_weights
 from m2pt.models.bodies import build_body
@@ -147,6 +148,21 @@ def test_counts_of_a_batch_norm_stay_whole_numbers(tmp_path: Path) -> None:
     load_exchange(model, state)
     with pytest.raises(InputError, match=rf"{counts[0]} is float32, not a whole number"):
         load_exchange(model, state | {counts[0]: torch.tensor(1.0)})
+
+
+@pytest.mark.parametrize(
+    ("odd", "is_"),
+    [
+        (torch.ones(2, 2, dtype=torch.complex64), "complex64"),
+        (torch.ones(2, 2, dtype=torch.int32), "int32"),
+        (torch.ones(2, 2, dtype=torch.bool), "bool"),
+    ],
+)
+def test_what_cannot_be_weights_is_not_merged(tmp_path: Path, capsys, odd: Tensor, is_: str) -> None:
+    torch.save({KEY: odd}, tmp_path / "attached.pth")
+    assert main(["merge", str(tmp_path / "attached.pth"), str(tmp_path / "merged.safetensors")]) == 2
+    assert f"attached.pth: {KEY} is {is_}, not a real number" in capsys.readouterr().err
+    assert not (tmp_path / "merged.safetensors").exists()
 
 
 LIMITED = """

@@ -115,7 +115,8 @@ def check_tensor(name: str, tensor: Tensor, source: str, *, number: bool = True)
     fault = next((word for word, holds in kinds if holds), None)
     if fault is None and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         fault = f"of shape {tuple(tensor.shape)}, but has less content than that"
-    if fault is None and number != (tensor.dtype in _NUMBERS):
+    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool)
+    if fault is None and not (tensor.dtype in _NUMBERS if number else whole):
         fault = f"{str(tensor.dtype).removeprefix('torch.')}, not a {'real' if number else 'whole'} number"
     if fault is None and number and not bool(torch.isfinite(tensor.detach().float()).all()):
         fault = "not finite: it holds NaN, infinity or numbers beyond float32"
