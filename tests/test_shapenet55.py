@@ -133,9 +133,9 @@ def test_the_reader_refuses_what_it_cannot_read(root: Path) -> None:
     with pytest.raises(InputError, match="not num_classes = 55"):
         shapenet55.Reader(root, "train", num_classes=55, points=100)
     with pytest.raises(InputError, match="holds 500 points, fewer than the 501"):
-        shapenet55.Reader(root, "train", num_classes=2, points=501)[0]
+        shapenet55.Reader(root, "train", num_classes=2, points=501)  # before a training, not within it
     replace(root, np.array([{"code": "runs"}]))
-    with pytest.raises(InputError, match=r"a1.npy cannot be read as an array: Object arrays"):
+    with pytest.raises(InputError, match=r"a1.npy cannot be read as an array: .*objects"):
         shapenet55.Reader(root, "train", num_classes=2, points=100)[0]
     damage_list(root, "train", "bad\nworse\n")
     with pytest.raises(InputError, match=r"line 1 is 'bad'.*And 1 more"):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import absent_files, fault_of, file_faults, reading, refuse, repeated
+from m2pt.datasets.faults import absent_files, fault_of, file_faults, reading, refuse, regular_file, repeated
 from m2pt.datasets.listings import read_lines
 from m2pt.datasets.packed import PackedList
 from m2pt.datasets.pointclouds import Augmentation, cloud_fault, sample_rows, unit_sphere
@@ -40,8 +40,8 @@ class Reader(SeededDataset):
     `None` takes points at equal steps through the file.
 
     Raises:
-        InputError: a list is missing or malformed or the number of synsets is not `num_classes`; when an item
-            is read, its file is unreadable or holds fewer than `points` points.
+        InputError: a list is missing or malformed, the number of synsets is not `num_classes`, or a file is
+            missing or holds fewer than `points` points; when an item is read, its file is unreadable.
     """
 
     def __init__(
@@ -59,7 +59,10 @@ class Reader(SeededDataset):
         refuse(_class_count_faults(synsets, num_classes, root))
         label = {synset: rank for rank, synset in enumerate(synsets)}
         self._folder = root / CLOUDS
-        self._items = PackedList((label[synset], name) for synset, name in _items(root, split))
+        items = _items(root, split)
+        clouds = [self._folder / name for _, name in items]
+        refuse([*file_faults(clouds, partial(fault_of, _read_header, points=points), what="point clouds")])
+        self._items = PackedList((label[synset], name) for synset, name in items)
         self._points = points
         self._augmentation = settings_of(Augmentation, augmentation)
 
@@ -70,10 +73,8 @@ class Reader(SeededDataset):
         """Read cloud `index`, take a sample of its points, normalise and augment."""
         label, name = self._items[index]
         cloud = read_cloud(self._folder / name)
-        if len(cloud) < self._points:
-            raise InputError(
-                f"{self._folder / name} holds {len(cloud)} points, fewer than the {self._points} asked for."
-            )
+        if fault := _number_fault(cloud, self._points):
+            raise InputError(f"{self._folder / name} {fault}.")
         rows = sample_rows(len(cloud), self._points, random=self._augmentation is not None)
         view = unit_sphere(cloud[rows])
         return torch.from_numpy(view if self._augmentation is None else self._augmentation(view)), label
@@ -171,8 +172,14 @@ def _shape_fault(cloud: NDArray[Any]) -> str | None:
     return f"holds {cloud.dtype} of shape {cloud.shape}, not floats of shape (points, 3)"
 
 
-def _read_header(path: Path) -> None:
-    with reading(path, "an array"):
-        fault = _shape_fault(np.lib.format.open_memmap(path, mode="r"))
+def _number_fault(cloud: NDArray[Any], points: int) -> str | None:
+    return f"holds {len(cloud)} points, fewer than the {points} asked for" if len(cloud) < points else None
+
+
+def _read_header(path: Path, points: int = 1) -> None:
+    """Look at a cloud as its header tells and, if `points` are asked for, at their number."""
+    with reading(regular_file(path), "an array"):
+        cloud = np.lib.format.open_memmap(path, mode="r")
+        fault = _shape_fault(cloud) or _number_fault(cloud, points)
     if fault:
         raise InputError(f"{path} {fault}.")
