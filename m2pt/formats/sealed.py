@@ -8,6 +8,7 @@ long as the writing itself, and against forgers a digest within the file is no h
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,18 +21,35 @@ CHUNK = 1 << 22
 _MAGIC = b"m2ptseal"
 
 
+_SMALL = 1 << 16
+"""Bytes that are summed faster than another thread could be asked to."""
+
+
 class SealedWriter(io.BufferedWriter):
-    """A new file for writing front to back; `seal` ends it."""
+    """A new file for writing front to back; `seal` ends it. What is large is summed while it is written."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(str(path), "w"))
         self._length = self._crc = 0
+        self._beside = ThreadPoolExecutor(1)
 
     def write(self, data: Any) -> int:
         """Write bytes and count them in."""
-        self._crc = zlib.crc32(data, self._crc)
-        self._length += memoryview(data).nbytes
-        return super().write(data)
+        length = memoryview(data).nbytes
+        self._length += length
+        if length < _SMALL:
+            self._crc = zlib.crc32(data, self._crc)
+            return super().write(data)
+        summed = self._beside.submit(zlib.crc32, data, self._crc)
+        try:
+            return super().write(data)
+        finally:
+            self._crc = summed.result()  # `data` is the caller's again after this
+
+    def close(self) -> None:
+        """Close the file."""
+        self._beside.shutdown()
+        super().close()
 
     def seal(self) -> None:
         """Write the end."""
