@@ -18,7 +18,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 IN_VENV = PATH="$$PWD/$(VENV)/bin:$$PATH" XDG_CACHE_HOME="$$($(CACHE))"
 # Snakemake ends with a traceback where it cannot write its cache, as without a home folder of one's own.
 CACHE := cache="$${XDG_CACHE_HOME:-$$(echo ~)/.cache}"; \
-	{ mkdir -p "$$cache/snakemake" && test -w "$$cache/snakemake"; } 2> /dev/null || cache="$$PWD/.snakemake/cache"; echo "$$cache"
+	{ mkdir -p "$$cache/snakemake" && test -w "$$cache/snakemake"; } 2> /dev/null || cache="$$PWD/$(VENV)/cache"; echo "$$cache"
 INSTALLED := $(VENV)/complete
 LOG := $(VENV)/install.log
 # Of pip's many lines, what a person waiting wants to see: the large downloads, the last step, the errors.

@@ -173,6 +173,6 @@ def test_snakemake_gets_a_cache_that_can_be_written(checkout: Checkout, home: di
     program.chmod(0o755)
     (checkout.root / "results").mkdir()
     (checkout.root / "results/table1.md").touch()
-    assert f"cache: {checkout.root}/.snakemake/cache\n" in checkout.make("table1", **home).stdout
+    assert f"cache: {checkout.root}/.venv/cache\n" in checkout.make("table1", **home).stdout
     writable = checkout.make("table1", XDG_CACHE_HOME=f"{checkout.root}/mine").stdout
     assert f"cache: {checkout.root}/mine\n" in writable
