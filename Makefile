@@ -18,7 +18,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 IN_VENV = PATH="$$PWD/$(VENV)/bin:$$PATH" XDG_CACHE_HOME="$$($(CACHE))"
 # Snakemake ends with a traceback where it cannot write its cache, as without a home folder of one's own.
 CACHE := cache="$${XDG_CACHE_HOME:-$$(echo ~)/.cache}"; \
-	{ mkdir -p "$$cache" && test -w "$$cache"; } 2> /dev/null || cache="$$PWD/.snakemake/cache"; echo "$$cache"
+	{ mkdir -p "$$cache/snakemake" && test -w "$$cache/snakemake"; } 2> /dev/null || cache="$$PWD/$(VENV)/cache"; echo "$$cache"
 INSTALLED := $(VENV)/complete
 LOG := $(VENV)/install.log
 # Of pip's many lines, what a person waiting wants to see: the large downloads, the last step, the errors.
@@ -85,6 +85,7 @@ clean: ## remove the environment and the tools' caches; results/ stays
 # The environment is whole or not at all: it counts once `incomplete` has become `complete`, and what an
 # interrupted install left behind is thrown away. Changed pins are installed over a complete environment.
 $(INSTALLED): pyproject.toml constraints.txt
+	@$(CHECK_FOLDER)
 	@$(CHECK_PYTHON)
 	@if test -e $(VENV)/incomplete; then rm -rf $(VENV); fi
 	@mkdir -p $(VENV); rm -f $@; touch $(VENV)/incomplete
@@ -96,6 +97,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 INSTALL = set -o pipefail; $(PIP) install --progress-bar off --constraint $(PINS) $(1) $(SHOW) \
 	|| { tail -n 20 $(LOG) >&2; exit 1; }
+
+# pip's scripts name their Python between a shell's double quotes, and a colon ends a folder of PATH.
+CHECK_FOLDER = case "$$PWD" in *['":\$$`']*) \
+	echo "$$PWD: no environment can be made below such a path; move it to one without \": \\ \$$ or \`" >&2; exit 1 ;; esac
 
 define CHECK_PYTHON
 fit() { "$$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1; }; \

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -9,15 +10,20 @@ def provide_cache() -> None:
     """Set XDG_CACHE_HOME and MPLCONFIGDIR to a temporary folder unless there is one that can be written.
 
     Nodes of some clusters have no home folder, and containers one that is read-only; matplotlib warns of it
-    with every figure.
+    with every figure. Where nothing at all can be written, both stay as they are.
     """
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.expanduser fails where there is no home
-    cache = os.environ.get("XDG_CACHE_HOME")
-    home_is_writable = _is_writable(home)
-    if not (_is_writable(Path(cache)) if cache else home_is_writable):
-        os.environ["XDG_CACHE_HOME"] = _folder_of_user()
-    if not home_is_writable:
-        os.environ.setdefault("MPLCONFIGDIR", str(Path(os.environ["XDG_CACHE_HOME"]) / "matplotlib"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    with suppress(OSError):
+        cache.mkdir(exist_ok=True)
+    if not _is_writable(cache):
+        try:
+            cache = _folder_of_user()
+        except OSError:
+            return
+        os.environ["XDG_CACHE_HOME"] = str(cache)
+    if not _is_writable(home):
+        os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
 
 
 def _is_writable(folder: Path) -> bool:
@@ -29,13 +35,13 @@ def _is_writable(folder: Path) -> bool:
         return False
 
 
-def _folder_of_user() -> str:
+def _folder_of_user() -> Path:
     """The same for all of a user's processes on a machine, so that the next one finds what this one kept."""
     folder = Path(tempfile.gettempdir()) / f"m2pt-cache-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         if not folder.is_symlink() and folder.stat().st_uid == os.getuid() and _is_writable(folder):
-            return str(folder)
+            return folder
     except OSError:
         pass
-    return tempfile.mkdtemp(prefix="m2pt-cache-")
+    return Path(tempfile.mkdtemp(prefix="m2pt-cache-"))

@@ -51,11 +51,19 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_of_the_clone_is_seen() -> Iterator[None]:
-    """Fail a test in which something made in the clone was looked at, also if nobody heard of the refusal."""
+    """Fail a test that has looked at what the clone has made, also if nobody heard of the refusal.
+
+    A test that ends in another current folder fails as well.
+    """
+    folder = Path.cwd()
     yield
+    left = Path.cwd()
+    os.chdir(folder)
     if seen := _SEEN.read_text(encoding="utf-8"):
         _SEEN.write_text("")
         pytest.fail(seen, pytrace=False)
+    if left != folder:
+        pytest.fail(f"the test has left the current folder at {left}; use monkeypatch.chdir", pytrace=False)
 
 
 @pytest.fixture(scope="session")

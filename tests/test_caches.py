@@ -50,6 +50,28 @@ def test_an_unwritable_cache_is_replaced_beside_a_writable_home(environment, tmp
     assert os.environ["XDG_CACHE_HOME"].startswith(str(tmp_path)) and "MPLCONFIGDIR" not in os.environ
 
 
+def test_a_cache_folder_that_can_be_made_is_made(environment, tmp_path):
+    environment.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    provide_cache()
+    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path / "mine") and (tmp_path / "mine").is_dir()
+
+
+def test_an_unwritable_cache_in_a_writable_home_is_replaced(environment, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".cache").symlink_to(NOWHERE[0])
+    environment.setenv("HOME", str(home))
+    provide_cache()
+    assert Path(os.environ["XDG_CACHE_HOME"]).is_dir() and "MPLCONFIGDIR" not in os.environ
+
+
+def test_where_nothing_can_be_written_nothing_is_set(environment):
+    environment.setenv("HOME", NOWHERE[0])
+    environment.setattr("tempfile.tempdir", NOWHERE[0])
+    provide_cache()
+    assert "XDG_CACHE_HOME" not in os.environ and "MPLCONFIGDIR" not in os.environ
+
+
 def test_a_folder_that_somebody_else_has_put_there_is_not_taken(environment, tmp_path):
     environment.setenv("HOME", NOWHERE[0])
     (tmp_path / "theirs").mkdir()

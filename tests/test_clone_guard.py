@@ -64,6 +64,10 @@ LOOKS = {
     "touch": lambda: os.utime(FOUND),
     "truncate": lambda: os.truncate(FOUND, 0),
     "enter": lambda: os.chdir(FOUND.parent),
+    "enter and look": lambda: (os.chdir(CLONE), os.listdir("results")),
+    "enter and start": lambda: (os.chdir("tests/.."), subprocess.run(["ls", "results"])),
+    "enter and call": lambda: (os.chdir(CLONE), os.system("ls results")),
+    "stay": lambda: os.chdir(CLONE),
     "database": lambda: sqlite3.connect(f"file:{FOUND.parent}/mlflow.db?mode=ro", uri=True),
     "swallowed": swallowed,
     "forked": forked,
@@ -72,6 +76,10 @@ LOOKS = {
     "shell": lambda: subprocess.run(f"cat {FOUND}", shell=True),
     "system": lambda: os.system(f"cat {FOUND}"),
     "inside": lambda: subprocess.run(["ls"], cwd=FOUND.parent),
+    "replaced": lambda: os.spawnvp(os.P_WAIT, "cat", ["cat", FOUND]),
+    "whole": lambda: subprocess.run(["ls", "-R", CLONE]),
+    "go there": lambda: subprocess.run(f"cd {CLONE} && cat results/found.txt", shell=True),
+    "make there": lambda: subprocess.run(["make", f"--directory={CLONE}/", "table1"]),
     "beside": lambda: subprocess.run(["cat", "results/found.txt"], cwd=CLONE),
     "python": lambda: python(READ, CLONE),
     "bare": lambda: python(READ, CLONE, env={}),
@@ -85,6 +93,7 @@ def test_look(look):
 
 def test_elsewhere(tmp_path):
     assert not Path("results").exists() and not Path(".snakemake").exists()
+    subprocess.run(["ls", CLONE / "tests", f"{CLONE}/results.md"], check=True)
     assert Path("tests/conftest.py").read_text() == (CLONE / "tests/conftest.py").read_text()
     assert (CLONE / "results.md").read_text() == "no result" and "results.md" in os.listdir(CLONE)
     (tmp_path / "results").mkdir()

@@ -130,7 +130,7 @@ def test_table1_is_the_documented_snakemake_command_in_the_environment(checkout:
 
 def test_no_path_or_name_is_run_as_code(tmp_path: Path):
     """The folder of the clone, RESULTS and the tracking URI: whatever they hold, it is one word."""
-    root = tmp_path / 'it\'s $(touch RAN) `touch RAN` "1"'
+    root = tmp_path / "it's 1; touch RAN # & é"
     root.mkdir()
     checkout = Checkout(root)
     assert checkout.make(".venv/complete").returncode == 0
@@ -146,8 +146,25 @@ def test_no_path_or_name_is_run_as_code(tmp_path: Path):
     assert (root / results).is_dir() and not list(root.rglob("RAN"))
 
 
+@pytest.mark.parametrize("name", ["my $(touch RAN)", "my `touch RAN`", 'my "1"', "my\\x", "my:x", "$HOME"])
+def test_a_folder_that_no_environment_can_be_in_is_refused(tmp_path: Path, name: str):
+    """pip's scripts would run what is between the quotes."""
+    root = tmp_path / name
+    root.mkdir()
+    refused = Checkout(root).make("table1")
+    assert refused.returncode != 0 and refused.stderr.startswith(f"{root}: no environment can be made")
+    assert len(refused.stderr.splitlines()) == 2  # the second is make's
+    assert not (root / ".venv").exists() and not list(root.rglob("RAN"))
+
+
 @pytest.mark.parametrize(
-    "home", [{"HOME": "/proc/none"}, {"HOME": "/dev/null/x"}, {"XDG_CACHE_HOME": "/proc/none"}]
+    "home",
+    [
+        {"HOME": "/proc/none"},
+        {"HOME": "/dev/null/x"},
+        {"XDG_CACHE_HOME": "/proc/none"},
+        {"XDG_CACHE_HOME": "/dev/null"},
+    ],
 )
 def test_snakemake_gets_a_cache_that_can_be_written(checkout: Checkout, home: dict[str, str]):
     assert checkout.make(".venv/complete").returncode == 0
@@ -156,6 +173,6 @@ def test_snakemake_gets_a_cache_that_can_be_written(checkout: Checkout, home: di
     program.chmod(0o755)
     (checkout.root / "results").mkdir()
     (checkout.root / "results/table1.md").touch()
-    assert f"cache: {checkout.root}/.snakemake/cache\n" in checkout.make("table1", **home).stdout
+    assert f"cache: {checkout.root}/.venv/cache\n" in checkout.make("table1", **home).stdout
     writable = checkout.make("table1", XDG_CACHE_HOME=f"{checkout.root}/mine").stdout
     assert f"cache: {checkout.root}/mine\n" in writable

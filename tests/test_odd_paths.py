@@ -95,6 +95,11 @@ def test_a_workflow_runs_where_every_name_is_odd(project):
         project / ODD / "logs/track.log"
     ).read_text()
     assert list((project / ODD / "mlartifacts").glob("*/artifacts/evaluation.json"))
+    made = {path.name for path in project.iterdir() if path.name != ".snakemake"} - {
+        CONFIG,
+        "my-table.v2.yaml",
+    }
+    assert made == {"workflow", "profiles", "tests", "Snakefile", "environment.yml", ODD}
     [command] = [line for line in said.splitlines() if line.startswith("Shell command: m2pt merge")]
     merged = next((project / ODD).rglob("merged.safetensors"))
     before = merged.stat().st_mtime_ns

@@ -173,8 +173,11 @@ class MlflowStore:
 
 
 def sqlite_uri(path: Path) -> str:
-    """URI of a SQLite file; SQLAlchemy takes what follows a `?` in a plain path for options."""
-    return f"sqlite:///file:{quote(str(path))}?uri=true" if "?" in str(path) else f"sqlite:///{path}"
+    """URI of a SQLite file; SQLAlchemy takes what follows a `?` in a plain path for options.
+
+    With the driver's name, since MLflow makes a folder `file:` for a URI that begins with `sqlite:///file:`.
+    """
+    return f"sqlite+pysqlite:///file:{quote(str(path))}?uri=true" if "?" in str(path) else f"sqlite:///{path}"
 
 
 def legal_key(key: str) -> str:

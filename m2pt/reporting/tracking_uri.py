@@ -14,16 +14,20 @@ MASK = "***"
 _SHORTEST = 4
 """Characters of a query's value that is a secret by itself; `page=2` shall not mask the 2 of an address."""
 
-_OF_SERVERS = ("http", "https")
+_START = re.compile(r"\A\s*(?:[a-z][a-z0-9+.-]*://|https?:/*|/*)", re.IGNORECASE)
+_OF_SERVERS = ("http", "https", "")
 _OF_DATABASE = re.compile(r"([^:/]+:[^@]*)@")
 """How SQLAlchemy finds user name and password: a `/`, `?` or `#` in the password need not be quoted."""
-_HOST_AND_PORT = re.compile(r"[^:]*(:\d*)?|\[[^]]*\](:\d*)?")
+_HOST_AND_PORT = re.compile(r"(?:[^:]*|\[[^]]*\])(:\d*)?")
+_PATH_VALUE = re.compile(r"(?<==)[^/;]+")
 
 
 def shown(uri: str) -> str:
     """`uri` without user name and password, and with the values of its query and its fragment masked."""
     start, _, rest = _parts(uri)
     place, query, fragment = _split(rest)
+    if _is_server(start):
+        place = _PATH_VALUE.sub(MASK, place)
     if query:
         keys = [f"{pair.partition('=')[0]}={MASK}" if "=" in pair else MASK for pair in _pairs(query)]
         place += f"?{'&'.join(keys)}"
@@ -63,18 +67,21 @@ class MaskingStream:
 
 def _parts(uri: str) -> tuple[str, str, str]:
     """Return scheme with `://`, user name and password without `@`, and the rest."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        scheme, rest = "", uri
+    rest = _START.sub("", uri)
+    start = uri.removesuffix(rest)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user = ""
     if "@" in authority:
         user = authority.rpartition("@")[0]
-    elif separator and scheme.lower() not in _OF_SERVERS and (database := _OF_DATABASE.match(rest)):
+    elif not _is_server(start) and (database := _OF_DATABASE.match(rest)):
         user = database[1]
     elif ":" in authority and "@" in rest and not _HOST_AND_PORT.fullmatch(authority):
         user = rest.partition("@")[0]  # not quoted as it should be
-    return f"{scheme}{separator}", user, rest.removeprefix(f"{user}@") if user else rest
+    return start, user, rest.removeprefix(f"{user}@") if user else rest
+
+
+def _is_server(start: str) -> bool:
+    return start.strip().rstrip(":/").lower() in _OF_SERVERS
 
 
 def _split(rest: str) -> tuple[str, str, str]:
@@ -91,9 +98,11 @@ def _pairs(query: str) -> list[str]:
 
 def _secrets(uri: str) -> Iterator[str]:
     """Every form in which a secret of `uri` may appear elsewhere: as it is, decoded, encoded."""
-    _, user, rest = _parts(uri)
-    _, query, fragment = _split(rest)
+    start, user, rest = _parts(uri)
+    place, query, fragment = _split(rest)
     values = [user, *user.split(":", 1), query, fragment]
+    if _is_server(start):
+        values += _PATH_VALUE.findall(place)
     for pair in _pairs(query):
         value = pair.partition("=")[2] or pair
         values.append(value if len(value) >= _SHORTEST else pair)

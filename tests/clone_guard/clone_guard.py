@@ -8,7 +8,7 @@ spoils them. Three things together make this impossible:
 - an audit hook, and wrappers of the calls that Python does not audit, refuse every access by another path;
 - every Python process that a test starts has them too: `sitecustomize.py` beside this file installs them.
 
-Programs that are not Python may not be started in the clone, nor be given a path below these folders.
+No program may be started in the clone, nor be given the clone itself or a path below these folders.
 """
 
 import os
@@ -25,6 +25,7 @@ CLONE, LOG = "M2PT_TESTS_CLONE", "M2PT_TESTS_CLONE_SEEN"
 """Environment variables: the clone, and the file in which each refusal is noted, whoever catches it."""
 
 _AUDITED = ("open", "os.", "shutil.", "sqlite3.connect", "subprocess.", "glob.", "pathlib.")
+_STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.spawn", "os.posix_spawn")
 _NOT_AUDITED = ("stat", "lstat", "access", "readlink", "statvfs")
 
 _guarded: set[str] = set()
@@ -42,6 +43,7 @@ def install(clone: str) -> None:
     clones = {clone, os.path.realpath(clone)}
     roots, folders = ("|".join(map(re.escape, names)) for names in (clones, FOLDERS))
     own = re.compile(rf"(?<![\w.-])(?:{roots})/(?:{folders})(?![\w.-])")
+    whole = re.compile(rf"(?<![\w.-])(?:{roots})/?(?![\w./-])")
 
     def refuse(what: str) -> None:
         if _is_looking_for_modules():
@@ -65,15 +67,16 @@ def install(clone: str) -> None:
             refuse(text)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event.startswith(_AUDITED):
-            for argument in arguments:
-                look(argument)
-            if (
-                event == "subprocess.Popen"
-                and clone in _guarded
-                and os.path.realpath(arguments[2] or ".") in clones
-            ):
-                refuse(f"{arguments[1]!r} is started in {clone}")
+        if clone not in _guarded or not event.startswith(_AUDITED):
+            return
+        for argument in arguments:
+            look(argument)
+        if event not in _STARTS:
+            return
+        words = [word for word in _texts(arguments[:2]) if whole.search(word)]
+        folder = arguments[2] if event == "subprocess.Popen" else None
+        if words or os.path.realpath(folder or ".") in clones:
+            refuse(f"a program that works in {clone}: {words or arguments[:2]}")
 
     sys.addaudithook(hook)
     for name in _NOT_AUDITED:
