@@ -27,7 +27,7 @@ COMMANDS = {
     "show": "print what is behind a cell of a table",
     "track": "mirror all runs to MLflow",
 }
-_MENDS = {
+_REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give write permission"),
     errno.ENAMETOOLONG: "choose a shorter path",
@@ -64,12 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"m2pt {parsed.command}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        mend = _MENDS.get(error.errno or 0)
-        if mend is None:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
             raise
         where = error.filename or "results"
         print(
-            f"m2pt {parsed.command}: error: {where}: {error.strerror}; {mend} "
+            f"m2pt {parsed.command}: error: {where}: {error.strerror}; {remedy} "
             "and run the same command again, nothing already computed is lost.",
             file=sys.stderr,
         )

@@ -1,12 +1,14 @@
-"""Strict models: an unknown key is an error, and an error names file, key, value and the mend."""
+"""Strict models: an unknown key is an error, and an error names file, key, value and how to fix it."""
 
 import difflib
 import os
 import reprlib
 import types
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -70,6 +72,17 @@ class Strict(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def no_duplicates(what: str, names: Iterable[Any]) -> None:
+    """Make sure that no name occurs twice; `what` names them in the message.
+
+    Raises:
+        ValueError: one does.
+    """
+    name, count = max(Counter(names).items(), key=itemgetter(1), default=(None, 0))
+    if count > 1:
+        raise ValueError(f"{what}: duplicate {name!r}; each may be given once")
+
+
 def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model:
     """Build `model` from `value`; `source` names where the value came from.
 
@@ -107,8 +120,8 @@ def _fault(model: type[BaseModel], fault: Any) -> str:
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _known_keys(model, path[:-1])
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        mend = f"did you mean {near[0]!r}?" if near else f"known keys: {listed(known)}."
-        return f"{key}: unknown key; {mend}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {listed(known)}."
+        return f"{key}: unknown key; {hint}"
     if fault["type"] == "missing":
         return f"{key}: this key is missing; add it."
     message = _line(fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, "))

@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from m2pt.errors import InputError
-from m2pt.schema.base import Strict
+from m2pt.schema.base import Strict, no_duplicates
 from m2pt.schema.cell_names import locate
 from m2pt.schema.config import Name
-from m2pt.schema.ranges import Epoch, Label, Line, Text
+from m2pt.schema.ranges import ONE_LINE, Epoch, Label, Line, Text
 from m2pt.schema.tables import Table
 
-CellName = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+CellName = Annotated[str, Field(min_length=1, max_length=500, pattern=ONE_LINE)]
 """As in `m2pt.schema.cell_names`."""
 
 Gain = Annotated[float, Field(ge=-100, le=100)]
@@ -62,9 +62,8 @@ class Grid(Plot):
 
     @model_validator(mode="after")
     def _titles_differ(self) -> "Grid":
-        for titles in (list(self.auxiliaries.values()), [target.title for target in self.targets]):
-            if len(set(titles)) != len(titles):
-                raise ValueError(f"a title stands twice: {', '.join(titles)}")
+        no_duplicates("auxiliaries: titles", self.auxiliaries.values())
+        no_duplicates("targets: titles", (target.title for target in self.targets))
         return self
 
     @model_validator(mode="after")
