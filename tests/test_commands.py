@@ -35,6 +35,15 @@ def refuse(capsys):
     return run
 
 
+@pytest.mark.parametrize("command", ["import", "pretrain", "finetune", "transfer", "evaluate"])
+@pytest.mark.parametrize("seed", ["-1", "2147483648", "9" * 5000, "1.0", "x", "", "\u0661"])
+def test_a_seed_out_of_range_is_refused(command, seed, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "random", f"--seed={seed}", "--config", str(TINY)])
+    assert ended.value.code == 2
+    assert "must be an integer from 0 to 2147483647" in capsys.readouterr().err
+
+
 @pytest.fixture
 def config(tmp_path):
     """Return a function that writes the tiny config, changed, and gives its path."""

@@ -242,6 +242,10 @@ def test_a_name_with_a_line_break_makes_no_second_line():
         ("threads=" + "1" * 5000, "--set threads=111"),
         ("device={a: 1, a: 2}", "duplicate key 'a'"),
         ("backbone.dim=8", "give a top-level key"),
+        ("=8", "give a top-level key"),
+        ("\ud800=8", "give a top-level key"),
+        ("x" * 5000 + "-=8", "give a top-level key"),
+        ("threads=010", "base of 8"),
         ("results=" + "x" * 10**6, "too long"),
     ],
 )
@@ -253,6 +257,24 @@ def test_an_override_that_cannot_be_read_is_refused_briefly(pair, words):
 
 def test_the_last_value_of_an_override_counts():
     assert parse_overrides(["seeds=[0]", "seeds=[1, 2]"]) == {"seeds": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seeds": [True]}, "seeds.0 = True: must be an integer."),
+        ({"seeds": [-1]}, "seeds.0 = -1: must be >= 0."),
+        ({"seeds": []}, "seeds = []: must have at least 1 item."),
+        ({"seeds": 1}, "seeds = 1: must be a list."),
+        ({"threads": 10**22}, "threads = 10000000000000000000000: must be <= 1024."),
+        ({"backbone": 1}, "backbone = 1: must be a mapping."),
+        ({"paper_scale": "x"}, "paper_scale = 'x': must be true or false."),
+        ({"results": None}, "results = None: must be a string."),
+        ({"device": "tpu"}, "device = 'tpu': must be 'auto', 'cpu' or 'cuda'."),
+    ],
+)
+def test_a_fault_is_told_once_in_plain_words(config, change, said):
+    assert refused(Config, config | change) == f"here.yaml: {said}"
 
 
 def test_an_encoder_on_an_unknown_dataset_or_of_another_modality_is_refused(config):

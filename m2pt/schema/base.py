@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import reprlib
 import types
 from collections import Counter
@@ -93,7 +94,7 @@ def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
+        found = _told_once(error.errors(include_url=False, include_context=False))
         faults = [f"{source}: {_fault(model, fault)}" for fault in found[:MOST_FAULTS]]
         more = len(found) - len(faults)
         raise InputError(
@@ -112,6 +113,28 @@ def read_part(model: type[Model], path: str, source: str) -> Model:
     return validate(model, read_yaml(Path(path)), path)
 
 
+def _told_once(faults: list[Any]) -> list[Any]:
+    """Leave out that a list is empty where that is so because of what is wrong with its items."""
+    above = {fault["loc"][:length] for fault in faults for length in range(len(fault["loc"]))}
+    return [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in above]
+
+
+_PLAINER = (
+    (r"^(Input|String|Tuple|Dictionary|Value|Data) should ", "must "),
+    (r"\ba valid tuple\b", "a list"),
+    (r"\ba valid dictionary\b.*", "a mapping"),
+    (r"\ba valid (integer|number|string)\b", r"a \1"),
+    ("a integer", "an integer"),
+    ("a valid boolean", "true or false"),
+    (" after validation, not .*", ""),
+    ("greater than or equal to", ">="),
+    ("less than or equal to", "<="),
+    ("greater than", ">"),
+    ("less than", "<"),
+)
+"""Pydantic's words and what people who write YAML say."""
+
+
 def _fault(model: type[BaseModel], fault: Any) -> str:
     path: tuple[str | int, ...] = tuple(
         short(part, 60) if isinstance(part, str) else part for part in fault["loc"]
@@ -125,6 +148,9 @@ def _fault(model: type[BaseModel], fault: Any) -> str:
     if fault["type"] == "missing":
         return f"{key}: this key is missing; add it."
     message = _line(fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, "))
+    if fault["type"] != "value_error":
+        for theirs, ours in _PLAINER:
+            message = re.sub(theirs, ours, message)
     where = f"{key} = {reprlib.repr(fault['input'])}: " if key else ""
     return f"{where}{message[:1].lower()}{message[1:]}."
 

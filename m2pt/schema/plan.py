@@ -4,6 +4,7 @@ The workflow's rules and the commands read the same plan, so that a rule's shell
 """
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -401,8 +402,10 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         form = "give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'"
         if not equals:
             raise InputError(f"{shown}: {form}.")
-        if "." in key:
-            raise InputError(f"{shown}: give a top-level key and all of its value; {key!r} is not one.")
+        if not re.fullmatch("[a-z_]+", key):
+            raise InputError(
+                f"{shown}: give a top-level key and all of its value; {short(repr(key), 60)} is not one."
+            )
         if len(value) > LARGEST_CONFIG:
             raise InputError(f"{shown}: too long; write it into a config file.")
         try:
