@@ -28,7 +28,7 @@ def short(text: str, most: int = 200) -> str:
 
 
 def listed(names: Iterable[object], most: int = 30) -> str:
-    """Names for a message: the first `most` of them, each cut, and how many more there are."""
+    """Names for a message: the first `most`, each cut, and how many more; (none) if there are none."""
     every = [short(str(name), 100) for name in names]
     more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
+    return ", ".join(every[:most]) + more or "(none)"

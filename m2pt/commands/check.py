@@ -59,9 +59,7 @@ def _check_names(plan: Plan, datasets: list[str], encoders: list[str]) -> None:
     ):
         for name in names:
             if name not in known:
-                raise InputError(
-                    f"{option} {short(name)}: the {what} of {plan.source} are {listed(known) or '(none)'}."
-                )
+                raise InputError(f"{option} {short(name)}: the {what} of {plan.source} are {listed(known)}.")
 
 
 def _subjects(plan: Plan) -> Iterator[tuple[str, Any, Any]]:

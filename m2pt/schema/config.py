@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from m2pt.errors import listed
 from m2pt.schema.architecture import Backbone, ConvNeXt, Modalities
 from m2pt.schema.base import Strict, no_duplicates
 from m2pt.schema.paths import FilePath, InputFile, MadeFolder, SubsetName, check_places, check_result_name
@@ -198,7 +199,7 @@ class Config(Strict):
             for name in names:
                 if name not in self.datasets:
                     raise ValueError(
-                        f"{section}: no dataset {name!r}; the datasets are {', '.join(self.datasets)}"
+                        f"{section}: no dataset {name!r}; the datasets are {listed(self.datasets)}"
                     )
         for path in (*self.tables, *self.figures):
             check_result_name(PurePosixPath(path).stem, path)
@@ -222,7 +223,7 @@ class Config(Strict):
     def _starts_exist(self) -> "Config":
         for name in (name for pair in self.starts.items() for name in pair):
             if name not in self.encoders:
-                raise ValueError(f"starts: no encoder {name!r}; the encoders are {', '.join(self.encoders)}")
+                raise ValueError(f"starts: no encoder {name!r}; the encoders are {listed(self.encoders)}")
         return self
 
     @model_validator(mode="after")

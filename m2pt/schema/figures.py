@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from m2pt.errors import InputError
+from m2pt.errors import InputError, listed
 from m2pt.schema.base import Strict, no_duplicates
 from m2pt.schema.cell_names import locate
 from m2pt.schema.config import Name
@@ -49,7 +49,7 @@ class Target(Strict):
         for name in self.published:
             if name not in self.cells:
                 raise ValueError(
-                    f"published: auxiliary {name!r} has no cell here; cells: {', '.join(self.cells)}"
+                    f"published: auxiliary {name!r} has no cell here; cells: {listed(self.cells)}"
                 )
         return self
 
@@ -71,7 +71,7 @@ class Grid(Plot):
         for target in self.targets:
             for name in target.cells:
                 if name not in self.auxiliaries:
-                    known = ", ".join(self.auxiliaries)
+                    known = listed(self.auxiliaries)
                     raise ValueError(
                         f"target {target.title}: no auxiliary {name!r}; the auxiliaries are {known}"
                     )

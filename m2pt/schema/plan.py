@@ -234,7 +234,7 @@ class Plan:
             InputError: the config has none.
         """
         if name not in self._encoders:
-            raise InputError(f"no encoder {name!r} in {self.source}; it has {', '.join(self._encoders)}.")
+            raise InputError(f"no encoder {name!r} in {self.source}; it has {listed(self._encoders)}.")
         return self._encoders[name]
 
     def table(self, name: str) -> Table:
@@ -244,7 +244,7 @@ class Plan:
             InputError: the config does not list it.
         """
         if name not in self.tables:
-            raise InputError(f"no table {name!r} in this config; its tables are: {', '.join(self.tables)}.")
+            raise InputError(f"no table {name!r} in this config; its tables are: {listed(self.tables)}.")
         return self.tables[name]
 
     def figure(self, name: str) -> Figure:
@@ -254,7 +254,7 @@ class Plan:
             InputError: the config does not list it.
         """
         if name not in self.figures:
-            known = ", ".join(self.figures) or "none"
+            known = listed(self.figures)
             raise InputError(f"no figure {name!r} in this config; its figures are: {known}.")
         return self.figures[name]
 

@@ -120,7 +120,7 @@ class Specs:
         if epoch not in kept:
             raise InputError(
                 f"{self._source}: encoders.{name}: epoch = {epoch}: {self.config.encoders[source].pretrain} "
-                f"keeps the epochs {listed(kept) or '(none)'}; give one of them, or add it to keep_epochs "
+                f"keeps the epochs {listed(kept)}; give one of them, or add it to keep_epochs "
                 "there."
             )
         return Planned({**spec, "epoch": epoch}, {})

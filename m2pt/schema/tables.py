@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from m2pt.errors import listed
 from m2pt.schema.base import Strict, no_duplicates
 from m2pt.schema.config import Name
 from m2pt.schema.experiments import METRICS, TRANSFERS, Mode, PathwaySpec, Task
@@ -94,7 +95,7 @@ class Table(Strict):
             for label in row.labels:
                 if label not in self.labels:
                     raise ValueError(
-                        f"row {row.method}: no label {label!r}; labels are {', '.join(self.labels)}"
+                        f"row {row.method}: no label {label!r}; labels are {listed(self.labels)}"
                     )
             no_duplicates(f"row {row.method}: columns", row.columns)
             if row.columns and row.run is None:
