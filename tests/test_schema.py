@@ -259,6 +259,15 @@ def test_the_last_value_of_an_override_counts():
     assert parse_overrides(["seeds=[0]", "seeds=[1, 2]"]) == {"seeds": [1, 2]}
 
 
+@pytest.mark.parametrize("name", ["results", "checkpoints"])
+@pytest.mark.parametrize("below", ["", "a", "a/b"])
+def test_a_folder_is_not_made_where_a_file_is(config, tmp_path, name, below):
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'} is not a folder" in refused(
+        Config, config | {name: str(tmp_path / "file" / below)}
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -30,6 +30,7 @@ COMMANDS = {
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give write permission"),
+    errno.ENOENT: "check the path",
     errno.ENAMETOOLONG: "choose a shorter path",
     **dict.fromkeys(
         (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP), "choose a path that no other file takes up"
