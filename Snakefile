@@ -5,16 +5,15 @@ from snakemake.utils import min_version
 
 from m2pt.errors import InputError
 from m2pt.reporting.background_tracker import start_background, stop_background
-from m2pt.schema.rules import Rules
+from m2pt.schema.rules import Rules, checked
 
 min_version("9.0")
 
-if not workflow.configfiles:  # a --configfile replaces the embedded default, nothing of which shows through
-
-    configfile: "config/config.yaml"
-
-
 try:
+    if not workflow.configfiles:  # a --configfile replaces the default, nothing of which shows through
+
+        configfile: checked("config/config.yaml")
+
     RULES = Rules(workflow.configfiles, config)
 except InputError as error:
     raise WorkflowError(str(error)) from None

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 class InputError(Exception):
     """What the user gave is wrong: a config key, a file, a dataset.
 
-    The message is one sentence or two that name the file, the key and the value, and the mend. The command
-    line prints it without a traceback and exits with code 2.
+    The message is one sentence or two that name the file, the key and the value, and how to fix it. The
+    command line prints it without a traceback and exits with code 2.
     """
 
 
@@ -28,7 +28,7 @@ def short(text: str, most: int = 200) -> str:
 
 
 def listed(names: Iterable[object], most: int = 30) -> str:
-    """Names for a message: the first `most` of them, each cut, and how many more there are."""
+    """Names for a message: the first `most`, each cut, and how many more; (none) if there are none."""
     every = [short(str(name), 100) for name in names]
     more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
+    return ", ".join(every[:most]) + more or "(none)"

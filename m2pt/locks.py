@@ -51,7 +51,7 @@ def holding(path: Path, *, patience: float = 0.0) -> Iterator[None]:
 def holder(path: Path) -> str | None:
     """Who holds the file; None if nobody does, or the file system knows no locks."""
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8", errors="replace") as stream:
             try:
                 fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

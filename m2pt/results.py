@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel
 from m2pt.errors import InputError, short
 from m2pt.formats.documents import open_binary, parse_json, read_json
 from m2pt.schema.base import Strict, validate
-from m2pt.schema.ranges import Label, Percent
+from m2pt.schema.ranges import Label
 
 RUN = "run.json"
 METRICS = "metrics.jsonl"
@@ -31,6 +31,8 @@ Hash = Annotated[str, Field(pattern="^[0-9a-f]{8,128}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Step = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Score = Annotated[float, Field(ge=0, le=100.001)]
+"""In percent; the mean of perfect scores may be rounded up."""
 
 
 def _date(text: str) -> str:
@@ -40,9 +42,9 @@ def _date(text: str) -> str:
 
 
 class Record(Strict):
-    """A file of ours, or a part of one."""
+    """A file of ours, or a part of one; unlike in a config, a number is never written as a string."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
 class Provenance(Record):
@@ -99,7 +101,7 @@ class Training(Record):
 class Metrics(Record):
     """Of evaluation.json, what was measured, in percent."""
 
-    metrics: dict[str, Percent]
+    metrics: dict[str, Score]
 
 
 class Evaluation(Metrics):

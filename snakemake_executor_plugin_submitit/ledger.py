@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from snakemake_interface_common.exceptions import WorkflowError
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -42,8 +44,14 @@ class Ledger:
         self.open: dict[str, Entry] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                self._read(line)
+            for number, line in enumerate(path.read_text("utf-8", errors="replace").split("\n"), start=1):
+                try:
+                    self._read(line)
+                except (LookupError, TypeError, AttributeError):
+                    raise WorkflowError(
+                        f"{path}, line {number}: damaged. If none of this folder's jobs is on the cluster "
+                        "any more, delete this file and start again."
+                    ) from None
             self._compact()
 
     def intend(self, outputs: Mapping[str, Iterable[str]], submission: str, cluster: str) -> None:
@@ -86,7 +94,7 @@ class Ledger:
     def _read(self, line: str) -> None:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a controller that died while writing it
+        except (ValueError, RecursionError):  # the last line of a controller that died while writing it
             return
         for fields in record.get("intended", ()):
             self.open[fields["key"]] = Entry(**fields)

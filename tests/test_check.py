@@ -59,7 +59,7 @@ def test_the_shipped_configs_can_be_built(capsys):
         ({"encoders__pointcloud": {"decoder.dim": 8}}, "decoder.dim 8 differs from backbone.dim 16"),
         ({"encoders__image": {"training.optimizer_args": {"momentun": 0.9}}}, "does not take {'momentun'"),
         ({"encoders__video": {"augmentation.crop_scales": [0.0]}}, "crop_scales.0 = 0.0"),
-        ({"encoders__image": {"augmentation.scale": [1.0, 0.2]}}, "the lower bound 1 comes first"),
+        ({"encoders__image": {"augmentation.scale": [1.0, 0.2]}}, "the lower bound 1 must not exceed"),
         ({"finetune__imagenet_pretrained_tune": {"training.batch_size": 15}}, "batch_size = 15"),
         ({"finetune__imagenet_pretrained_tune": {"augmentation.auto_augment": "rnd-m9"}}, "'rnd-m9'"),
         ({"transfer__coco": {"model.strides": [5]}}, "stride"),
@@ -120,3 +120,19 @@ def test_loader_processes_and_rarer_checkpoints_make_no_other_result(tmp_path):
         name: run.digest for name, run in after.runs.items()
     }
     assert after.encoder("image").execution == {"num_workers": 3, "checkpoint_every": 7}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--datasets", "no_such"],
+            "--datasets no_such: the datasets of tests/tiny/config.yaml are imagenet",
+        ),
+        (["--encoders", "no_such"], "--encoders no_such: the encoders with file or source: dvc"),
+        (["--encoders", "random"], "--encoders random: the encoders with file or source: dvc"),
+    ],
+)
+def test_a_dataset_or_an_encoder_that_cannot_be_checked(capsys, words, said):
+    assert main(["check", "--config", str(TINY), *words]) == 2
+    assert said in capsys.readouterr().err

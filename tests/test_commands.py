@@ -35,6 +35,23 @@ def refuse(capsys):
     return run
 
 
+def test_a_file_that_vanishes_is_named(refuse, monkeypatch):
+    def gone(*_):
+        raise FileNotFoundError(2, "No such file or directory", "data/x.png")
+
+    monkeypatch.setattr("m2pt.commands.show.run", gone)
+    assert "data/x.png: No such file or directory; check the path" in refuse("show", "x")
+
+
+@pytest.mark.parametrize("command", ["import", "pretrain", "finetune", "transfer", "evaluate"])
+@pytest.mark.parametrize("seed", ["-1", "2147483648", "9" * 5000, "1.0", "x", "", "\u0661"])
+def test_a_seed_out_of_range_is_refused(command, seed, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "random", f"--seed={seed}", "--config", str(TINY)])
+    assert ended.value.code == 2
+    assert "must be an integer from 0 to 2147483647" in capsys.readouterr().err
+
+
 @pytest.fixture
 def config(tmp_path):
     """Return a function that writes the tiny config, changed, and gives its path."""

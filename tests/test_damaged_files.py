@@ -31,6 +31,7 @@ from m2pt.reporting.figures.training_curves import read_losses
 from m2pt.reporting.liveness import Liveness
 from m2pt.reporting.run_folder import RunFolder, points
 from m2pt.reporting.tracking_cursor import Cursor
+from m2pt.results import Metrics, read
 from m2pt.schema.claims import read_claims
 from m2pt.schema.plan import Plan, parse_overrides
 from m2pt.training.settings import TrainingSettings
@@ -80,6 +81,21 @@ def try_to_read(content, path, readers, *, names=()):
             assert any(str(name) in message for name in (path, *names)), message
             message.encode()
         assert time.monotonic() - began < SECONDS
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 100, 100 + 3e-14, 100.0000076])
+def test_a_score_in_percent(value, tmp_path):
+    (tmp_path / "evaluation.json").write_text(json.dumps({"metrics": {"map": value}}))
+    assert read(Metrics, tmp_path / "evaluation.json").metrics == {"map": value}
+
+
+@pytest.mark.parametrize("value", [-1e-9, 100.1, 1234.5, "5", True, None, [1], 1e300])
+def test_what_is_no_score_in_percent(value, tmp_path):
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps({"metrics": {"map": value}}))
+    with pytest.raises(InputError) as error:
+        read(Metrics, path)
+    assert str(error.value).startswith(f"{path}: metrics.map = ") and "\n" not in str(error.value)
 
 
 # ---- what a person writes ----------------------------------------------------------------------------------

@@ -143,6 +143,27 @@ def test_the_end_of_the_log_leaves_submitit_s_traceback_out(job):
     assert lines[-1] == "  last" and len(lines) == 21
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["[]", "1", '{"intended": [{}]}', '{"intended": [1]}', '{"submitted": {"a": "1"}}', '{"submitted": 1}'],
+)
+def test_a_damaged_ledger_is_named(tmp_path, line):
+    path = tmp_path / "ledger.jsonl"
+    path.write_text('{"intended": []}\n' + line + "\n")
+    with pytest.raises(WorkflowError, match=r"ledger\.jsonl, line 2: damaged"):
+        Ledger(path)
+    assert line in path.read_text()
+
+
+@pytest.mark.parametrize("end", [b'{"inten', b"\xff\xfe", b"[" * 100_000, b'{"x": ' + b"9" * 5000])
+def test_a_ledger_may_end_within_a_line(tmp_path, end):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.intend({"a": ["a.txt"]}, "train-1", "slurm")
+    with ledger.path.open("ab") as file:
+        file.write(end)
+    assert list(Ledger(ledger.path).open) == ["a"]
+
+
 def test_the_ledger_survives_a_controller_that_dies_at_any_line(tmp_path):
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.intend({"a": ["a.txt"], "b": ["b.txt", "b.log"]}, "train-1", "slurm")

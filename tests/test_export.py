@@ -212,7 +212,7 @@ def test_what_is_not_ours_is_refused(plan, tmp_path, capsys):
         save_weights(folder / file, {"weight": torch.ones(1)}, {})
     write_checksums(folder, pulled.encoder_files("image"))
     assert call(pulled, "import", "image") == 2
-    assert "it stores no spec, so it is none of ours" in capsys.readouterr().err
+    assert "it stores no spec, so m2pt did not write it" in capsys.readouterr().err
 
 
 def test_source_is_for_an_encoder_that_says_what_it_is():

@@ -54,7 +54,7 @@ def test_a_misspelt_training_setting_is_named(tmp_path):
     [
         ({"seeds": "zero"}, "seeds = 'zero'"),
         ({"seeds": [-1]}, "seeds.0 = -1"),
-        ({"seeds": [1, 1]}, "a seed stands twice"),
+        ({"seeds": [1, 1]}, "seeds: duplicate 1"),
         ({"threads": 0}, "threads = 0"),
         ({"device": "tpu"}, "device = 'tpu'"),
         ({"tables": []}, "tables = []"),
@@ -242,6 +242,10 @@ def test_a_name_with_a_line_break_makes_no_second_line():
         ("threads=" + "1" * 5000, "--set threads=111"),
         ("device={a: 1, a: 2}", "duplicate key 'a'"),
         ("backbone.dim=8", "give a top-level key"),
+        ("=8", "give a top-level key"),
+        ("\ud800=8", "give a top-level key"),
+        ("x" * 5000 + "-=8", "give a top-level key"),
+        ("threads=010", "base of 8"),
         ("results=" + "x" * 10**6, "too long"),
     ],
 )
@@ -253,6 +257,33 @@ def test_an_override_that_cannot_be_read_is_refused_briefly(pair, words):
 
 def test_the_last_value_of_an_override_counts():
     assert parse_overrides(["seeds=[0]", "seeds=[1, 2]"]) == {"seeds": [1, 2]}
+
+
+@pytest.mark.parametrize("name", ["results", "checkpoints"])
+@pytest.mark.parametrize("below", ["", "a", "a/b"])
+def test_a_folder_is_not_made_where_a_file_is(config, tmp_path, name, below):
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'} is not a folder" in refused(
+        Config, config | {name: str(tmp_path / "file" / below)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seeds": [True]}, "seeds.0 = True: must be an integer."),
+        ({"seeds": [-1]}, "seeds.0 = -1: must be >= 0."),
+        ({"seeds": []}, "seeds = []: must have at least 1 item."),
+        ({"seeds": 1}, "seeds = 1: must be a list."),
+        ({"threads": 10**22}, "threads = 10000000000000000000000: must be <= 1024."),
+        ({"backbone": 1}, "backbone = 1: must be a mapping."),
+        ({"paper_scale": "x"}, "paper_scale = 'x': must be true or false."),
+        ({"results": None}, "results = None: must be a string."),
+        ({"device": "tpu"}, "device = 'tpu': must be 'auto', 'cpu' or 'cuda'."),
+    ],
+)
+def test_a_fault_is_told_once_in_plain_words(config, change, said):
+    assert refused(Config, config | change) == f"here.yaml: {said}"
 
 
 def test_an_encoder_on_an_unknown_dataset_or_of_another_modality_is_refused(config):
@@ -440,9 +471,14 @@ def test_a_published_number_is_part_of_its_own_table_s_digest(tmp_path):
 @pytest.mark.parametrize(
     ("task", "metric", "dataset", "words"),
     [
-        ("classification", "top1", "coco", "classification is no task for a dataset of layout coco"),
-        ("part_segmentation", "miou_class", "partnet", "is no task for a dataset of layout partnet"),
-        ("point_segmentation", "miou", "shapenetpart", "is no task for a dataset of layout shapenetpart"),
+        ("classification", "top1", "coco", "classification cannot be trained on a dataset of layout coco"),
+        ("part_segmentation", "miou_class", "partnet", "cannot be trained on a dataset of layout partnet"),
+        (
+            "point_segmentation",
+            "miou",
+            "shapenetpart",
+            "cannot be trained on a dataset of layout shapenetpart",
+        ),
     ],
 )
 def test_a_task_on_a_dataset_of_another_layout_is_refused(tmp_path, task, metric, dataset, words):
@@ -466,6 +502,38 @@ def test_a_task_on_a_dataset_of_another_layout_is_refused(tmp_path, task, metric
     path.write_text(yaml.safe_dump(table))
     with pytest.raises(InputError, match=words):
         Plan.load(TINY, {"tables": [str(path)], "figures": [], "claims": None})
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("rows.3.run", {"target_init": "scratch", "pathway": {"auxiliaries": ["scratch"]}}, "no encoder"),
+        ("rows.2.run.pathway.auxiliaries.0", "no_such", "row M2PT-Point: no encoder 'no_such'"),
+        ("columns.0.dataset", "no_such", "column tune_acc: no dataset 'no_such' in the config; it has"),
+        ("columns.2.dataset", "no_such", "column ap_box: no dataset 'no_such'"),
+        ("columns.2.transfer_from", "no_such", "column ap_box: no dataset 'no_such'"),
+        ("columns.3.transfer_from", "no_such", "column miou: no dataset 'no_such'"),  # not read: pretrained
+    ],
+)
+def test_a_name_in_a_table_that_the_config_does_not_know(tmp_path, place, value, words):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(changed(read_yaml(Path("tests/tiny/table.yaml")), place, value)))
+    with pytest.raises(InputError, match=words) as error:
+        Plan.load(TINY, {"tables": [str(path)], "figures": [], "claims": None})
+    assert str(error.value).startswith(f"{TINY}: {path}: ")
+
+
+@pytest.mark.parametrize("place", ["rows.1.method", "columns.0.title", "rows.0.method"])
+@pytest.mark.parametrize("odd", ["a\nb", "a\x85b", "a\u2028b", "a\u2029b", "\x9b31m"])
+def test_a_title_is_one_line(place, odd):
+    table = changed(read_yaml(Path("tests/tiny/table.yaml")), place, odd)
+    assert place in refused(Table, table)
+
+
+@pytest.mark.parametrize("odd", ["", " ", "\u3000"])
+def test_a_method_has_a_name(odd):
+    table = changed(read_yaml(Path("tests/tiny/table.yaml")), "rows.0.method", odd)
+    assert "rows.0.method" in refused(Table, table)
 
 
 def test_a_convnext_is_not_transferred(tmp_path):

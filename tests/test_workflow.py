@@ -62,6 +62,17 @@ def folder(tmp_path_factory):
     return folder
 
 
+def test_a_default_config_that_snakemake_cannot_read_is_named_without_a_traceback(tmp_path):
+    (tmp_path / "config").mkdir()
+    for damage, words in {b"a: \xe9": "not UTF-8", b"a: " + b"[" * 5000: "nested deeper"}.items():
+        (tmp_path / "config/config.yaml").write_bytes(damage)
+        command = ["snakemake", "--snakefile", REPOSITORY / "Snakefile", "--dry-run", "--cores", "1"]
+        run = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+        said = run.stdout + run.stderr
+        assert run.returncode == 1 and "Traceback" not in said
+        assert "config/config.yaml, line 1: not" in said and words in said
+
+
 @pytest.fixture(scope="module")
 def plan(folder):
     with pytest.MonkeyPatch.context() as patch:

@@ -27,9 +27,10 @@ COMMANDS = {
     "show": "print what is behind a cell of a table",
     "track": "mirror all runs to MLflow",
 }
-_MENDS = {
+_REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give write permission"),
+    errno.ENOENT: "check the path",
     errno.ENAMETOOLONG: "choose a shorter path",
     **dict.fromkeys(
         (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP), "choose a path that no other file takes up"
@@ -64,12 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"m2pt {parsed.command}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        mend = _MENDS.get(error.errno or 0)
-        if mend is None:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
             raise
         where = error.filename or "results"
         print(
-            f"m2pt {parsed.command}: error: {where}: {error.strerror}; {mend} "
+            f"m2pt {parsed.command}: error: {where}: {error.strerror}; {remedy} "
             "and run the same command again, nothing already computed is lost.",
             file=sys.stderr,
         )

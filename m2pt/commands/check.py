@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from m2pt.commands.planned import add_plan_arguments, load_plan
-from m2pt.errors import InputError
+from m2pt.errors import InputError, listed, short
 from m2pt.schema.experiments import digest
 from m2pt.schema.plan import Plan, Run, Spec
 
@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         InputError: some of it does not fit together, or a dataset or a file has a fault; all are named.
     """
     plan = load_plan(arguments)
+    _check_names(plan, arguments.datasets, arguments.encoders)
     subjects = list(_subjects(plan))
     given = [(f"dataset {name}", _check_dataset, (plan, name)) for name in arguments.datasets]
     given += [(f"encoder {name}", _check_file, (plan, name)) for name in arguments.encoders]
@@ -48,6 +49,17 @@ def run(arguments: argparse.Namespace) -> None:
     if faults:
         raise InputError(f"{plan.source} asks for what cannot be done:\n  " + "\n  ".join(faults))
     print(f"{plan.source}: {len(subjects)} different trainings can be built; data: m2pt data check NAME.")
+
+
+def _check_names(plan: Plan, datasets: list[str], encoders: list[str]) -> None:
+    given = [name for name, each in plan.config.encoders.items() if each.file or each.source == "dvc"]
+    for option, names, known, what in (
+        ("--datasets", datasets, plan.config.datasets, "datasets"),
+        ("--encoders", encoders, given, "encoders with file or source: dvc"),
+    ):
+        for name in names:
+            if name not in known:
+                raise InputError(f"{option} {short(name)}: the {what} of {plan.source} are {listed(known)}.")
 
 
 def _subjects(plan: Plan) -> Iterator[tuple[str, Any, Any]]:

@@ -96,8 +96,8 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--gpus {arguments.gpus} --gpus-per-job {arguments.gpus_per_job}: a training takes at least one "
             "GPU and at most all of them."
         )
-    if min(arguments.tflops, arguments.tflops_float32) <= 0:
-        raise InputError("--tflops and --tflops-float32 are throughputs: give numbers above 0.")
+    if not all(1e-6 <= value <= 1e9 for value in (arguments.tflops, arguments.tflops_float32)):
+        raise InputError("--tflops and --tflops-float32 are throughputs: give numbers from 1e-6 to 1e9.")
     if arguments.counted and (arguments.measure or arguments.device):
         raise InputError("--counted uses no times: leave out --measure and --device, or leave it out.")
 

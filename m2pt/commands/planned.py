@@ -23,7 +23,13 @@ def add_set_argument(parser: argparse.ArgumentParser, help: str) -> None:
 
 def add_seed_argument(parser: argparse.ArgumentParser) -> None:
     """Add --seed."""
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 2**31):
+        raise argparse.ArgumentTypeError("must be an integer from 0 to 2147483647")
+    return int(text)
 
 
 def load_plan(arguments: argparse.Namespace) -> Plan:

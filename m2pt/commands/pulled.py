@@ -48,10 +48,10 @@ def different_from(path: Path, spec: Spec, seed: int, *, clean: Any = dict) -> s
 
     metadata = load_metadata(path)
     if "spec" not in metadata:
-        return "it stores no spec, so it is none of ours"
+        return "it stores no spec, so m2pt did not write it"
     stored = parse_json(metadata["spec"], f"{path}: its spec")
     if not isinstance(stored, dict):
-        return "what it stores is no spec, so it is none of ours"
+        return "what it stores is not a spec, so m2pt did not write it"
     found = list(differing(clean(stored), spec))
     if metadata.get("seed") != str(seed):
         found.append(f"seed: stored {short(str(metadata.get('seed')))}, asked for {seed}")

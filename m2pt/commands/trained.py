@@ -157,7 +157,9 @@ def put_back(directory: Path, **training: Unpack[Training]) -> bool:
             print(f"{error}: set aside in {aside}, which may be deleted; {name} is trained again", flush=True)
         return False
     except OSError as error:
-        raise InputError(f"{directory} cannot be written ({error}): mend that") from error
+        raise InputError(
+            f"{directory} cannot be written ({error}): make room or fix the permissions"
+        ) from error
     return state is not None
 
 
@@ -238,7 +240,9 @@ def at_work_in(directory: Path) -> Iterator[None]:
                 f"its machine is down, delete {path}."
             ) from None
         except OSError as error:
-            raise InputError(f"{directory} cannot be written ({error}): mend that") from error
+            raise InputError(
+                f"{directory} cannot be written ({error}): make room or fix the permissions"
+            ) from error
         stack.enter_context(stopping_at_once(directory))
         yield
 

@@ -121,6 +121,7 @@ def parse_yaml(text: str, source: str) -> Any:
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 _MERGE = f"{_TAG}merge"
+_IN_ANOTHER_BASE = re.compile(r"[-+]?(0[0-7_]+$|.*:)")
 
 
 class _Loader(yaml.SafeLoader):
@@ -142,6 +143,8 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_scalar_node(anchor)  # type: ignore[no-untyped-call]
         if not _is_text(node.value):
             _refuse(node.start_mark, "a null byte or half of a surrogate pair in a string")
+        if node.tag in (f"{_TAG}int", f"{_TAG}float") and _IN_ANOTHER_BASE.match(node.value):
+            _refuse(node.start_mark, f"{_shown(node.value)} reads as a number to the base of 8 or 60")
         return _plain(node)
 
     def compose_sequence_node(self, anchor: Any) -> yaml.SequenceNode:
@@ -170,8 +173,9 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
             value = super().construct_object(node, deep)  # type: ignore[no-untyped-call]
-        except (ValueError, LookupError):  # an explicit tag, such as !!int x
-            _refuse(node.start_mark, f"{_shown(node.value)} is not what its tag says")
+        except (ValueError, LookupError):  # an explicit tag, such as !!int x, or very many digits
+            kind = _shown(node.tag.removeprefix(_TAG))
+            _refuse(node.start_mark, f"{_shown(node.value)} cannot be read as a value of kind {kind}")
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
             _refuse(node.start_mark, f"the number {_shown(node.value)} is out of range")
         return value

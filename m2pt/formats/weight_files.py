@@ -146,7 +146,7 @@ def stored_metadata(file: Any, path: Path) -> dict[str, str]:
     entry = parse_json(metadata[METADATA_KEY], f"{path}: its metadata")
     stored = entry.get("metadata") if isinstance(entry, dict) else None
     if not isinstance(stored, dict) or not all(isinstance(value, str) for value in stored.values()):
-        raise InputError(f"{path}: its metadata is none of ours; make it again")
+        raise InputError(f"{path}: its metadata is not what m2pt writes; make it again")
     return stored
 
 

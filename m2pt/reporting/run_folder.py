@@ -156,7 +156,9 @@ class RunFolder:
             return Status("KILLED", ended, self._how(INTERRUPTED, "interrupted"))
         made = self.description().provenance.model_dump(exclude_none=True)
         if liveness.is_gone(self.path, made, last_sign / 1e9):
-            return Status("KILLED", last_sign // 1_000_000, "vanished: its process ended without a word")
+            return Status(
+                "KILLED", last_sign // 1_000_000, "vanished: its process ended without giving a reason"
+            )
         return Status("RUNNING", None)
 
     def _how(self, marker: str, word: str) -> str:

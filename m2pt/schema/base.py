@@ -1,12 +1,15 @@
-"""Strict models: an unknown key is an error, and an error names file, key, value and the mend."""
+"""Strict models: an unknown key is an error, and an error names file, key, value and how to fix it."""
 
 import difflib
 import os
+import re
 import reprlib
 import types
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -70,6 +73,17 @@ class Strict(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def no_duplicates(what: str, names: Iterable[Any]) -> None:
+    """Make sure that no name occurs twice; `what` names them in the message.
+
+    Raises:
+        ValueError: one does.
+    """
+    name, count = max(Counter(names).items(), key=itemgetter(1), default=(None, 0))
+    if count > 1:
+        raise ValueError(f"{what}: duplicate {name!r}; each may be given once")
+
+
 def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model:
     """Build `model` from `value`; `source` names where the value came from.
 
@@ -80,7 +94,7 @@ def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
+        found = _told_once(error.errors(include_url=False, include_context=False))
         faults = [f"{source}: {_fault(model, fault)}" for fault in found[:MOST_FAULTS]]
         more = len(found) - len(faults)
         raise InputError(
@@ -99,6 +113,28 @@ def read_part(model: type[Model], path: str, source: str) -> Model:
     return validate(model, read_yaml(Path(path)), path)
 
 
+def _told_once(faults: list[Any]) -> list[Any]:
+    """Leave out that a list is empty where that is so because of what is wrong with its items."""
+    above = {fault["loc"][:length] for fault in faults for length in range(len(fault["loc"]))}
+    return [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in above]
+
+
+_PLAINER = (
+    (r"^(Input|String|Tuple|Dictionary|Value|Data) should ", "must "),
+    (r"\ba valid tuple\b", "a list"),
+    (r"\ba valid dictionary\b.*", "a mapping"),
+    (r"\ba valid (integer|number|string)\b", r"a \1"),
+    ("a integer", "an integer"),
+    ("a valid boolean", "true or false"),
+    (" after validation, not .*", ""),
+    ("greater than or equal to", ">="),
+    ("less than or equal to", "<="),
+    ("greater than", ">"),
+    ("less than", "<"),
+)
+"""Pydantic's words and what people who write YAML say."""
+
+
 def _fault(model: type[BaseModel], fault: Any) -> str:
     path: tuple[str | int, ...] = tuple(
         short(part, 60) if isinstance(part, str) else part for part in fault["loc"]
@@ -107,11 +143,14 @@ def _fault(model: type[BaseModel], fault: Any) -> str:
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _known_keys(model, path[:-1])
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        mend = f"did you mean {near[0]!r}?" if near else f"known keys: {listed(known)}."
-        return f"{key}: unknown key; {mend}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {listed(known)}."
+        return f"{key}: unknown key; {hint}"
     if fault["type"] == "missing":
         return f"{key}: this key is missing; add it."
     message = _line(fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, "))
+    if fault["type"] != "value_error":
+        for theirs, ours in _PLAINER:
+            message = re.sub(theirs, ours, message)
     where = f"{key} = {reprlib.repr(fault['input'])}: " if key else ""
     return f"{where}{message[:1].lower()}{message[1:]}."
 

@@ -48,7 +48,7 @@ def locate(tables: Mapping[str, Table], name: str) -> Place:
         raise InputError(f"{name}: {table_name} has no method {method!r}; it has {known}.")
     if len(places) > 1:
         which = " or ".join(place.name for place in places)
-        raise InputError(f"{name}: {method} stands in several settings; give {which}.")
+        raise InputError(f"{name}: {method} occurs in several settings; give {which}.")
     return places[0]
 
 

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from m2pt.errors import listed
 from m2pt.schema.architecture import Backbone, ConvNeXt, Modalities
-from m2pt.schema.base import Strict
+from m2pt.schema.base import Strict, no_duplicates
 from m2pt.schema.paths import FilePath, InputFile, MadeFolder, SubsetName, check_places, check_result_name
 from m2pt.schema.ranges import Epoch, Size
 
@@ -198,7 +199,7 @@ class Config(Strict):
             for name in names:
                 if name not in self.datasets:
                     raise ValueError(
-                        f"{section}: no dataset {name!r}; the datasets are {', '.join(self.datasets)}"
+                        f"{section}: no dataset {name!r}; the datasets are {listed(self.datasets)}"
                     )
         for path in (*self.tables, *self.figures):
             check_result_name(PurePosixPath(path).stem, path)
@@ -209,8 +210,7 @@ class Config(Strict):
                     f"tables, figures: the name {stem} is taken; each result needs one of its own"
                 )
         for what, seeds in (("seeds", self.seeds), ("pretrain_seeds", self.pretrain_seeds)):
-            if len(set(seeds)) != len(seeds):
-                raise ValueError(f"{what}: a seed stands twice")
+            no_duplicates(what, seeds)
         return self
 
     @model_validator(mode="after")
@@ -223,7 +223,7 @@ class Config(Strict):
     def _starts_exist(self) -> "Config":
         for name in (name for pair in self.starts.items() for name in pair):
             if name not in self.encoders:
-                raise ValueError(f"starts: no encoder {name!r}; the encoders are {', '.join(self.encoders)}")
+                raise ValueError(f"starts: no encoder {name!r}; the encoders are {listed(self.encoders)}")
         return self
 
     @model_validator(mode="after")
@@ -248,7 +248,7 @@ class Config(Strict):
                 other = self.encoders.get(encoder.epoch_of)
                 if other is None or other.pretrain is None:
                     raise ValueError(
-                        f"encoders.{name}: epoch_of = {encoder.epoch_of!r} is no encoder that is pretrained"
+                        f"encoders.{name}: epoch_of = {encoder.epoch_of!r} is not a pretrained encoder"
                     )
                 if (other.modality, other.body) != (encoder.modality, encoder.body):
                     raise ValueError(f"encoders.{name}: {encoder.epoch_of} has another modality or body")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from m2pt.schema.base import Strict
+from m2pt.schema.base import Strict, no_duplicates
 from m2pt.schema.config import Name
 from m2pt.schema.paths import SubsetName
 
@@ -59,9 +59,8 @@ class PathwaySpec(Strict):
 
     @model_validator(mode="after")
     def _names_differ(self) -> "PathwaySpec":
-        for what, names in (("auxiliaries", self.auxiliaries), ("layers", self.layers)):
-            if len(set(names)) != len(names):
-                raise ValueError(f"{what}: a name stands twice")
+        no_duplicates("auxiliaries", self.auxiliaries)
+        no_duplicates("layers", self.layers)
         return self
 
     @model_validator(mode="after")

@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from m2pt.errors import InputError
-from m2pt.schema.base import Strict
+from m2pt.errors import InputError, listed
+from m2pt.schema.base import Strict, no_duplicates
 from m2pt.schema.cell_names import locate
 from m2pt.schema.config import Name
-from m2pt.schema.ranges import Epoch, Label, Line, Text
+from m2pt.schema.ranges import ONE_LINE, Epoch, Label, Line, Text
 from m2pt.schema.tables import Table
 
-CellName = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+CellName = Annotated[str, Field(min_length=1, max_length=500, pattern=ONE_LINE)]
 """As in `m2pt.schema.cell_names`."""
 
 Gain = Annotated[float, Field(ge=-100, le=100)]
@@ -49,7 +49,7 @@ class Target(Strict):
         for name in self.published:
             if name not in self.cells:
                 raise ValueError(
-                    f"published: auxiliary {name!r} has no cell here; cells: {', '.join(self.cells)}"
+                    f"published: auxiliary {name!r} has no cell here; cells: {listed(self.cells)}"
                 )
         return self
 
@@ -62,9 +62,8 @@ class Grid(Plot):
 
     @model_validator(mode="after")
     def _titles_differ(self) -> "Grid":
-        for titles in (list(self.auxiliaries.values()), [target.title for target in self.targets]):
-            if len(set(titles)) != len(titles):
-                raise ValueError(f"a title stands twice: {', '.join(titles)}")
+        no_duplicates("auxiliaries: titles", self.auxiliaries.values())
+        no_duplicates("targets: titles", (target.title for target in self.targets))
         return self
 
     @model_validator(mode="after")
@@ -72,7 +71,7 @@ class Grid(Plot):
         for target in self.targets:
             for name in target.cells:
                 if name not in self.auxiliaries:
-                    known = ", ".join(self.auxiliaries)
+                    known = listed(self.auxiliaries)
                     raise ValueError(
                         f"target {target.title}: no auxiliary {name!r}; the auxiliaries are {known}"
                     )

@@ -2,7 +2,7 @@
 
 from pydantic import model_validator
 
-from m2pt.schema.base import Strict
+from m2pt.schema.base import Strict, no_duplicates
 from m2pt.schema.ranges import Epoch
 from m2pt.training.settings import TrainingSettings
 
@@ -23,6 +23,5 @@ class KeptEpochs(Strict):
                 raise ValueError(
                     f"keep_epochs: epoch {epoch} is never reached (epochs: {self.training.epochs})"
                 )
-        if len(set(self.keep_epochs)) != len(self.keep_epochs):
-            raise ValueError("keep_epochs: an epoch stands twice")
+        no_duplicates("keep_epochs", self.keep_epochs)
         return self

@@ -84,13 +84,17 @@ def check_places(results: str, checkpoints: str, roots: Mapping[str, str]) -> No
     """Make sure that what is made lies apart from everything else; `roots` are those of datasets, by name.
 
     Raises:
-        ValueError: a folder is, or holds, the folder that one works in or the home folder, or two are one.
+        ValueError: a folder is, or holds, the folder that one works in or the home folder, or two are one;
+            or a file is in its place.
     """
     here, home = Path.cwd().resolve(), Path(os.path.expanduser("~")).resolve()  # noqa: PTH111  # cannot fail
     made = {"results": _resolved(results), "checkpoints": _resolved(checkpoints)}
     for name, path in made.items():
         if len(str(path).encode()) > LONGEST or any(len(part.encode()) > 255 for part in path.parts):
             raise ValueError(f"{name} is too long for a path; choose a shorter one")
+        nearest = next(each for each in (path, *path.parents) if os.path.exists(each))  # noqa: PTH110
+        if not os.path.isdir(nearest):  # noqa: PTH112  # a Path raises where it may not look
+            raise ValueError(f"{name} is {path}, but {nearest} is not a folder; choose another place")
         for taken, what in ((here, "the folder you work in"), (home, "your home folder")):
             if taken.is_relative_to(path):
                 raise ValueError(

@@ -4,13 +4,14 @@ The workflow's rules and the commands read the same plan, so that a rule's shell
 """
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m2pt.errors import InputError, short
+from m2pt.errors import InputError, listed, short
 from m2pt.formats.documents import LARGEST_CONFIG, parse_yaml, read_yaml
 from m2pt.schema.base import read_part, validate
 from m2pt.schema.config import Config
@@ -221,7 +222,9 @@ class Plan:
             InputError: there is none, or it is a finetuned run.
         """
         if not self.run(name).experiment.is_transfer:
-            raise InputError(f"run {name} is no transfer: m2pt finetune {name}, merge and evaluate make it")
+            raise InputError(
+                f"run {name} is not a transfer; it is made by: m2pt finetune {name}, merge and evaluate"
+            )
         return self.runs[name]
 
     def encoder(self, name: str) -> Planned:
@@ -231,7 +234,7 @@ class Plan:
             InputError: the config has none.
         """
         if name not in self._encoders:
-            raise InputError(f"no encoder {name!r} in {self.source}; it has {', '.join(self._encoders)}.")
+            raise InputError(f"no encoder {name!r} in {self.source}; it has {listed(self._encoders)}.")
         return self._encoders[name]
 
     def table(self, name: str) -> Table:
@@ -241,7 +244,7 @@ class Plan:
             InputError: the config does not list it.
         """
         if name not in self.tables:
-            raise InputError(f"no table {name!r} in this config; its tables are: {', '.join(self.tables)}.")
+            raise InputError(f"no table {name!r} in this config; its tables are: {listed(self.tables)}.")
         return self.tables[name]
 
     def figure(self, name: str) -> Figure:
@@ -251,7 +254,7 @@ class Plan:
             InputError: the config does not list it.
         """
         if name not in self.figures:
-            known = ", ".join(self.figures) or "none"
+            known = listed(self.figures)
             raise InputError(f"no figure {name!r} in this config; its figures are: {known}.")
         return self.figures[name]
 
@@ -302,14 +305,13 @@ class Plan:
 
     def _experiments(self, table: str, row: Row, column: Column) -> Iterator[Experiment]:
         """The experiments behind a cell, one for each subset of the dataset if it has any."""
-        source = f"{self.source}: tables.{table}"
+        source = f"{self.source}: {next(path for path in self.config.tables if Path(path).stem == table)}"
         factors = row.run
         if factors is None:
             raise InputError(f"{source}: row {row.method} has cells to run but no run: section.")
-        self._check_names(source, row.method, factors)
+        self._check_names(source, row.method, factors, column)
         if column.mode is not None:
-            dataset = self.config.datasets.get(column.dataset)
-            for subset in (dataset.subsets if dataset else None) or (None,):
+            for subset in self.config.datasets[column.dataset].subsets or (None,):
                 yield Experiment(
                     task=column.task,
                     dataset=column.dataset,
@@ -345,12 +347,19 @@ class Plan:
         """Name of the encoder that a row's targets start from, or "scratch"."""
         return self.config.starts.get(factors.target_init, factors.target_init)
 
-    def _check_names(self, source: str, method: str, factors: Factors) -> None:
-        for name in (factors.target_init, *(factors.pathway.auxiliaries if factors.pathway else ())):
-            if name not in self.config.encoders and not (name == SCRATCH and name == factors.target_init):
-                known = ", ".join(self.config.encoders)
+    def _check_names(self, source: str, method: str, factors: Factors, column: Column) -> None:
+        start = () if factors.target_init == SCRATCH else (factors.target_init,)
+        for name in (*start, *(factors.pathway.auxiliaries if factors.pathway else ())):
+            if name not in self.config.encoders:
+                known = listed(self.config.encoders)
                 raise InputError(
                     f"{source}: row {method}: no encoder {name!r} in the config; it has {known}."
+                )
+        for name in filter(None, (column.dataset, column.transfer_from)):
+            if name not in self.config.datasets:
+                known = listed(self.config.datasets)
+                raise InputError(
+                    f"{source}: column {column.name}: no dataset {name!r} in the config; it has {known}."
                 )
 
     def _add(self, experiment: Experiment) -> Run:
@@ -393,8 +402,10 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         form = "give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'"
         if not equals:
             raise InputError(f"{shown}: {form}.")
-        if "." in key:
-            raise InputError(f"{shown}: give a top-level key and all of its value; {key!r} is not one.")
+        if not re.fullmatch("[a-z_]+", key):
+            raise InputError(
+                f"{shown}: give a top-level key and all of its value; {short(repr(key), 60)} is not one."
+            )
         if len(value) > LARGEST_CONFIG:
             raise InputError(f"{shown}: too long; write it into a config file.")
         try:

@@ -33,30 +33,41 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Text = Annotated[str, Field(max_length=10_000)]
 """What people read: a caption, a note."""
 
-Line = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+"""Pattern of a string without control characters and line breaks."""
+
+Line = Annotated[str, Field(max_length=200, pattern=ONE_LINE)]
 """One line of it: a title."""
 
-Label = Annotated[Line, Field(min_length=1)]
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+Label = Annotated[Line, AfterValidator(_not_blank)]
 """The name of a method, a metric, a device."""
 
 MOST_TOKENS = 2**16
 
 
 def check_tokens(count: int) -> None:
-    """Make sure that attention over so many tokens is thinkable.
+    """Make sure that attention over so many tokens is feasible.
 
     Raises:
-        ValueError: it is not.
+        ValueError: there are more than `MOST_TOKENS`.
     """
     if count > MOST_TOKENS:
         raise ValueError(
-            f"{count} tokens are too many, give at most {MOST_TOKENS}: larger patches or less input"
+            f"{count} tokens are too many; at most {MOST_TOKENS} are possible: give larger patches or a "
+            "smaller input"
         )
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
-        raise ValueError(f"the lower bound {bounds[0]:g} comes first, then the upper one {bounds[1]:g}")
+        raise ValueError(f"the lower bound {bounds[0]:g} must not exceed the upper bound {bounds[1]:g}")
     return bounds
 
 

@@ -45,6 +45,16 @@ class Job(Protocol):
     wildcards: Wildcards
 
 
+def checked(path: str) -> str:
+    """Return the path of a config that Snakemake, which reads it with less care, is about to read.
+
+    Raises:
+        InputError: it is no mapping of keys to values in YAML.
+    """
+    read_yaml(Path(path))
+    return path
+
+
 class Rules:
     """A plan seen from the workflow.
 

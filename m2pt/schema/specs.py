@@ -120,7 +120,7 @@ class Specs:
         if epoch not in kept:
             raise InputError(
                 f"{self._source}: encoders.{name}: epoch = {epoch}: {self.config.encoders[source].pretrain} "
-                f"keeps the epochs {listed(kept) or '(none)'}; give one of them, or add it to keep_epochs "
+                f"keeps the epochs {listed(kept)}; give one of them, or add it to keep_epochs "
                 "there."
             )
         return Planned({**spec, "epoch": epoch}, {})
@@ -129,12 +129,8 @@ class Specs:
         """Resolve an experiment whose input weights have the specs `inputs`.
 
         Raises:
-            InputError: the dataset or recipe is missing from the config, or does not fit.
+            InputError: the recipe is missing from the config, or does not fit.
         """
-        if experiment.dataset not in self.config.datasets:
-            raise InputError(
-                f"{self._source}: run {experiment.name}: no dataset {experiment.dataset!r} in the config."
-            )
         modality, body = self.modality(experiment.dataset), "transformer"
         start = self.config.encoders.get((experiment.transfer_from or experiment).target_init)
         if start is not None:
@@ -165,7 +161,8 @@ class Specs:
         task, layout = experiment.task, self.config.datasets[experiment.dataset].layout
         if layout != DENSE.get(task) and (task, layout) not in FINETUNING:
             raise InputError(
-                f"{self._source}: run {experiment.name}: {task} is no task for a dataset of layout {layout}."
+                f"{self._source}: run {experiment.name}: {task} cannot be trained on a dataset "
+                f"of layout {layout}."
             )
         if body == "convnext" and (experiment.is_transfer or experiment.mode == "fix"):
             raise InputError(

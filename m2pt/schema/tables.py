@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from m2pt.schema.base import Strict
+from m2pt.errors import listed
+from m2pt.schema.base import Strict, no_duplicates
 from m2pt.schema.config import Name
 from m2pt.schema.experiments import METRICS, TRANSFERS, Mode, PathwaySpec, Task
 from m2pt.schema.ranges import Label, Line, Percent, Text
@@ -82,11 +83,9 @@ class Table(Strict):
     @model_validator(mode="after")
     def _names_exist(self) -> "Table":
         columns = {column.name for column in self.columns}
-        methods = {(row.setting, row.method) for row in self.rows}
-        if len(columns) != len(self.columns) or len(methods) != len(self.rows):
-            raise ValueError("a column's name or a row's (setting, method) stands twice")
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels: one stands twice")
+        no_duplicates("columns", (column.name for column in self.columns))
+        no_duplicates("rows", (f"{row.setting}/{row.method}" for row in self.rows))
+        no_duplicates("labels", self.labels)
         for row in self.rows:
             for name in (*row.columns, *row.published):
                 if name not in columns:
@@ -96,10 +95,9 @@ class Table(Strict):
             for label in row.labels:
                 if label not in self.labels:
                     raise ValueError(
-                        f"row {row.method}: no label {label!r}; labels are {', '.join(self.labels)}"
+                        f"row {row.method}: no label {label!r}; labels are {listed(self.labels)}"
                     )
-            if len(set(row.columns)) != len(row.columns):
-                raise ValueError(f"row {row.method}: a column stands twice in columns")
+            no_duplicates(f"row {row.method}: columns", row.columns)
             if row.columns and row.run is None:
                 raise ValueError(f"row {row.method}: cells are to be run but run: is missing")
             if row.baseline is not None:

@@ -50,7 +50,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
             file.seal()
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"{path} cannot be written ({error}): free disk space or mend the permissions"
+            f"{path} cannot be written ({error}): free disk space or fix the permissions"
         ) from error
 
 
@@ -81,7 +81,7 @@ def load(path: Path, identity: str | None = None, *, lazy: bool = False) -> dict
             check_seal(file)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except PermissionError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): mend the permissions") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}): fix the permissions") from error
     except Exception as error:  # a damaged file fails in any way
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DamagedError(
@@ -161,7 +161,7 @@ def prepare_directory(directory: Path, identity: str) -> list[str]:
             remove(directory, FINISHED)  # its weights were exported and are wanted again
         return lines + _set_foreign_aside(directory, identity)
     except OSError as error:
-        raise InputError(f"{directory} cannot be written ({error}): mend the permissions") from error
+        raise InputError(f"{directory} cannot be written ({error}): fix the permissions") from error
 
 
 def _set_damaged_aside(directory: Path) -> list[str]:

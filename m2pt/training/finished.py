@@ -49,9 +49,7 @@ def keep(directory: Path, identity: str, names: Sequence[str]) -> None:
         }
         write_json(folder / STATE, {**content, "sha256": _digest(content)})
     except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written ({error}): make room or mend the permissions"
-        ) from error
+        raise InputError(f"{folder} cannot be written ({error}): make room or fix the permissions") from error
 
 
 def find(directory: Path, identity: str) -> dict[str, Any] | None:

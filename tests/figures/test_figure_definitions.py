@@ -56,7 +56,7 @@ def test_a_cell_that_the_plot_cannot_show_is_named(plot, words):
         ({"kind": "pie"}, "plot"),
         ({"auxiliary": {}}, "unknown key; did you mean 'auxiliaries'?"),
         ({"auxiliaries": {"image": "Image"}}, "no auxiliary 'audio'; the auxiliaries are image"),
-        ({"auxiliaries": {"image": "Image", "audio": "Image"}}, "a title stands twice"),
+        ({"auxiliaries": {"image": "Image", "audio": "Image"}}, "auxiliaries: titles: duplicate 'Image'"),
         (
             {"targets": [{"title": "Image", "cells": {"audio": "a:b:c"}, "published": {"video": 1}}]},
             "'video' has no cell",

@@ -39,7 +39,10 @@ def test_the_text_says_what_it_assumes(tmp_path, capsys):
     [
         (["tabel"], "no table or figure 'tabel'; it has table, targets, curves, summary"),
         (["--gpus", "2", "--gpus-per-job", "3"], "at most all of them"),
-        (["--tflops", "0"], "above 0"),
+        (["--tflops", "0"], "from 1e-6 to 1e9"),
+        (["--tflops", "nan"], "from 1e-6 to 1e9"),
+        (["--tflops-float32", "inf"], "from 1e-6 to 1e9"),
+        (["--tflops", "1e-320"], "from 1e-6 to 1e9"),
         (["--counted", "--measure"], "--counted uses no times"),
         (["--items", "imagenet"], "--items imagenet: give DATASET=N"),
     ],

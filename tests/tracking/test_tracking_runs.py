@@ -193,7 +193,7 @@ def test_a_training_killed_without_a_word_is_noticed_on_its_host(results: Path, 
         "elsewhere": "RUNNING",
     }
     how = database.rows("select distinct value from tags where key = 'ended'")
-    assert how == [("vanished: its process ended without a word",)]
+    assert how == [("vanished: its process ended without giving a reason",)]
 
 
 def test_a_run_deleted_in_mlflow_is_left_alone(results: Path, database: Database) -> None:

@@ -191,7 +191,7 @@ def test_a_killed_and_a_preempted_training_continue_the_same_mlflow_run(
     metrics = results / "runs" / "run" / "seed0" / "metrics.jsonl"
     assert metrics.read_bytes().count(b"\n") == 12
     run_id, *how = stored()
-    assert how == ["KILLED", "vanished: its process ended without a word"]
+    assert how == ["KILLED", "vanished: its process ended without giving a reason"]
 
     preempted = run(7, lambda: os.kill(os.getpid(), signal.SIGUSR1))
     preempted.join(timeout=SECONDS)
