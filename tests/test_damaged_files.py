@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_results import TINY, synthetic_plan
 
+from m2pt.commands.planned import parse_overrides
 from m2pt.commands.pulled import different_from
 from m2pt.commands.trained import manifest_digest, training_of
 from m2pt.errors import InputError
@@ -33,7 +34,7 @@ from m2pt.reporting.run_folder import RunFolder, points
 from m2pt.reporting.tracking_cursor import Cursor
 from m2pt.results import Metrics, read
 from m2pt.schema.claims import read_claims
-from m2pt.schema.plan import Plan, parse_overrides
+from m2pt.schema.plan import Plan
 from m2pt.training.settings import TrainingSettings
 
 EXAMPLES = int(os.environ.get("M2PT_EXAMPLES", "0"))

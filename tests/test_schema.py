@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from m2pt.commands.planned import parse_overrides
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_yaml
 from m2pt.reporting.lineage import steps
 from m2pt.schema.base import validate
 from m2pt.schema.config import Config
 from m2pt.schema.experiments import Experiment, PathwaySpec
-from m2pt.schema.plan import Plan, parse_overrides
+from m2pt.schema.plan import Plan
 from m2pt.schema.recipes import Finetuning, ImagePretraining
 from m2pt.schema.rules import MINIATURE, Rules
 from m2pt.schema.tables import Table

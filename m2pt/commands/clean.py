@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2pt.commands.planned import add_set_argument
+from m2pt.commands.planned import add_set_argument, parse_overrides
 from m2pt.errors import InputError
-from m2pt.schema.plan import Plan, parse_overrides
+from m2pt.schema.plan import Plan
 
 if TYPE_CHECKING:
     from m2pt.planning.leftovers import Leftover

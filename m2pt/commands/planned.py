@@ -1,10 +1,13 @@
 """Arguments that the planned commands share, and what each checks before it starts to work."""
 
 import argparse
+import re
 from pathlib import Path
+from typing import Any
 
-from m2pt.errors import InputError
-from m2pt.schema.plan import Plan, parse_overrides
+from m2pt.errors import InputError, short
+from m2pt.formats.documents import LARGEST_CONFIG, parse_yaml
+from m2pt.schema.plan import Plan
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +38,32 @@ def _seed(text: str) -> int:
 def load_plan(arguments: argparse.Namespace) -> Plan:
     """Return the plan of --config and --set."""
     return Plan.load(arguments.config, parse_overrides(arguments.set))
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """Turn `KEY=YAML` arguments into a mapping; of a key that is given again, the last value counts.
+
+    Raises:
+        InputError: an argument has no `=`, its key is not a top-level one, or its value is not YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for pair in pairs:
+        shown = f"--set {short(pair, 60)}"
+        key, equals, value = pair.partition("=")
+        form = "give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'"
+        if not equals:
+            raise InputError(f"{shown}: {form}.")
+        if not re.fullmatch("[a-z_]+", key):
+            raise InputError(
+                f"{shown}: give a top-level key and all of its value; {short(repr(key), 60)} is not one."
+            )
+        if len(value) > LARGEST_CONFIG:
+            raise InputError(f"{shown}: too long; write it into a config file.")
+        try:
+            overrides[key] = parse_yaml(value, "this value")
+        except InputError as error:
+            raise InputError(f"{shown}: {form}; {error}") from None
+    return overrides
 
 
 def expect(arguments: argparse.Namespace, digest: str) -> None:

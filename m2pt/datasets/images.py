@@ -5,6 +5,7 @@ Readers and checks list and decode images through the same functions, so what th
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,9 @@ FILL = [round(255 * mean) for mean in MEAN]
 
 T = TypeVar("T")
 
-Image.MAX_IMAGE_PIXELS = LARGEST  # from half of it on Pillow would warn of every photograph
+# Pillow warns from half of what it takes for a bomb on; here a file is read, or refused in a sentence.
+Image.MAX_IMAGE_PIXELS = LARGEST
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 # ---- one file ----------------------------------------------------------------------------------------------

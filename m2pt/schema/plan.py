@@ -4,15 +4,14 @@ The workflow's rules and the commands read the same plan, so that a rule's shell
 """
 
 import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m2pt.errors import InputError, listed, short
-from m2pt.formats.documents import LARGEST_CONFIG, parse_yaml, read_yaml
+from m2pt.errors import InputError, listed
+from m2pt.formats.documents import read_yaml
 from m2pt.schema.base import read_part, validate
 from m2pt.schema.config import Config
 from m2pt.schema.experiments import SCRATCH, Experiment, digest
@@ -387,29 +386,3 @@ def cells(table: Table) -> Iterator[tuple[Row, Column]]:
         for column in table.columns:
             if column.name in row.columns:
                 yield row, column
-
-
-def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """Turn `KEY=YAML` arguments into a mapping; of a key that is given again, the last value counts.
-
-    Raises:
-        InputError: an argument has no `=`, its key is not a top-level one, or its value is not YAML.
-    """
-    overrides: dict[str, Any] = {}
-    for pair in pairs:
-        shown = f"--set {short(pair, 60)}"
-        key, equals, value = pair.partition("=")
-        form = "give KEY=VALUE, the value in YAML, such as --set 'seeds=[0,1,2]'"
-        if not equals:
-            raise InputError(f"{shown}: {form}.")
-        if not re.fullmatch("[a-z_]+", key):
-            raise InputError(
-                f"{shown}: give a top-level key and all of its value; {short(repr(key), 60)} is not one."
-            )
-        if len(value) > LARGEST_CONFIG:
-            raise InputError(f"{shown}: too long; write it into a config file.")
-        try:
-            overrides[key] = parse_yaml(value, "this value")
-        except InputError as error:
-            raise InputError(f"{shown}: {form}; {error}") from None
-    return overrides
