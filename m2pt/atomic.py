@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-PART = re.compile(r"\..+\.(?:(?P<machine>[0-9a-f]+)-(?P<pid>\d+)-(?P<started>\d+)-)?[0-9a-f]+\.part")
+PART = re.compile(r"\..+\.(?P<machine>[0-9a-f]+)-(?P<pid>\d+)-(?P<started>\d+)-[0-9a-f]+\.part")
 """Names of temporary files: the target's, its writer, a random number."""
 
 QUIET_HOURS = 24
@@ -80,8 +80,8 @@ def remove_part(part: Path) -> None:
 def is_abandoned(part: Path) -> bool:
     """Whether the writer of a temporary file is gone, or has been silent for `QUIET_HOURS`."""
     named = PART.fullmatch(part.name)
-    if named is None or named["machine"] is None:
-        return named is not None  # an earlier version wrote it, which named no writer
+    if named is None:
+        return False
     if named["machine"] == _machine():
         return _started(int(named["pid"])) != named["started"]
     with suppress(OSError):

@@ -37,7 +37,7 @@ Score = Annotated[float, Field(ge=0, le=100.001)]
 
 def _date(text: str) -> str:
     if not 1970 < datetime.fromisoformat(text).year < 3000:
-        raise ValueError("must be a date of our time")
+        raise ValueError("must be a date between 1971 and 2999")
     return text
 
 

@@ -96,10 +96,11 @@ def test_an_id_that_has_been_given_again_is_another_process(tmp_path: Path) -> N
     assert earlier != part and atomic.is_abandoned(earlier)
 
 
-def test_what_an_earlier_version_left_goes(tmp_path: Path) -> None:
-    (tmp_path / ".table.csv.471147114711.part").touch()
+@pytest.mark.parametrize("name", [".thesis.pdf.1a2b.part", ".backup.2024.part"])
+def test_files_of_other_programs_stay(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
     atomic.write_text(tmp_path / "table.csv", "whole")
-    assert hidden(tmp_path) == []
+    assert (tmp_path / name).exists()
 
 
 def test_a_process_of_another_machine_has_a_day(tmp_path: Path) -> None:

@@ -83,7 +83,10 @@ def test_without_a_terminal_it_only_lists(results, clean):
 def test_what_is_asked_for_stays_and_the_rest_goes_with_what_belongs_to_it(results, clean):
     encoders, plan = asked_for(results)
     name = "imagenet-old-01234567"
-    run = training(results / "runs" / name / "seed0", extra=["attached.safetensors", ".resume.pt.12.part"])
+    run = training(
+        results / "runs" / name / "seed0",
+        extra=["attached.safetensors", ".resume.pt.0badcafe-17-4711-a1b2c3.part"],
+    )
     encoder = training(results / "encoders" / "old" / "seed0", extra=["encoder.safetensors"])
     unasked_seed = training(plan.run_directory(next(iter(plan.runs)), 7))
     kept_name = next(iter(plan.runs))
@@ -290,7 +293,7 @@ def test_every_file_of_a_training_is_known_as_ours():
         *(checkpoint.RESUME, checkpoint.FINAL, checkpoint.METRICS, checkpoint.LOG),
         *(checkpoint.FINISHED, checkpoint.FAILED, signals.INTERRUPTED),
         *("run.json", "evaluation.json", "attached.safetensors", "merged.safetensors", CHECKSUMS),
-        *("encoder.safetensors", "encoder-epoch220.safetensors", ".final.pt.4711.part"),
+        *("encoder.safetensors", "encoder-epoch220.safetensors", ".final.pt.0badcafe-17-4711-a1b2c3.part"),
     ]
     assert all(leftovers.OURS.fullmatch(name) for name in names)
     assert leftovers.SUBFOLDERS == (checkpoint.SUPERSEDED, checkpoint.DAMAGED, finished.FOLDER)

@@ -1,5 +1,6 @@
 """Damage anywhere in a state, in weights or in metrics.jsonl is found; what is read is what was written."""
 
+import errno
 import os
 import random
 import struct
@@ -172,7 +173,7 @@ def test_a_compressed_container_is_refused_unread(tmp_path: Path, kind: int) -> 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="not a regular file"):
         load_weights(tmp_path / name)
 
 
@@ -185,3 +186,19 @@ def test_a_tensor_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
     path.write_bytes(content.replace(b"M" + size, b"\x8a\x06" + (10**13).to_bytes(6, "little")))
     with pytest.raises(InputError, match=r"large\.pth is damaged"):
         load_weights(path)
+
+
+def test_a_disk_that_fails_for_a_moment_costs_no_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path / checkpoint.RESUME, {"identity": "a", "step": 3})
+
+    def fails(file: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "check_seal", fails)
+        with pytest.raises(InputError, match="cannot be read"):
+            checkpoint.prepare_directory(tmp_path, "a")
+    assert checkpoint.prepare_directory(tmp_path, "a") == []
+    assert checkpoint.load(tmp_path / checkpoint.RESUME, "a")["step"] == 3

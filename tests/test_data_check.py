@@ -115,7 +115,7 @@ def test_coco_files_and_annotations(copied: Callable) -> None:
     expected = {
         "images[50] (id 2) has the id of an earlier one.",
         f"category 'digit 4' is an empty class: no annotation has id {lonely['id']}.",
-        "annotations[0] (id 1) has category_id 77, which is no category.",
+        "annotations[0] (id 1) has category_id 77, which is not a listed category.",
         "annotations[1] (id 2) is of image 4242, which is not listed.",
         "annotations[2] (id 3) has the bbox [1, 2, 3], which is not [x, y, width, height].",
         "annotations[3] (id 4) has a polygon that is not three or more pairs of x and y.",
@@ -155,7 +155,7 @@ def test_ade20k_pairs_and_labels(copied: Callable) -> None:
         f"{two} has no image.",
         f"{three} is 96x95, but its image is 96x96.",
         f"{four} has label 12, but there are 11 classes.",
-        f"{five} has pixels of the kind I;16B, not 8 bits a pixel; save labels as 8-bit grey.",
+        f"{five} stores pixels as I;16B, not 8 bits a pixel; save labels as 8-bit grey.",
     }
 
 

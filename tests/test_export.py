@@ -142,8 +142,9 @@ def test_prune_removes_what_an_export_left_and_nothing_else(plan, capsys):
     assert call(plan, "export", "models") == 0
     models = plan.checkpoints / "models"
     (models / "mine.txt").write_text("mine")
-    part = next(models.glob("*/seed0")) / ".merged.safetensors.123.part"
-    part.write_text("of a killed export")
+    part = next(models.glob("*/seed0")) / ".merged.safetensors.0badcafe-17-4711-a1b2c3.part"
+    part.write_text("of an export that was killed on another machine, long ago")
+    os.utime(part, (0, 0))
     fewer = again(plan, seeds=[0])
     assert call(fewer, "export", "models") == 0
     assert not part.exists() and list(models.glob("*/seed1"))

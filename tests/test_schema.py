@@ -246,7 +246,7 @@ def test_a_name_with_a_line_break_makes_no_second_line():
         ("=8", "give a top-level key"),
         ("\ud800=8", "give a top-level key"),
         ("x" * 5000 + "-=8", "give a top-level key"),
-        ("threads=010", "base of 8"),
+        ("threads=010", "base-60"),
         ("results=" + "x" * 10**6, "too long"),
     ],
 )

@@ -55,7 +55,7 @@ def test_something_else_is_refused_and_never_executed(tmp_path, monkeypatch, con
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(InputError, match="no training checkpoint"):
+    with pytest.raises(InputError, match="not a training checkpoint"):
         checkpoint.load(path)
     assert not (tmp_path / "executed").exists()
 
@@ -87,7 +87,7 @@ def test_state_of_another_identity_is_set_aside(tmp_path):
 
 def test_state_of_the_same_identity_stays_and_leftovers_go(tmp_path):
     filled(tmp_path)
-    leftover = tmp_path / ".resume.pt.123.part"
+    leftover = tmp_path / ".resume.pt.0badcafe-17-4711-a1b2c3.part"
     leftover.write_bytes(b"half a checkpoint")
     assert checkpoint.prepare_directory(tmp_path, "a" * 8) == []
     assert not leftover.exists()

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     checking.add_argument(
         "root", type=Path, nargs="?", help="folder of the dataset; none: as the config says"
     )
-    checking.add_argument("--full", action="store_true", help="also open every file")
+    checking.add_argument("--full", action="store_true", help="also read every file to its end")
     checking.add_argument(
         "--num-classes", type=int, metavar="N", help="default: of the config or the official one"
     )
@@ -118,5 +118,5 @@ def run_check(layout: str, root: Path, *, num_classes: Classes | None = None, fu
         kind = f"{layout} dataset{official if num_classes is None else ''}"
         raise InputError("\n".join([f"{root} is not a sound {kind}, {found}:", *faults]))
     size = f"{expected} classes" if isinstance(expected, int) else f"the subsets {', '.join(expected)}"
-    looked = "every file was opened" if full else "its structure was looked at; --full opens every file"
+    looked = "every file was read" if full else "--full also reads every file to its end"
     print(f"{root}: no fault found in this {layout} dataset of {size}; {looked}.")

@@ -205,7 +205,7 @@ def _opened_labels(path: Path) -> Iterator[ImageFile.ImageFile]:
             "P;4",
         ):  # Pillow stretches the values of grey of 2 or 4 bits
             raise InputError(
-                f"{path} has pixels of the kind {stored}, not 8 bits a pixel; save labels as 8-bit grey."
+                f"{path} stores pixels as {stored}, not 8 bits a pixel; save labels as 8-bit grey."
             )
         yield image
 

@@ -19,6 +19,9 @@ from m2pt.formats.documents import read_listing
 SLACK = 2
 """Pixels that a box may reach beyond its image: boxes are rounded."""
 
+INSIDE = 0.96
+"""Share of a scored box within its image. Detections end at its border, and the strictest IoU is 0.95."""
+
 SMALLEST_SIDE = 1e-3
 """Pixels. A box below is lost in rounding, and no detection can match it."""
 
@@ -166,7 +169,7 @@ class _FileReader:
             self._labels = {number: label for label, number in enumerate(sorted(self.categories), 1)}
         category, image = entry.get("category_id"), entry.get("image_id")
         if type(category) is not int or category not in self._labels:
-            raise _Fault(f"has category_id {_brief(category)}, which is no category")
+            raise _Fault(f"has category_id {_brief(category)}, which is not a listed category")
         if type(image) is not int or image not in self.pictures:
             raise _Fault(f"is of image {_brief(image)}, which is not listed")
         picture = self.pictures[image]
@@ -252,6 +255,10 @@ def _require_area(box: list[float], segmentation: Segmentation, picture: Picture
         raise _Fault(f"has the bbox {_brief(box)} without area: no detection can match it; remove it")
     if not rle.area(run_length_code(segmentation, picture.height, picture.width)):
         raise _Fault("has a segmentation without a pixel: no detection can match it; remove it")
+    x, y, width, height = box
+    wide, high = min(x + width, picture.width) - max(x, 0), min(y + height, picture.height) - max(y, 0)
+    if max(wide, 0) * max(high, 0) < INSIDE * width * height:
+        raise _Fault(f"has the bbox {_brief(box)}, too much of it outside the image to be matched; clip it")
 
 
 # ---- masks -------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ a ribbon to that of a view would fill the memory."""
 SLANT = 0.02
 """How far a display matrix may be off a multiple of 90 degrees, as a tangent."""
 
-GET_ANEW = "copy or download it anew, or take it out of the lists."
+GET_ANEW = "copy or download it again, or remove it from the lists."
 
 COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 

@@ -144,7 +144,10 @@ class _Loader(yaml.SafeLoader):
         if not _is_text(node.value):
             _refuse(node.start_mark, "a null byte or half of a surrogate pair in a string")
         if node.tag in (f"{_TAG}int", f"{_TAG}float") and _IN_ANOTHER_BASE.match(node.value):
-            _refuse(node.start_mark, f"{_shown(node.value)} reads as a number to the base of 8 or 60")
+            _refuse(
+                node.start_mark,
+                f"{_shown(node.value)} would be read as an octal or base-60 number; put it in quotes",
+            )
         return _plain(node)
 
     def compose_sequence_node(self, anchor: Any) -> yaml.SequenceNode:

@@ -169,7 +169,9 @@ def check_readable(path: Path) -> None:
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"cannot read {path}: it is no regular file; give the path of a readable file")
+            raise InputError(
+                f"cannot read {path}: it is not a regular file; give the path of a readable file"
+            )
         path.open("rb").close()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; give the path of a readable file") from error

@@ -5,7 +5,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
@@ -60,6 +60,11 @@ class MaskingStream:
         """Write `text` without secrets."""
         self._stream.write(masked(text, self._uri))
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write every line without secrets."""
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)

@@ -15,13 +15,15 @@ _LONGEST_NAME = 255
 _RESULT = re.compile(r"\w[\w.-]*")
 
 
-def _one_line(path: str) -> str:
+def _as_written(path: str) -> str:
     if odd := [each for each in path if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")]:
         raise ValueError(f"must not contain the control character {odd[0]!r}; rename the path")
+    if str(PurePath(path)).startswith("~"):
+        raise ValueError("must not begin with ~, which nothing replaces here; write the home folder in full")
     return path
 
 
-FilePath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_one_line)]
+FilePath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_as_written)]
 """A file or folder that is read."""
 
 
@@ -43,8 +45,6 @@ def _made_folder(path: str) -> str:
     parts = PurePath(path).parts
     if path and not any(part not in ("..", "/") for part in parts):
         raise ValueError("must be a folder of its own, such as results")
-    if parts and parts[0].startswith("~"):
-        raise ValueError("must not begin with ~, which nothing replaces here; write the home folder in full")
     if "://" in path:
         raise ValueError("must be a folder on this machine, not a URL")
     if any(len(part.encode()) > _LONGEST_NAME for part in parts):
@@ -52,7 +52,7 @@ def _made_folder(path: str) -> str:
     return path
 
 
-MadeFolder = Annotated[str, AfterValidator(_one_line), AfterValidator(_made_folder)]
+MadeFolder = Annotated[str, AfterValidator(_as_written), AfterValidator(_made_folder)]
 """A folder that the workflow fills."""
 
 InputFile = Annotated[FilePath, AfterValidator(_made_path)]

@@ -76,19 +76,23 @@ def load(path: Path, identity: str | None = None, *, lazy: bool = False) -> dict
     """
     try:
         if not path.is_file():
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         with path.open("rb") as file:
             check_seal(file)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
-    except PermissionError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): fix the permissions") from error
+    except MemoryError:
+        raise
+    except OSError as error:  # of the disk or the network: what is stored may be sound
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}): fix that and run it again"
+        ) from error
     except Exception as error:  # a damaged file fails in any way
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DamagedError(
-            f"{path} is damaged or no training checkpoint ({reason}): delete it to train from the start"
+            f"{path} is damaged or not a training checkpoint ({reason}): delete it to train from the start"
         ) from error
     if not isinstance(state, dict) or not isinstance(state.get("identity"), str):
-        raise InputError(f"{path} is no training checkpoint: delete it to train from the start")
+        raise InputError(f"{path} is not a training checkpoint: delete it to train from the start")
     if identity is not None and state["identity"] != identity:
         raise InputError(
             f"{path} belongs to the run {state['identity']}, not to {identity} (another spec or other input "

@@ -16,7 +16,7 @@ from typing import Any
 
 from m2pt.atomic import replacing, write_json
 from m2pt.errors import DamagedError, InputError
-from m2pt.formats.documents import read_json
+from m2pt.formats.documents import LARGEST_RECORD, parse_json, read_bytes, read_json
 from m2pt.formats.weight_files import file_digest
 from m2pt.training.metrics import metrics_fault
 
@@ -114,8 +114,9 @@ def _read(directory: Path) -> dict[str, Any] | None:
     path = directory / FOLDER / STATE
     if not path.exists():
         return None
+    stored = read_bytes(path, limit=LARGEST_RECORD)
     try:
-        content = read_json(path)
+        content = parse_json(stored, str(path))
         digest = content.pop("sha256")
     except (InputError, AttributeError, LookupError, TypeError) as error:
         raise DamagedError(f"{path} is damaged ({error})") from error

@@ -31,16 +31,20 @@ class DivergedError(RunError):
 
 
 def metrics_fault(path: Path, length: int, sha256: str | None) -> str | None:
-    """Say why the first `length` bytes of metrics.jsonl are not those with this SHA-256; None if they are."""
+    """Say why the first `length` bytes of metrics.jsonl are not those with this SHA-256; None if they are.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     if length == 0:
         return None
-    if path.exists() and not path.is_file():
-        return f"{path} is not a regular file"
+    if not path.is_file():
+        return f"{path} is {'not a regular file' if path.exists() else 'missing'}"
     try:
         with path.open("rb") as file:
             content = file.read(length)
-    except OSError as error:
-        return f"{path} cannot be read ({error.strerror})"
+    except OSError as error:  # of the disk or the network: what is stored may be sound
+        raise InputError(f"{path} cannot be read ({error.strerror}): fix that and run it again") from error
     if len(content) < length:
         return f"{path} has {len(content)} bytes, but had {length} when the checkpoint beside it was written"
     if hashlib.sha256(content).hexdigest() != sha256:

@@ -162,6 +162,23 @@ def test_a_video_that_is_listed_twice_is_named(root: Path) -> None:
     assert "val.csv line 3 lists some videos/val0.mp4 again, after line 1" in fault
 
 
+def test_a_training_list_may_repeat_a_video_with_its_label(root: Path) -> None:
+    first = (root / "train.csv").read_text().splitlines()[0]
+    with (root / "train.csv").open("a") as file:
+        file.write(f"{first}\n")
+    assert kinetics.check(root, num_classes=2, full=False) == []
+    with (root / "train.csv").open("a") as file:
+        file.write(f"{first[:-1]}{1 - int(first[-1])}\n")
+    (fault,) = kinetics.check(root, num_classes=2, full=False)
+    assert "again, after line 1" in fault
+
+
+def test_labels_of_the_test_list_may_be_placeholders(root: Path) -> None:
+    names = [line.rpartition(" ")[0] for line in (root / "val.csv").read_text().splitlines()]
+    (root / "test.csv").write_text("".join(f"{name} 0\n" for name in names))
+    assert kinetics.check(root, num_classes=2, full=False) == []
+
+
 @pytest.mark.parametrize("relative", [True, False])
 def test_absolute_paths_in_lists_are_read(
     root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, relative: bool
