@@ -302,7 +302,8 @@ def test_every_fault_is_named(root: Path, damage, full: bool, message: str) -> N
     damage(root)
     faults = audioset.check(root, num_classes=3, full=full)
     assert any(message in fault for fault in faults), faults
-    assert not full or audioset.check(root, num_classes=3, full=False) == []
+    if full:  # of so few clips, the quick form reads all
+        assert audioset.check(root, num_classes=3, full=False) == faults
 
 
 def test_all_faults_are_named_at_once(root: Path) -> None:

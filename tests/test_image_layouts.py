@@ -353,7 +353,7 @@ def test_ade20k_reader_refuses_what_has_no_pair(small: Callable[[str], Path]) ->
 def test_the_quick_check_reads_every_header(
     small: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m2pt.datasets.images.QUICK_SAMPLE", 1)
+    monkeypatch.setattr("m2pt.datasets.faults.QUICK_SAMPLE", 1)
     root = small("ade20k")
     noise().resize((9, 9)).save(root / "images/validation/b.jpg")
     labels().convert("RGB").save(root / "annotations/training/b.png")

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from m2pt.datasets.faults import sampled
 from m2pt.datasets.images import (
     decoding_fault,
     folder_names,
     image_names,
     image_size,
     open_image,
-    sampled,
     stray_faults,
 )
 from m2pt.errors import InputError

@@ -162,7 +162,7 @@ def write_categories(root: Path, text: str) -> None:
         (lambda r: (r / MUG).rename(r / "elsewhere"), "c.txt is missing although"),
         (
             lambda r: write_rows(r, f"{MUG}/a", np.zeros((9, 4))),
-            "a.txt has 1 rows of 4 numbers, not rows of 7",
+            "a.txt has 9 rows of 4 numbers, not rows of 7",
         ),
         (lambda r: (r / MUG / "a.txt").write_text("a b c\n"), "a.txt cannot be read as rows of numbers"),
     ],
@@ -202,11 +202,18 @@ def changed(root: Path, row: int, column: int, value: float) -> None:
         ),
     ],
 )
-def test_the_full_form_reads_all_lines(root: Path, damage, message: str) -> None:
+def test_all_lines_are_read(root: Path, damage, message: str) -> None:
     damage(root)
-    assert shapenetpart.check(root, num_classes=50, full=False) == []
     (fault,) = shapenetpart.check(root, num_classes=50, full=True)
     assert message in fault
+    assert shapenetpart.check(root, num_classes=50, full=False) == [fault]  # of so few shapes it reads all
+
+
+def test_the_quick_form_reads_a_sample_of_whole_shapes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2pt.datasets.faults.QUICK_SAMPLE", 1)
+    changed(root, 3, 6, 49)  # of the first shape of its split
+    (fault,) = shapenetpart.check(root, num_classes=50, full=False)
+    assert "a.txt has parts numbered" in fault
 
 
 def test_the_reader_refuses_what_it_cannot_read(root: Path) -> None:

@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
 from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import file_faults, refuse
+from m2pt.datasets.faults import file_faults, refuse, sampled
 from m2pt.datasets.framing import Frame, normalized, random_frame
 from m2pt.datasets.images import (
     FILL,
@@ -30,7 +30,6 @@ from m2pt.datasets.images import (
     image_size,
     open_image,
     opened,
-    sampled,
     stray_faults,
 )
 from m2pt.datasets.packed import PackedList
@@ -254,7 +253,7 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault; the quick form reads all headers, but decodes a sample (`images.QUICK_SAMPLE`)."""
+    """Return every fault; the quick form reads all headers, but decodes a sample (`faults.QUICK_SAMPLE`)."""
     faults = []
     try:
         if (named := len(classes(root))) != num_classes:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from m2pt.datasets.audio_augmentation import Augmentation, Waveform, mix
 from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import absent_files, empty_classes, fault_of, file_faults, refuse, repeated
+from m2pt.datasets.faults import absent_files, empty_classes, fault_of, file_faults, refuse, repeated, sampled
 from m2pt.datasets.fbank import FRAME_SECONDS, SHIFT_SECONDS, log_mel
 from m2pt.datasets.listings import read_text
 from m2pt.datasets.packed import PackedList
@@ -153,7 +153,10 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault: lists, labels, missing files, empty classes, and if `full` unreadable sounds."""
+    """Return every fault: lists, labels, missing files, empty classes, sounds that cannot be read.
+
+    The quick form reads a sample of the sounds of each split (`faults.QUICK_SAMPLE`).
+    """
     named, faults = _read_classes(root)
     faults += _class_count_faults(root, named, num_classes)
     for split, relative in LISTS.items():
@@ -163,9 +166,8 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
         faults += empty_classes(
             (label for _, labels in clips for label in labels), list(named), root / relative
         )
-        if full:
-            present = [root / name for name, _ in clips if name not in absent]
-            faults += file_faults(present, partial(fault_of, read_sound), what=f"audioset {split}")
+        present = sampled([root / name for name, _ in clips if name not in absent], full=full)
+        faults += file_faults(present, partial(fault_of, read_sound), what=f"audioset {split}")
     return faults
 
 

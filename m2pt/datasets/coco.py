@@ -12,9 +12,9 @@ from torchvision.transforms.v2 import functional as F
 
 from m2pt.datasets.augmentation import settings_of
 from m2pt.datasets.coco_records import Instance, Picture, Records, decode_mask, read_records
-from m2pt.datasets.faults import file_faults, refuse
+from m2pt.datasets.faults import file_faults, refuse, sampled
 from m2pt.datasets.framing import Frame, fit, normalized, random_frame
-from m2pt.datasets.images import FILL, image_names, image_size, open_image, sampled, stray_faults
+from m2pt.datasets.images import FILL, image_names, image_size, open_image, stray_faults
 from m2pt.datasets.packed import PackedList
 from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
@@ -176,7 +176,7 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     """Return every fault of the folders, the annotation files and the images.
 
     The quick form checks all of the annotations and all headers of images, but decodes only a sample of each
-    split (`images.QUICK_SAMPLE`).
+    split (`faults.QUICK_SAMPLE`).
     """
     faults, categories = [], {}
     for split in SPLITS:

@@ -1,16 +1,22 @@
 """Faults that datasets of several layouts have in common, found and worded in one place."""
 
+import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from m2pt.errors import InputError
+
+QUICK_SAMPLE = 500
+"""Files of each split that the quick check decodes, evenly spaced; the full check decodes all of them."""
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -39,6 +45,11 @@ def fault_of(read: Callable[..., object], *args: Any, **settings: Any) -> str | 
     except InputError as error:
         return str(error)
     return None
+
+
+def sampled(files: Sequence[T], *, full: bool) -> Sequence[T]:
+    """Return the files that a check decodes: all of them if `full`, else `QUICK_SAMPLE`, evenly spaced."""
+    return files if full else files[:: math.ceil(len(files) / QUICK_SAMPLE) or 1]
 
 
 def regular_file(path: Path) -> Path:

@@ -10,13 +10,13 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from m2pt.datasets.augmentation import settings_of
+from m2pt.datasets.faults import sampled
 from m2pt.datasets.framing import normalized
 from m2pt.datasets.images import (
     MEAN,
     folder_names,
     image_names,
     open_image,
-    sampled,
     stray_faults,
     unreadable,
 )
@@ -141,7 +141,7 @@ def files(root: Path) -> Iterator[Path]:
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     """Return every fault: missing folders, odd or empty classes, what is not read, and unreadable images.
 
-    The quick form decodes a sample of each split (`images.QUICK_SAMPLE`), the full form every image.
+    The quick form decodes a sample of each split (`faults.QUICK_SAMPLE`), the full form every image.
     """
     faults = [f"{root / split} is missing." for split in SPLITS if not (root / split).is_dir()]
     found = {split: folder_names(root / split) for split in SPLITS if (root / split).is_dir()}

@@ -3,13 +3,11 @@
 Readers and checks list and decode images through the same functions, so what the check accepts is read.
 """
 
-import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -35,17 +33,12 @@ LARGEST = 178_956_970
 LONGEST = 100
 """Times that one side of an image may be as long as the other: views resize the shorter side."""
 
-QUICK_SAMPLE = 500
-"""Files of each split that the quick check decodes, evenly spaced; the full check decodes all of them."""
-
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's pixels in [0, 1], channels red, green, blue."""
 
 FILL = [round(255 * mean) for mean in MEAN]
 """The colour of padding: ImageNet's mean, which is zero after normalisation."""
-
-T = TypeVar("T")
 
 # Pillow warns from half of what it takes for a bomb on; here a file is read, or refused in a sentence.
 Image.MAX_IMAGE_PIXELS = LARGEST
@@ -181,11 +174,6 @@ def _is_beside(name: str) -> bool:
 
 
 # ---- many files --------------------------------------------------------------------------------------------
-
-
-def sampled(files: Sequence[T], *, full: bool) -> Sequence[T]:
-    """Return the files that a check decodes: all of them if `full`, else `QUICK_SAMPLE`, evenly spaced."""
-    return files if full else files[:: math.ceil(len(files) / QUICK_SAMPLE) or 1]
 
 
 def unreadable(paths: Iterable[Path], *, what: str) -> Iterator[str]:

@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import absent_files, empty_classes, fault_of, file_faults, reading, refuse, repeated
+from m2pt.datasets.faults import (
+    absent_files,
+    empty_classes,
+    fault_of,
+    file_faults,
+    reading,
+    refuse,
+    repeated,
+    sampled,
+)
 from m2pt.datasets.listings import read_lines
 from m2pt.datasets.packed import PackedList
 from m2pt.datasets.pointclouds import Augmentation, cloud_fault, unit_sphere
@@ -154,9 +163,9 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault: categories, lists, missing files, empty categories, columns of the first lines.
+    """Return every fault: categories, lists, missing files, empty categories, columns, coordinates, parts.
 
-    If `full`, all lines are read: columns, coordinates that are not finite, parts of another category.
+    The quick form reads all lines of a sample of each split (`faults.QUICK_SAMPLE`), of the others the first.
     """
     categories, faults = _read_categories(root)
     faults += _part_count_faults(num_classes)
@@ -171,9 +180,13 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
             items += [item for item in found if item[1] not in absent]
         faults += empty_classes((category for category, _ in items), list(categories), root / lists[0])
         parts = {root / name: PARTS[list(categories)[category]] for category, name in items}
-        examine = partial(_content_fault, parts=parts) if full else partial(fault_of, _read_first_line)
-        faults += file_faults(list(parts), examine, what=f"shapenetpart {split}")
+        whole = {path: parts[path] for path in sampled(list(parts), full=full)}
+        faults += file_faults(list(parts), partial(_file_fault, whole=whole), what=f"shapenetpart {split}")
     return faults
+
+
+def _file_fault(path: Path, whole: Mapping[Path, range]) -> str | None:
+    return _content_fault(path, whole) if path in whole else fault_of(_read_first_line, path)
 
 
 def _categories(root: Path) -> list[str]:
