@@ -19,6 +19,9 @@ IN_VENV = PATH="$$PWD/$(VENV)/bin:$$PATH" XDG_CACHE_HOME="$$($(CACHE))"
 # Snakemake ends with a traceback where it cannot write its cache, as without a home folder of one's own.
 CACHE := cache="$${XDG_CACHE_HOME:-$$(echo ~)/.cache}"; \
 	{ mkdir -p "$$cache/snakemake" && test -w "$$cache/snakemake"; } 2> /dev/null || cache="$$PWD/$(VENV)/cache"; echo "$$cache"
+# The URI of a tracking store in a file, in the words of the tracker that writes it.
+STORE_URI := python -c 'import pathlib, sys; from m2pt.reporting.mlflow_store import sqlite_uri; \
+	print(sqlite_uri(pathlib.Path(sys.argv[1])))'
 INSTALLED := $(VENV)/complete
 LOG := $(VENV)/install.log
 # Of pip's many lines, what a person waiting wants to see: the large downloads, the last step, the errors.
@@ -67,8 +70,8 @@ docs: tables ## copy the tables and figures that README shows from results/ to d
 mlflow-ui: $(INSTALLED) ## browse the training runs in MLflow (of another folder: RESULTS=results/paper)
 	@case "$$MLFLOW_TRACKING_URI" in [hH][tT][tT][pP]*) $(IN_VENV); echo "The runs are on your server: $$(python -m m2pt.reporting.tracking_uri)"; exit 1 ;; esac
 	@mkdir -p -- "$$RESULTS"
-	@$(IN_VENV) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-		MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$$RESULTS/mlflow.db}" mlflow ui --workers 1
+	@export $(IN_VENV); MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-$$($(STORE_URI) "$$RESULTS/mlflow.db")}" mlflow ui --workers 1
 
 constraints: $(INSTALLED) ## pin what .venv holds now, after you upgraded something in it
 	@$(VENV)/bin/python tools/pins.py constraints > constraints.txt.new

@@ -1,11 +1,15 @@
 """The Makefile makes the environment whole or not at all. A stand-in for Python plays the installs."""
 
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from m2pt.reporting.mlflow_store import sqlite_uri
 
 ROOT = Path(__file__).parents[1]
 
@@ -135,15 +139,17 @@ def test_no_path_or_name_is_run_as_code(tmp_path: Path):
     checkout = Checkout(root)
     assert checkout.make(".venv/complete").returncode == 0
     program = '#!/usr/bin/env bash\necho "$MLFLOW_BACKEND_STORE_URI|$XDG_CACHE_HOME|$*"\n'
-    for name in ("mlflow", "snakemake"):
-        (root / ".venv/bin" / name).write_text(program)
+    python = f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} "$@"\n'
+    for name, text in (("mlflow", program), ("snakemake", program), ("python", python)):
+        (root / ".venv/bin" / name).write_text(text)
         (root / ".venv/bin" / name).chmod(0o755)
-    results = "my $(touch RAN) `touch RAN` $HOME; touch RAN"
-    said = checkout.make("mlflow-ui", f"RESULTS={results}").stdout
-    assert said.startswith(f"sqlite:///{results}/mlflow.db|") and said.endswith("|ui --workers 1\n")
+    for results in ("my $(touch RAN) `touch RAN` $HOME; touch RAN", "100 %? & more"):
+        said = checkout.make("mlflow-ui", f"RESULTS={results}").stdout
+        assert said.startswith(f"{sqlite_uri(Path(results, 'mlflow.db'))}|")
+        assert said.endswith("|ui --workers 1\n") and (root / results).is_dir()
     said = checkout.make("mlflow-ui", MLFLOW_TRACKING_URI="postgresql://user:secret@host/runs").stdout
     assert said.split("|")[2] == "ui --workers 1\n"  # the URI is not among the words that ps shows
-    assert (root / results).is_dir() and not list(root.rglob("RAN"))
+    assert not list(root.rglob("RAN"))
 
 
 @pytest.mark.parametrize("name", ["my $(touch RAN)", "my `touch RAN`", 'my "1"', "my\\x", "my:x", "$HOME"])

@@ -42,6 +42,9 @@ FOLDERS = {"train": "training", "val": "validation"}
 IGNORE = 255
 """The label of a pixel that has none."""
 
+_LABEL_PIXELS = ("L", "P", "P;1", "P;2", "P;4")
+"""Pixels as PNG files store them. Pillow stretches the values of grey of 2 or 4 bits."""
+
 CROP_TRIES = 10
 """Crops drawn until one has no class above `cat_max_ratio` (mmsegmentation's RandomCrop)."""
 
@@ -196,13 +199,7 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
 def _opened_labels(path: Path) -> Iterator[ImageFile.ImageFile]:
     with opened(path, ("PNG",)) as image:
         stored = image.tile[0][3] if image.tile else image.mode
-        if stored not in (
-            "L",
-            "P",
-            "P;1",
-            "P;2",
-            "P;4",
-        ):  # Pillow stretches the values of grey of 2 or 4 bits
+        if stored not in _LABEL_PIXELS:
             raise InputError(
                 f"{path} stores pixels as {stored}, not 8 bits a pixel; save labels as 8-bit grey."
             )

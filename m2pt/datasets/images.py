@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
-from m2pt.datasets.faults import file_faults, reading
+from m2pt.datasets.faults import fault_of, file_faults, reading
 from m2pt.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -183,8 +183,4 @@ def unreadable(paths: Iterable[Path], *, what: str) -> Iterator[str]:
 
 def decoding_fault(path: Path) -> str | None:
     """Decode a file and say what is wrong with it, if anything."""
-    try:
-        open_image(path)
-    except InputError as error:
-        return str(error)
-    return None
+    return fault_of(open_image, path)

@@ -30,14 +30,14 @@ from m2pt.formats.weight_files import (
 # segmentation. A file with none of them must be the state dict itself.
 _CONTAINERS = ("model", "module", "state_dict", "base_model", "model_state_dict")
 
-# What the same files hold beside tensors: training arguments, and scores as NumPy scalars, which pickle as
-# scalar(dtype, bytes), under the module's old name if NumPy 1 wrote them. Making any of these runs no code.
 _FOLDER = 0x10
 """Attribute of a ZIP record. torch reads nothing for one that has it, and leaves its tensor as memory was."""
 
 _NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Types that weights come in. Integers and float8 stand for something only together with a scale."""
 
+# What published checkpoints hold beside tensors: training arguments, and scores as NumPy scalars, which
+# pickle as scalar(dtype, bytes), under the module's old name if NumPy 1 wrote them. Making them runs no code.
 _SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
     np.dtype,

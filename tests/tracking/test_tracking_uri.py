@@ -1,5 +1,6 @@
 """No secret of a tracking URI is shown: not in the URI, nor in what others say about it."""
 
+import io
 import logging
 import socket
 from contextlib import closing
@@ -10,7 +11,7 @@ from tracked import Training
 
 from m2pt.commands import main
 from m2pt.reporting.mlflow_store import MlflowStore
-from m2pt.reporting.tracking_uri import host, masked, shown
+from m2pt.reporting.tracking_uri import MaskingStream, host, masked, shown
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,11 @@ def test_neither_the_tracker_nor_what_it_uses_says_a_secret(
     assert "127.0.0.1" in said.err and "metric points wait" in said.err
     assert not any(word in said.out + said.err for word in ("s3cr", "t-word"))
     assert not any("s3cr" in str(path) for path in results.rglob("*"))
+
+
+def test_a_stream_masks_whatever_is_written_to_it() -> None:
+    written = io.StringIO()
+    stream = MaskingStream(written, "http://user:secret@host")
+    print("no answer from http://user:secret@host", file=stream)
+    stream.writelines(["user secret\n", "as it is\n"])
+    assert written.getvalue() == "no answer from http://host\n*** ***\nas it is\n"
