@@ -1,16 +1,17 @@
-"""Multimodal Pathway, from raw data to printed table. `snakemake --cores all results/table1.csv`"""
+"""Multimodal Pathway, from raw data to printed tables: `snakemake --cores all results/table1.csv`."""
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from m2pt.errors import InputError
-from m2pt.reporting.background_tracker import start_background, stop_background
-from m2pt.schema.rules import Rules, checked
+from m2pt.tracking.background import start_background, stop_background
+from m2pt.plan.rules import Rules, checked
+from m2pt import run_files as files
 
 min_version("9.0")
 
 try:
-    if not workflow.configfiles:  # a --configfile replaces the default, nothing of which shows through
+    if not workflow.configfiles:  # a --configfile replaces the default: configs are never merged
 
         configfile: checked("config/config.yaml")
 
@@ -20,6 +21,9 @@ except InputError as error:
 
 PLAN = RULES.plan
 RESULTS = str(PLAN.results)
+DATA, LOGS, BENCHMARKS = (f"{RESULTS}/{name}" for name in (files.DATA, files.LOGS, files.BENCHMARKS))
+ENCODER = str(PLAN.encoder_directory("{encoder}", "{seed}"))
+RUN = str(PLAN.run_directory("{run}", "{seed}"))
 THREADS = PLAN.config.threads
 
 

@@ -1,11 +1,11 @@
-"""What the checksums of states and weights cost, at the size of ViT-B with AdamW: saving and reading.
+"""Cost of checksums when saving and reading states and weights, at the size of ViT-B with AdamW.
 
-Run: python benchmarks/checksums.py [FOLDER]
+    python benchmarks/checksums.py [FOLDER]
 
-Saves and reads resume.pt and encoder.safetensors, with checksums and as the libraries do it by themselves, in
-turn, in either order. Prints the best round of each, the least disturbed by other processes, and their ratio.
-FOLDER, on the disk to be measured, needs 3 GiB; the default is where temporary files go. The libraries
-map files into memory and read nothing until a tensor is used, so the reader is made to look at every number.
+Saves and reads resume.pt and encoder.safetensors with checksums and with the plain libraries, in alternating
+order. Prints the best round of each, the least disturbed by other processes, and the ratio. FOLDER, on the
+disk to be measured, needs 3 GiB; the default is the system's folder for temporary files. The libraries map
+files into memory and read nothing until a tensor is used, so that the benchmark sums every tensor.
 """
 
 import os
@@ -27,7 +27,7 @@ ROUNDS = 10
 
 
 def resume_state() -> dict[str, object]:
-    """86 million parameters, and AdamW's two moments of each."""
+    """Return 86 million parameters with AdamW's two moments of each."""
     model = VisionTransformer()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for parameter in model.parameters():
@@ -36,39 +36,39 @@ def resume_state() -> dict[str, object]:
     return {"identity": "0", "step": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
 
 
-def plainly_saved(path: Path, state: dict[str, object]) -> None:
-    """What `checkpoint.save` did without a checksum."""
+def save_plain_state(path: Path, state: dict[str, object]) -> None:
+    """Save like `checkpoint.save`, without a checksum."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
 
 
-def plainly_exported(path: Path, state: dict[str, torch.Tensor]) -> None:
-    """What `save_weights` did without a checksum."""
+def save_plain_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Save like `save_weights`, without a checksum."""
     with replacing(path) as temporary:
         save_file(state, temporary)
 
 
-def touched(tensors: dict[str, torch.Tensor]) -> float:
+def read_all(tensors: dict[str, torch.Tensor]) -> float:
     """Read every number once, as loading into a model does."""
     return sum(tensor.sum().item() for tensor in tensors.values())
 
 
 def seconds(body: Callable[[], object]) -> float:
-    """Wall time of a call, begun with nothing left to write."""
+    """Return the wall time of a call that starts with empty write buffers."""
     os.sync()
     began = time.perf_counter()
     body()
     return time.perf_counter() - began
 
 
-def in_turn(pair: tuple[Callable[[], object], ...], *, reverse: bool) -> list[float]:
-    """Seconds of each call of a pair. Whichever is first pays for what the one before has left behind."""
+def time_pair(pair: tuple[Callable[[], object], ...], *, reverse: bool) -> list[float]:
+    """Return the seconds of each call of a pair. The first also pays for what the call before it left."""
     times = [seconds(body) for body in (reversed(pair) if reverse else pair)]
     return times[::-1] if reverse else times
 
 
 def main(folder: Path) -> None:
-    """Measure all in turn."""
+    """Measure everything and print it."""
     torch.set_num_threads(1)
     state = resume_state()
     weights: dict[str, torch.Tensor] = state["model"]  # type: ignore[assignment]
@@ -76,23 +76,23 @@ def main(folder: Path) -> None:
     pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "save resume.pt": (
             lambda: checkpoint.save(resume, state),
-            lambda: plainly_saved(folder / "plain.pt", state),
+            lambda: save_plain_state(folder / "plain.pt", state),
         ),
         "read resume.pt": (
-            lambda: touched(checkpoint.load(resume)["model"]),
-            lambda: touched(torch.load(folder / "plain.pt", weights_only=True)["model"]),
+            lambda: read_all(checkpoint.load(resume)["model"]),
+            lambda: read_all(torch.load(folder / "plain.pt", weights_only=True)["model"]),
         ),
         "save encoder.safetensors": (
             lambda: save_weights(encoder, weights, {}),
-            lambda: plainly_exported(folder / "plain.safetensors", weights),
+            lambda: save_plain_weights(folder / "plain.safetensors", weights),
         ),
         "read encoder.safetensors": (
-            lambda: touched(load_weights(encoder)[0]),
-            lambda: touched(load_file(folder / "plain.safetensors")),
+            lambda: read_all(load_weights(encoder)[0]),
+            lambda: read_all(load_file(folder / "plain.safetensors")),
         ),
     }
     rounds = [
-        {name: in_turn(pair, reverse=number % 2 == 1) for name, pair in pairs.items()}
+        {name: time_pair(pair, reverse=number % 2 == 1) for name, pair in pairs.items()}
         for number in range(ROUNDS)
     ]
     print(

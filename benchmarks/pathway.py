@@ -2,10 +2,10 @@
 
     python benchmarks/pathway.py [--device cuda] [--precision bf16] [--images 8] [--rounds 15]
 
-Forms: `attached` is what `m2pt.pathway` computes, `W + s*A` the same sum left to autograd, `two branches` the
-formula as printed in the paper. All forms take their turn in every round and the ratios are medians over the
-rounds, so that a busy machine disturbs them alike; on a CPU the time is processor time. Memory is the peak
-between the start of the forward and the end of the backward, without parameters and input, with gradients.
+Forms: `attached` is `m2pt.pathway`, `W + s*A` the same sum left to autograd, `two branches` the formula as
+printed in the paper. Every round times all forms, and ratios are medians over the rounds, so that a busy
+machine disturbs all alike; on a CPU the time is processor time. Memory is the peak between the start of the
+forward and the end of the backward pass, with gradients but without parameters and input.
 """
 
 import argparse
@@ -18,9 +18,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault(
-    "KINETO_LOG_LEVEL", "99"
-)  # the profiler is chatty, and reads this when torch is imported
+# Silences the profiler, which reads this when torch is imported.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import torch
 from torch import Tensor, nn
@@ -44,14 +43,14 @@ class Explicit(nn.Module):
         self.two_branches = two_branches
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, inputs) → (…, outputs)."""
+        """Map (..., inputs) to (..., outputs)."""
         if self.two_branches:
             return self.target(x) + self.scale * self.auxiliary(x)
         return F.linear(x, self.target.weight + self.scale * self.auxiliary.weight, self.target.bias)
 
 
 def attached(inputs: int, outputs: int) -> nn.Module:
-    """A plain layer after `attach`."""
+    """Return a plain layer after `attach`."""
     block, auxiliary = (nn.Sequential(nn.Linear(inputs, outputs)) for _ in range(2))
     attach([block], [auxiliary], layers=("0",), scale_init=0.1)
     return block
@@ -66,7 +65,7 @@ FORMS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class Case:
-    """One layer with its input, ready for a forward and a backward."""
+    """One layer with its input, ready for a forward and a backward pass."""
 
     def __init__(self, layer: nn.Module, inputs: int, images: int, device: str, precision: str) -> None:
         self.layer = layer.to(device)
@@ -77,18 +76,18 @@ class Case:
             self.upstream = torch.ones_like(self.layer(self.x))
 
     def clear(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         self.layer.zero_grad(set_to_none=True)
         self.x.grad = None
 
     def run(self) -> None:
-        """One forward and backward."""
+        """Run one forward and one backward pass."""
         with self.autocast():
             output = self.layer(self.x)
         output.backward(self.upstream)
 
     def seconds(self) -> float:
-        """Time of one run."""
+        """Return the seconds of one run."""
         self.clear()
         clock = time.perf_counter if self.device == "cuda" else time.process_time
         start = clock()
@@ -98,7 +97,7 @@ class Case:
         return clock() - start
 
     def peak_bytes(self) -> int:
-        """Most memory held at once during one run, above what was held before it."""
+        """Return the peak memory of one run, above what was allocated before it."""
         self.clear()
         with profile(profile_memory=True) as profiler:
             self.run()
@@ -117,7 +116,7 @@ class Case:
 
 
 def median_ratio(times: Sequence[float], plain: Sequence[float]) -> float:
-    """Median over the rounds of time / time of the plain layer in the same round."""
+    """Return the median over the rounds of time / time of the plain layer in the same round."""
     return statistics.median(a / b for a, b in zip(times, plain, strict=True))
 
 

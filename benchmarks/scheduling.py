@@ -1,10 +1,10 @@
-"""What the executor asks of a Slurm: many sleeping jobs through Snakemake, submitit and the ledger.
+"""Load of the executor on Slurm: many sleeping jobs through Snakemake, submitit and the ledger.
 
     python benchmarks/scheduling.py --jobs 500
 
-Needs a running Slurm (tests/slurm/slurm-up starts one). Counts each call of sbatch, sacct, squeue, scancel,
-the processor time of the Snakemake in control and of slurmctld, and compares what was submitted with what
-came back. With `--array-size 1` each job is submitted by itself.
+Needs a running Slurm (tests/slurm/slurm-up starts one). Counts calls of sbatch, sacct, squeue and scancel,
+measures the processor time of Snakemake and of slurmctld, and checks that every submitted job is done. With
+`--array-size 1` each job is submitted on its own.
 """
 
 import argparse
@@ -29,8 +29,8 @@ rule sleep:
 COUNTED = ("sbatch", "sacct", "squeue", "scancel")
 
 
-def counting_tools(folder: Path) -> None:
-    """Put scripts of the same names before the real commands; each call leaves a line."""
+def write_counting_scripts(folder: Path) -> None:
+    """Write scripts that shadow the real commands and log one line per call."""
     folder.mkdir()
     (folder / "calls").touch()
     for name in COUNTED:
@@ -40,16 +40,16 @@ def counting_tools(folder: Path) -> None:
 
 
 def processor_seconds(name: str) -> float:
-    """Of all processes of that name."""
+    """Return the processor time of all processes of that name."""
     found = (p.cpu_times() for p in psutil.process_iter(["name"]) if p.info["name"] == name)
     return sum(times.user + times.system for times in found)
 
 
 def main() -> None:
-    """Run it and print the figures."""
+    """Run the jobs and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=1.0, help="that each of them sleeps")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long each job sleeps")
     parser.add_argument("--array-size", type=int, default=100)
     parser.add_argument("--at-once", type=int, default=200, help="Snakemake's --jobs")
     parser.add_argument("--check-every", type=int, default=10, help="seconds between status checks")
@@ -59,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scheduling-") as name:
         folder = Path(name)
         (folder / "Snakefile").write_text(SNAKEFILE.format(jobs=arguments.jobs, seconds=arguments.seconds))
-        counting_tools(folder / "bin")
+        write_counting_scripts(folder / "bin")
         command = ["snakemake", "--executor", "submitit", "--scheduler", "greedy"]
         command += ["--jobs", str(arguments.at_once)]
         command += ["--submitit-array-size", str(arguments.array_size)]
@@ -69,19 +69,19 @@ def main() -> None:
         with (folder / "log").open("w") as log:
             process = psutil.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
             first = last = 0.0
-            seen, seconds = 0, 0.0
+            submitted, seconds = 0, 0.0
             while process.poll() is None:
                 times = process.cpu_times()
                 seconds = times.user + times.system
-                if (now := (folder / "log").read_text().count(" of slurm: ")) > seen:
-                    seen, last = now, time.monotonic()
+                if (now := (folder / "log").read_text().count(": slurm job ")) > submitted:
+                    submitted, last = now, time.monotonic()
                     first = first or last
                 time.sleep(0.2)
-        said = (folder / "log").read_text()
+        output = (folder / "log").read_text()
         wall = time.monotonic() - began
         calls = (folder / "bin/calls").read_text().split()
         done = len(list(folder.glob("done/*")))
-        ids = re.findall(r"sleep is job (\S+) of slurm", said)
+        ids = re.findall(r"sleep: slurm job (\S+), log", output)
         print(f"jobs {arguments.jobs}, at most {arguments.at_once} at once, arrays of {arguments.array_size}")
         print(f"submitted {len(ids)}, different ids {len(set(ids))}, done {done}")
         print(f"wall time {wall:.1f} s; from the first to the last submission {last - first:.1f} s")
@@ -90,7 +90,7 @@ def main() -> None:
         load = processor_seconds("slurmctld") - controller_before
         print(f"processor time of slurmctld {load:.1f} s, {100 * load / wall:.1f} % of a core")
         if not done == len(ids) == len(set(ids)) == arguments.jobs:
-            sys.exit(said[-3000:])
+            sys.exit(output[-3000:])
 
 
 if __name__ == "__main__":

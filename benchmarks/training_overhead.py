@@ -1,6 +1,6 @@
-"""What `fit` costs over a bare loop: the same model, batches and optimizer, with and without it.
+"""Overhead of `fit` over a bare loop with the same model, batches and optimizer.
 
-Run: python benchmarks/training_overhead.py
+    python benchmarks/training_overhead.py
 
 Prints milliseconds per step of both, their ratio, and the time from the start to the first step.
 """
@@ -17,7 +17,7 @@ from timm.models.vision_transformer import Block  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 
-from m2pt.datasets.seeded import SeededDataset  # noqa: E402
+from m2pt.datasets.base import SeededDataset  # noqa: E402
 from m2pt.training.loop import fit  # noqa: E402
 from m2pt.training.settings import TrainingSettings  # noqa: E402
 
@@ -28,18 +28,18 @@ SETTINGS = TrainingSettings(
 
 
 class Stored(SeededDataset):
-    """Ready-made samples: the loader's own work is not what is measured."""
+    """Samples in memory: the work of a reader is not measured."""
 
     def __init__(self) -> None:
         super().__init__()
         self.images = torch.randn(1000, 16, 64)
 
     def __len__(self) -> int:
-        """1,000."""
+        """Return 1,000."""
         return len(self.images)
 
     def load(self, index: int) -> tuple[torch.Tensor, int]:
-        """16 tokens of 64 numbers, and a label."""
+        """Return 16 tokens of 64 numbers, and a label."""
         return self.images[index], index % 10
 
 
@@ -52,12 +52,12 @@ class Model(nn.Module):
         self.head = nn.Linear(64, 10)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, 16, 64) to (B, 10)."""
+        """Map (B, 16, 64) to (B, 10)."""
         return self.head(self.blocks(tokens).mean(1))
 
 
 def bare(dataset: Stored) -> float:
-    """Seconds of a loop as one would type it."""
+    """Return the seconds of a loop as one would type it."""
     model = Model().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
     began = time.perf_counter()
@@ -71,20 +71,20 @@ def bare(dataset: Stored) -> float:
 
 
 class Loss:
-    """Cross-entropy that notes when it was first called."""
+    """Cross-entropy that records when it is first called."""
 
     first: float | None = None
 
     def __call__(
         self, model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """As `fit` calls it."""
+        """Return what `fit` expects of a loss."""
         Loss.first = Loss.first or time.perf_counter()
         return cross_entropy(model(batch[0]), batch[1]), {}
 
 
 def with_fit(dataset: Stored) -> float:
-    """Seconds of `fit`, checkpoints and logs included."""
+    """Return the seconds of `fit`, including checkpoints and logs."""
     model = Model()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
@@ -93,7 +93,7 @@ def with_fit(dataset: Stored) -> float:
 
 
 def main() -> None:
-    """Alternate the two, and report the best round of each: the least disturbed by other processes."""
+    """Alternate the two and print the best round of each: the least disturbed by other processes."""
     torch.set_num_threads(1)
     dataset = Stored()
     rounds = [(with_fit(dataset), bare(dataset)) for _ in range(ROUNDS)]

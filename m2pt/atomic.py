@@ -1,7 +1,7 @@
-"""Files appear whole or not at all: write beside the target, flush to disk, rename.
+"""Atomic writes: write a temporary file next to the target, flush it to disk, rename it.
 
-A process that is killed meanwhile leaves its temporary file behind; whoever writes into the folder next
-removes it. The name says which process writes it, so that no file of a living one is touched.
+A process that is killed while writing leaves its temporary file behind; the next process to write into the
+folder removes it. The file's name identifies its writer, so that files of running processes are kept.
 """
 
 import json
@@ -18,21 +18,20 @@ from pathlib import Path
 from typing import Any
 
 PART = re.compile(r"\..+\.(?P<machine>[0-9a-f]+)-(?P<pid>\d+)-(?P<started>\d+)-[0-9a-f]+\.part")
-"""Names of temporary files: the target's, its writer, a random number."""
+"""Name of a temporary file: the target's name, the writer, a random number."""
 
 QUIET_HOURS = 24
-"""After that without a write, a temporary file is abandoned although its writer cannot be asked for: it is on
-another machine."""
+"""Hours without a write after which a temporary file from another machine counts as abandoned."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in `path`'s folder; rename it to `path` if the block succeeds, else delete it.
 
-    What killed processes have left in the folder is removed first.
+    Temporary files of killed processes are removed from the folder first.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; `path` keeps its old content.
+        OSError: the folder is not writable or the disk is full; `path` keeps its old content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned(path.parent)
@@ -47,29 +46,29 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def part_of(path: Path) -> Path:
-    """A new name beside `path` for what this process is about to write."""
+    """Return a new temporary name next to `path` for this process to write to."""
     pid = os.getpid()
-    # Seeded generators are equal in equal runs; `secrets` has none.
+    # `secrets`, because seeded generators give equal names in equal runs.
     unique = f"{_machine()}-{pid}-{_started(pid) or 0}-{secrets.token_hex(3)}"
     return path.with_name(f".{path.name}.{unique}.part")
 
 
 def parts(folder: Path) -> list[Path]:
-    """All temporary files and folders in `folder`, whoever writes them; empty if it cannot be read."""
+    """Return the temporary files and folders of any process in `folder`; empty if it cannot be read."""
     with suppress(OSError):
         return sorted(Path(entry) for entry in os.scandir(folder) if PART.fullmatch(entry.name))
     return []
 
 
 def clear_abandoned(folder: Path) -> None:
-    """Remove the temporary files and folders in `folder` whose writers are gone."""
+    """Remove abandoned temporary files and folders from `folder`."""
     for part in parts(folder):
         if is_abandoned(part):
             remove_part(part)
 
 
 def remove_part(part: Path) -> None:
-    """Remove a temporary file or folder, if that is possible."""
+    """Remove a temporary file or folder, ignoring errors."""
     with suppress(OSError):
         if part.is_dir() and not part.is_symlink():
             shutil.rmtree(part)
@@ -78,7 +77,7 @@ def remove_part(part: Path) -> None:
 
 
 def is_abandoned(part: Path) -> bool:
-    """Whether the writer of a temporary file is gone, or has been silent for `QUIET_HOURS`."""
+    """Return whether the writer of a temporary file has exited, or has not written for `QUIET_HOURS`."""
     named = PART.fullmatch(part.name)
     if named is None:
         return False
@@ -91,16 +90,16 @@ def is_abandoned(part: Path) -> bool:
 
 @cache
 def _machine() -> str:
-    """Where process ids mean the same: this boot of this machine, and this container."""
+    """Identify the scope in which process ids are unique: machine, boot and container."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
         return f"{zlib.crc32((boot + str(Path('/proc/self/ns/pid').readlink())).encode()):08x}"
-    except OSError:  # no Linux: equal to no other process's
+    except OSError:  # not Linux: a value unique to this process
         return secrets.token_hex(4)
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since the boot: ids are given again. None if it has ended."""
+    """Return the start time of a process in ticks since boot, since ids are reused; None if it has exited."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
     except OSError:
@@ -116,5 +115,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, keys in the order given, atomically."""
+    """Write `value` to `path` as indented JSON with its keys in the given order, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

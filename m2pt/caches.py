@@ -1,4 +1,4 @@
-"""A place for what libraries keep between runs, where the home folder cannot be written."""
+"""A cache folder for libraries where the home folder is not writable."""
 
 import os
 import tempfile
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def provide_cache() -> None:
-    """Set XDG_CACHE_HOME and MPLCONFIGDIR to a temporary folder unless there is one that can be written.
+    """Set XDG_CACHE_HOME and MPLCONFIGDIR to a temporary folder unless their defaults are writable.
 
-    Nodes of some clusters have no home folder, and containers one that is read-only; matplotlib warns of it
-    with every figure. Where nothing at all can be written, both stay as they are.
+    Nodes of some clusters have no home folder, and containers may have a read-only one; matplotlib then warns
+    with every figure. If no folder is writable at all, the variables are left unchanged.
     """
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.expanduser fails where there is no home
     cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
@@ -27,7 +27,7 @@ def provide_cache() -> None:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether a file can be made in it; permissions alone do not tell, least of all root's."""
+    """Return whether a file can be created in the folder; permission bits are not enough, as for root."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
@@ -36,7 +36,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _folder_of_user() -> Path:
-    """The same for all of a user's processes on a machine, so that the next one finds what this one kept."""
+    """Return a temporary folder that all processes of a user on this machine share, to reuse the cache."""
     folder = Path(tempfile.gettempdir()) / f"m2pt-cache-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,34 +1,39 @@
-"""The errors that are told in one message, without a traceback."""
+"""Errors that the command line prints without a traceback."""
 
 from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """What the user gave is wrong: a config key, a file, a dataset.
+    """Invalid input from the user: a config key, a file, a dataset.
 
-    The message is one sentence or two that name the file, the key and the value, and how to fix it. The
+    The message names the file, the key and the value, and says how to fix it, in one or two sentences. The
     command line prints it without a traceback and exits with code 2.
     """
 
 
 class DamagedError(InputError):
-    """A file of ours is not what was written: a bit has changed, or a part of it is missing."""
+    """A file written by m2pt is corrupt: its content has changed, or a part of it is missing."""
 
 
 class RunError(Exception):
-    """A run cannot go on, through no fault of the input: the message says where it stands.
+    """A run cannot continue although its input is valid; the message says how far it got.
 
     The command line prints it without a traceback and exits with code 1.
     """
 
 
 def short(text: str, most: int = 200) -> str:
-    """`text` for a message: cut to `most` characters."""
+    """Return `text` for a message, cut to `most` characters."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def count(number: int, singular: str, plural: str) -> str:
+    """Return a number with its noun, such as "1 class"."""
+    return f"{number:,} {singular if number == 1 else plural}"
+
+
 def listed(names: Iterable[object], most: int = 30) -> str:
-    """Names for a message: the first `most`, each cut, and how many more; (none) if there are none."""
+    """Join names for a message: the first `most`, each shortened, and how many more; (none) for no names."""
     every = [short(str(name), 100) for name in names]
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(every[:most]) + more or "(none)"

@@ -1,75 +1,69 @@
-"""A file that one process holds at a time; the system gives it back when that ends, however it ends."""
+"""Lock files. A lock is released when its process ends, however that happens."""
 
 import errno
-import fcntl
 import os
 import platform
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-TRAINING = ".lock"
-"""The file in a training's folder that its process holds."""
+from filelock import FileLock, Timeout, lock_descriptor
 
 _POLL_S = 0.5
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-class Held(Exception):
-    """Another process holds the file; the text says which one, if it can."""
+class LockedError(Exception):
+    """Another process holds the lock; the message names that process if the file does."""
 
 
 @contextmanager
-def holding(path: Path, *, patience: float = 0.0) -> Iterator[None]:
-    """Hold the file, made if it is not there, and write into it who does.
+def locked(path: Path, *, timeout: float = 0.0) -> Iterator[None]:
+    """Lock a file within the block, and write into it which process has locked it.
 
-    While another process holds it, wait for that for `patience` seconds.
-    On a file system that knows no locks (Lustre mounted without flock) a line says so, and nothing is held.
+    Missing folders and the file are created; the file stays. `flock` of util-linux sees the same lock. On a
+    file system without locks (Lustre mounted without flock) a line is printed and nothing is locked.
+
+    Args:
+        path: the file to lock.
+        timeout: seconds to wait while another process holds the lock.
 
     Raises:
-        Held: another process holds it still.
+        LockedError: another process still holds the lock.
+        OSError: the file cannot be created or written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
-        deadline = time.monotonic() + patience
-        while not _locked(stream.fileno(), path):
-            if time.monotonic() >= deadline:
-                stream.seek(0)
-                raise Held(stream.read().strip() or "another process")
-            time.sleep(_POLL_S)
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {platform.node()}\n")
-        stream.flush()
-        try:
-            yield
-        finally:  # a child may have inherited the file: closing it would not be enough
-            with suppress(OSError):
-                fcntl.flock(stream.fileno(), fcntl.LOCK_UN)
+    # no soft lock instead: its file would outlive a killed process
+    lock = FileLock(path, timeout, poll_interval=_POLL_S, fallback_to_soft=False, on_acquired=_write_holder)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise LockedError(_read_holder(path)) from None
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        print(f"{path}: not locked ({error.strerror}); make sure that only one process uses this folder")
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # as of a folder that was deleted meanwhile on NFS
+            lock.release()
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the file; None if nobody does, or the file system knows no locks."""
+    """Return the process that has locked a file; None if there is none or the file system has no locks."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            try:
-                fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return stream.read().strip() or "another process"
+        with path.open("r+", encoding="utf-8") as file:
+            return None if lock_descriptor(file.fileno(), blocking=False) else _read_holder(path)
     except PermissionError:
         return "a process of another user"
     except OSError:
         return None
-    return None
 
 
-def _locked(descriptor: int, path: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
-        print(f"{path}: not locked ({error.strerror}); see to it that one process at a time works here")
-    return True
+def _write_holder(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+
+
+def _read_holder(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").strip() or "another process"

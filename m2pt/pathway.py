@@ -1,22 +1,22 @@
-"""Cross-Modal Re-parameterization: a layer that also carries the weights of another modality's model.
+"""Cross-Modal Re-parameterization: layers that also use the weights of another modality's model.
 
-Multimodal Pathway (Zhang et al., CVPR 2024, eq. 7-8) lets the matrix W of a target layer be helped by the
-matrix A of the same layer in a model of another modality, the auxiliary:
+Multimodal Pathway (Zhang et al., CVPR 2024, eq. 7-8) adds to the matrix W of a target layer the matrix A of
+the same layer in a model of another modality, the auxiliary:
 
     x W + λ (x A)  =  x (W + λ A)          λ: the cross-modal scale, one trainable number per layer
 
-The right-hand side is one ordinary layer, so that is what is computed, and once trained, W + λA is written
-back into W: the merged model has the shape, the parameters and the cost of the original one.
+The right-hand side is one ordinary layer, so that is what is computed. After training, W + λA is written back
+into W: the merged model has the architecture, parameters and cost of the original one.
 
-    attach(model.blocks, auxiliary.blocks)    # in place; λ = 0, so the outputs stay what they were
+    attach(model.blocks, auxiliary.blocks)    # in place; λ = 0, so the outputs do not change
     ...                                       # train: W, A and every λ are ordinary parameters
     merge(model)                              # in place; plain layers again
 
 Attaching does not replace a layer's forward. It makes `layer.weight` *be* the effective weight W + Σ λᵢAᵢ for
-whoever reads it: `nn.Linear`, `nn.Conv2d`, anybody's own class, or an attention that uses `self.qkv.weight`
-and never calls `self.qkv`. W itself stays the parameter named `weight` in `named_parameters()` and
-`state_dict()`; beside it appear `pathways.<auxiliary>.weight` and `.scale`. Initialise W before attaching: an
-in-place change of `layer.weight` would only reach a temporary.
+all code that reads it: `nn.Linear`, `nn.Conv2d`, custom classes, or an attention that uses `self.qkv.weight`
+and never calls `self.qkv`. W itself remains the parameter named `weight` in `named_parameters()` and
+`state_dict()`, next to `pathways.<auxiliary>.weight` and `.scale`. Initialise W before attaching: an in-place
+change of `layer.weight` would modify a temporary.
 """
 
 import functools
@@ -37,7 +37,7 @@ _PATHWAY_KEY = re.compile(r"(?P<layer>.*\.)?pathways\.(?P<auxiliary>[^.]+)\.(?P<
 
 
 class PathwayError(ValueError):
-    """The auxiliary does not fit the target; the message names both layers and both shapes."""
+    """The auxiliary and the target do not match; the message names both layers and both shapes."""
 
 
 def attach(
@@ -48,30 +48,30 @@ def attach(
     scale_trainable: bool = True,
     order: Literal["normal", "reversed", "shuffled"] = "normal",
 ) -> None:
-    """Give the chosen layers of every target block a pathway to the same layers of the auxiliary, in place.
+    """Attach the auxiliary's matrices to the same layers of the target, block by block and in place.
 
-    The auxiliary's matrices are copied to the target's device and dtype and are trainable; its biases, norms,
-    embeddings and head are never used, and it is left as it was. Build the optimizer afterwards. A layer can
-    be given further auxiliaries by another call, under other names; their terms add up.
+    The matrices are copied to the target's device and dtype and are trainable. The auxiliary's biases, norms,
+    embeddings and head are never used, and the auxiliary is not modified. Build the optimizer afterwards.
+    Another call can attach further auxiliaries to the same layers, under other names; their terms add up.
 
     Args:
         target_blocks: `model.blocks`, a list of modules, or one module that has the layers itself.
-        auxiliary_blocks: the same of the auxiliary, or several of them by name. A single one is called
+        auxiliary_blocks: the same for the auxiliary, or for several by name. A single one is named
             `auxiliary`.
-        layers: names of modules inside a block whose `weight` is a matrix or a convolution kernel; a bias is
-            not needed.
-        scale_init: λ at the start. At 0 the target's outputs do not change.
+        layers: names of modules inside a block with a matrix or a convolution kernel as `weight`, with or
+            without a bias.
+        scale_init: initial λ. At 0 the target's outputs do not change.
         scale_trainable: False keeps λ at `scale_init`.
         order: "normal" pairs block i with block i, "reversed" with block depth - 1 - i (the paper's Table 5),
-            "shuffled" with the i-th of a permutation that depends on the depth alone and, from two blocks on,
-            is not the normal order (a control of ours).
+            "shuffled" with the i-th of a permutation that depends on the depth alone and, for two blocks or
+            more, differs from the normal order (a control of ours).
 
     Raises:
-        PathwayError: unequal depth, a missing layer, unequal shapes, a name already taken, or nothing to
-            attach. Nothing has been changed then.
+        PathwayError: unequal depth, a missing layer, unequal shapes, a name already in use, or nothing to
+            attach. The target is unchanged in that case.
     """
     if order not in ("normal", "reversed", "shuffled"):
-        raise PathwayError(f"order is {order!r}; it must be 'normal', 'reversed' or 'shuffled'")
+        raise PathwayError(f"order must be 'normal', 'reversed' or 'shuffled', got {order!r}")
     auxiliaries = auxiliary_blocks
     if not isinstance(auxiliaries, Mapping):
         auxiliaries = {"auxiliary": auxiliaries}
@@ -97,9 +97,9 @@ def attach(
 def merge(model: nn.Module) -> nn.Module:
     """Write W + Σ λᵢAᵢ into W everywhere in `model`, in place, and make the layers plain again.
 
-    Classes, state-dict keys, shapes and the number of parameters are as before `attach`. The sum is taken in
-    float32 (float64 for float64 weights). A model without pathways is returned as it is. To go on training
-    the attached model, merge a copy: `merge(copy.deepcopy(model))`.
+    Classes, state-dict keys, shapes and the number of parameters are as before `attach`. The sum is computed
+    in float32 (float64 for float64 weights). A model without pathways is returned unchanged. To continue to
+    train the attached model, merge a copy: `merge(copy.deepcopy(model))`.
     """
     for layer in list(model.modules()):
         if isinstance(layer, _Attached):
@@ -112,10 +112,10 @@ def merge(model: nn.Module) -> nn.Module:
 
 
 def merge_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict that `merge` would leave, computed from an attached model's state dict alone.
+    """Return the state dict of the merged model, computed from the attached model's state dict alone.
 
     Raises:
-        PathwayError: an auxiliary weight without its scale or its target weight, or the reverse.
+        PathwayError: the weight, the scale or the target weight of a pathway is missing.
     """
     merged = {name: tensor for name, tensor in state.items() if not _PATHWAY_KEY.fullmatch(name)}
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -139,13 +139,13 @@ def scales(model: nn.Module) -> dict[str, float]:
 
 
 def is_scale(name: str) -> bool:
-    """Whether a parameter of this name is a cross-modal scale: to freeze the rest, or for its own lr."""
+    """Return whether a parameter of this name is a cross-modal scale, to give it its own lr for example."""
     match = _PATHWAY_KEY.fullmatch(name)
     return match is not None and match["part"] == "scale"
 
 
 def _block_list(blocks: Blocks) -> list[nn.Module]:
-    """The blocks one by one; a module that is no container of blocks is itself the only one."""
+    """Return the blocks as a list; a module that is not a container of blocks is itself the only block."""
     if isinstance(blocks, nn.Module) and not isinstance(blocks, nn.ModuleList | nn.Sequential):
         return [blocks]
     return list(blocks)  # type: ignore[arg-type]
@@ -154,9 +154,9 @@ def _block_list(blocks: Blocks) -> list[nn.Module]:
 def _pairs(
     target: list[nn.Module], name: str, auxiliary: list[nn.Module], layers: Sequence[str], order: str
 ) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
-    """Each target layer with its weight and the auxiliary matrix meant for it, checked."""
+    """Yield each target layer, its weight and its auxiliary matrix, after checking that they match."""
     if not name.isidentifier() or hasattr(nn.ModuleDict, name):
-        raise PathwayError(f"an auxiliary cannot be called {name!r}; choose a plain word such as 'audio'")
+        raise PathwayError(f"an auxiliary cannot be named {name!r}; choose a plain word such as 'audio'")
     depth = len(target)
     if len(auxiliary) != depth:
         raise PathwayError(
@@ -177,12 +177,12 @@ def _pairs(
                     f"{matrix_name} has one of shape {tuple(matrix.shape)}; they must be equal"
                 )
             if isinstance(layer, _Attached) and name in layer.pathways:
-                raise PathwayError(f"{layer_name} already has a pathway called {name!r}")
+                raise PathwayError(f"{layer_name} already has a pathway named {name!r}")
             yield layer, own, matrix
 
 
 def _partners(depth: int, order: str) -> list[int]:
-    """The number of the auxiliary block for each target block."""
+    """Return the index of the auxiliary block for each target block."""
     normal = list(range(depth))
     if order == "shuffled":
         generator = random.Random(depth)
@@ -194,15 +194,15 @@ def _partners(depth: int, order: str) -> list[int]:
 
 
 def _layer(block: nn.Module, path: str, name: str) -> nn.Module:
-    """The module at `path` inside a block, which must have a `weight`; `name` is for the message."""
+    """Return the module at `path` inside a block, which must have a `weight`; `name` is for the message."""
     modules = dict(block.named_modules())
     if path in modules and hasattr(modules[path], "weight"):
         return modules[path]
     weighted = (path for path, module in modules.items() if getattr(module, "weight", None) is not None)
     matrices = ", ".join(repr(path) for path in weighted if modules[path].weight.ndim > 1)  # type: ignore[operator]
     raise PathwayError(
-        f"no layer {name} ({type(block).__name__}); give layers=[...] with names of layers that have a "
-        f"matrix or kernel there: {matrices}"
+        f"no layer {name} ({type(block).__name__}); choose layers=[...] among those with a "
+        f"matrix or kernel: {matrices}"
     )
 
 
@@ -216,22 +216,22 @@ class _Pathway(nn.Module):
 
 
 class _Attached(nn.Module):
-    """Put before a layer's own class, turns `weight` into the effective weight; see `_attached_class`."""
+    """Mixin that turns a layer's `weight` into the effective weight; see `_attached_class`."""
 
     plain_class: type[nn.Module]
     pathways: nn.ModuleDict
 
     def parts(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """W and the pairs (Aᵢ, λᵢ)."""
-        # Through the dictionaries, not by attribute: an AttributeError inside a property would make
-        # nn.Module.__getattr__ answer with the bare parameter W, and the pathway would be silently off.
+        """Return W and the pairs (Aᵢ, λᵢ)."""
+        # Read the dictionaries, not attributes: on an AttributeError inside a property, nn.Module.__getattr__
+        # would return the bare parameter W, and the pathway would be silently off.
         parameters, modules = vars(self)["_parameters"], vars(self)["_modules"]
         pathways = [pathway._parameters for pathway in modules["pathways"]._modules.values()]
         return parameters["weight"], [(pathway["weight"], pathway["scale"]) for pathway in pathways]
 
     @property
     def weight(self) -> Tensor:
-        """W + Σ λᵢAᵢ, of W's shape; under autocast already in autocast's dtype, which saves a second copy."""
+        """W + Σ λᵢAᵢ, of W's shape; under autocast in autocast's dtype, which saves a second copy."""
         weight, pairs = self.parts()
         device, dtype = weight.device.type, weight.dtype
         if dtype != torch.float64 and torch.is_autocast_enabled(device):
@@ -239,19 +239,19 @@ class _Attached(nn.Module):
         return _EffectiveWeight.apply(dtype, weight, *(tensor for pair in pairs for tensor in pair))
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Pickle and deepcopy by the plain class, since the generated one has no importable name."""
+        """Pickle and deepcopy through the plain class, since the generated one cannot be imported."""
         return _new_attached, (self.plain_class,), self.__getstate__()
 
 
 @functools.cache
 def _attached_class(plain_class: type[nn.Module]) -> type[nn.Module]:
-    """The attached form of a layer class. It never changes, so a layer and its deepcopy can share it."""
+    """Return the attached form of a layer class. It never changes, so a layer and its deepcopy share it."""
     name = f"Attached{plain_class.__name__}"
     return type(name, (_Attached, plain_class), {"plain_class": plain_class, "__doc__": _Attached.__doc__})
 
 
 def _new_attached(plain_class: type[nn.Module]) -> nn.Module:
-    """An attached layer without its state, which pickle and deepcopy fill in."""
+    """Return an attached layer without its state, which pickle and deepcopy fill in."""
     attached_class = _attached_class(plain_class)  # type: ignore[arg-type]
     return attached_class.__new__(attached_class)
 
@@ -259,25 +259,25 @@ def _new_attached(plain_class: type[nn.Module]) -> nn.Module:
 class _EffectiveWeight(torch.autograd.Function):
     """W + Σ λᵢAᵢ in one buffer forward, and every gradient from the one G = ∂L/∂(W + Σ λᵢAᵢ) backward.
 
-    dW = G, dAᵢ = λᵢG, dλᵢ = ⟨G, Aᵢ⟩. Autograd on `W + λA` would also make λA forward and G * A backward. What
-    needs no gradient is not computed: with W and A frozen only dλ is, and G is freed at once.
+    dW = G, dAᵢ = λᵢG, dλᵢ = ⟨G, Aᵢ⟩. Autograd on `W + λA` would also allocate λA forward and G * A backward.
+    Only required gradients are computed: with W and A frozen only dλ is, and G is freed at once.
     """
 
     @staticmethod
     def forward(dtype: torch.dtype, weight: Tensor, *pairs: Tensor) -> Tensor:
-        """`pairs` is A₁, λ₁, A₂, λ₂, …"""
+        """Compute the effective weight; `pairs` is A₁, λ₁, A₂, λ₂, …."""
         return _weighted_sum(weight, list(zip(pairs[::2], pairs[1::2], strict=True)), dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep Aᵢ and λᵢ, which are parameters: no memory of their own."""
+        """Save Aᵢ and λᵢ; they are parameters, so this takes no memory."""
         _, weight, *pairs = inputs
         ctx.weight_dtype = weight.dtype
         ctx.save_for_backward(*pairs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients in the order of the inputs, in the parameters' dtype."""
+        """Return the gradients in the order of the inputs, in the parameters' dtype."""
         gradient = gradients[0].to(ctx.weight_dtype)
         _, weight_needs, *pairs_need = ctx.needs_input_grad
         result = [None, gradient if weight_needs else None]
@@ -292,9 +292,9 @@ class _EffectiveWeight(torch.autograd.Function):
 
 
 def _weighted_sum(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
-    """W + Σ λᵢAᵢ in `dtype`, summed in the tensors' own precision and rounded once.
+    """Return W + Σ λᵢAᵢ in `dtype`, summed in the tensors' own precision and rounded once.
 
-    λ stays a tensor: `alpha=` would need its value on the host, one wait for the GPU per layer.
+    λ stays a tensor: `alpha=` would need its value on the host, with a GPU synchronisation per layer.
     """
     *first, (matrix, scale) = pairs
     for other, other_scale in first:
@@ -303,7 +303,7 @@ def _weighted_sum(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], dtype:
 
 
 def _merged(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """W + Σ λᵢAᵢ in float32 or better."""
+    """Return W + Σ λᵢAᵢ in float32 or better."""
     precise = torch.promote_types(weight.dtype, torch.float32)
     with torch.no_grad():
         return _weighted_sum(weight.to(precise), [(a.to(precise), s.to(precise)) for a, s in pairs], precise)

@@ -1,9 +1,10 @@
-"""The files that a run leaves in its folder: their names, their forms, and one reader for each.
+"""Forms of the files that a run leaves in its folder (`m2pt.run_files`), and one reader for each.
 
-A file of a newer or an older version may have keys that are unknown here; those that are known must have the
-types and ranges given here. Whatever is wrong with a file, its reader raises one `InputError` that names it.
+A file of a newer or an older version may have keys that are unknown here; known keys must have the types and
+ranges given here. For any problem in a file, its reader raises one `InputError` that names the file.
 """
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
@@ -12,17 +13,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel
 
+from m2pt.config.names import Label
+from m2pt.config.strict import Strict, validate
 from m2pt.errors import InputError, short
 from m2pt.formats.documents import open_binary, parse_json, read_json
-from m2pt.schema.base import Strict, validate
-from m2pt.schema.ranges import Label
-
-RUN = "run.json"
-METRICS = "metrics.jsonl"
-FINISHED, INTERRUPTED, FAILED = "finished.json", "interrupted.json", "failed.json"
-EVALUATION = "evaluation.json"
-CELLS = "cells.json"
-STEP_COSTS = "step_costs.json"
 
 LONGEST_LINE = 1 << 20
 """Bytes of a line of metrics.jsonl."""
@@ -42,13 +36,13 @@ def _date(text: str) -> str:
 
 
 class Record(Strict):
-    """A file of ours, or a part of one; unlike in a config, a number is never written as a string."""
+    """A file written by m2pt, or a part of one; unlike in a config, a number is never written as a string."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
 
 class Provenance(Record):
-    """How something was made: code, packages, machine, process (`m2pt.reporting.provenance`)."""
+    """How something was made: code, packages, machine, process (`m2pt.provenance`)."""
 
     git_commit: Label | None = None
     device: Label | None = None
@@ -61,14 +55,14 @@ class Provenance(Record):
 
 
 class Made(Provenance):
-    """The same of a result, whose code and device a table names."""
+    """Provenance of a result; tables state its code and device."""
 
     git_commit: Label
     device: Label
 
 
 class Description(Record):
-    """run.json: what a training is; `inputs` are the digests of the weights that it starts from, by role."""
+    """run.json: description of a training; `inputs` are the digests of its input weights, by role."""
 
     spec: dict[str, Any]
     seed: Seed
@@ -92,20 +86,20 @@ class Ended(Record):
 
 
 class Training(Record):
-    """How the training behind a result came about."""
+    """Provenance of the training that a result comes from."""
 
     provenance: Made
     seconds: Seconds
 
 
 class Metrics(Record):
-    """Of evaluation.json, what was measured, in percent."""
+    """Metrics in evaluation.json, in percent."""
 
     metrics: dict[str, Score]
 
 
 class Evaluation(Metrics):
-    """evaluation.json: a result and how it came about; `scales` are those learned, by the layers' names."""
+    """evaluation.json: a result and its provenance; `scales` are the learned ones, by the layers' names."""
 
     seed: Seed
     spec: dict[str, Any]
@@ -115,7 +109,7 @@ class Evaluation(Metrics):
 
 
 class Manifest(Record):
-    """DATASET.manifest.json: what a dataset consists of (`m2pt.datasets.manifest`)."""
+    """DATASET.manifest.json: files and hashes of a dataset (`m2pt.datasets.manifest`)."""
 
     listing_sha256: Hash | None = None
     content_sha256: Hash | None = None
@@ -127,7 +121,7 @@ class Cells(RootModel[dict[str, tuple[str, ...]]]):
 
 
 class Measurement(Record):
-    """What an optimizer step took."""
+    """Measured cost of an optimizer step."""
 
     seconds: Annotated[float, Field(gt=0, le=1e9)]
 
@@ -140,10 +134,10 @@ Form = TypeVar("Form", bound=BaseModel)
 
 
 def read(form: type[Form], path: Path) -> Form:
-    """Return what a JSON file of this form holds.
+    """Return the content of a JSON file of this form.
 
     Raises:
-        InputError: it is missing or damaged, or something in it is missing, of another type or out of range.
+        InputError: it is missing or damaged, or a value in it is missing, of the wrong type or out of range.
     """
     return validate(form, read_json(path), str(path))
 
@@ -185,3 +179,12 @@ def metrics_entry(line: str, source: str) -> Mapping[str, Any]:
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         raise InputError(f"{source}: not an object with an integer 'step': {short(repr(line), 80)}.")
     return dict(entry)
+
+
+def spec_differences(stored: Any, expected: Any, path: str = "spec") -> Iterator[str]:
+    """Yield a description of each leaf in which two specs differ."""
+    if isinstance(stored, Mapping) and isinstance(expected, Mapping):
+        for key in [*expected, *(key for key in stored if key not in expected)]:
+            yield from spec_differences(stored.get(key), expected.get(key), f"{path}.{key}")
+    elif stored != expected:
+        yield f"{short(path)}: stored {reprlib.repr(stored)}, expected {reprlib.repr(expected)}"

@@ -16,6 +16,9 @@ CLONE = Path(__file__).parents[1]
 sys.path.append(str(CLONE / "tests/clone_guard"))
 import clone_guard  # noqa: E402
 
+IMPORTABLE = [str(CLONE / "tests/helpers"), str(CLONE / "plugins/snakemake-executor-plugin-submitit")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*IMPORTABLE, os.environ.get("PYTHONPATH")]))
+
 Builder = Callable[..., Path]
 
 _SCRATCH = Path(tempfile.mkdtemp(prefix="m2pt-tests-"))

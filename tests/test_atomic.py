@@ -1,4 +1,4 @@
-"""Temporary files of killed processes go when somebody writes into their folder next; no others do."""
+"""Atomic writes: temporary files of killed processes are removed by the next write, and no others."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def hidden(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
 
-def test_what_a_living_process_writes_is_left_alone(tmp_path: Path, writer: subprocess.Popen) -> None:
+def test_files_of_a_running_process_are_kept(tmp_path: Path, writer: subprocess.Popen) -> None:
     (part,) = hidden(tmp_path)
     assert atomic.PART.fullmatch(part)
     atomic.write_text(tmp_path / "table.csv", "whole")
@@ -57,7 +57,7 @@ def test_what_a_living_process_writes_is_left_alone(tmp_path: Path, writer: subp
 
 
 @pytest.mark.parametrize("name", ["table.csv", "other.csv"])
-def test_what_a_killed_process_wrote_goes_with_the_next_write(
+def test_files_of_a_killed_process_are_removed_by_the_next_write(
     tmp_path: Path, writer: subprocess.Popen, name: str
 ) -> None:
     writer.kill()
@@ -68,13 +68,13 @@ def test_what_a_killed_process_wrote_goes_with_the_next_write(
     assert (tmp_path / name).read_text() == "whole"
 
 
-def test_a_stopped_process_still_lives(tmp_path: Path, writer: subprocess.Popen) -> None:
+def test_files_of_a_stopped_process_are_kept(tmp_path: Path, writer: subprocess.Popen) -> None:
     writer.send_signal(signal.SIGSTOP)
     atomic.write_text(tmp_path / "other.csv", "whole")
     assert len(hidden(tmp_path)) == 1
 
 
-def test_a_half_built_dataset_goes_with_the_next_build(tmp_path: Path) -> None:
+def test_a_half_built_dataset_is_removed_by_the_next_build(tmp_path: Path) -> None:
     for process in writing(STAGER, tmp_path / "imagenet"):
         (part,) = hidden(tmp_path)
         with staged(tmp_path / "imagenet") as folder:
@@ -87,7 +87,7 @@ def test_a_half_built_dataset_goes_with_the_next_build(tmp_path: Path) -> None:
         assert hidden(tmp_path) == []
 
 
-def test_an_id_that_has_been_given_again_is_another_process(tmp_path: Path) -> None:
+def test_a_reused_process_id_is_another_process(tmp_path: Path) -> None:
     part = atomic.part_of(tmp_path / "table.csv")
     part.touch()
     assert not atomic.is_abandoned(part)
@@ -97,13 +97,13 @@ def test_an_id_that_has_been_given_again_is_another_process(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", [".thesis.pdf.1a2b.part", ".backup.2024.part"])
-def test_files_of_other_programs_stay(tmp_path: Path, name: str) -> None:
+def test_files_of_other_programs_are_kept(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     atomic.write_text(tmp_path / "table.csv", "whole")
     assert (tmp_path / name).exists()
 
 
-def test_a_process_of_another_machine_has_a_day(tmp_path: Path) -> None:
+def test_files_from_another_machine_are_kept_for_a_day(tmp_path: Path) -> None:
     part = tmp_path / ".table.csv.0badcafe-17-4711-a1b2c3.part"
     part.touch()
     atomic.write_text(tmp_path / "table.csv", "whole")
@@ -114,7 +114,7 @@ def test_a_process_of_another_machine_has_a_day(tmp_path: Path) -> None:
     assert not part.exists()
 
 
-def test_files_of_other_names_stay(tmp_path: Path) -> None:
+def test_files_with_other_names_are_kept(tmp_path: Path) -> None:
     names = [".hidden", "table.csv.part", ".part", ".table.part", ".table.csv.notes.part"]
     for name in names:
         (tmp_path / name).touch()
@@ -123,7 +123,7 @@ def test_files_of_other_names_stay(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {*names, "table.csv"}
 
 
-def test_names_are_new_and_fit_a_long_target(tmp_path: Path) -> None:
+def test_temporary_names_are_unique_and_fit_a_long_target(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 180 + ".csv")
     assert len({atomic.part_of(path) for _ in range(50)}) == 50
     atomic.write_text(path, "whole")

@@ -1,4 +1,4 @@
-"""Without a home folder that can be written, libraries get another place, and nobody hears of it."""
+"""Without a writable home folder, libraries get another cache folder and do not warn."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ NOWHERE = ["/proc/none", "/dev/null/none", "/none-at-all"]
 
 @pytest.fixture
 def environment(monkeypatch, tmp_path):
-    """No such variable set, and temporary files in a folder of the test's own."""
+    """Variables unset, temporary files in a folder of the test."""
     for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -30,7 +30,7 @@ def test_an_unwritable_home_is_replaced(environment, tmp_path, home):
     assert os.environ["MPLCONFIGDIR"] == str(cache / "matplotlib")
 
 
-def test_what_can_be_written_stays(environment, tmp_path):
+def test_writable_folders_are_kept(environment, tmp_path):
     environment.setenv("HOME", str(tmp_path))
     provide_cache()
     assert "XDG_CACHE_HOME" not in os.environ and "MPLCONFIGDIR" not in os.environ
@@ -43,14 +43,14 @@ def test_what_can_be_written_stays(environment, tmp_path):
     assert os.environ["MPLCONFIGDIR"] == str(mine / "matplotlib")
 
 
-def test_an_unwritable_cache_is_replaced_beside_a_writable_home(environment, tmp_path):
+def test_an_unwritable_cache_is_replaced_although_home_is_writable(environment, tmp_path):
     environment.setenv("HOME", str(tmp_path))
     environment.setenv("XDG_CACHE_HOME", NOWHERE[0])
     provide_cache()
     assert os.environ["XDG_CACHE_HOME"].startswith(str(tmp_path)) and "MPLCONFIGDIR" not in os.environ
 
 
-def test_a_cache_folder_that_can_be_made_is_made(environment, tmp_path):
+def test_a_missing_cache_folder_is_created(environment, tmp_path):
     environment.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     provide_cache()
     assert os.environ["XDG_CACHE_HOME"] == str(tmp_path / "mine") and (tmp_path / "mine").is_dir()
@@ -65,14 +65,14 @@ def test_an_unwritable_cache_in_a_writable_home_is_replaced(environment, tmp_pat
     assert Path(os.environ["XDG_CACHE_HOME"]).is_dir() and "MPLCONFIGDIR" not in os.environ
 
 
-def test_where_nothing_can_be_written_nothing_is_set(environment):
+def test_nothing_is_set_if_no_folder_is_writable(environment):
     environment.setenv("HOME", NOWHERE[0])
     environment.setattr("tempfile.tempdir", NOWHERE[0])
     provide_cache()
     assert "XDG_CACHE_HOME" not in os.environ and "MPLCONFIGDIR" not in os.environ
 
 
-def test_a_folder_that_somebody_else_has_put_there_is_not_taken(environment, tmp_path):
+def test_a_folder_of_another_user_is_not_used(environment, tmp_path):
     environment.setenv("HOME", NOWHERE[0])
     (tmp_path / "theirs").mkdir()
     (tmp_path / f"m2pt-cache-{os.getuid()}").symlink_to(tmp_path / "theirs")
@@ -81,7 +81,7 @@ def test_a_folder_that_somebody_else_has_put_there_is_not_taken(environment, tmp
     assert not Path(os.environ["XDG_CACHE_HOME"]).is_symlink()
 
 
-def test_matplotlib_has_nothing_to_say(environment, tmp_path):
+def test_matplotlib_does_not_warn(environment, tmp_path):
     environment.setenv("HOME", NOWHERE[0])
     provide_cache()
     code = "import matplotlib.pyplot"

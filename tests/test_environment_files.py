@@ -1,6 +1,6 @@
-"""constraints.txt, environment.yml and pyproject.toml describe one environment.
+"""constraints.txt, environment.yml and both pyproject.toml describe one environment.
 
-That the Makefile installs just this is tested in test_makefile.py.
+test_makefile.py tests that the Makefile installs this one.
 """
 
 import re
@@ -21,11 +21,14 @@ ROOT = Path(__file__).parents[1]
 PINNED_LINES = [
     line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
 ]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXECUTOR = "plugins/snakemake-executor-plugin-submitit"
+PROJECT, EXECUTOR_PROJECT = (
+    tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"] for folder in (".", EXECUTOR)
+)
 EXTRAS = PROJECT["optional-dependencies"]
 
 UNPINNED = {"audioop-lts"}
-"""What a Python newer than the pinned environment's needs and cannot be installed on that one."""
+"""Required by newer versions of Python only, and not installable on the one of the pinned environment."""
 
 
 def is_cuda(name: str) -> bool:
@@ -39,14 +42,15 @@ def pins() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def requirements() -> list[Requirement]:
-    """What the project asks for here, in every extra but `dev`, which only names the others."""
+    """Return the requirements of both distributions, of all extras, that apply to this Python."""
     lines = [*PROJECT["dependencies"], *(line for name in EXTRAS if name != "dev" for line in EXTRAS[name])]
+    lines += EXECUTOR_PROJECT["dependencies"]
     found = [Requirement(line) for line in lines]
     return [requirement for requirement in found if not requirement.marker or requirement.marker.evaluate()]
 
 
 def needed(requirements: list[Requirement]) -> set[str]:
-    """The names of `requirements` and of all that they require in turn, as the installed packages say it."""
+    """Return the names of the requirements and of what they require in turn, by the installed metadata."""
     names: set[str] = set()
     seen: set[tuple[str, str]] = set()
     pending = list(requirements)
@@ -69,36 +73,37 @@ def test_constraints_are_exact_sorted_and_name_no_host():
     assert names == sorted(set(names))
 
 
-def test_every_requirement_of_the_project_has_a_pin_that_satisfies_it(pins, requirements):
+def test_every_requirement_has_a_pin_that_satisfies_it(pins, requirements):
     for requirement in requirements:
         if requirement.name in UNPINNED:
             continue
         pin = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pin), (
-            f"constraints.txt pins {pin}, pyproject.toml asks {requirement}"
+            f"constraints.txt pins {pin}, pyproject.toml requires {requirement}"
         )
 
 
-def test_constraints_hold_all_that_is_needed_and_nothing_else(pins, requirements):
+def test_constraints_pin_everything_that_is_required_and_nothing_else(pins, requirements):
     wanted = needed(requirements) - UNPINNED
-    assert wanted - pins.keys() == set(), "needed, but not in constraints.txt"
-    # The CPU build of torch needs no CUDA package: their pins are then beyond what can be checked here.
-    beyond = {name for name in pins if is_cuda(name)}
-    assert pins.keys() - wanted - beyond == set(), "in constraints.txt, but not needed"
+    assert wanted - pins.keys() == set(), "required, but not in constraints.txt"
+    # without a CUDA build of torch here, the pins of its packages cannot be checked
+    unchecked = {name for name in pins if is_cuda(name)}
+    assert pins.keys() - wanted - unchecked == set(), "in constraints.txt, but not required"
 
 
-def test_freezing_those_packages_gives_constraints_txt(pins):
+def test_pinning_the_pinned_packages_gives_constraints_txt(pins):
     freeze = runpy.run_path(str(ROOT / "tools" / "pins.py"))["constraints"]
     spelling = {"pyyaml": "PyYAML", "ruamel-yaml": "ruamel.yaml", "zc-lockfile": "zc.lockfile"}
     build = {"torch": "+cpu"}
     found = [
         (spelling.get(name, name), version + build.get(name, "")) for name, version in reversed(pins.items())
     ]
-    installed = [SimpleNamespace(name=name, version=version) for name, version in [("pip", "24.0"), *found]]
+    own = [("pip", "24.0"), *((project["name"], "0.1.0") for project in (PROJECT, EXECUTOR_PROJECT))]
+    installed = [SimpleNamespace(name=name, version=version) for name, version in [*own, *found]]
     assert freeze(installed) == (ROOT / "constraints.txt").read_text()
 
 
-def test_environment_yml_is_what_constraints_txt_gives():
+def test_environment_yml_is_generated_from_constraints_txt():
     command = [sys.executable, "tools/pins.py", "environment"]
     constraints = (ROOT / "constraints.txt").read_text()
     generated = subprocess.run(command, input=constraints, check=True, capture_output=True, text=True)
@@ -113,6 +118,12 @@ def test_conda_gets_the_same_python_and_the_same_pins(pins):
     assert packages["pip"] == [f"{name}=={version}" for name, version in pins.items() if not is_cuda(name)]
 
 
-def test_dev_which_the_makefile_installs_is_all_extras():
+def test_dev_combines_all_other_extras():
     (dev,) = EXTRAS["dev"]
     assert Requirement(dev).extras == EXTRAS.keys() - {"dev"}
+
+
+def test_conda_installs_both_distributions():
+    text = (ROOT / "environment.yml").read_text()
+    command = f"pip install --no-deps --editable . --editable {EXECUTOR}"
+    assert command in text and command in (ROOT / "docs/running.md").read_text()

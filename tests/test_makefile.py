@@ -1,4 +1,4 @@
-"""The Makefile makes the environment whole or not at all. A stand-in for Python plays the installs."""
+"""The Makefile creates the environment completely or not at all. A script stands in for Python and pip."""
 
 import os
 import shlex
@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from m2pt.reporting.mlflow_store import sqlite_uri
+from m2pt.tracking.mlflow_store import sqlite_uri
 
 ROOT = Path(__file__).parents[1]
+EXECUTOR = "plugins/snakemake-executor-plugin-submitit"
+EVERYTHING = f"--editable .[dev] --editable {EXECUTOR}"
 
-# Passes any check; `-m venv` puts a copy of itself in place; pip appends its arguments and the pins it was
-# given to pip.log, and fails while the file `offline` is there.
+# Passes any check; `-m venv` copies the script itself; `-m pip` appends its arguments and pins to pip.log and
+# fails while the file `offline` exists.
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
     *"-m venv "*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
@@ -35,14 +37,16 @@ esac
 
 
 class Checkout:
-    """A folder with the Makefile, its pins, and programs that come first on PATH."""
+    """A folder with the Makefile, pins, and programs that come first on PATH."""
 
     def __init__(self, root: Path):
         self.root = root
         self.programs = root / "bin"
         self.programs.mkdir()
         shutil.copy(ROOT / "Makefile", root)
-        (root / "pyproject.toml").touch()
+        for project in (root, root / EXECUTOR):
+            project.mkdir(parents=True, exist_ok=True)
+            (project / "pyproject.toml").touch()
         (root / "constraints.txt").write_text("nvidia-nccl-cu13==2.30.7\ntorch==2.14.1\n")
         self.add_program("python3", PYTHON)
 
@@ -52,7 +56,7 @@ class Checkout:
 
     def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
-        # What a `make test VARIABLE=...` around these tests was given is not meant for this make.
+        # the variables of a `make test VARIABLE=...` around these tests are not for this make
         own = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "PYTHON", "TORCH_FLAGS", "RESULTS")
         own += ("MLFLOW_TRACKING_URI", "XDG_CACHE_HOME")
         kept = {name: value for name, value in os.environ.items() if name not in own}
@@ -62,7 +66,7 @@ class Checkout:
         )
 
     def installs(self) -> list[str]:
-        """The arguments of every pip run so far."""
+        """Return the arguments of every run of pip so far."""
         log = self.root / "pip.log"
         return [line for line in log.read_text().splitlines() if "pip" in line] if log.exists() else []
 
@@ -72,16 +76,16 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_the_environment_is_made_once(checkout: Checkout):
+def test_the_environment_is_created_once(checkout: Checkout):
     assert checkout.make(".venv/complete").returncode == 0
     assert (checkout.root / ".venv" / "complete").exists()
     assert not (checkout.root / ".venv" / "incomplete").exists()
     assert checkout.make(".venv/complete").returncode == 0
     (install,) = checkout.installs()
-    assert install.endswith("--constraint constraints.txt --editable .[dev]")
+    assert install.endswith(f"--constraint constraints.txt {EVERYTHING}")
 
 
-def test_a_failed_install_is_reported_and_begun_again_from_nothing(checkout: Checkout):
+def test_a_failed_installation_is_reported_and_restarted_from_nothing(checkout: Checkout):
     (checkout.root / "offline").touch()
     failed = checkout.make(".venv/complete")
     assert failed.returncode != 0
@@ -94,11 +98,12 @@ def test_a_failed_install_is_reported_and_begun_again_from_nothing(checkout: Che
     assert (checkout.root / ".venv" / "complete").exists()
 
 
-def test_changed_pins_are_installed_over_a_complete_environment(checkout: Checkout):
+@pytest.mark.parametrize("file", ["pyproject.toml", f"{EXECUTOR}/pyproject.toml", "constraints.txt"])
+def test_changed_requirements_are_installed_into_a_complete_environment(checkout: Checkout, file: str):
     checkout.make(".venv/complete")
     (checkout.root / ".venv" / "kept").touch()
     stamp = (checkout.root / ".venv" / "complete").stat().st_mtime
-    os.utime(checkout.root / "constraints.txt", (stamp + 1, stamp + 1))
+    os.utime(checkout.root / file, (stamp + 1, stamp + 1))
     assert checkout.make(".venv/complete").returncode == 0
     assert len(checkout.installs()) == 2
     assert (checkout.root / ".venv" / "kept").exists()
@@ -108,7 +113,7 @@ def test_a_chosen_build_of_torch_comes_first_and_is_free_of_the_cuda_pins(checko
     assert checkout.make(".venv/complete", "TORCH_FLAGS=--index-url URL").returncode == 0
     torch, everything = checkout.installs()
     assert torch.endswith("--no-deps --index-url URL torch torchvision")
-    assert everything.endswith("--editable .[dev]")
+    assert everything.endswith(EVERYTHING)
     pins = [line for line in (checkout.root / "pip.log").read_text().splitlines() if "==" in line]
     assert pins == ["torch==2.14.1", "torch==2.14.1"]
 
@@ -133,7 +138,7 @@ def test_table1_is_the_documented_snakemake_command_in_the_environment(checkout:
 
 
 def test_no_path_or_name_is_run_as_code(tmp_path: Path):
-    """The folder of the clone, RESULTS and the tracking URI: whatever they hold, it is one word."""
+    """The folder of the clone, RESULTS and the tracking URI are one word each, whatever they contain."""
     root = tmp_path / "it's 1; touch RAN # & é"
     root.mkdir()
     checkout = Checkout(root)
@@ -148,17 +153,17 @@ def test_no_path_or_name_is_run_as_code(tmp_path: Path):
         assert said.startswith(f"{sqlite_uri(Path(results, 'mlflow.db'))}|")
         assert said.endswith("|ui --workers 1\n") and (root / results).is_dir()
     said = checkout.make("mlflow-ui", MLFLOW_TRACKING_URI="postgresql://user:secret@host/runs").stdout
-    assert said.split("|")[2] == "ui --workers 1\n"  # the URI is not among the words that ps shows
+    assert said.split("|")[2] == "ui --workers 1\n"  # the URI is not among the arguments, which ps shows
     assert not list(root.rglob("RAN"))
 
 
 @pytest.mark.parametrize("name", ["my $(touch RAN)", "my `touch RAN`", 'my "1"', "my\\x", "my:x", "$HOME"])
 def test_a_folder_that_no_environment_can_be_in_is_refused(tmp_path: Path, name: str):
-    """pip's scripts would run what is between the quotes."""
+    """The scripts of pip would run what is between the quotes."""
     root = tmp_path / name
     root.mkdir()
     refused = Checkout(root).make("table1")
-    assert refused.returncode != 0 and refused.stderr.startswith(f"{root}: no environment can be made")
+    assert refused.returncode != 0 and refused.stderr.startswith(f"{root}: no environment can be created")
     assert len(refused.stderr.splitlines()) == 2  # the second is make's
     assert not (root / ".venv").exists() and not list(root.rglob("RAN"))
 

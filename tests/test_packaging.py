@@ -1,4 +1,4 @@
-"""What a person gets from `pip install .`: the wheel, the command, and a pathway that needs torch alone."""
+"""What pip installs: the two wheels, the command `m2pt`, and a pathway that needs torch alone."""
 
 import re
 import subprocess
@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 import m2pt
 
 ROOT = Path(__file__).parents[1]
+EXECUTOR = ROOT / "plugins/snakemake-executor-plugin-submitit"
 
 
 def run_python(*arguments: str) -> str:
@@ -23,36 +24,64 @@ def run_python(*arguments: str) -> str:
     return run.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder],
-        check=True,
-        capture_output=True,
-    )
+def build(project: Path, folder: Path) -> zipfile.ZipFile:
+    """Build a project's wheel."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
     (path,) = folder.iterdir()
     return zipfile.ZipFile(path)
 
 
-def test_the_wheel_holds_both_packages_and_nothing_else(wheel: zipfile.ZipFile):
-    executor = "snakemake_executor_plugin_submitit"
-    modules = [path for package in ("m2pt", executor) for path in (ROOT / package).rglob("*.py")]
-    sources = {path.relative_to(ROOT).as_posix() for path in modules}
-    packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert packed == sources | {"m2pt/py.typed", f"{executor}/README.md"}
+def metadata(wheel: zipfile.ZipFile, name: str) -> str:
+    (path,) = [path for path in wheel.namelist() if path.endswith(f".dist-info/{name}")]
+    return wheel.read(path).decode()
+
+
+def modules(project: Path, package: str) -> set[str]:
+    return {path.relative_to(project).as_posix() for path in (project / package).rglob("*.py")}
+
+
+def packed(wheel: zipfile.ZipFile) -> set[str]:
+    return {name for name in wheel.namelist() if ".dist-info/" not in name}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    return build(Path.cwd(), tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile):
+    assert packed(wheel) == modules(ROOT, "m2pt") | {"m2pt/py.typed"}
+
+
+def test_the_executor_is_a_distribution_of_its_own(tmp_path: Path):
+    wheel = build(EXECUTOR, tmp_path)
+    package = "snakemake_executor_plugin_submitit"
+    assert packed(wheel) == modules(EXECUTOR, package)
+    described = metadata(wheel, "METADATA")
+    assert (
+        "Name: snakemake-executor-plugin-submitit\n" in described
+        and "# snakemake-executor-plugin-" in described
+    )
+    assert metadata(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text()
+    assert not [name for name in packed(wheel) if "m2pt" in wheel.read(name).decode()]
+
+
+def test_neither_distribution_imports_the_other():
+    for project, package, other in (
+        (ROOT, "m2pt", "snakemake_executor_plugin_submitit"),
+        (EXECUTOR, "snakemake_executor_plugin_submitit", "m2pt"),
+    ):
+        pattern = re.compile(rf"^\s*(from|import) {other}\b", re.MULTILINE)
+        found = [name for name in modules(project, package) if pattern.search((project / name).read_text())]
+        assert not found
 
 
 def test_the_wheel_brings_the_command_the_licence_and_requires_torch_alone(wheel: zipfile.ZipFile):
-    (metadata,) = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/METADATA")]
-    (commands,) = [
-        wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/entry_points.txt")
-    ]
-    requirements = [
-        Requirement(line) for line in re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)
-    ]
+    lines = re.findall(r"^Requires-Dist: (.*)$", metadata(wheel, "METADATA"), re.MULTILINE)
+    requirements = [Requirement(line) for line in lines]
     assert [requirement.name for requirement in requirements if requirement.marker is None] == ["torch"]
-    assert "m2pt = m2pt.commands:main" in commands
+    assert "m2pt = m2pt.commands:main" in metadata(wheel, "entry_points.txt")
     assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
 
 

@@ -1,6 +1,6 @@
-"""Print the environment's two generated files; the Makefile says when.
+"""Print constraints.txt or environment.yml; `make constraints` writes both.
 
-python tools/pins.py constraints                        this interpreter's installed packages, pinned
+python tools/pins.py constraints                        the packages installed here, pinned
 python tools/pins.py environment < constraints.txt      the same pins as a conda environment
 """
 
@@ -9,20 +9,21 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import Distribution, distributions
 
-# The virtual environment's own tools and the project are no dependencies of the project.
-UNPINNED = {"pip", "m2pt"}
-# What torch's build for CUDA requires itself, mostly at exact versions, and its build for CPU does not.
+# pip belongs to the virtual environment; the others are this repository's own distributions.
+UNPINNED = {"pip", "m2pt", "snakemake-executor-plugin-submitit"}
+# Packages that only the CUDA builds of torch require, mostly at exact versions.
 CUDA = re.compile(r"(cuda|nvidia|triton)\b")
 
 CONSTRAINTS_HEADER = """\
-# Every package of the tested environment at its exact version. Made by `make constraints` from .venv.
-# The Makefile installs with these pins; environment.yml is generated from them. A pin binds only where its
-# package is required: the CPU build of torch satisfies torch's pin and leaves the CUDA packages out.
+# Exact version of every package in the tested environment. Generated from .venv by `make constraints`.
+# The Makefile installs with these pins, and environment.yml is generated from them. A pin applies only if its
+# package is required: the CPU build of torch satisfies the pin of torch and needs no CUDA packages.
 """
 ENVIRONMENT_HEADER = """\
-# Made from constraints.txt by `make environment.yml`: edit that file, not this one.
-# Torch brings the CUDA packages of its build. The project itself is added by:
-#     conda activate m2pt && pip install --no-deps --editable .
+# Generated from constraints.txt by `make environment.yml`: edit that file, not this one.
+# torch installs the CUDA packages of its build. Then install the project and its Slurm executor:
+#     conda activate m2pt
+#     pip install --no-deps --editable . --editable plugins/snakemake-executor-plugin-submitit
 name: m2pt
 channels:
   - conda-forge
@@ -34,9 +35,9 @@ dependencies:
 
 
 def constraints(installed: Iterable[Distribution]) -> str:
-    """Return constraints.txt for `installed`.
+    """Return constraints.txt for the installed packages.
 
-    Local version labels are dropped, as in `2.0+cpu`: the pin then admits every build of that version.
+    Local version labels, as in `2.0+cpu`, are dropped, so that a pin admits every build of its version.
     """
     versions = {re.sub(r"[-_.]+", "-", package.name).lower(): package.version for package in installed}
     pins = [f"{name}=={versions[name].split('+')[0]}" for name in sorted(versions.keys() - UNPINNED)]
@@ -44,7 +45,7 @@ def constraints(installed: Iterable[Distribution]) -> str:
 
 
 def environment(constraints_text: str) -> str:
-    """Return environment.yml with the pins of `constraints_text`, less the CUDA packages."""
+    """Return environment.yml with the pins of constraints.txt, without the CUDA packages."""
     lines = constraints_text.splitlines()
     pins = [line for line in lines if line and not line.startswith("#") and not CUDA.match(line)]
     return ENVIRONMENT_HEADER + "".join(f"      - {pin}\n" for pin in pins)

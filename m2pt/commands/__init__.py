@@ -1,58 +1,71 @@
-"""The command line: one module per command; what a command needs is imported only when it runs."""
+"""The command line: one module per command, imported only when the command runs."""
 
 import argparse
 import errno
 import importlib
 import sys
 
+from m2pt import catalog
 from m2pt.caches import provide_cache
 from m2pt.errors import InputError, RunError
 
-COMMANDS = {
+BEFORE_RUNS = {
     "data": "build a miniature dataset, or check any dataset in an official layout",
-    "check": "build every model of the config once, without data, to find what does not fit",
+    "check": "build every model of the config once, without data, to find inconsistent settings",
     "plan": "print trainings, GPU-hours, storage and critical path of a config, without running anything",
-    "clean": "list and remove runs and encoders that no table of the given configs asks for",
+    "clean": "list and remove runs and encoders that no table of the given configs needs",
     "pretrain": "pretrain an encoder by masked modelling or with labels",
     "import": "take an encoder that came by DVC, from a file or a kept epoch, or initialise it at random",
-    "finetune": "attach the auxiliaries to a target and finetune it",
-    "merge": "merge the pathways: plain weights, no inference cost",
-    "evaluate": "evaluate the merged model and check that it equals the unmerged one",
-    "transfer": "train a detector or segmenter on a merged backbone and evaluate it",
-    "launch": "run pretrain, finetune, transfer or evaluate in several processes, on one node or more",
+}
+AFTER_RUNS = {
+    "launch": "run a training or an evaluation in several processes, on one node or more",
     "tabulate": "write a table from the result files",
     "plot": "draw a figure from the result files",
     "summarize": "list the paper's claims with our verdicts",
-    "export": "gather final encoders, models or tables in a folder that DVC moves",
-    "show": "print what is behind a cell of a table",
+    "export": "copy final encoders, models or tables to a folder tracked by DVC",
+    "show": "print the results, runs and commands of a table cell",
     "track": "mirror all runs to MLflow",
 }
+
 _REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give write permission"),
     errno.ENOENT: "check the path",
     errno.ENAMETOOLONG: "choose a shorter path",
     **dict.fromkeys(
-        (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP), "choose a path that no other file takes up"
+        (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP), "choose a path that no other file blocks"
     ),
 }
+
+
+def commands() -> dict[str, str]:
+    """Return what each command does, by name; the catalogue has those that make the files of runs."""
+    of_runs = {name: entry.help for name, entry in catalog.commands().items()}
+    return {**BEFORE_RUNS, **of_runs, **AFTER_RUNS}
+
+
+def command_module(name: str) -> str:
+    """Return the path of a command's module."""
+    if name in catalog.commands():
+        return catalog.command_module(name)
+    return f"m2pt.commands.{'import_' if name == 'import' else name}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    0 done, 1 the run failed, 2 the input is wrong; a training that was interrupted and has saved its state
-    exits with 75 by itself.
+    0: success; 1: the run failed; 2: the input is wrong. A training that was interrupted after saving its
+    state exits with 75 (`m2pt.training.signals`).
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="m2pt", description="Multimodal Pathway (arXiv 2401.14405).")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
+    for name, summary in commands().items():
         subparser = subparsers.add_parser(
             name, help=summary, description=summary[0].upper() + summary[1:] + "."
         )
         if name in arguments[:1]:
-            module = importlib.import_module(f"m2pt.commands.{'import_' if name == 'import' else name}")
+            module = importlib.import_module(command_module(name))
             module.add_arguments(subparser)
     parsed = parser.parse_args(arguments)
     provide_cache()
@@ -71,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         where = error.filename or "results"
         print(
             f"m2pt {parsed.command}: error: {where}: {error.strerror}; {remedy} "
-            "and run the same command again, nothing already computed is lost.",
+            "and run the same command again; nothing already computed is lost.",
             file=sys.stderr,
         )
         return 2

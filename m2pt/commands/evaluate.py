@@ -1,14 +1,12 @@
 """`m2pt evaluate RUN`: the merged, plain model on the validation split; writes evaluation.json."""
 
 import argparse
-import math
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
+from m2pt.command_line import add_plan_arguments, add_seed_argument, expect, load_plan
 
 if TYPE_CHECKING:
-    from m2pt.schema.plan import Plan, Run
+    from m2pt.plan.plan import Plan, Run
 
 COMPARED = 8
 """Batches on which the merged and the unmerged model are compared."""
@@ -22,67 +20,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate; fail if merged and unmerged predictions differ beyond float32 rounding.
+    """Evaluate, and fail if merged and unmerged predictions differ beyond float32 rounding.
 
     Raises:
         InputError: weights are missing or stale.
-        RunError: the merged model is not the unmerged one.
-        Interrupted: it was asked to stop, and begins anew when it is run again.
+        RunError: merging changed the predictions.
+        Interrupted: a stop signal arrived; the next attempt starts over.
     """
-    from m2pt.training.signals import stopping_at_once
+    from m2pt.training.signals import exit_on_stop_signal
 
     plan = load_plan(arguments)
-    planned = plan.finetuned(arguments.run)
-    expect(arguments, planned.digest)
-    with stopping_at_once():
-        _evaluate(plan, planned, arguments.seed)
+    run = plan.run(arguments.run, "evaluate")
+    expect(arguments, run.digest)
+    with exit_on_stop_signal():
+        _evaluate(plan, run, arguments.seed)
 
 
-def _evaluate(plan: "Plan", planned: "Run", seed: int) -> None:
-    from m2pt import pathway
-    from m2pt.commands import assembled, trained
+def _evaluate(plan: "Plan", run: "Run", seed: int) -> None:
+    from m2pt import build, job_log, session
+    from m2pt.evaluation import MergedRun, compare, evaluate_merged, log_start
+    from m2pt.inputs import load_input, manifest_digest, open_dataset
     from m2pt.models.exchange import load_exchange
-    from m2pt.reporting.provenance import provenance
-    from m2pt.tasks.evaluation import evaluate
-    from m2pt.tasks.target import largest_difference
-    from m2pt.training.launch import launch, leave, rank_and_world
-    from m2pt.training.loading import evaluation_loader
+    from m2pt.provenance import provenance
+    from m2pt.run_files import ATTACHED, EVALUATION, MERGED
+    from m2pt.training.launch import launch
 
-    spec, directory = plan.seeded_spec(planned, seed), plan.run_directory(planned.name, seed)
-    trained.set_threads(plan)
-    task = assembled.target_task(spec)
-    merged, attached = assembled.target_model(spec, merged=True), assembled.target_model(spec)
-    assembled.attached_like(attached, planned)
-    for model, name in ((merged, "merged"), (attached, "attached")):
-        path = directory / f"{name}.safetensors"
-        load_exchange(model, trained.load_input(plan, path, spec), source=str(path))
-    dataset = trained.open_dataset(plan, spec, "val", seed=seed, training=False)
-    views = math.prod(spec["recipe"].get("evaluation", {}).values())  # of one sample; 1 if there are no views
-    batch_size = max(1, spec["recipe"]["training"]["batch_size"] // views)
+    spec, stored, directory = run.spec, plan.stored_spec(run, seed), plan.run_directory(run.name, seed)
+    session.set_threads(plan)
+    task = build.target_task(spec)
+    merged, attached = build.target_model(spec, merged=True), build.target_model(spec)
+    build.attach_placeholders(attached, run)
+    for model, name in ((merged, MERGED), (attached, ATTACHED)):
+        load_exchange(model, load_input(plan, directory / name, stored), source=str(directory / name))
+    dataset = open_dataset(plan, spec, "val", seed=seed, training=False)
     device = launch("no", plan.config.device).device
-    merged.to(device)
-    loading = (dataset, batch_size, planned.execution["num_workers"], task.collate)
-    if trained.is_main():
-        first = islice(evaluation_loader(*loading), COMPARED)  # the same ones for any number of processes
-        difference = largest_difference(task, merged, attached.to(device), first, device)
-        assembled.check_difference(difference, str(directory / "merged.safetensors"))
-    rank, world = rank_and_world()
-    metrics = evaluate(task, merged, evaluation_loader(*loading, rank=rank, world=world), device)
-    leave()
-    if metrics is None:
-        return
+    batch_size = max(1, spec.recipe.training.batch_size // spec.recipe.num_views)
+    subject = MergedRun(plan, run, seed, task, merged.to(device), attached.to(device), dataset, batch_size)
     made = provenance(
         threads=plan.config.threads,
-        device=trained.device_name(plan),
-        manifest_digest=trained.manifest_digest(plan, planned.experiment.dataset),
+        device=session.device_name(plan),
+        manifest_digest=manifest_digest(plan, run.experiment.dataset),
     )
-    trained.write_evaluation(
-        directory,
-        metrics,
-        scales=pathway.scales(attached),
-        merged_difference=difference,
-        seed=seed,
-        spec=spec,
-        training=trained.training_of(directory),
-        provenance=made,
-    )
+    log_start(subject, made["device"])
+    metrics = evaluate_merged(subject, compare(subject, COMPARED), made)
+    if metrics is not None:
+        job_log.end(directory / EVALUATION, metrics=metrics)

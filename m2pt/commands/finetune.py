@@ -1,12 +1,16 @@
 """`m2pt finetune RUN`: attach the auxiliaries to a target and finetune it; writes attached.safetensors."""
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
+from m2pt.command_line import add_plan_arguments, add_seed_argument, expect, load_plan
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from m2pt.session import Setup
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,65 +21,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Finetune and save the weights with their pathways."""
-    from m2pt import pathway
-    from m2pt.commands import assembled, trained
-    from m2pt.datasets.seeded import seed_generators
+    """Finetune and save the weights with their pathways.
+
+    Raises:
+        InputError: the dataset or the weights are missing, stale or do not fit.
+    """
+    from m2pt import build, pathway, session
     from m2pt.formats.weights import save_weights
+    from m2pt.inputs import open_dataset
     from m2pt.models.exchange import to_exchange
+    from m2pt.plan.jobs import Jobs
+    from m2pt.run_files import ATTACHED
     from m2pt.training.launch import leave
-    from m2pt.training.loop import fit
-    from m2pt.training.settings import TrainingSettings
 
-    plan = load_plan(arguments)
-    seed, planned = arguments.seed, plan.finetuned(arguments.run)
-    expect(arguments, planned.digest)
-    experiment, spec = planned.experiment, plan.seeded_spec(planned, seed)
-    directory = plan.run_directory(planned.name, seed)
+    plan, seed = load_plan(arguments), arguments.seed
+    run = plan.run(arguments.run, "finetune")
+    expect(arguments, run.digest)
+    training = Jobs(plan).training(run, seed)
 
-    training: trained.Training = {
-        "name": planned.name,
-        "spec": spec,
-        "seed": seed,
-        "plan": plan,
-        "weights": plan.input_weights(planned.name, seed),
-        "dataset": experiment.dataset,
-    }
+    def set_up() -> "Setup":
+        dataset = open_dataset(plan, training.spec, "train", seed=seed, training=True)
+        start = partial(build.start_from_inputs, plan=plan, run=run, seed=seed)
+        model, task = build.run_model(run, start, seed=seed), build.target_task(run.spec)
+        return session.Setup(model, task.loss, dataset, task.collate, describe=pathway.scales)
 
-    with trained.at_work_in(directory):
-        if trained.put_back(directory, **training):
-            return
-        trained.set_threads(plan)
-        dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
-        seed_generators(seed)
-        model, task = assembled.target_model(spec), assembled.target_task(spec)
-        assembled.start_from_inputs(model, plan, planned, seed)
-        if experiment.mode == "fix":
-            freeze_all_but_head_and_scales(model)
-        trained.check_room(directory, model)
-        identity, _ = trained.describe_run(directory, **training)
-        fit(
-            model,
-            task.loss,
-            dataset,
-            settings=TrainingSettings(**spec["recipe"]["training"], **planned.execution),
-            directory=directory,
-            identity=identity,
-            seed=seed,
-            collate=task.collate,
-            describe=pathway.scales,
-            device=plan.config.device,
-        )
+    def export(model: "nn.Module", made: Mapping[str, Any]) -> None:
         leave()
-        if trained.is_main():
+        if session.is_main_process():
             state = to_exchange(model.state_dict())
-            save_weights(directory / "attached.safetensors", state, trained.metadata(spec, seed))
-            trained.keep_finished(directory, identity, ["attached.safetensors"])
+            save_weights(
+                training.directory / ATTACHED, state, session.weights_metadata(training.stored, seed)
+            )
 
-
-def freeze_all_but_head_and_scales(model: "nn.Module") -> None:
-    """Leave exactly the classifier and the cross-modal scales trainable (the paper's "fix" setting)."""
-    from m2pt.pathway import is_scale
-
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_((is_scale(name) and parameter.requires_grad) or name.startswith("head."))
+    session.train(plan, training, set_up, export)

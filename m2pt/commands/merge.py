@@ -1,8 +1,9 @@
-"""`m2pt merge ATTACHED MERGED`: write W + λA into W. Needs torch alone, no model and no timm."""
+"""`m2pt merge ATTACHED MERGED`: write W + λA into W. Needs only torch, no model and no timm."""
 
 import argparse
 from pathlib import Path
 
+from m2pt import job_log
 from m2pt.errors import InputError
 
 
@@ -18,16 +19,18 @@ def run(arguments: argparse.Namespace) -> None:
     A batch norm before a linear classifier is folded into it, so that timm's model loads the file.
     """
     from m2pt.formats.weights import check_tensor, load_weights, save_weights
-    from m2pt.models.head_folding import fold_head
+    from m2pt.models.exchange import fold_head
     from m2pt.pathway import PathwayError, merge_state_dict
 
-    state, metadata = load_weights(arguments.attached)
+    source, results = arguments.attached, arguments.merged
+    job_log.begin(f"merge {source}", {"results": results})
+    state, metadata = load_weights(source)
     for name, tensor in state.items():
         number = not name.endswith("num_batches_tracked")  # of batch norms
-        check_tensor(name, tensor, str(arguments.attached), number=number)
+        check_tensor(name, tensor, str(source), number=number)
     try:
         merged = fold_head(merge_state_dict(state))
     except PathwayError as error:
-        raise InputError(f"{arguments.attached}: {error}") from None
-    save_weights(arguments.merged, merged, metadata)
-    print(f"{arguments.merged}: {len(merged)} tensors, {len(state) - len(merged)} merged away")
+        raise InputError(f"{source}: {error}") from None
+    save_weights(results, merged, metadata)
+    job_log.end(results, note=f"{len(merged)} tensors, {len(state) - len(merged)} merged away")

@@ -2,7 +2,9 @@
 
 import argparse
 
-from m2pt.commands.planned import add_plan_arguments, expect, load_plan
+from m2pt import job_log
+from m2pt.command_line import add_plan_arguments, begin_report, expect, load_plan
+from m2pt.run_files import FIGURE_FORMATS, PROVENANCE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,18 +14,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write results/FIGURE.pdf, .svg, .png, .csv, and in FIGURE.made.txt how it was made, for the report."""
-    from m2pt.reporting.figures.files import write_figure
-    from m2pt.reporting.figures.rendering import render
-    from m2pt.reporting.figures.shown import Shown
+    """Write results/FIGURE.pdf, .svg, .png, .csv, and FIGURE.made.txt, its provenance in the report."""
+    from m2pt.reporting.figures.cells import FigureCells
+    from m2pt.reporting.figures.render import render, write_figure
     from m2pt.reporting.figures.style import style
 
     plan = load_plan(arguments)
     figure = plan.figure(arguments.figure)
     expect(arguments, plan.figure_digest(arguments.figure))
-
-    shown, stem = Shown(plan, figure), plan.results / arguments.figure
+    stem = plan.results / arguments.figure
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in (*FIGURE_FORMATS, PROVENANCE)]
+    begin_report(plan, f"plot {arguments.figure}", paths)
+    cells = FigureCells(plan, figure)
     with style():
-        picture, records = render(shown)
-        write_figure(stem, picture, records, title=figure.title, caption=figure.caption, made=shown.made())
-    print(f"{stem}.pdf, .svg, .png and .csv")
+        picture, records = render(cells)
+        write_figure(stem, picture, records, figure, cells.provenance_note())
+    job_log.end(*paths)

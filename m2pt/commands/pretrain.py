@@ -1,15 +1,17 @@
 """`m2pt pretrain ENCODER`: masked modelling, or a supervised classifier; writes encoder.safetensors."""
 
 import argparse
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from m2pt.commands.planned import add_plan_arguments, add_seed_argument, expect, load_plan
+from m2pt.command_line import add_plan_arguments, add_seed_argument, expect, load_plan
 from m2pt.errors import InputError
-from m2pt.schema.pulled import CHECKSUMS
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from m2pt.session import Setup
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,65 +22,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Pretrain; save the encoder without decoder or head after the last epoch and after `keep_epochs`."""
-    from m2pt.commands import assembled, trained
-    from m2pt.datasets.seeded import seed_generators
-    from m2pt.formats.weights import save_weights
-    from m2pt.training.launch import leave
-    from m2pt.training.loop import fit
-    from m2pt.training.settings import TrainingSettings
+    """Pretrain; save the encoder without decoder or head after the last epoch and after `keep_epochs`.
 
-    plan = load_plan(arguments)
-    name, seed = arguments.encoder, arguments.seed
-    planned = plan.encoder(name)
-    spec, recipe = planned.spec, planned.spec.get("recipe", {})
-    if not plan.config.encoders[name].is_trained_here:
+    Raises:
+        InputError: the encoder is not pretrained here, or the dataset is missing or does not fit.
+    """
+    from m2pt import build, session
+    from m2pt.datasets.base import seed_generators
+    from m2pt.formats.weights import save_weights
+    from m2pt.inputs import open_dataset
+    from m2pt.plan.jobs import Jobs
+    from m2pt.plan.specs import PretrainingSpec
+    from m2pt.run_files import ENCODER, encoder_after
+    from m2pt.training.launch import leave
+
+    plan, name, seed = load_plan(arguments), arguments.encoder, arguments.seed
+    spec = plan.encoder(name)
+    if not (isinstance(spec, PretrainingSpec) and plan.config.encoders[name].is_trained_here):
         pretrained = [key for key, value in plan.config.encoders.items() if value.is_trained_here]
         raise InputError(
             f"encoder {name!r} of {plan.source} is not pretrained here; those that are: "
             f"{', '.join(pretrained) or '(none)'}."
         )
     expect(arguments, plan.encoder_digest(name))
-    directory = plan.encoder_directory(name, seed)
+    training = Jobs(plan).pretraining(name, seed)
 
-    training: trained.Training = {
-        "name": name,
-        "spec": spec,
-        "seed": seed,
-        "plan": plan,
-        "weights": {},
-        "dataset": spec["dataset"]["name"],
-    }
+    def save(file: str, model: "nn.Module") -> None:
+        if session.is_main_process():
+            state = build.encoder_state(spec, model)
+            save_weights(training.directory / file, state, session.weights_metadata(spec.stored, seed))
 
-    def save(epoch: int | None, model: "nn.Module") -> None:
-        if trained.is_main():
-            stem = "encoder" if epoch is None else f"encoder-epoch{epoch}"
-            state = assembled.encoder_state(spec, model)
-            save_weights(directory / f"{stem}.safetensors", state, trained.metadata(spec, seed))
-
-    with trained.at_work_in(directory):
-        (directory / CHECKSUMS).unlink(missing_ok=True)  # of weights that had come by DVC
-        if trained.put_back(directory, **training):
-            return
-        trained.set_threads(plan)
-        dataset = trained.open_dataset(plan, spec, "train", seed=seed, training=True)
+    def set_up() -> "Setup":
+        dataset = open_dataset(plan, spec, "train", seed=seed, training=True)
         seed_generators(seed)
-        model, loss = assembled.pretraining(spec)
-        trained.check_room(directory, model)
-        identity, _ = trained.describe_run(directory, **training)
-        fit(
-            model,
-            loss,
-            dataset,
-            settings=TrainingSettings(**recipe["training"], **planned.execution),
-            directory=directory,
-            identity=identity,
-            seed=seed,
-            snapshots={epoch: partial(save, epoch) for epoch in recipe["keep_epochs"]},
-            device=plan.config.device,
-        )
+        model, loss = build.pretraining(spec)
+        epochs = spec.recipe.keep_epochs
+        snapshots = {epoch: partial(save, encoder_after(epoch)) for epoch in epochs}
+        return session.Setup(model, loss, dataset, snapshots=snapshots)
+
+    def export(model: "nn.Module", made: Mapping[str, Any]) -> None:
         leave()
-        save(None, model)
-        if trained.is_main():
-            # The final weights are put back last: then all are there.
-            trained.keep_finished(directory, identity, [*reversed(plan.encoder_files(name))])
+        save(ENCODER, model)
+
+    session.train(plan, training, set_up, export)

@@ -2,8 +2,10 @@
 
 import argparse
 
+from m2pt import job_log
 from m2pt.atomic import write_text
-from m2pt.commands.planned import add_plan_arguments, expect, load_plan
+from m2pt.command_line import add_plan_arguments, begin_report, expect, load_plan
+from m2pt.run_files import PROVENANCE, SUMMARY
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,16 +14,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write results/summary.md, and in summary.made.txt how it was made, for the report."""
+    """Write results/summary.md, and summary.made.txt, its provenance in the report."""
+    from m2pt.plan.claims import claims_digest
     from m2pt.reporting.claims import summarize, to_markdown
-    from m2pt.reporting.notes import made
-    from m2pt.schema.claims import claims_digest
+    from m2pt.reporting.notes import provenance_note
 
     plan = load_plan(arguments)
     expect(arguments, claims_digest(plan))
+    paths = plan.results / f"{SUMMARY}.md", plan.results / f"{SUMMARY}.{PROVENANCE}"
+    begin_report(plan, "summarize", paths)
     summary = summarize(plan)
-    how = made(plan, summary.cells)
-    text = to_markdown(summary, how)
-    write_text(plan.results / "summary.md", text)
-    write_text(plan.results / "summary.made.txt", f"{how}\n")
-    print(text)
+    provenance = provenance_note(plan, summary.cells)
+    texts = to_markdown(summary, provenance), f"{provenance}\n"
+    for path, text in zip(paths, texts, strict=True):
+        write_text(path, text)
+    print(f"\n{texts[0]}")
+    job_log.end(*paths)

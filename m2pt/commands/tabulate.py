@@ -2,8 +2,10 @@
 
 import argparse
 
+from m2pt import job_log
 from m2pt.atomic import write_text
-from m2pt.commands.planned import add_plan_arguments, expect, load_plan
+from m2pt.command_line import add_plan_arguments, begin_report, expect, load_plan
+from m2pt.run_files import PROVENANCE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,28 +15,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write results/TABLE.csv, .md and .tex, and in TABLE.made.txt how it was made, for the report.
+    """Write results/TABLE.csv, .md and .tex, and TABLE.made.txt, its provenance in the report.
 
-    An edited table may use runs that are there already: what `m2pt.reporting.asked` keeps is updated too.
+    An edited table may use runs that exist already, so the snapshot of the plan is updated too.
     """
-    from m2pt.reporting import asked
+    from m2pt.plan.snapshot import write_snapshot
     from m2pt.reporting.cells import read_cells
-    from m2pt.reporting.notes import below, made
+    from m2pt.reporting.notes import provenance_note, table_notes
     from m2pt.reporting.tables import to_csv, to_latex, to_markdown
 
-    plan = load_plan(arguments)
-    table = plan.table(arguments.table)
-    expect(arguments, plan.table_digest(arguments.table))
-    cells = read_cells(plan, arguments.table)
-    how = made(plan, cells)
-    notes = below(plan, table, cells, how)
+    plan, name = load_plan(arguments), arguments.table
+    table = plan.table(name)
+    expect(arguments, plan.table_digest(name))
+    paths = {kind: plan.results / f"{name}.{kind}" for kind in ("csv", "md", "tex", PROVENANCE)}
+    begin_report(plan, f"tabulate {name}", paths.values())
+    cells = read_cells(plan, name)
+    provenance = provenance_note(plan, cells)
+    notes = table_notes(plan, table, cells, provenance)
     texts = {
         "csv": to_csv(table, cells),
         "md": to_markdown(table, cells, notes),
         "tex": to_latex(table, cells, notes),
-        "made.txt": f"{how}\n",
+        PROVENANCE: f"{provenance}\n",
     }
-    for suffix, text in texts.items():
-        write_text(plan.results / f"{arguments.table}.{suffix}", text)
-    asked.record(plan)
-    print(texts["md"])
+    for kind, path in paths.items():
+        write_text(path, texts[kind])
+    write_snapshot(plan)
+    print(f"\n{texts['md']}")
+    job_log.end(*paths.values())

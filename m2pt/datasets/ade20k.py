@@ -1,13 +1,12 @@
 """ADE20K as ADEChallengeData2016: `{images,annotations}/{training,validation}` and `objectInfo150.txt`.
 
-An annotation is an 8-bit PNG of its image's size: 0 is unlabelled and ignored, k is the k-th class. It
-has the name of its image but for the ending.
+An annotation is an 8-bit PNG of its image's size: 0 is unlabelled and ignored, k is the k-th class. Its name
+is that of the image, apart from the suffix.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
-from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import file_faults, refuse, sampled
+from m2pt.datasets.augmentations import SegmentationAugmentation
+from m2pt.datasets.base import PackedList, SeededDataset
+from m2pt.datasets.checks import check_files, quick_sample, raise_problems
 from m2pt.datasets.framing import Frame, normalized, random_frame
 from m2pt.datasets.images import (
     FILL,
@@ -30,46 +30,27 @@ from m2pt.datasets.images import (
     image_size,
     open_image,
     opened,
-    stray_faults,
+    unread_files,
 )
-from m2pt.datasets.packed import PackedList
-from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_bytes
+from m2pt.models.settings import IGNORED
 
 FOLDERS = {"train": "training", "val": "validation"}
 
-IGNORE = 255
-"""The label of a pixel that has none."""
-
 _LABEL_PIXELS = ("L", "P", "P;1", "P;2", "P;4")
-"""Pixels as PNG files store them. Pillow stretches the values of grey of 2 or 4 bits."""
+"""Supported pixel formats of PNG files. Pillow would rescale grey pixels of 2 or 4 bits."""
 
 CROP_TRIES = 10
-"""Crops drawn until one has no class above `cat_max_ratio` (mmsegmentation's RandomCrop)."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """The image's shorter side becomes `scale` times the view's, then a random crop, flip and distortion.
-
-    No class may cover more than `cat_max_ratio` of the crop; `hflip` is a probability; `color_jitter` is the
-    strength of the photometric distortion (1: mmsegmentation's).
-    """
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    cat_max_ratio: float = 1.0
-    hflip: float = 0.5
-    color_jitter: float | None = None
+"""Most crops drawn to find one without a class above `cat_max_ratio` (mmsegmentation's RandomCrop)."""
 
 
 class Reader(SeededDataset):
     """Images and label maps: `(float32 (3, S, S), int64 (S, S))` with S = `image_size`, ImageNet-normalised.
 
-    Labels are 0..num_classes-1, and 255 where a pixel is unlabelled or padding. `augmentation` has the
-    optional keys of `Augmentation`. `None` is mmsegmentation's evaluation view: the whole image with its
-    shorter side resized to S, and the label map in the size of its file. Files differ in size: load such
-    views one by one.
+    Labels are 0..num_classes-1, and 255 where a pixel is unlabelled or padding. Without `augmentation` the
+    transform is mmsegmentation's in evaluation: the whole image with its shorter side resized to S, and the
+    label map in its original size. Sizes then differ between images: load them one by one.
 
     Raises:
         InputError: a file is missing or not as expected.
@@ -83,29 +64,27 @@ class Reader(SeededDataset):
         num_classes: int,
         image_size: int,
         seed: int = 0,
-        augmentation: Mapping[str, Any] | None = None,
+        augmentation: SegmentationAugmentation | None = None,
     ) -> None:
         super().__init__(seed)
         self._images, self._annotations = (root / kind / FOLDERS[split] for kind in ("images", "annotations"))
-        names, faults = paired(self._images, self._annotations)
-        refuse(faults)
+        names, problems = paired(self._images, self._annotations)
+        raise_problems(problems)
         if not names:
             raise InputError(
-                f"{self._images} is missing or holds no image: it is not an ADEChallengeData2016 folder."
+                f"{self._images} is missing or has no image: {root} is not an ADEChallengeData2016 folder."
             )
         self._pairs = PackedList(names)
         self._num_classes = num_classes
         self._side = image_size
-        self._augmentation = settings_of(Augmentation, augmentation)
-        self._distort = (
-            photometric_distortion(self._augmentation.color_jitter) if self._augmentation else None
-        )
+        self._augmentation = augmentation
+        self._distort = photometric_distortion(augmentation.color_jitter) if augmentation else None
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def load(self, index: int) -> tuple[Tensor, Tensor]:
-        """Decode image and annotation `index` and apply the view."""
+        """Decode and transform image and annotation `index`."""
         name, annotation = self._pairs[index]
         image, label = open_image(self._images / name), self._label(self._annotations / annotation)
         height, width = label.shape
@@ -117,7 +96,7 @@ class Reader(SeededDataset):
             pixels = F.resize(pixels, [self._side], antialias=True)
         else:
             frame = self._crop(label, self._augmentation)
-            pixels, target = frame.apply(pixels, FILL), frame.apply(target, IGNORE)
+            pixels, target = frame.apply(pixels, FILL), frame.apply(target, IGNORED)
             if torch.rand(()) < self._augmentation.hflip:
                 pixels, target = F.horizontal_flip(pixels), F.horizontal_flip(target)
         if self._distort is not None:
@@ -125,13 +104,13 @@ class Reader(SeededDataset):
         return normalized(pixels.as_subclass(Tensor)), target.as_subclass(Tensor).long()
 
     def _label(self, path: Path) -> NDArray[np.uint8]:
-        """Return the label map in an annotation file, 255 where it is to be ignored."""
+        """Return the label map in an annotation file, 255 where pixels are ignored."""
         stored = read_labels(path)
         if stored.max() > self._num_classes:
             raise InputError(f"{path} has label {stored.max()}, but num_classes is {self._num_classes}.")
-        return stored - np.uint8(1)  # 0 wraps round to 255 = IGNORE
+        return stored - np.uint8(1)  # 0 wraps round to 255 = IGNORED
 
-    def _crop(self, label: NDArray[np.uint8], settings: Augmentation) -> Frame:
+    def _crop(self, label: NDArray[np.uint8], settings: SegmentationAugmentation) -> Frame:
         height, width = label.shape
         ratio = float(torch.empty(()).uniform_(*settings.scale)) * self._side / min(height, width)
         frame = random_frame(height, width, self._side, ratio)
@@ -146,12 +125,12 @@ class Reader(SeededDataset):
 def largest_share(frame: Frame, label: NDArray[np.uint8]) -> float:
     """Return the share of the most frequent class among the labelled pixels of a window; 1 if it has none."""
     window = label[frame.top : frame.top + frame.height, frame.left : frame.left + frame.width]
-    pixels = np.bincount(window.ravel(), minlength=IGNORE + 1)[:IGNORE]
+    pixels = np.bincount(window.ravel(), minlength=IGNORED + 1)[:IGNORED]
     return float(pixels.max() / pixels.sum()) if pixels.any() else 1.0
 
 
 def photometric_distortion(strength: float | None) -> v2.Compose | None:
-    """Return mmsegmentation's distortion times `strength`; each part has its turn with probability 1/2."""
+    """Return mmsegmentation's distortion times `strength`; each part is applied with probability 1/2."""
     if not strength:
         return None
     parts = {"brightness": 32 / 255, "contrast": 0.5, "saturation": 0.5, "hue": 18 / 360}
@@ -161,32 +140,32 @@ def photometric_distortion(strength: float | None) -> v2.Compose | None:
 
 
 def paired(images: Path, annotations: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the names of image and annotation of every item, and a fault for each file without the other."""
+    """Return the names of image and annotation of every sample, and a problem for each unpaired file."""
     files: dict[str, dict[Path, list[str]]] = defaultdict(lambda: {images: [], annotations: []})
     for folder in (images, annotations):
         for name in image_names(folder):
             files[Path(name).stem][folder].append(name)
-    pairs, faults = [], []
+    pairs, problems = [], []
     for found in files.values():
         pictures, labels = found[images], found[annotations]
-        faults += [f"{images / name} has no annotation." for name in pictures if not labels]
-        faults += [f"{annotations / name} has no image." for name in labels if not pictures]
+        problems += [f"{images / name} has no annotation." for name in pictures if not labels]
+        problems += [f"{annotations / name} has no image." for name in labels if not pictures]
         for folder, (first, *others) in ((images, pictures or [""]), (annotations, labels or [""])):
-            faults += [
-                f"{folder / name} has the name of {first} but for the ending; remove one." for name in others
+            problems += [
+                f"{folder / name} differs from {first} only in its suffix; remove one." for name in others
             ]
-        faults += [
-            f"{annotations / name} is not named .png: labels are PNG files."
+        problems += [
+            f"{annotations / name} must be a PNG file and end in .png."
             for name in labels
             if not name.lower().endswith(".png")
         ]
         if pictures and labels:
             pairs.append((pictures[0], labels[0]))
-    return pairs, faults
+    return pairs, problems
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
-    """Return the labels (H, W) as they stand in an annotation file.
+    """Return the labels (H, W) as an annotation file stores them.
 
     Raises:
         InputError: the file is missing, truncated, or not a PNG of 8 bits a pixel.
@@ -200,28 +179,40 @@ def _opened_labels(path: Path) -> Iterator[ImageFile.ImageFile]:
     with opened(path, ("PNG",)) as image:
         stored = image.tile[0][3] if image.tile else image.mode
         if stored not in _LABEL_PIXELS:
-            raise InputError(
-                f"{path} stores pixels as {stored}, not 8 bits a pixel; save labels as 8-bit grey."
-            )
+            raise InputError(f"{path} stores pixels as {stored}, not with 8 bits; save labels as 8-bit grey.")
         yield image
 
 
 def size_message(annotation: Path, size: tuple[int, int], image_size: tuple[int, int]) -> str:
-    """Say that an annotation does not have its image's size; sizes are (width, height)."""
+    """Return the message for an annotation that differs in size from its image; sizes are (width, height)."""
     return f"{annotation} is {size[0]}x{size[1]}, but its image is {image_size[0]}x{image_size[1]}."
+
+
+def synthetic_batch(
+    batch_size: int,
+    *,
+    num_classes: int,
+    input: Mapping[str, Any],
+    augmentation: SegmentationAugmentation | None,
+    device: torch.device,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return random images (3, S, S), S = `image_size`, and label maps (S, S), a list of each."""
+    side = input["image_size"]
+    images = torch.randn(batch_size, 3, side, side, device=device)
+    return list(images), list(torch.randint(num_classes, (batch_size, side, side), device=device))
 
 
 def classes(root: Path) -> list[str]:
     """Return the names of the classes, the last column of `objectInfo150.txt`.
 
     Raises:
-        InputError: the file is missing or not UTF-8, or a line is not that of the next class.
+        InputError: the file is missing or not UTF-8, or its lines do not list the classes in order.
     """
     path = root / "objectInfo150.txt"
     try:
         lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason}): it names ADE20K's classes.") from None
+        raise InputError(f"{path} is not UTF-8 text ({error.reason}); it must list the classes.") from None
     names: list[str] = []
     for place, line in enumerate(lines[1:], 2):
         columns = [column.strip() for column in line.split("\t")]
@@ -229,7 +220,7 @@ def classes(root: Path) -> list[str]:
             continue
         if len(columns) < 2 or columns[0] != str(len(names) + 1) or not columns[-1]:
             raise InputError(
-                f"{path}, line {place}: does not give class {len(names) + 1} as number, tab, ..., tab, name."
+                f"{path}, line {place}: must be class {len(names) + 1} as number, tab, ..., tab, name."
             )
         names.append(columns[-1])
     return names
@@ -250,32 +241,34 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault; the quick form reads all headers, but decodes a sample (`faults.QUICK_SAMPLE`)."""
-    faults = []
+    """Return every problem; the quick check reads all headers, but decodes only a sample of each split."""
+    problems = []
     try:
         if (named := len(classes(root))) != num_classes:
-            faults.append(f"{root / 'objectInfo150.txt'} names {named} classes, not {num_classes}.")
+            problems.append(
+                f"{root / 'objectInfo150.txt'} names {named} classes, not num_classes = {num_classes}."
+            )
     except InputError as error:
-        faults.append(str(error))
+        problems.append(str(error))
     for split in FOLDERS.values():
         images, annotations = root / "images" / split, root / "annotations" / split
         missing = [folder for folder in (images, annotations) if not folder.is_dir()]
-        faults += [f"{folder} is missing." for folder in missing]
+        problems += [f"{folder} is missing." for folder in missing]
         if not missing:
-            faults += _split_faults(images, annotations, num_classes, full)
-    return list(dict.fromkeys(faults))
+            problems += _split_problems(images, annotations, num_classes, full)
+    return list(dict.fromkeys(problems))
 
 
-def _split_faults(images: Path, annotations: Path, num_classes: int, full: bool) -> Iterator[str]:
+def _split_problems(images: Path, annotations: Path, num_classes: int, full: bool) -> Iterator[str]:
     names, unpaired = paired(images, annotations)
     yield from unpaired
-    yield from stray_faults(images)
-    yield from stray_faults(annotations)
+    yield from unread_files(images)
+    yield from unread_files(annotations)
     annotation_of = {images / name: annotations / annotation for name, annotation in names}
-    decoded = sampled(list(annotation_of), full=full)
+    decoded = quick_sample(list(annotation_of), full=full)
     decoded_set = set(decoded)
 
-    def header_fault(image: Path) -> str | None:
+    def header_problem(image: Path) -> str | None:
         try:
             size = image_size(image, decode=image in decoded_set)
             with _opened_labels(annotation_of[image]) as labels:
@@ -284,8 +277,8 @@ def _split_faults(images: Path, annotations: Path, num_classes: int, full: bool)
             return str(error)
         return None if size == labels_size else size_message(annotation_of[image], labels_size, size)
 
-    yield from file_faults(list(annotation_of), header_fault, what=f"images of {images.name}")
-    occurring = np.zeros(max(IGNORE, num_classes) + 1, bool)
+    yield from check_files(list(annotation_of), header_problem, what=f"images of {images.name}")
+    occurring = np.zeros(max(IGNORED, num_classes) + 1, bool)
     for image in tqdm(decoded, desc=f"reading annotations of {images.name}", unit="file", disable=None):
         try:
             labels = np.unique(read_labels(annotation_of[image]))
@@ -297,4 +290,4 @@ def _split_faults(images: Path, annotations: Path, num_classes: int, full: bool)
         occurring[labels] = True
     if len(decoded) == len(annotation_of):
         empty = np.flatnonzero(~occurring[1 : num_classes + 1]) + 1
-        yield from (f"{annotations}: class {label} is empty, no annotation has it." for label in empty)
+        yield from (f"{annotations}: class {label} is empty: no annotation has it." for label in empty)

@@ -1,69 +1,45 @@
-"""AudioMAE's augmentation of a sound: turn, magnitude and mixup of the waveform, masks in the spectrogram."""
+"""AudioMAE's augmentation of sounds: roll, magnitude and mixup of the waveform, masks in the spectrogram.
 
-from dataclasses import dataclass
+All random numbers come from NumPy's global generator.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m2pt.datasets.augmentations import SpectrogramAugmentation, WaveformAugmentation
 from m2pt.errors import InputError
 
 Waveform = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to a clip; nothing by default. Everything is drawn from NumPy's global generator.
+def check_masks(settings: SpectrogramAugmentation, frames: int, mel_bins: int) -> None:
+    """Check the masks against the size of a spectrogram.
 
-    roll_magnitude: turn the waveform by a random time and multiply it by Beta(10, 10) + 0.5. The official
-        code means to turn it in time but draws from the number of channels, so that a mono clip never turns;
-        here it does.
-    mixup: probability that a clip is mixed with another one.
-    time_mask, frequency_mask: the longest mask, in frames and in mel bins (SpecAugment); 0 masks nothing.
+    Raises:
+        InputError: a mask may be longer than its axis.
     """
+    for key, longest, size in (
+        ("time_mask", settings.time_mask, frames),
+        ("frequency_mask", settings.frequency_mask, mel_bins),
+    ):
+        if longest > size:
+            raise InputError(
+                f"augmentation.{key} = {longest} exceeds the {size} of the spectrogram; give at most {size}."
+            )
 
-    roll_magnitude: bool = False
-    mixup: float = 0.0
-    time_mask: int = 0
-    frequency_mask: int = 0
 
-    def check_fit(self, frames: int, mel_bins: int) -> None:
-        """Check the masks against the size of a spectrogram.
+def roll_and_scale(waveform: Waveform, settings: WaveformAugmentation) -> Waveform:
+    """Roll and scale a waveform (samples,) if `roll_magnitude` is set."""
+    if not settings.roll_magnitude:
+        return waveform
+    rolled = np.roll(waveform, np.random.randint(len(waveform)))
+    return rolled * np.float32(np.random.beta(10, 10) + 0.5)
 
-        Raises:
-            InputError: a mask may be longer than its axis.
-        """
-        for key, longest, size in (
-            ("time_mask", self.time_mask, frames),
-            ("frequency_mask", self.frequency_mask, mel_bins),
-        ):
-            if longest > size:
-                raise InputError(
-                    f"augmentation {key} is {longest}, but a spectrogram is {size} long there: "
-                    f"choose at most {size}."
-                )
 
-    def jitter(self, waveform: Waveform) -> Waveform:
-        """Turn and scale a waveform (samples,), if `roll_magnitude` says so."""
-        if not self.roll_magnitude:
-            return waveform
-        turned = np.roll(waveform, np.random.randint(len(waveform)))
-        return turned * np.float32(np.random.beta(10, 10) + 0.5)
-
-    def draw_mixup(self) -> float | None:
-        """Draw the share that a clip keeps when it is mixed, Beta(10, 10); None if it is not to be mixed."""
-        return np.random.beta(10, 10) if np.random.random() < self.mixup else None
-
-    def mask(self, spectrogram: Tensor) -> None:
-        """Set a stretch of frames and one of mel bins of a spectrogram (frames, mel_bins) to zero, in place.
-
-        A length is drawn evenly from 0 up to the longest, then a start among those that fit, both rounded
-        down, as by torchaudio's `TimeMasking` and `FrequencyMasking`.
-        """
-        for axis, longest in enumerate((self.time_mask, self.frequency_mask)):
-            length = np.random.random() * longest
-            start = np.random.random() * (spectrogram.shape[axis] - length)
-            spectrogram.narrow(axis, int(start), int(length)).zero_()
+def draw_mixup(settings: SpectrogramAugmentation) -> float | None:
+    """Draw the share that a clip keeps when it is mixed, Beta(10, 10); None if it is not to be mixed."""
+    return np.random.beta(10, 10) if np.random.random() < settings.mixup else None
 
 
 def mix(waveform: Waveform, other: Waveform, share: float) -> Waveform:
@@ -75,3 +51,15 @@ def mix(waveform: Waveform, other: Waveform, share: float) -> Waveform:
     length = min(len(waveform), len(other))
     mixture[:length] += (1 - share) * other[:length]
     return mixture - mixture.mean()
+
+
+def mask(spectrogram: Tensor, settings: SpectrogramAugmentation) -> None:
+    """Set a stretch of frames and one of mel bins of a spectrogram (frames, mel_bins) to zero, in place.
+
+    A length is drawn uniformly from 0 up to the longest, then a start among those that fit, both rounded
+    down, as by torchaudio's `TimeMasking` and `FrequencyMasking`.
+    """
+    for axis, longest in enumerate((settings.time_mask, settings.frequency_mask)):
+        length = np.random.random() * longest
+        start = np.random.random() * (spectrogram.shape[axis] - length)
+        spectrogram.narrow(axis, int(start), int(length)).zero_()

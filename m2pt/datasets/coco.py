@@ -1,7 +1,6 @@
 """COCO 2017: `annotations/instances_{train,val}2017.json` beside `train2017/` and `val2017/`."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,44 +9,33 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from m2pt.datasets.augmentation import settings_of
+from m2pt.datasets.augmentations import DetectionAugmentation
+from m2pt.datasets.base import PackedList, SeededDataset
+from m2pt.datasets.checks import check_files, quick_sample, raise_problems
 from m2pt.datasets.coco_records import Instance, Picture, Records, decode_mask, read_records
-from m2pt.datasets.faults import file_faults, refuse, sampled
 from m2pt.datasets.framing import Frame, fit, normalized, random_frame
-from m2pt.datasets.images import FILL, image_names, image_size, open_image, stray_faults
-from m2pt.datasets.packed import PackedList
-from m2pt.datasets.seeded import SeededDataset
+from m2pt.datasets.images import FILL, image_names, image_size, open_image, unread_files
 from m2pt.errors import InputError
-
-__all__ = ["Augmentation", "Reader", "annotation_file", "check", "classes", "counts", "decode_mask", "files"]
 
 SPLITS = ("train", "val")
 
+BOXES = 8
+"""Instances in each image of a synthetic batch; COCO's training images have 7.3 on average."""
+
 T = TypeVar("T", bound=Tensor)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Large-scale jitter: the image's longer side becomes `scale` times the view's, then a random crop.
-
-    `hflip` is the probability of a flip.
-    """
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    hflip: float = 0.5
 
 
 class Reader(SeededDataset):
     """Images and their instances: `(float32 (3, S, S), target)`, S = `image_size`, ImageNet-normalised.
 
-    The target is torchvision's for Mask R-CNN: `boxes` float32 (N, 4) x1 y1 x2 y2 in pixels of the view,
+    The target is that of torchvision's Mask R-CNN: `boxes` float32 (N, 4) x1 y1 x2 y2 in pixels of the view,
     `labels` int64 (N,) in 1..num_classes (ranks of the ids, which are in `category_ids`), `masks` uint8
-    (N, S, S), `image_id` int64 (), `area` float32 (N,) pixels of the mask, `iscrowd` int64 (N,); and, to map
-    back, `original_size` and `view_size` int64 (2,): height and width of the file and of its part of the
-    view, whose rest is padding.
+    (N, S, S), `image_id` int64 (), `area` float32 (N,) pixels of the mask, `iscrowd` int64 (N,). To map
+    predictions back, `original_size` and `view_size` int64 (2,) are height and width of the file and of its
+    part of the view; the rest of the view is padding.
 
-    `augmentation` has the optional keys of `Augmentation`. `None` shows the whole image, as large as it fits.
-    Images without an instance are left out of "train", and so are crowds; "val" has all of both.
+    Without `augmentation` the view is the whole image, as large as it fits.
+    "train" has neither crowds nor images without an instance; "val" has both.
 
     Raises:
         InputError: a file is missing or not as expected, or the number of categories is not `num_classes`.
@@ -61,13 +49,13 @@ class Reader(SeededDataset):
         num_classes: int,
         image_size: int,
         seed: int = 0,
-        augmentation: Mapping[str, Any] | None = None,
+        augmentation: DetectionAugmentation | None = None,
     ) -> None:
         super().__init__(seed)
         self.annotation_file = annotation_file(root, split)
         self._training = split == "train"
         records = read_records(self.annotation_file, evaluated=not self._training)
-        refuse(records.faults)
+        raise_problems(records.problems)
         self.category_ids = list(records.categories)
         if len(self.category_ids) != num_classes:
             found = f"{self.annotation_file} has {len(self.category_ids)} categories"
@@ -76,13 +64,13 @@ class Reader(SeededDataset):
         pictures = map(_without_crowds, records.pictures) if self._training else records.pictures
         self._items = PackedList(p for p in pictures if p.instances or not self._training)
         self._side = image_size
-        self._augmentation = settings_of(Augmentation, augmentation)
+        self._augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self._items)
 
     def load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Decode image `index` and the masks of its instances and apply the view."""
+        """Decode and transform image `index` and the masks of its instances."""
         picture = Picture(*self._items[index])
         height, width = picture.height, picture.width
         instances = [Instance(*values) for values in picture.instances]
@@ -131,9 +119,38 @@ def _without_crowds(picture: Picture) -> Picture:
 
 
 def _visible(target: Mapping[str, Tensor]) -> Tensor:
-    """Tell which instances a view still shows: a box of a pixel or more each way, and part of the mask."""
+    """Return a mask of the instances in a view: boxes of at least a pixel each way, and part of the mask."""
     sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
     return (sides >= 1).all(1) & (target["area"] > 0)
+
+
+def synthetic_batch(
+    batch_size: int,
+    *,
+    num_classes: int,
+    input: Mapping[str, Any],
+    augmentation: DetectionAugmentation | None,
+    device: torch.device,
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Return random images (3, S, S), S = `image_size`, and targets of `BOXES` instances, a list of each."""
+    side = input["image_size"]
+    targets = [
+        _squares(side, torch.randint(num_classes, (BOXES,), device=device) + 1, device)
+        for _ in range(batch_size)
+    ]
+    return list(torch.randn(batch_size, 3, side, side, device=device)), targets
+
+
+def _squares(side: int, labels: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """Return a detector's target: squares a quarter of the image wide, along its diagonal."""
+    width = side // 4
+    starts = torch.linspace(0, side - width, BOXES, device=device).floor()
+    boxes = torch.stack([starts, starts, starts + width, starts + width], dim=1)
+    masks = torch.zeros(BOXES, side, side, dtype=torch.uint8, device=device)
+    if device.type != "meta":
+        for mask, start in zip(masks, starts.long().tolist(), strict=True):
+            mask[start : start + width, start : start + width] = 1
+    return {"boxes": boxes, "labels": labels, "masks": masks}
 
 
 def annotation_file(root: Path, split: str) -> Path:
@@ -147,10 +164,10 @@ def image_folder(root: Path, split: str) -> Path:
 
 
 def size_message(path: Path, size: tuple[int, int], recorded: tuple[int, int]) -> str:
-    """Say that an image does not have the size in its record; sizes are (width, height)."""
+    """Return the message for an image that differs in size from its record; sizes are (width, height)."""
     return (
         f"{path} is {size[0]}x{size[1]}, but its record says {recorded[0]}x{recorded[1]} "
-        "(an image is read as stored, without a rotation that its EXIF data ask for)."
+        "(images are read as stored, without the rotation in their EXIF data)."
     )
 
 
@@ -173,53 +190,55 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault of the folders, the annotation files and the images.
+    """Return every problem of the folders, the annotation files and the images.
 
-    The quick form checks all of the annotations and all headers of images, but decodes only a sample of each
-    split (`faults.QUICK_SAMPLE`).
+    The quick check reads all annotations and all image headers, but decodes only a sample of each split
+    (`checks.QUICK_SAMPLE`).
     """
-    faults, categories = [], {}
+    problems, categories = [], {}
     for split in SPLITS:
         folder, listing = image_folder(root, split), annotation_file(root, split)
         if not folder.is_dir():
-            faults.append(f"{folder} is missing.")
-        faults += stray_faults(folder)
+            problems.append(f"{folder} is missing.")
+        problems += unread_files(folder)
         try:
             records = read_records(listing, evaluated=split == "val")
         except InputError as error:
-            faults.append(str(error))
+            problems.append(str(error))
             continue
-        faults += records.faults
-        faults += [f"{listing}: {fault}" for fault in _class_faults(records, num_classes)]
+        problems += records.problems
+        problems += [f"{listing}: {problem}" for problem in _class_problems(records, num_classes)]
         categories[listing] = records.categories
         if folder.is_dir():
-            faults += _file_faults(folder, listing, records, full=full)
+            problems += _image_problems(folder, listing, records, full=full)
     if len({tuple(named.items()) for named in categories.values()}) > 1:
         train, val = categories
-        faults.append(f"{val}: its categories are not those of {train}; give both the same ids and names.")
-    return faults
+        problems.append(
+            f"{val}: the categories differ from those of {train}; give both the same ids and names."
+        )
+    return problems
 
 
-def _class_faults(records: Records, num_classes: int) -> Iterator[str]:
+def _class_problems(records: Records, num_classes: int) -> Iterator[str]:
     if len(records.categories) != num_classes:
-        yield f"it has {len(records.categories)} categories, not {num_classes}."
+        yield f"it has {len(records.categories)} categories, not num_classes = {num_classes}."
     instances = (instance for picture in records.pictures for instance in picture.instances)
     used = {instance.label for instance in instances if not instance.crowd}
     for label, (number, name) in enumerate(records.categories.items(), 1):
         if label not in used:
-            yield f"category {name!r} is an empty class: no annotation has id {number}."
+            yield f"category {name!r} is an empty class: no annotation has category_id {number}."
 
 
-def _file_faults(folder: Path, listing: Path, records: Records, *, full: bool) -> Iterator[str]:
-    """Yield where folder and annotation file disagree, and the images that cannot be read."""
+def _image_problems(folder: Path, listing: Path, records: Records, *, full: bool) -> Iterator[str]:
+    """Yield where folder and annotation file disagree, and which images cannot be read."""
     recorded = {picture.file_name: (picture.width, picture.height) for picture in records.pictures}
     present = image_names(folder)
     yield from (f"{folder / name} has no record in {listing}." for name in present if name not in recorded)
     missing = sorted(recorded.keys() - set(present))
-    yield from (f"{folder / name} is missing: {listing} lists it." for name in missing)
-    decoded = set(sampled(present, full=full))
+    yield from (f"{folder / name} is missing, but {listing} lists it." for name in missing)
+    decoded = set(quick_sample(present, full=full))
 
-    def fault(path: Path) -> str | None:
+    def problem(path: Path) -> str | None:
         try:
             size = image_size(path, decode=path.name in decoded)
         except InputError as error:
@@ -227,4 +246,4 @@ def _file_faults(folder: Path, listing: Path, records: Records, *, full: bool) -
         claimed = recorded.get(path.name, size)
         return None if size == claimed else size_message(path, size, claimed)
 
-    yield from file_faults([folder / name for name in present], fault, what=folder.name)
+    yield from check_files([folder / name for name in present], problem, what=folder.name)

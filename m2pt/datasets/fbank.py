@@ -1,7 +1,7 @@
 """Kaldi's log mel filter bank, as torchaudio's `compliance.kaldi.fbank` gives it to AST and AudioMAE.
 
-Written out because of one filter: at 16 kHz the fourth of 128 mel filters is narrower than the distance
-between two FFT bins and covers none. Kaldi and kaldi-native-fbank refuse such a bank; torchaudio, with which
+Implemented here because of one filter: at 16 kHz the fourth of 128 mel filters is narrower than the distance
+between two FFT bins and covers none. Kaldi and kaldi-native-fbank reject such a bank; torchaudio, with which
 the published models were trained, gives the filter the floor value. The tests compare every other filter with
 kaldi-native-fbank, which is also several times slower on short clips.
 """

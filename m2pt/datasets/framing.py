@@ -1,7 +1,7 @@
-"""Where a view lies in its image: a window of the source, resampled to a size, padded to a square.
+"""Views of an image: a window of the source, resized, and padded to a square.
 
-A view is cut before it is resampled, so that large-scale jitter to twice the size costs no more than the
-view it ends in; up to the rounding of the window to whole pixels this is the same as resampling first.
+The window is cut before it is resized, so that large-scale jitter to twice the size costs no more than the
+resulting view. Up to rounding the window to whole pixels this equals resizing first.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ _STD = 255 * torch.tensor(STD).view(3, 1, 1)
 
 @dataclass(frozen=True)
 class Frame:
-    """A window `(top, left, height, width)` of the source in pixels, resampled to `size` = (height, width).
+    """A window `(top, left, height, width)` of the source in pixels, resized to `size` = (height, width).
 
-    The view is a square of `side` pixels; what `size` leaves of it is padding on the right and at the bottom.
+    The view is a square of `side` pixels, padded on the right and at the bottom where `size` is smaller.
     """
 
     top: int
@@ -48,7 +48,7 @@ def fit(height: int, width: int, side: int) -> Frame:
 
 
 def random_frame(height: int, width: int, side: int, ratio: float) -> Frame:
-    """Return a random window of an image enlarged by `ratio`: as much of it as the square can hold."""
+    """Return a random window of an image scaled by `ratio`: as much of it as fits into the square."""
     size = (min(side, _scaled(height, ratio)), min(side, _scaled(width, ratio)))
     window = (min(height, _scaled(size[0], 1 / ratio)), min(width, _scaled(size[1], 1 / ratio)))
     top = int(torch.randint(height - window[0] + 1, ()))
@@ -57,7 +57,7 @@ def random_frame(height: int, width: int, side: int, ratio: float) -> Frame:
 
 
 def normalized(pixels: Tensor) -> Tensor:
-    """Turn uint8 (3, H, W) into float32 with ImageNet's mean 0 and standard deviation 1."""
+    """Return uint8 (3, H, W) as float32, normalised with ImageNet's mean and standard deviation."""
     return pixels.float().sub_(_MEAN).div_(_STD)
 
 

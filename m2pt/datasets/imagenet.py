@@ -1,58 +1,39 @@
-"""ImageNet-1k as everybody unpacks it: `{train,val}/<wnid>/*.JPEG`; a label is the rank of its wnid."""
+"""ImageNet-1k, unpacked into folders: `{train,val}/<wnid>/*.JPEG`; a label is the rank of its wnid."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import Compose
 
-from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import sampled
+from m2pt.datasets.augmentations import ImageAugmentation, policy_errors
+from m2pt.datasets.base import PackedList, SeededDataset
+from m2pt.datasets.checks import check_files, error_of, quick_sample
 from m2pt.datasets.framing import normalized
 from m2pt.datasets.images import (
     MEAN,
     folder_names,
     image_names,
     open_image,
-    stray_faults,
-    unreadable,
+    unread_files,
 )
-from m2pt.datasets.packed import PackedList
-from m2pt.datasets.seeded import SeededDataset
 from m2pt.errors import InputError
 
 SPLITS = ("train", "val")
 
 EVALUATION_CROP = 224 / 256
-"""The central part of the resized image that evaluation looks at (MAE's `build_transform`)."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Training view: random resized crop, flip, colours, random erasing with noise.
-
-    `scale` and `ratio` bound the crop's area and aspect; `auto_augment` is timm's name of a RandAugment such
-    as "rand-m9-mstd0.5-inc1"; `color_jitter` is a strength, unused beside `auto_augment`, as in timm; `hflip`
-    and `reprob` are probabilities.
-    """
-
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    interpolation: str = "bicubic"
-    hflip: float = 0.5
-    auto_augment: str | None = None
-    color_jitter: float | None = None
-    reprob: float = 0.0
+"""Central crop of the resized image in evaluation (MAE's `build_transform`)."""
 
 
 class Reader(SeededDataset):
     """Images and labels: `(float32 (3, image_size, image_size), int)`, ImageNet-normalised.
 
-    `augmentation` has the optional keys of `Augmentation`. `None` is the evaluation view: shorter side to
-    `image_size * 256 / 224`, then the central crop.
+    Without `augmentation` the transform is that of evaluation: shorter side to `image_size * 256 / 224`, then
+    the central crop.
 
     Raises:
         InputError: a folder is missing or empty, or the number of classes is not `num_classes`.
@@ -66,7 +47,7 @@ class Reader(SeededDataset):
         num_classes: int,
         image_size: int,
         seed: int = 0,
-        augmentation: Mapping[str, Any] | None = None,
+        augmentation: ImageAugmentation | None = None,
     ) -> None:
         super().__init__(seed)
         self._folder = root / split
@@ -81,22 +62,23 @@ class Reader(SeededDataset):
             for name in image_names(self._folder / wnid)
         )
         if not self._items:
-            raise InputError(f"{self._folder} holds no image in folders named as those of {root / 'train'}.")
-        settings = settings_of(Augmentation, augmentation)
-        self._view = training_view(image_size, settings) if settings else evaluation_view(image_size)
+            raise InputError(
+                f"{self._folder} has no image in folders with the names of those in {root / 'train'}."
+            )
+        self._view = training_view(image_size, augmentation) if augmentation else evaluation_view(image_size)
 
     def __len__(self) -> int:
         return len(self._items)
 
     def load(self, index: int) -> tuple[Tensor, int]:
-        """Decode image `index` and apply the view."""
+        """Decode and transform image `index`."""
         label, name = self._items[index]
         return self._view(open_image(self._folder / name)), label
 
 
-def training_view(image_size: int, settings: Augmentation) -> Callable[[Image.Image], Tensor]:
+def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Image.Image], Tensor]:
     """Return timm's training transform."""
-    from timm.data import create_transform  # not at the top: a check needs no timm, which takes 2 s to import
+    from timm.data import create_transform  # imported here: it takes 2 s, and a check does not need it
     from timm.data.random_erasing import RandomErasing
 
     geometry_and_colours = create_transform(
@@ -123,6 +105,30 @@ def evaluation_view(image_size: int) -> Callable[[Image.Image], Tensor]:
     return Compose([crop, normalized])
 
 
+def check_augmentation(augmentation: ImageAugmentation, input: Mapping[str, Any]) -> None:
+    """Build the training view.
+
+    Raises:
+        InputError: timm does not know the policy `auto_augment`.
+    """
+    with policy_errors(augmentation.auto_augment):
+        training_view(input["image_size"], augmentation)
+
+
+def synthetic_batch(
+    batch_size: int,
+    *,
+    num_classes: int,
+    input: Mapping[str, Any],
+    augmentation: ImageAugmentation | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Return random images (B, 3, S, S), S = `image_size`, and labels (B,)."""
+    side = input["image_size"]
+    images = torch.randn(batch_size, 3, side, side, device=device)
+    return images, torch.randint(num_classes, (batch_size,), device=device)
+
+
 def classes(root: Path) -> list[str]:
     """Return the wnids in label order: the sorted names of the folders in `train`."""
     return folder_names(root / "train")
@@ -139,35 +145,37 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault: missing folders, odd or empty classes, what is not read, and unreadable images.
+    """Return every problem: missing folders, unpaired or empty classes, unread files and broken images.
 
-    The quick form decodes a sample of each split (`faults.QUICK_SAMPLE`), the full form every image.
+    The quick check decodes a sample of each split (`checks.QUICK_SAMPLE`), the full one every image.
     """
-    faults = [f"{root / split} is missing." for split in SPLITS if not (root / split).is_dir()]
+    problems = [f"{root / split} is missing." for split in SPLITS if not (root / split).is_dir()]
     found = {split: folder_names(root / split) for split in SPLITS if (root / split).is_dir()}
     for split, wnids in found.items():
         folder = root / split
         if len(wnids) != num_classes:
-            faults.append(f"{folder} has {len(wnids)} class folders, not {num_classes}.")
+            problems.append(f"{folder} has {len(wnids)} class folders, not num_classes = {num_classes}.")
         if loose := image_names(folder):
-            faults.append(
-                f"{folder} holds {len(loose)} images outside class folders, such as {loose[0]}: sort them."
+            problems.append(
+                f"{folder} has {len(loose)} images outside class folders, such as {loose[0]}: "
+                "move them into one."
             )
-        faults += stray_faults(folder, of_classes=True)
+        problems += unread_files(folder, of_classes=True)
         for wnid in wnids:
             if not image_names(folder / wnid):
-                faults.append(f"{folder / wnid} is an empty class.")
-            faults += stray_faults(folder / wnid)
+                problems.append(f"{folder / wnid} is an empty class.")
+            problems += unread_files(folder / wnid)
     if len(found) == len(SPLITS):
         train, val = (set(found[split]) for split in SPLITS)
-        faults += [
-            f"{root / 'val' / wnid} is missing: it is a class of train." for wnid in sorted(train - val)
+        problems += [
+            f"{root / 'val' / wnid} is missing, but it is a class of train." for wnid in sorted(train - val)
         ]
-        faults += [f"{root / 'val' / wnid} is not a class of train." for wnid in sorted(val - train)]
+        problems += [f"{root / 'val' / wnid} is not a class of train." for wnid in sorted(val - train)]
     for split in found:
-        names = sampled(list(_names(root, split)), full=full)
-        faults += unreadable((root / split / name for name in names), what=f"imagenet {split}")
-    return faults
+        names = quick_sample(list(_names(root, split)), full=full)
+        paths = [root / split / name for name in names]
+        problems += check_files(paths, partial(error_of, open_image), what=f"imagenet {split}")
+    return problems
 
 
 def _names(root: Path, split: str) -> Iterator[str]:

@@ -1,37 +1,38 @@
-"""Which files of a folder are images, how they are decoded, and what is said of those that cannot be.
+"""Finding and decoding the image files of a folder.
 
-Readers and checks list and decode images through the same functions, so what the check accepts is read.
+Readers and checks list and decode images through the same functions: what the check accepts can be read.
 """
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from m2pt.datasets.faults import fault_of, file_faults, reading
+from m2pt.datasets.reading import reading
 from m2pt.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of image file names, compared in lower case: those of torchvision's `ImageFolder`."""
+"""Suffixes of image files, in lower case: those of torchvision's `ImageFolder`."""
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000")
-"""What a file of such a name may hold: ImageNet has a PNG named `.JPEG`. For EPS Pillow starts programs."""
+"""Formats that are decoded, whatever the suffix: ImageNet has a PNG named `.JPEG`. Not EPS, for which Pillow
+starts programs."""
 
 DOCUMENTS = (".txt", ".md", ".rst", ".html", ".pdf", ".log", ".py", ".sh", ".m", ".ini", ".lock")
 RECORDS = (".json", ".csv", ".tsv", ".xml", ".yaml", ".mat", ".npy", ".npz", ".pkl", ".db", ".lst", ".idx")
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z", ".rar", ".md5", ".sha1", ".sha256")
 BESIDE = {*DOCUMENTS, *RECORDS, *ARCHIVES}
-"""Endings of files that are kept beside images and nobody takes for one."""
+"""Suffixes of files that are often stored next to images and ignored."""
 
 LARGEST = 178_956_970
-"""Pixels of an image: where Pillow takes one for a decompression bomb. RGB needs 4 bytes for each."""
+"""Most pixels of an image: Pillow's limit for decompression bombs. RGB takes 4 bytes per pixel."""
 
 LONGEST = 100
-"""Times that one side of an image may be as long as the other: views resize the shorter side."""
+"""Largest aspect ratio of an image: transforms resize the shorter side, so the longer could become huge."""
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -40,7 +41,7 @@ STD = (0.229, 0.224, 0.225)
 FILL = [round(255 * mean) for mean in MEAN]
 """The colour of padding: ImageNet's mean, which is zero after normalisation."""
 
-# Pillow warns from half of what it takes for a bomb on; here a file is read, or refused in a sentence.
+# Pillow warns from half of its limit on; here a file is read or rejected with a message.
 Image.MAX_IMAGE_PIXELS = LARGEST
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -51,8 +52,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def open_image(path: Path) -> Image.Image:
     """Decode an image file as RGB, the first frame of several.
 
-    As torchvision and timm do, EXIF orientation, ICC profiles and transparency are ignored. Of 16-bit samples
-    the high byte is kept.
+    EXIF orientation, ICC profiles and transparency are ignored, as in torchvision and timm. 16-bit samples
+    keep their high byte.
 
     Raises:
         InputError: the file is missing, truncated, not an image, too large, or has pixels of 32 bits.
@@ -62,7 +63,7 @@ def open_image(path: Path) -> Image.Image:
             samples = (np.asarray(image) >> 8).astype(np.uint8)  # convert() would clip at 255
             return Image.fromarray(samples).convert("RGB")
         if image.mode in ("I", "F"):
-            raise InputError(f"{path} has pixels of 32 bits, whose range is unknown; save it with 8 bits.")
+            raise InputError(f"{path} has 32-bit pixels of unknown range; save it with 8 bits.")
         return image.convert("RGB")
 
 
@@ -80,26 +81,26 @@ def image_size(path: Path, *, decode: bool) -> tuple[int, int]:
 
 @contextmanager
 def opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[ImageFile.ImageFile]:
-    """Open an image file whose header is sound; the block decodes it, and holds only that.
+    """Open an image file after checking its header. Put only the decoding into the block.
 
     Raises:
         InputError: the file is missing, not an image of one of the `formats`, too large, or decoding fails.
     """
     with reading(path, "an image" if formats is FORMATS else f"a {' or '.join(formats)} image"):
-        if not path.is_file():  # a pipe would be waited for
-            raise InputError(f"{path} is missing, a broken link or not a file.")
+        if not path.is_file():  # opening a pipe would block
+            raise InputError(f"{path} is missing, a broken link or not a regular file.")
         with Image.open(path, formats=formats) as image:
-            if fault := size_fault(*image.size):
-                raise InputError(f"{path} {fault}.")
+            if problem := size_problem(*image.size):
+                raise InputError(f"{path} {problem}.")
             yield image
 
 
-def size_fault(width: int, height: int) -> str | None:
-    """Say what is wrong with an image of this size, if anything: it bounds what reading takes."""
+def size_problem(width: int, height: int) -> str | None:
+    """Return the problem of an image of this size, or None. Bounds memory."""
     if width * height > LARGEST:
         return f"is {width}x{height} pixels, more than {LARGEST}; resize or remove it"
     if max(width, height) > LONGEST * min(width, height):
-        return f"is {width}x{height} pixels, one side over {LONGEST} times the other; crop or remove it"
+        return f"is {width}x{height} pixels, an aspect ratio above {LONGEST}; crop or remove it"
     return None
 
 
@@ -107,7 +108,7 @@ def size_fault(width: int, height: int) -> str | None:
 
 
 def is_image(name: str) -> bool:
-    """Tell whether a file of this name is an image."""
+    """Return True if a file of this name is an image."""
     return name.lower().endswith(SUFFIXES)
 
 
@@ -121,21 +122,22 @@ def image_names(folder: Path) -> list[str]:
     return [name for name, kind in _visible(folder) if kind == "file" and is_image(name)]
 
 
-def stray_faults(folder: Path, *, of_classes: bool = False) -> Iterator[str]:
-    """Yield what in `folder` a person may take for images or classes that are read, and is not.
+def unread_files(folder: Path, *, of_classes: bool = False) -> Iterator[str]:
+    """Yield a problem for each entry of `folder` that looks like an image or a class but is not read.
 
-    Hidden files (`.DS_Store`, `._a.jpg`) and what is kept `BESIDE` images are no fault; nor are folders in a
-    folder `of_classes`.
+    Hidden files (`.DS_Store`, `._a.jpg`), files with a suffix in `BESIDE` and, in a folder `of_classes`,
+    folders are no problem.
     """
     unread = []
     for name, kind in _visible(folder):
-        if shown(name) != name:
-            yield f"{folder / shown(name)} has a name that is not UTF-8; rename it."
+        path = folder / printable_name(name)
+        if printable_name(name) != name:
+            yield f"{path} has a name that is not UTF-8; rename it."
         if kind == "other":
-            yield f"{folder / shown(name)} is a broken link or not a file; replace or remove it."
+            yield f"{path} is a broken link or not a file; replace or remove it."
         elif kind == "folder":
             if not of_classes:
-                yield f"{folder / shown(name)} is a folder among images and is not read; move it."
+                yield f"{path} is a folder among images and is not read; move it."
         elif not is_image(name) and not _is_beside(name):
             unread.append(name)
     if unread:
@@ -143,18 +145,18 @@ def stray_faults(folder: Path, *, of_classes: bool = False) -> Iterator[str]:
             "1 file that is not an image" if len(unread) == 1 else f"{len(unread)} files that are not images"
         )
         yield (
-            f"{folder} holds {count}, such as {shown(unread[0])}: images end in {', '.join(SUFFIXES)}; "
-            "convert or remove them."
+            f"{folder} has {count}, such as {printable_name(unread[0])}: images end in "
+            f"{', '.join(SUFFIXES)}; convert or remove them."
         )
 
 
-def shown(name: str) -> str:
-    """Return a file name as text; the bytes of one that is not UTF-8 are escaped."""
+def printable_name(name: str) -> str:
+    """Return a file name for a message; bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _visible(folder: Path) -> list[tuple[str, str]]:
-    """Return sorted name and kind ("file", "folder", "other") of what is in `folder` and not hidden."""
+    """Return the sorted names and kinds ("file", "folder", "other") of entries that are not hidden."""
     if not folder.is_dir():
         return []
     with reading(folder, "a folder"), os.scandir(folder) as entries:
@@ -164,23 +166,10 @@ def _visible(folder: Path) -> list[tuple[str, str]]:
 def _kind(entry: os.DirEntry[str]) -> str:
     try:
         return "file" if entry.is_file() else "folder" if entry.is_dir() else "other"
-    except OSError:  # links in a circle
+    except OSError:  # a loop of links
         return "other"
 
 
 def _is_beside(name: str) -> bool:
     suffix = Path(name).suffix.lower()
     return suffix in BESIDE or (not suffix and name.isupper())  # README, MD5SUMS
-
-
-# ---- many files --------------------------------------------------------------------------------------------
-
-
-def unreadable(paths: Iterable[Path], *, what: str) -> Iterator[str]:
-    """Decode every file on all cores and yield a sentence for each that fails."""
-    return file_faults(list(paths), decoding_fault, what=what)
-
-
-def decoding_fault(path: Path) -> str | None:
-    """Decode a file and say what is wrong with it, if anything."""
-    return fault_of(open_image, path)

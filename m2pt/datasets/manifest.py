@@ -1,4 +1,4 @@
-"""A manifest says what a dataset on disk consists of, so that a result can name the data it came from."""
+"""The manifest of a dataset on disk: its files and their hash, so that a result can identify its data."""
 
 import hashlib
 import os
@@ -7,22 +7,22 @@ from typing import Any
 
 from tqdm import tqdm
 
-from m2pt.datasets.faults import regular_file
 from m2pt.datasets.layouts import layout_module
+from m2pt.datasets.reading import regular_file
 from m2pt.errors import InputError
 
 
 def build_manifest(root: Path, layout: str, *, full: bool) -> dict[str, Any]:
     """Describe the dataset at `root`.
 
-    `listing_sha256` covers paths and sizes; `content_sha256` also every byte, and is only there if `full`,
-    because it reads the whole dataset. Neither depends on where the dataset lies or when it was written, for
-    paths are relative to `root`; only a file elsewhere, which a list names by an absolute path, goes by that.
-    Files that the layout does not know are left out.
+    `listing_sha256` covers paths and sizes; `content_sha256` covers every byte and is computed only if
+    `full`, since it reads the whole dataset. Neither depends on where the dataset is or when it was written:
+    paths are relative to `root`, except for files elsewhere that a list names by an absolute path. Files that
+    are not part of the layout are left out.
 
     Raises:
-        InputError: there is no such layout, `root` lacks a file that names its classes or items, or a file is
-            missing, is not a regular file or cannot be read.
+        InputError: there is no such layout, the classes or samples are not listed, or a file is missing, is
+            not a regular file or cannot be read.
     """
     module = layout_module(layout)
     paths = {_name(path, root): path for path in module.files(root)}
@@ -61,12 +61,12 @@ def file_sha256(path: Path) -> str:
 
 
 def _name(path: Path, root: Path) -> str:
-    """Return a path relative to `root` if it lies there, else the absolute one."""
+    """Return a path relative to `root` if it is below it, else the absolute one."""
     if not path.is_relative_to(root):  # an absolute path, whereas `root` may be relative
         path, root = (Path(os.path.normpath(given.absolute())) for given in (path, root))
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def _encoded(text: str) -> bytes:
-    """The bytes of a file name that may not be UTF-8, as the file system has them."""
+    """Return the bytes of a file name, which may not be UTF-8, as the file system stores them."""
     return text.encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""How long an MP3 file is by its own frames (ISO/IEC 11172-3 and 13818-3, layer III)."""
+"""The length of an MP3 file from its frames (ISO/IEC 11172-3 and 13818-3, layer III)."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 
 """Hz by index, of MPEG-1, 2 and 2.5."""
 
 _MAX_JUNK = 1 << 16
-"""Bytes before the first frame that a decoder passes over."""
+"""Bytes before the first frame that a decoder skips."""
 
 
-def announced_mp3(content: bytes, counted: int) -> int:
-    """Return how many samples of a channel an MP3 file announces, or has frames for if it announces nothing.
+def declared_mp3(content: bytes, counted: int) -> int:
+    """Return how many samples per channel an MP3 file declares, or has frames for if it declares none.
 
     Args:
         content: the file.
-        counted: libsndfile's number of samples: that of the Xing, Info or VBRI header if there is one,
-            else an estimate from the size of the file and the bit rate of its first frame.
+        counted: number of samples by libsndfile: from the Xing, Info or VBRI header if there is one, else
+            estimated from the size of the file and the bit rate of its first frame.
 
     Raises:
         ValueError: there is no frame of layer III.
@@ -27,21 +27,21 @@ def announced_mp3(content: bytes, counted: int) -> int:
     position = _first_frame(content)
     frame = _frame(content, position)
     if frame is None:
-        raise ValueError("no MP3 frame of layer III, or one of free format: convert it to WAV or FLAC")
+        raise ValueError("it has no MP3 frame of layer III with a fixed bit rate: convert it to WAV or FLAC")
     if _has_count(content[position : position + frame.size]):
         return counted
     frames, samples = 0, frame.samples
-    while frame is not None:  # the last one counts although it may be cut
+    while frame is not None:  # the last one counts even if it is truncated
         frames += 1
         position += frame.size
         frame = _frame(content, position)
-    return frames * samples - samples // 2  # an estimate may fall short of the whole by some samples
+    return frames * samples - samples // 2  # an estimate may be a few samples short
 
 
 def after_id3(content: bytes) -> int:
-    """Return where a file's sound begins: behind its ID3 tags."""
+    """Return where a file's sound begins: after its ID3 tags."""
     start = 0
-    while content[start : start + 3] == b"ID3":  # its size has seven bits to a byte
+    while content[start : start + 3] == b"ID3":  # the size has 7 bits per byte
         size = 0
         for byte in content[start + 6 : start + 10]:
             size = size << 7 | byte & 0x7F
@@ -68,7 +68,7 @@ def _frame(content: bytes, position: int) -> _Frame | None:
 
 
 def _first_frame(content: bytes) -> int:
-    """Return where the first frame is: the first of two in a row, or the last one of the file."""
+    """Return the position of the first frame: the first of two in a row, or the last of the file."""
     start = after_id3(content)
     for position in range(start, min(len(content), start + _MAX_JUNK)):
         frame = _frame(content, position)
@@ -80,6 +80,6 @@ def _first_frame(content: bytes) -> int:
 
 
 def _has_count(frame: bytes) -> bool:
-    """Whether the first frame is a header that tells the number of frames."""
+    """Return True if the first frame is a header with the number of frames."""
     place = max(frame.find(b"Xing"), frame.find(b"Info"))
     return b"VBRI" in frame or (place >= 0 and bool(frame[place + 7 : place + 8] and frame[place + 7] & 1))

@@ -1,12 +1,11 @@
 """PartNet's semantic segmentation as its authors publish it: one dataset per category and level, in HDF5.
 
-    sem_seg_h5/<Category>-<level>/{train,val,test}_files.txt    a name of an HDF5 file beside it per line
-    sem_seg_h5/<Category>-<level>/<name>.h5                     of n shapes with N points (official 10,000):
-        data (n, N, 3) float, data_num (n,) points that count, label_seg (n, N) integer
+    sem_seg_h5/<Category>-<level>/{train,val,test}_files.txt    per line the name of an HDF5 file beside it
+    sem_seg_h5/<Category>-<level>/<name>.h5                     n shapes of N points (officially 10,000):
+        data (n, N, 3) float, data_num (n,) valid points, label_seg (n, N) integer
 
-A `<Category>-<level>` is called a subset here. It has part classes of its own; 0 is what belongs to none of
-them, unlabelled. Our "val" is the official test list; the official validation list is not used and may be
-absent.
+A `<Category>-<level>` is called a subset here. It has its own part classes; 0 is unlabelled. Our "val" is
+the official test list; the official validation list is not used and may be missing.
 """
 
 import math
@@ -23,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import absent_files, fault_of, file_faults, reading, refuse, regular_file, repeated
-from m2pt.datasets.listings import read_lines
-from m2pt.datasets.pointclouds import Augmentation, cloud_fault, sample_rows, unit_sphere
-from m2pt.datasets.seeded import SeededDataset
+from m2pt.datasets.augmentations import ShapeAugmentation
+from m2pt.datasets.base import SeededDataset
+from m2pt.datasets.checks import check_files, duplicates, error_of, missing_files, raise_problems
+from m2pt.datasets.pointclouds import cloud_problem, random_clouds, sample_rows, scale_and_shift, unit_sphere
+from m2pt.datasets.reading import read_lines, reading, regular_file
 from m2pt.errors import InputError
 
 FOLDER = "sem_seg_h5"
@@ -36,22 +35,22 @@ UNUSED_LIST = "val_files.txt"
 UNLABELLED = 0
 
 LARGEST = 1 << 20
-"""Shapes of a file and points of a shape. A file of 10 KB can announce any number of both."""
+"""Most shapes of a file and points of a shape: the header of a 10 KB file can declare any number."""
 
 BLOCK = 1 << 24
-"""Points that are read at a time when a file is checked in full."""
+"""Points that the full check reads per chunk."""
 
 
 class Reader(SeededDataset):
     """Shapes of one subset: points float32 (points, 3) and classes int64 (points,), 0 where unlabelled.
 
-    Points are centred and scaled to the unit sphere. `augmentation` has the optional keys of `Augmentation`,
-    and takes a random sample of the stored points; `None` takes points at equal steps, which are all of them
-    in their order if `points` is their number. `num_classes` counts the unlabelled class.
+    Points are centred and scaled to the unit sphere. With `augmentation` they are a random sample of the
+    stored points; without it they are taken at equal steps: all of them in their order if `points` is their
+    number. `num_classes` counts the unlabelled class.
 
     Raises:
         InputError: the subset, its list or a file of the list is missing or malformed, or a shape has fewer
-            than `points` points; when an item is read, the shape has a class that is not below `num_classes`.
+            than `points` points; when a sample is read, it has a class that is not below `num_classes`.
     """
 
     def __init__(
@@ -63,17 +62,17 @@ class Reader(SeededDataset):
         num_classes: int,
         points: int,
         seed: int = 0,
-        augmentation: Mapping[str, Any] | None = None,
+        augmentation: ShapeAugmentation | None = None,
     ) -> None:
         super().__init__(seed)
         folder = root / FOLDER / subset
-        paths, faults = _read_list(folder / LISTS[split])
-        refuse([*faults, *filter(None, (fault_of(_read_header, path, points) for path in paths))])
+        paths, problems = _read_list(folder / LISTS[split])
+        raise_problems([*problems, *filter(None, (error_of(_read_header, path, points) for path in paths))])
         self._files = OpenFiles(paths)
         self._ends = np.cumsum([_count(path) for path in paths])
         self._num_classes = num_classes
         self._points = points
-        self._augmentation = settings_of(Augmentation, augmentation)
+        self._augmentation = augmentation
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -87,19 +86,19 @@ class Reader(SeededDataset):
         with reading(path, "HDF5"):
             total = int(file["data_num"][row])
             cloud, labels = file["data"][row, :total], file["label_seg"][row, :total]
-        if fault := _shape_fault(cloud, labels, self._num_classes):
-            raise InputError(f"{path} shape {row} {fault}.")
+        if problem := _shape_problem(cloud, labels, self._num_classes):
+            raise InputError(f"{path} shape {row} {problem}.")
         rows = sample_rows(total, self._points, random=self._augmentation is not None)
         view = unit_sphere(cloud.astype(np.float32)[rows])
         if self._augmentation is not None:
-            view = self._augmentation(view)
+            view = scale_and_shift(view, self._augmentation)
         return torch.from_numpy(view), torch.from_numpy(labels[rows].astype(np.int64))
 
 
 class OpenFiles:
-    """HDF5 files, each opened when it is first asked for, in every process anew.
+    """HDF5 files, each opened on first access, and again in every process.
 
-    An open file must not be carried over to a worker: what a fork shares would be read from by both.
+    An open file must not be inherited by a worker: both processes would move the same file offset.
     """
 
     def __init__(self, paths: list[Path]) -> None:
@@ -122,8 +121,21 @@ class OpenFiles:
         return OpenFiles, (self.paths,)
 
 
+def synthetic_batch(
+    batch_size: int,
+    *,
+    num_classes: int,
+    input: Mapping[str, Any],
+    augmentation: ShapeAugmentation | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Return random clouds (B, points, 3) and classes (B, points)."""
+    clouds = random_clouds(batch_size, input["points"], device)
+    return clouds, torch.randint(num_classes, (batch_size, input["points"]), device=device)
+
+
 def classes(root: Path) -> list[str]:
-    """Return the subsets; part classes belong to a subset each and have no names in these files."""
+    """Return the subsets: each has its own part classes, which are not named in these files."""
     return [path.name for path in _subset_folders(root)]
 
 
@@ -136,7 +148,7 @@ def counts(root: Path) -> dict[str, int]:
 
 
 def files(root: Path) -> Iterator[Path]:
-    """Yield the lists of every subset and every file that they name."""
+    """Yield the lists of every subset and every file in them."""
     for folder in _subset_folders(root):
         for relative in _lists(folder):
             yield folder / relative
@@ -144,42 +156,41 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int | Mapping[str, int], full: bool) -> list[str]:
-    """Return every fault: subsets, lists, missing files, arrays of the wrong name, shape or type.
+    """Return every problem: subsets, lists, missing files, arrays of the wrong name, shape or type.
 
-    If `full`, the arrays are read: numbers of points that are not there, and, of those that count,
-    coordinates that are not finite and classes that are too high. Whether there are as many points as a
-    recipe asks for is the reader's to check, before a training.
+    The full check also reads the arrays: numbers of points beyond the stored ones, coordinates that are not
+    finite, classes out of range. The reader checks that shapes have the points that a recipe needs.
 
     Args:
         root: folder of the dataset.
-        num_classes: the number of classes, the unlabelled one among them, of each subset that is needed;
-            a number alone bounds the classes of all subsets that are there.
-        full: read the arrays.
+        num_classes: number of classes, including the unlabelled one, of each subset that is needed; an
+            integer bounds the classes of all subsets present.
+        full: whether to read the arrays.
     """
     present = classes(root)
     if not present:
-        return [f"{root / FOLDER} holds no folder `<Category>-<level>`."]
+        return [f"{root / FOLDER} has no folder `<Category>-<level>`."]
     wanted = num_classes if isinstance(num_classes, Mapping) else dict.fromkeys(present, num_classes)
-    faults: list[str] = []
+    problems: list[str] = []
     for subset, number in wanted.items():
-        seen: dict[str, Path] = {}
+        listed: dict[str, Path] = {}
         folder = root / FOLDER / subset
         if subset not in present:
-            faults.append(f"{folder} is missing; the subsets there are {', '.join(present)}.")
+            problems.append(f"{folder} is missing; the subsets present are {', '.join(present)}.")
             continue
         for relative in _lists(folder):
             paths, found = _read_list(folder / relative)
             names = [path.name for path in paths]
-            absent = absent_files(folder, names, folder / relative)
+            absent = missing_files(folder, names, folder / relative)
             sound = [path for path in paths if path.name not in absent]
             labelled: list[Path] = []
             examine = partial(_read_content, num_classes=number, labelled=labelled) if full else _read_header
-            found += [*absent.values(), *repeated(names, folder / relative, seen)]
-            found += file_faults(sound, partial(fault_of, examine), what=f"partnet {subset}")
+            found += [*absent.values(), *duplicates(names, folder / relative, listed)]
+            found += check_files(sound, partial(error_of, examine), what=f"partnet {subset}")
             if full and not found and not labelled:
                 found.append(f"{folder / relative} lists no shape with a labelled point.")
-            faults += found
-    return faults
+            problems += found
+    return problems
 
 
 def _subset_folders(root: Path) -> list[Path]:
@@ -188,39 +199,41 @@ def _subset_folders(root: Path) -> list[Path]:
 
 
 def _lists(folder: Path) -> list[str]:
-    """Return the names of the lists that a subset must have, and of the unused one if it is there."""
+    """Return the names of the lists that a subset must have, and of the unused one if it exists."""
     return [*LISTS.values(), *([UNUSED_LIST] if (folder / UNUSED_LIST).is_file() else [])]
 
 
 def _listed(path: Path) -> list[Path]:
-    paths, faults = _read_list(path)
-    refuse(faults)
+    paths, problems = _read_list(path)
+    raise_problems(problems)
     return paths
 
 
 def _read_list(path: Path) -> tuple[list[Path], list[str]]:
-    """Return the path of every good line and a fault for every other."""
+    """Return the path of every valid line and a problem for every other."""
     try:
         lines = read_lines(path)
     except InputError as error:
         return [], [str(error)]
-    faults = [] if lines else [f"{path} is empty: it should have a name of an HDF5 file in each line."]
+    problems = [] if lines else [f"{path} is empty: it must have the name of an HDF5 file in each line."]
     paths = []
     for number, line in enumerate(lines, start=1):
         name = line.strip().removeprefix("./")
         if name.endswith(".h5") and "/" not in name:
             paths.append(path.parent / name)
         else:
-            faults.append(f"{path} line {number} is {line!r}, not the name of an HDF5 file beside the list.")
-    return paths, faults
+            problems.append(
+                f"{path} line {number} must be the name of an HDF5 file beside the list, got {line!r}."
+            )
+    return paths, problems
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open a file whose arrays are as they should be; what its content does to HDF5 names the file."""
+    """Open a file after checking its arrays; errors of HDF5 within the block name the file."""
     with reading(regular_file(path), "HDF5"), h5py.File(path) as file:
-        if fault := _layout_fault(file):
-            raise InputError(f"{path} {fault}.")
+        if problem := _layout_problem(file):
+            raise InputError(f"{path} {problem}.")
         yield file
 
 
@@ -230,39 +243,39 @@ def _count(path: Path) -> int:
 
 
 def _read_header(path: Path, points: int | None = None) -> None:
-    """Look at a file's arrays as its headers tell and, if `points` are asked for, at their number."""
+    """Check the headers of a file's arrays and, if given, that all shapes have `points` points."""
     with _opened(path) as file:
-        if points is not None and (fault := _number_fault(file, points)):
-            raise InputError(f"{path} {fault}.")
+        if points is not None and (problem := _number_problem(file, points)):
+            raise InputError(f"{path} {problem}.")
 
 
 def _read_content(path: Path, *, num_classes: int, labelled: list[Path]) -> None:
-    """Read all shapes; a file that has a labelled point is added to `labelled`."""
+    """Check all shapes; append `path` to `labelled` for each shape with a labelled point."""
     with _opened(path) as file:
-        if fault := _number_fault(file):
-            raise InputError(f"{path} {fault}.")
+        if problem := _number_problem(file):
+            raise InputError(f"{path} {problem}.")
         count, points, _ = file["data"].shape
         step = max(1, BLOCK // points)
         for start in range(0, count, step):
             block = slice(start, start + step)
             shapes = zip(file["data"][block], file["label_seg"][block], file["data_num"][block], strict=True)
             for row, (cloud, labels, total) in enumerate(shapes, start=start):
-                if fault := _shape_fault(cloud[:total], labels[:total], num_classes):
-                    raise InputError(f"{path} shape {row} {fault}.")
+                if problem := _shape_problem(cloud[:total], labels[:total], num_classes):
+                    raise InputError(f"{path} shape {row} {problem}.")
                 if (labels[:total] != UNLABELLED).any():
                     labelled.append(path)
 
 
-def _layout_fault(file: h5py.File) -> str | None:
-    """Compare names, shapes and types of the arrays, which their headers tell, with what they should be."""
+def _layout_problem(file: h5py.File) -> str | None:
+    """Check names, shapes and types of the arrays, which are in their headers."""
     for key in ("data", "data_num", "label_seg"):
         link = file.get(key, getlink=True)
         if not isinstance(link, h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
-            return f"has no array {key!r} of its own"
+            return f"has no array {key!r}, or only a link to one"
         if file[key].is_virtual or file[key].external:
-            return f"has its array {key!r} in another file"
+            return f"stores its array {key!r} in another file"
         if file[key].chunks and math.prod(file[key].chunks) > 3 * BLOCK:
-            return f"has its array {key!r} in pieces of shape {file[key].chunks}, too large to read"
+            return f"stores its array {key!r} in chunks of shape {file[key].chunks}, too large to read"
     shapes: dict[str, tuple[int, ...]] = {
         key: file[key].shape or () for key in ("data", "data_num", "label_seg")
     }
@@ -272,32 +285,32 @@ def _layout_fault(file: h5py.File) -> str | None:
         "data_num": (count,),
         "label_seg": (count, points),
     }:
-        return f"has arrays of shapes {shapes}, not data (n, N, 3), data_num (n,), label_seg (n, N)"
+        return f"must have arrays data (n, N, 3), data_num (n,), label_seg (n, N), got shapes {shapes}"
     if max(count, points) > LARGEST:
-        return f"announces {count} shapes of {points} points, more than {LARGEST} of either"
+        return f"declares {count} shapes of {points} points, more than {LARGEST} of either"
     kinds = "".join(file[key].dtype.kind for key in shapes)
     if kinds[0] != "f" or not set(kinds[1:]) <= set("iu"):
         return "must have floats in data and integers in data_num and label_seg"
     return None
 
 
-def _number_fault(file: h5py.File, points: int = 1) -> str | None:
-    """Compare how many points of each shape count with those asked for and those that are stored."""
+def _number_problem(file: h5py.File, points: int = 1) -> str | None:
+    """Check that the number of valid points of each shape is at least `points` and at most those stored."""
     numbers, stored = file["data_num"][...], file["data"].shape[1]
     wrong = np.flatnonzero((numbers < points) | (numbers > stored))
     if not len(wrong):
         return None
     number = int(numbers[wrong[0]])
     if number > stored or number < 1:
-        return f"shape {wrong[0]} has {number} points by data_num, not 1 to the {stored} that are stored"
-    return f"shape {wrong[0]} has {number} points, fewer than the {points} asked for"
+        return f"shape {wrong[0]}: data_num must be 1 to the {stored} stored points, got {number}"
+    return f"shape {wrong[0]} has {number} points, fewer than points = {points}"
 
 
-def _shape_fault(cloud: NDArray[Any], labels: NDArray[Any], num_classes: int) -> str | None:
-    """What is wrong with the points and classes of one shape, those alone that count."""
-    if fault := cloud_fault(cloud):
-        return fault
+def _shape_problem(cloud: NDArray[Any], labels: NDArray[Any], num_classes: int) -> str | None:
+    """Return the problem of the valid points of one shape and their classes, or None."""
+    if problem := cloud_problem(cloud):
+        return problem
     lowest, highest = labels.min(), labels.max()
     if lowest >= 0 and highest < num_classes:
         return None
-    return f"has classes {lowest} to {highest}, not 0 to {num_classes - 1} (num_classes = {num_classes})"
+    return f"has classes {lowest} to {highest}, but num_classes = {num_classes} allows 0 to {num_classes - 1}"

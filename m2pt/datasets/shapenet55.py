@@ -1,7 +1,7 @@
 """ShapeNet-55 as Point-BERT and Point-MAE read it: lists of point clouds named by synset and model.
 
     ShapeNet55-34/ShapeNet-55/train.txt, test.txt    lines `<synset>-<model>.npy`; their "test" is our "val"
-    shapenet_pc/<synset>-<model>.npy                 (n, 3) floats without unit; the official n is 8192
+    shapenet_pc/<synset>-<model>.npy                 (n, 3) floats without a unit; officially n = 8192
 
 A label is the rank of the synset among those of both lists.
 """
@@ -17,21 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import (
-    absent_files,
-    fault_of,
-    file_faults,
-    reading,
-    refuse,
-    regular_file,
-    repeated,
-    sampled,
+from m2pt.datasets.augmentations import PointcloudAugmentation
+from m2pt.datasets.base import PackedList, SeededDataset
+from m2pt.datasets.checks import (
+    check_files,
+    duplicates,
+    error_of,
+    missing_files,
+    quick_sample,
+    raise_problems,
 )
-from m2pt.datasets.listings import read_lines
-from m2pt.datasets.packed import PackedList
-from m2pt.datasets.pointclouds import Augmentation, cloud_fault, sample_rows, unit_sphere
-from m2pt.datasets.seeded import SeededDataset
+from m2pt.datasets.pointclouds import cloud_problem, random_clouds, sample_rows, scale_and_shift, unit_sphere
+from m2pt.datasets.reading import read_lines, reading, regular_file
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_bytes
 
@@ -39,18 +36,18 @@ LISTS = {"train": "ShapeNet55-34/ShapeNet-55/train.txt", "val": "ShapeNet55-34/S
 CLOUDS = "shapenet_pc"
 
 LARGEST_CLOUD = 1 << 28
-"""Bytes of a cloud's file; the official ones have 0.1 MB."""
+"""Most bytes of a cloud's file; the official ones have 0.1 MB."""
 
 
 class Reader(SeededDataset):
     """Point clouds and synsets: `(float32 (points, 3), int)`, centred and scaled to the unit sphere.
 
-    `augmentation` has the optional keys of `Augmentation`, and takes a random sample of the stored points.
-    `None` takes points at equal steps through the file.
+    With `augmentation` the points are a random sample of the stored ones, without it those at equal steps
+    through the file.
 
     Raises:
         InputError: a list is missing or malformed, the number of synsets is not `num_classes`, or a file is
-            missing or holds fewer than `points` points; when an item is read, its file is unreadable.
+            missing or has fewer than `points` points; when a sample is read, its file is unreadable.
     """
 
     def __init__(
@@ -61,19 +58,21 @@ class Reader(SeededDataset):
         num_classes: int,
         points: int,
         seed: int = 0,
-        augmentation: Mapping[str, Any] | None = None,
+        augmentation: PointcloudAugmentation | None = None,
     ) -> None:
         super().__init__(seed)
         synsets = classes(root)
-        refuse(_class_count_faults(synsets, num_classes, root))
+        raise_problems(_class_count_problems(synsets, num_classes, root))
         label = {synset: rank for rank, synset in enumerate(synsets)}
         self._folder = root / CLOUDS
         items = _items(root, split)
         clouds = [self._folder / name for _, name in items]
-        refuse([*file_faults(clouds, partial(fault_of, _read_header, points=points), what="point clouds")])
+        raise_problems(
+            [*check_files(clouds, partial(error_of, _read_header, points=points), what="point clouds")]
+        )
         self._items = PackedList((label[synset], name) for synset, name in items)
         self._points = points
-        self._augmentation = settings_of(Augmentation, augmentation)
+        self._augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self._items)
@@ -82,11 +81,13 @@ class Reader(SeededDataset):
         """Read cloud `index`, take a sample of its points, normalise and augment."""
         label, name = self._items[index]
         cloud = read_cloud(self._folder / name)
-        if fault := _number_fault(cloud, self._points):
-            raise InputError(f"{self._folder / name} {fault}.")
+        if problem := _number_problem(cloud, self._points):
+            raise InputError(f"{self._folder / name} {problem}.")
         rows = sample_rows(len(cloud), self._points, random=self._augmentation is not None)
         view = unit_sphere(cloud[rows])
-        return torch.from_numpy(view if self._augmentation is None else self._augmentation(view)), label
+        if self._augmentation is not None:
+            view = scale_and_shift(view, self._augmentation)
+        return torch.from_numpy(view), label
 
 
 def read_cloud(path: Path) -> NDArray[np.float32]:
@@ -94,14 +95,27 @@ def read_cloud(path: Path) -> NDArray[np.float32]:
 
     Raises:
         InputError: the file is missing, truncated, too large, pickled, of another shape or type, or its
-            points have no shape (see `cloud_fault`).
+            points cannot be normalised (see `cloud_problem`).
     """
     content = read_bytes(path, limit=LARGEST_CLOUD)
     with reading(path, "an array"):
         cloud = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    if fault := _shape_fault(cloud) or cloud_fault(cloud):
-        raise InputError(f"{path} {fault}.")
+    if problem := _shape_problem(cloud) or cloud_problem(cloud):
+        raise InputError(f"{path} {problem}.")
     return cloud.astype(np.float32, copy=False)
+
+
+def synthetic_batch(
+    batch_size: int,
+    *,
+    num_classes: int,
+    input: Mapping[str, Any],
+    augmentation: PointcloudAugmentation | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Return random clouds (B, points, 3) and labels (B,)."""
+    clouds = random_clouds(batch_size, input["points"], device)
+    return clouds, torch.randint(num_classes, (batch_size,), device=device)
 
 
 def classes(root: Path) -> list[str]:
@@ -122,78 +136,80 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault: lists, synsets, missing files, sizes and shapes, coordinates.
+    """Return every problem: lists, synsets, missing files, sizes and shapes, coordinates.
 
-    The quick form reads the coordinates of a sample of each split (`faults.QUICK_SAMPLE`) and maps the
-    others: NumPy then reads the header and compares the size of the file with it.
+    The quick check reads the coordinates of a sample of each split (`checks.QUICK_SAMPLE`) and only maps the
+    others: NumPy then reads the header and compares it with the size of the file.
     """
-    faults: list[str] = []
+    problems: list[str] = []
     synsets: dict[str, set[str]] = {}
     listed_in: dict[str, Path] = {}
     for split, relative in LISTS.items():
         items, found = _read_list(root / relative)
-        found += repeated((name for _, name in items), root / relative, listed_in)
+        found += duplicates((name for _, name in items), root / relative, listed_in)
         names = [f"{CLOUDS}/{name}" for _, name in items]
-        absent = absent_files(root, names, root / relative)
+        absent = missing_files(root, names, root / relative)
         present = [root / name for name in dict.fromkeys(names) if name not in absent]
         synsets[split] = {synset for synset, _ in items}
-        faults += found + list(absent.values())
-        whole = set(sampled(present, full=full))
-        faults += file_faults(present, partial(_file_fault, whole=whole), what=f"shapenet55 {split}")
+        problems += found + list(absent.values())
+        whole = set(quick_sample(present, full=full))
+        problems += check_files(present, partial(_file_problem, whole=whole), what=f"shapenet55 {split}")
     every = sorted(set().union(*synsets.values()))
-    faults += _class_count_faults(every, num_classes, root)
+    problems += _class_count_problems(every, num_classes, root)
     for split, relative in LISTS.items():
         missing = [synset for synset in every if synset not in synsets[split]]
-        faults += [f"class {synset} is empty: it has no item in {root / relative}." for synset in missing]
-    return faults
+        problems += [
+            f"class {synset} is empty: {root / relative} lists no sample of it." for synset in missing
+        ]
+    return problems
 
 
-def _file_fault(path: Path, whole: Collection[Path]) -> str | None:
-    return fault_of(read_cloud if path in whole else _read_header, path)
+def _file_problem(path: Path, whole: Collection[Path]) -> str | None:
+    return error_of(read_cloud if path in whole else _read_header, path)
 
 
 def _items(root: Path, split: str) -> list[tuple[str, str]]:
-    items, faults = _read_list(root / LISTS[split])
-    refuse(faults)
+    items, problems = _read_list(root / LISTS[split])
+    raise_problems(problems)
     return items
 
 
 def _read_list(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return (synset, file name) of every good line and a fault for every other."""
+    """Return (synset, file name) of every valid line and a problem for every other."""
     try:
         lines = read_lines(path)
     except InputError as error:
         return [], [str(error)]
-    items, faults = [], [] if lines else [f"{path} is empty: it should list `<synset>-<model>.npy`."]
+    items, problems = [], [] if lines else [f"{path} is empty: it must list `<synset>-<model>.npy`."]
     for number, line in enumerate(lines, start=1):
         synset, dash, model = line.partition("-")
         if synset and dash and model.endswith(".npy") and "/" not in line:
             items.append((synset, line))
         else:
-            faults.append(f"{path} line {number} is {line!r}, not `<synset>-<model>.npy`.")
-    return items, faults
+            problems.append(f"{path} line {number} must be `<synset>-<model>.npy`, got {line!r}.")
+    return items, problems
 
 
-def _class_count_faults(synsets: list[str], num_classes: int, root: Path) -> list[str]:
+def _class_count_problems(synsets: list[str], num_classes: int, root: Path) -> list[str]:
     if len(synsets) == num_classes:
         return []
-    return [f"the lists of {root} name {len(synsets)} synsets, not num_classes = {num_classes}."]
+    return [f"the lists in {root} have {len(synsets)} synsets, not num_classes = {num_classes}."]
 
 
-def _shape_fault(cloud: NDArray[Any]) -> str | None:
+def _shape_problem(cloud: NDArray[Any]) -> str | None:
     if cloud.ndim == 2 and cloud.shape[1] == 3 and len(cloud) and np.issubdtype(cloud.dtype, np.floating):
         return None
-    return f"holds {cloud.dtype} of shape {cloud.shape}, not floats of shape (points, 3)"
+    return f"must be floats of shape (points, 3), got {cloud.dtype} of shape {cloud.shape}"
 
 
-def _number_fault(cloud: NDArray[Any], points: int) -> str | None:
-    return f"holds {len(cloud)} points, fewer than the {points} asked for" if len(cloud) < points else None
+def _number_problem(cloud: NDArray[Any], points: int) -> str | None:
+    return f"has {len(cloud)} points, fewer than points = {points}" if len(cloud) < points else None
 
 
 def _read_header(path: Path, points: int = 1) -> None:
-    """Look at a cloud as its header tells and, if `points` are asked for, at their number."""
+    """Check the header of a cloud, and that it has at least `points` points."""
     with reading(regular_file(path), "an array"):
         cloud = np.lib.format.open_memmap(path, mode="r")
-        fault = _shape_fault(cloud) or _number_fault(cloud, points)
-    if fault:
-        raise InputError(f"{path} {fault}.")
+        problem = _shape_problem(cloud) or _number_problem(cloud, points)
+    if problem:
+        raise InputError(f"{path} {problem}.")

@@ -4,9 +4,9 @@
     train_test_split/shuffled_{train,val,test}_file_list.json   lists of `shape_data/<synset>/<id>`
     <synset>/<id>.txt                                           a point per line, `x y z nx ny nz part`
 
-A category is its line in the first file, from 0. Parts are numbered over all categories; `PARTS` says
-which belong to which. Normals are not used. Our "train" is the official train and val lists, our "val" the
-official test list.
+A category's index is its line in the first file, from 0. Parts are numbered over all categories, see
+`PARTS`. Normals are not used. Our "train" is the official train and val lists, our "val" the official test
+list.
 """
 
 import io
@@ -20,21 +20,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2pt.datasets.augmentation import settings_of
-from m2pt.datasets.faults import (
-    absent_files,
+from m2pt.datasets.augmentations import ShapeAugmentation
+from m2pt.datasets.base import PackedList, SeededDataset
+from m2pt.datasets.checks import (
+    check_files,
+    duplicates,
     empty_classes,
-    fault_of,
-    file_faults,
-    reading,
-    refuse,
-    repeated,
-    sampled,
+    error_of,
+    missing_files,
+    quick_sample,
+    raise_problems,
 )
-from m2pt.datasets.listings import read_lines
-from m2pt.datasets.packed import PackedList
-from m2pt.datasets.pointclouds import Augmentation, cloud_fault, unit_sphere
-from m2pt.datasets.seeded import SeededDataset
+from m2pt.datasets.pointclouds import cloud_problem, random_clouds, scale_and_shift, unit_sphere
+from m2pt.datasets.reading import read_lines, reading
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_bytes, read_listing
 
@@ -49,10 +47,10 @@ LISTS = {
 COLUMNS = 7
 
 LARGEST_SHAPE = 1 << 26
-"""Bytes of a shape's file; the official ones have 0.2 MB."""
+"""Most bytes of a shape's file; the official ones have 0.2 MB."""
 
 LONGEST_LINE = 1000
-"""Bytes of a line that are looked at before a training."""
+"""Bytes of a file's first line that the quick check reads."""
 
 PARTS = {
     "Airplane": range(0, 4),
@@ -82,12 +80,11 @@ class Reader(SeededDataset):
     """Shapes: points float32 (points, 3), category, part numbers int64 (points,).
 
     The whole shape is centred and scaled to the unit sphere; then `points` of its points are drawn with
-    replacement, in evaluation too, as the official code does. `augmentation` has the optional keys of
-    `Augmentation`; `None` leaves the points where they are.
+    replacement, in evaluation too, as the official code does.
 
     Raises:
-        InputError: categories or a list are missing or malformed or `num_classes` is not the layout's 50
-            parts; when an item is read, its file is unreadable or has a part of another category.
+        InputError: the categories or a list are missing or malformed, or `num_classes` is not 50; when a
+            sample is read, its file is unreadable or has a part of another category.
     """
 
     def __init__(
@@ -98,15 +95,15 @@ class Reader(SeededDataset):
         num_classes: int,
         points: int,
         seed: int = 0,
-        augmentation: Mapping[str, Any] | None = None,
+        augmentation: ShapeAugmentation | None = None,
     ) -> None:
         super().__init__(seed)
-        refuse(_part_count_faults(num_classes))
+        raise_problems(_part_count_problems(num_classes))
         self._parts = [PARTS[name] for name in _categories(root)]
         self._items = PackedList(_items(root, split))
         self._root = root
         self._points = points
-        self._augmentation = settings_of(Augmentation, augmentation)
+        self._augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self._items)
@@ -118,7 +115,7 @@ class Reader(SeededDataset):
         drawn = np.random.randint(len(points), size=self._points)
         view = unit_sphere(points)[drawn]
         if self._augmentation is not None:
-            view = self._augmentation(view)
+            view = scale_and_shift(view, self._augmentation)
         return torch.from_numpy(view), category, torch.from_numpy(parts[drawn])
 
 
@@ -126,26 +123,40 @@ def read_shape(path: Path, allowed: range) -> tuple[NDArray[np.float32], NDArray
     """Return points (n, 3) and part numbers (n,) of a text file.
 
     Raises:
-        InputError: the file is missing, empty, too large or not seven numbers per line, its points
-            have no shape (see `cloud_fault`), or a part is not a whole number in `allowed`, its category's.
+        InputError: the file is missing, empty, too large or not seven numbers per line, its points cannot be
+            normalised (see `cloud_problem`), or a part is not an integer in `allowed`.
     """
     rows = _parse_rows(path, read_bytes(path, limit=LARGEST_SHAPE))
     points, labels = rows[:, :3], rows[:, -1]
-    fault = cloud_fault(points)
-    if not fault and not (labels == np.rint(labels)).all():
-        fault = f"holds the part {labels[labels != np.rint(labels)][0]:g}, which is not a whole number"
-    if not fault and not (allowed.start <= labels.min() and labels.max() < allowed.stop):
-        fault = (
-            f"has parts numbered {labels.min():g} to {labels.max():g}; those of its category are "
-            f"{allowed.start} to {allowed.stop - 1}"
+    problem = cloud_problem(points)
+    if not problem and not (labels == np.rint(labels)).all():
+        problem = f"has the part number {labels[labels != np.rint(labels)][0]:g}, which must be an integer"
+    if not problem and not (allowed.start <= labels.min() and labels.max() < allowed.stop):
+        problem = (
+            f"has part numbers {labels.min():g} to {labels.max():g}, but its category has {allowed.start} to "
+            f"{allowed.stop - 1}"
         )
-    if fault:
-        raise InputError(f"{path} {fault}.")
+    if problem:
+        raise InputError(f"{path} {problem}.")
     return points, labels.astype(np.int64)
 
 
+def synthetic_batch(
+    batch_size: int,
+    *,
+    num_classes: int,
+    input: Mapping[str, Any],
+    augmentation: ShapeAugmentation | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return random clouds (B, points, 3), categories (B,) and part numbers (B, points)."""
+    parts = torch.randint(num_classes, (batch_size, input["points"]), device=device)
+    clouds = random_clouds(batch_size, input["points"], device)
+    return clouds, torch.randint(NUM_CATEGORIES, (batch_size,), device=device), parts
+
+
 def classes(root: Path) -> list[str]:
-    """Return a name for each part number: its category, and which of the category's parts it is."""
+    """Return a name for each part number: its category, and its number within the category."""
     return [f"{category} {part}" for category, parts in PARTS.items() for part in range(len(parts))]
 
 
@@ -163,118 +174,120 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
-    """Return every fault: categories, lists, missing files, empty categories, columns, coordinates, parts.
+    """Return every problem: categories, lists, missing files, empty categories, columns, coordinates, parts.
 
-    The quick form reads all lines of a sample of each split (`faults.QUICK_SAMPLE`), of the others the first.
+    The quick check reads a sample of each split (`checks.QUICK_SAMPLE`), and the first line of the others.
     """
-    categories, faults = _read_categories(root)
-    faults += _part_count_faults(num_classes)
-    seen: dict[str, Path] = {}
+    categories, problems = _read_categories(root)
+    problems += _part_count_problems(num_classes)
+    listed: dict[str, Path] = {}
     for split, lists in LISTS.items():
         items: list[tuple[int, str]] = []
         for relative in lists:
-            found, list_faults = _read_list(root / relative, categories)
+            found, list_problems = _read_list(root / relative, categories)
             names = [name for _, name in found]
-            absent = absent_files(root, names, root / relative)
-            faults += [*list_faults, *absent.values(), *repeated(names, root / relative, seen)]
+            absent = missing_files(root, names, root / relative)
+            problems += [*list_problems, *absent.values(), *duplicates(names, root / relative, listed)]
             items += [item for item in found if item[1] not in absent]
-        faults += empty_classes((category for category, _ in items), list(categories), root / lists[0])
+        problems += empty_classes((category for category, _ in items), list(categories), root / lists[0])
         parts = {root / name: PARTS[list(categories)[category]] for category, name in items}
-        whole = {path: parts[path] for path in sampled(list(parts), full=full)}
-        faults += file_faults(list(parts), partial(_file_fault, whole=whole), what=f"shapenetpart {split}")
-    return faults
+        whole = {path: parts[path] for path in quick_sample(list(parts), full=full)}
+        problems += check_files(
+            list(parts), partial(_file_problem, whole=whole), what=f"shapenetpart {split}"
+        )
+    return problems
 
 
-def _file_fault(path: Path, whole: Mapping[Path, range]) -> str | None:
-    return _content_fault(path, whole) if path in whole else fault_of(_read_first_line, path)
+def _file_problem(path: Path, whole: Mapping[Path, range]) -> str | None:
+    return _content_problem(path, whole) if path in whole else error_of(_read_first_line, path)
 
 
 def _categories(root: Path) -> list[str]:
-    categories, faults = _read_categories(root)
-    refuse(faults)
+    categories, problems = _read_categories(root)
+    raise_problems(problems)
     return list(categories)
 
 
 def _items(root: Path, split: str) -> list[tuple[int, str]]:
     """Return (category, path of the shape's file) of every shape of a split."""
-    categories, faults = _read_categories(root)
-    refuse(faults)
+    categories, problems = _read_categories(root)
+    raise_problems(problems)
     items: list[tuple[int, str]] = []
     for relative in LISTS[split]:
-        found, faults = _read_list(root / relative, categories)
-        refuse(faults)
+        found, problems = _read_list(root / relative, categories)
+        raise_problems(problems)
         items += found
     return items
 
 
 def _read_categories(root: Path) -> tuple[dict[str, str], list[str]]:
-    """Return {name: synset} of every good line, in their order, and a fault for every other."""
+    """Return {name: synset} of every valid line, in order, and a problem for every other."""
     path = root / CATEGORIES
     try:
         lines = read_lines(path)
     except InputError as error:
         return {}, [str(error)]
     categories: dict[str, str] = {}
-    faults = [] if lines else [f"{path} is empty: it should have lines `name<TAB>synset`."]
+    problems = [] if lines else [f"{path} is empty: it must have lines `name<TAB>synset`."]
     for number, line in enumerate(lines, start=1):
         match line.split():
             case [name, synset] if name in PARTS and synset in categories.values() and name not in categories:
-                faults.append(f"{path} line {number} gives {name} the synset {synset} of another category.")
+                problems.append(f"{path} line {number} gives {name} the synset {synset} of another category.")
             case [name, synset] if name in PARTS and name not in categories:
                 categories[name] = synset
             case [name, _] if name in PARTS:
-                faults.append(f"{path} line {number} names the category {name} again.")
+                problems.append(f"{path} line {number} has the duplicate category {name}.")
             case _:
-                faults.append(
-                    f"{path} line {number} is {line!r}, not `name<TAB>synset` with the name of a category "
-                    f"({', '.join(PARTS)})."
+                problems.append(
+                    f"{path} line {number} must be `name<TAB>synset`, got {line!r}; the names are "
+                    f"{', '.join(PARTS)}."
                 )
-    return categories, faults
+    return categories, problems
 
 
 def _read_list(path: Path, categories: Mapping[str, str]) -> tuple[list[tuple[int, str]], list[str]]:
-    """Return (category, path of the shape's file) of every good entry and a fault for every other."""
+    """Return (category, path of the shape's file) of every valid entry and a problem for every other."""
     try:
         entries = read_listing(path)
     except InputError as error:
         return [], [str(error)]
     if not isinstance(entries, list) or not entries:
-        return [], [f"{path} is not a list with entries `shape_data/<synset>/<id>`."]
+        return [], [f"{path} must be a list with entries `shape_data/<synset>/<id>`."]
     rank = {synset: index for index, synset in enumerate(categories.values())}
-    items, faults = [], []
+    items, problems = [], []
     for entry in entries:
         match entry.split("/") if isinstance(entry, str) else ():
             case ["shape_data", synset, model] if synset in rank and model:
                 items.append((rank[synset], f"{synset}/{model}.txt"))
             case ["shape_data", synset, _]:
-                faults.append(f"{path} lists {entry}, but {CATEGORIES} has no synset {synset}.")
+                problems.append(f"{path} lists {entry}, but {CATEGORIES} has no synset {synset}.")
             case _:
-                faults.append(f"{path} lists {entry!r}, not `shape_data/<synset>/<id>`.")
-    return items, faults
+                problems.append(f"{path}: entries must be `shape_data/<synset>/<id>`, got {entry!r}.")
+    return items, problems
 
 
 def _parse_rows(path: Path, content: bytes) -> NDArray[np.float32]:
     """Parse the lines of a shape; (n, 7).
 
     Raises:
-        InputError: they are not seven numbers each, or there are none.
+        InputError: the lines are not seven numbers each, or there are none.
     """
     if not content.strip():
-        raise InputError(f"{path} is empty, without rows of {COLUMNS} numbers: `x y z nx ny nz part`.")
+        raise InputError(f"{path} is empty: it must have rows of {COLUMNS} numbers, `x y z nx ny nz part`.")
     with reading(path, "rows of numbers"):
         rows = np.loadtxt(io.StringIO(content.decode()), dtype=np.float32, ndmin=2, comments=None)
     if rows.shape[1] != COLUMNS:
         raise InputError(
-            f"{path} has {len(rows)} rows of {rows.shape[1]} numbers, not rows of {COLUMNS}: "
-            "`x y z nx ny nz part`."
+            f"{path} must have rows of {COLUMNS} numbers, `x y z nx ny nz part`, got {len(rows)} rows of "
+            f"{rows.shape[1]}."
         )
     return rows
 
 
-def _part_count_faults(num_classes: int) -> list[str]:
+def _part_count_problems(num_classes: int) -> list[str]:
     if num_classes == NUM_PARTS:
         return []
-    return [f"num_classes is {num_classes}, but the parts of ShapeNetPart are numbered up to {NUM_PARTS}."]
+    return [f"num_classes = {num_classes}, but ShapeNetPart has {NUM_PARTS} parts."]
 
 
 def _read_first_line(path: Path) -> None:
@@ -283,5 +296,5 @@ def _read_first_line(path: Path) -> None:
     _parse_rows(path, line)
 
 
-def _content_fault(path: Path, parts: Mapping[Path, range]) -> str | None:
-    return fault_of(read_shape, path, parts[path])
+def _content_problem(path: Path, parts: Mapping[Path, range]) -> str | None:
+    return error_of(read_shape, path, parts[path])

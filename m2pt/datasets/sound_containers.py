@@ -1,7 +1,7 @@
-"""What the containers of sound say of their own length, which libsndfile does not compare with what is there.
+"""The length that sound files declare, which libsndfile does not compare with their content.
 
-libsndfile reads a cut WAV or AIFF as a shorter one, takes the size in a WAV that was written to a pipe at its
-word, and estimates the length of an MP3. What is here looks at the bytes alone.
+libsndfile reads a truncated WAV or AIFF as a shorter one, trusts the placeholder size of a WAV that was
+written to a pipe, and estimates the length of an MP3. The functions here work on the bytes alone.
 """
 
 import struct
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2pt.datasets.mpeg import after_id3, announced_mp3
+from m2pt.datasets.mpeg import after_id3, declared_mp3
 from m2pt.errors import InputError
 
 STREAMED = 0x7F00_0000
-"""A size from here on stands for one that was not known, like 0: sox writes 0x7FFFF000 or 0x7F000000 to a
-pipe, arecord 0x80000000, FFmpeg 0xFFFFFFFF."""
+"""Sizes from here on are placeholders for an unknown one, like 0: to a pipe sox writes 0x7FFFF000 or
+0x7F000000, arecord 0x80000000, FFmpeg 0xFFFFFFFF."""
 
 _FORMS = {b"RIFF", b"RF64", b"BW64", b"RIFX", b"FORM", b".snd", b"OggS", b"fLaC"}
 
@@ -22,13 +22,13 @@ _RIFF_NAMES = {b"fmt ", b"fact", b"data", b"LIST", b"JUNK", b"bext", b"PEAK", b"
 
 
 def complete(content: bytes, path: Path) -> bytes:
-    """Return a sound file's bytes with a header that libsndfile reads right, which nearly all have already.
+    """Return a sound file's bytes with a header that libsndfile reads correctly; most files are unchanged.
 
-    WAV files of streams or without a pad byte, RF64 and BW64 are given the header of a plain WAV file. An ID3
-    tag before any of these forms is left out: libsndfile would end the sound too early by its length.
+    Streamed WAV files, those without a pad byte, RF64 and BW64 get a plain WAV header. An ID3 tag
+    before any of these containers is removed: libsndfile would drop as many bytes at the end.
 
     Raises:
-        InputError: the file ends before its sound does, or holds several streams of sound.
+        InputError: the file is truncated, or has several streams.
     """
     start = after_id3(content)
     if start and content[start : start + 4] in _FORMS:
@@ -51,16 +51,16 @@ def complete(content: bytes, path: Path) -> bytes:
     return content
 
 
-def announced_samples(content: bytes, kind: str, counted: int) -> int:
-    """Return how many samples of a channel a file announces, or 0 if it does not say.
+def declared_samples(content: bytes, kind: str, counted: int) -> int:
+    """Return how many samples per channel a file declares, or 0 if it declares none.
 
     Args:
-        content: the file, as `complete` gives it.
+        content: the file, as returned by `complete`.
         kind: libsndfile's name of its format.
-        counted: libsndfile's number of samples.
+        counted: number of samples by libsndfile.
     """
     if kind == "MP3":
-        return announced_mp3(content, counted)
+        return declared_mp3(content, counted)
     if kind == "AIFF":
         common = next((chunk for chunk in _chunks(content, ">I") if chunk.name == b"COMM"), None)
         frames = 0 if common is None else int.from_bytes(content[common.start + 2 : common.start + 6])
@@ -73,7 +73,7 @@ def announced_samples(content: bytes, kind: str, counted: int) -> int:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A chunk's name, the place of its content, its announced size, and whether its pad byte is missing."""
+    """A chunk's name, the start of its content, its declared size, and whether its pad byte is missing."""
 
     name: bytes
     start: int
@@ -82,7 +82,7 @@ class _Chunk:
 
 
 def _chunks(content: bytes, size_format: str) -> Iterator[_Chunk]:
-    """Yield the chunks of a RIFF or AIFF file, the last of which may reach beyond its end."""
+    """Yield the chunks of a RIFF or AIFF file; the last one may extend beyond the end of the file."""
     position = 12
     while position + 8 <= len(content):
         name, start = content[position : position + 4], position + 8
@@ -100,7 +100,7 @@ def _complete_wav(content: bytes, path: Path) -> bytes:
             break
         before.append(chunk)
     else:
-        return content  # libsndfile has a word for what is no WAV at all
+        return content  # not a WAV file: libsndfile says so
     size, available = chunk.size, len(content) - chunk.start
     plain = content[:4] == b"RIFF"
     if not plain:
@@ -121,7 +121,7 @@ def _complete_wav(content: bytes, path: Path) -> bytes:
 
 
 def _is_chunks(content: bytes, start: int) -> bool:
-    """Whether what follows an empty data chunk is nothing, or further chunks to the end of the file."""
+    """Return True if the rest of the file after an empty data chunk is nothing, or further chunks."""
     while start < len(content):
         name, size = content[start : start + 4], int.from_bytes(content[start + 4 : start + 8], "little")
         if not (name.isascii() and name.decode().isprintable()) or start + 8 + size > len(content):
@@ -139,7 +139,7 @@ def _require_chunk(content: bytes, chunks: Iterator[_Chunk], name: bytes, path: 
 def _require(content: bytes, end: int, path: Path) -> None:
     if len(content) < end:
         raise InputError(
-            f"{path} is truncated: its header announces sound up to byte {end}, and it has {len(content)}."
+            f"{path} is truncated: its header declares sound up to byte {end}, but it has {len(content)}."
         )
 
 
@@ -147,9 +147,9 @@ def _require(content: bytes, end: int, path: Path) -> None:
 
 
 def _require_ogg(content: bytes, path: Path) -> None:
-    """Each stream begins with a page of type 2 and ends with one of type 4 (RFC 3533, section 6)."""
+    """Check that there is one stream, from a page of type 2 to one of type 4 (RFC 3533, section 6)."""
     if content.count(b"OggS\0\x02") > 1:
-        raise InputError(f"{path} holds several Ogg streams, of which one alone would be read: convert it.")
+        raise InputError(f"{path} has several Ogg streams, of which only one would be read: convert it.")
     page = content[content.rfind(b"OggS") :]
     segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
     whole = len(page) >= 27 + len(segments) + sum(segments) and len(segments) == page[26]

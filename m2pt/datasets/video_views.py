@@ -1,29 +1,22 @@
-"""What is seen of a video: which frames are decoded, and which input is made of them."""
+"""Views of a video: the frames to decode, and the input made from them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2.functional import resize
 
-from m2pt.datasets.augmentation import settings_of
+from m2pt.datasets.augmentations import ClipAugmentation, ClipCropAugmentation, MultiView
 from m2pt.datasets.video import clip_frames, count_starts, kept_frames, spread
-from m2pt.datasets.video_augmentation import (
-    FinetuningAugmentation,
-    PretrainingAugmentation,
-    finetuning_transform,
-    to_input,
-)
+from m2pt.datasets.video_augmentation import finetuning_transform, multi_scale_crop, to_input
 from m2pt.errors import InputError
 
 
 class View(ABC):
-    """A way to look at videos: clips of `frames` frames, `stride` apart, `side` x `side` pixels.
+    """Turns videos into inputs: clips of `frames` frames, `stride` apart, `side` x `side` pixels.
 
-    `samples` is how often `look` is to be called on the frames of one decoding.
+    `samples` is the number of calls of `transform` on the frames of one decoding.
     """
 
     samples = 1
@@ -32,84 +25,82 @@ class View(ABC):
         self.frames, self.stride, self.side = frames, stride, side
 
     @abstractmethod
-    def choose(self, length: int) -> list[int]:
-        """Return the numbers of the frames to look at in a video of `length` frames."""
+    def indices(self, length: int) -> list[int]:
+        """Return the indices of the frames to decode in a video of `length` frames."""
 
     @abstractmethod
-    def look(self, pictures: Tensor) -> Tensor:
+    def transform(self, frames: Tensor) -> Tensor:
         """Make an input of those frames, uint8 (N, 3, H, W)."""
 
 
 class CentralView(View):
-    """The clip in the middle of the video, the central square of its frames: (3, T, S, S)."""
+    """The central square of the clip in the middle of the video: (3, T, S, S)."""
 
-    def choose(self, length: int) -> list[int]:
-        """The middle of the possible clips."""
+    def indices(self, length: int) -> list[int]:
+        """Return the middle one of the possible clips."""
         start = (count_starts(self.frames, self.stride, length) - 1) // 2
         return clip_frames(start, self.frames, self.stride, length)
 
-    def look(self, pictures: Tensor) -> Tensor:
-        """Cut and scale the square."""
-        return to_input(scaled(central_square(pictures), self.side))
+    def transform(self, frames: Tensor) -> Tensor:
+        """Crop and scale the square."""
+        return to_input(scaled(central_square(frames), self.side))
 
 
 class RandomView(View):
-    """A clip that starts anywhere; draws from torch's global generator."""
+    """A clip with a random start; draws from torch's global generator."""
 
-    def choose(self, length: int) -> list[int]:
-        """One of the possible clips."""
+    def indices(self, length: int) -> list[int]:
+        """Draw one of the possible clips."""
         start = int(torch.randint(count_starts(self.frames, self.stride, length), ()))
         return clip_frames(start, self.frames, self.stride, length)
 
 
 class PretrainingView(RandomView):
-    """A clip as VideoMAE's pretraining sees it: (3, T, S, S)."""
+    """A clip of VideoMAE's pretraining: (3, T, S, S)."""
 
-    def __init__(self, frames: int, stride: int, side: int, augmentation: PretrainingAugmentation) -> None:
+    def __init__(self, frames: int, stride: int, side: int, augmentation: ClipCropAugmentation) -> None:
         super().__init__(frames, stride, side)
-        self._augment = augmentation
+        self._augmentation = augmentation
 
-    def look(self, pictures: Tensor) -> Tensor:
+    def transform(self, frames: Tensor) -> Tensor:
         """Crop, perhaps flip, and scale."""
-        return to_input(scaled(self._augment(pictures), self.side))
+        return to_input(scaled(multi_scale_crop(frames, self._augmentation), self.side))
 
 
 class FinetuningView(RandomView):
-    """A clip as VideoMAE's finetuning sees it, `samples` times: (3, T, S, S) each."""
+    """A clip of VideoMAE's finetuning, `samples` times: (3, T, S, S) each."""
 
-    def __init__(self, frames: int, stride: int, side: int, augmentation: FinetuningAugmentation) -> None:
+    def __init__(self, frames: int, stride: int, side: int, augmentation: ClipAugmentation) -> None:
         super().__init__(frames, stride, side)
         self.samples = augmentation.samples
         self._augment = finetuning_transform(side, augmentation)
 
-    def look(self, pictures: Tensor) -> Tensor:
-        """Augment; other draws in each call."""
-        return self._augment(pictures)
+    def transform(self, frames: Tensor) -> Tensor:
+        """Augment; every call draws new random numbers."""
+        return self._augment(frames)
 
 
-class MultiView(View):
-    """VideoMAE's test views, all of one decoding: (clips * crops, 3, T, S, S), a clip's crops side by side.
+class MultiClipView(View):
+    """VideoMAE's test views, all of one decoding: (clips * crops, 3, T, S, S), the crops of a clip in a row.
 
-    Every `stride`-th frame of the whole video is kept. `clips` windows of T kept frames are spread from the
-    first to the last; the shorter side is scaled to S, and `crops` squares are spread along the longer one
-    (three: left, centre, right). One clip or one crop lies in the middle.
+    Every `stride`-th frame of the video is kept. `clips` windows of T kept frames are spread from the first
+    to the last; the shorter side is scaled to S, and `crops` squares are spread along the longer one (three:
+    left, centre, right). A single clip or crop is in the middle.
     """
 
-    def __init__(self, frames: int, stride: int, side: int, *, clips: int, crops: int) -> None:
+    def __init__(self, frames: int, stride: int, side: int, views: MultiView) -> None:
         super().__init__(frames, stride, side)
-        self.clips, self.crops = clips, crops
+        self.clips, self.crops = views.clips, views.crops
 
-    def choose(self, length: int) -> list[int]:
-        """The windows one after the other, so that a long video takes no more memory than a short one."""
+    def indices(self, length: int) -> list[int]:
+        """Return the windows one after the other: a long video takes no more memory than a short one."""
         kept = kept_frames(self.frames, self.stride, length)
         starts = spread(self.clips, len(kept) - self.frames)
         return [number for start in starts for number in kept[start : start + self.frames]]
 
-    def look(self, pictures: Tensor) -> Tensor:
-        """Scale all frames and cut every view."""
-        clips = to_input(resize(pictures, [self.side], antialias=True)).unflatten(
-            1, (self.clips, self.frames)
-        )
+    def transform(self, frames: Tensor) -> Tensor:
+        """Scale all frames and crop every view."""
+        clips = to_input(resize(frames, [self.side], antialias=True)).unflatten(1, (self.clips, self.frames))
         height, width = clips.shape[-2:]
         corners = list(
             zip(spread(self.crops, height - self.side), spread(self.crops, width - self.side), strict=True)
@@ -128,29 +119,23 @@ def make_view(
     stride: int,
     side: int,
     *,
-    augmentation: Mapping[str, Any] | None = None,
-    views: Mapping[str, int] | None = None,
+    augmentation: ClipAugmentation | ClipCropAugmentation | None = None,
+    views: MultiView | None = None,
 ) -> View:
-    """Return the view that a reader's settings ask for.
-
-    `views` (keys `clips`, `crops`): test views. `augmentation` with the key `scale`: finetuning, see
-    `FinetuningAugmentation`; without: pretraining, see `PretrainingAugmentation`. Neither: the central view.
+    """Return the view for training (`augmentation`), for testing (`views`), or the central one.
 
     Raises:
-        InputError: both are given, or `augmentation` has an unknown key.
+        InputError: both `augmentation` and `views` are given.
     """
+    if views is not None and augmentation is not None:
+        raise InputError("give either augmentation (for training) or views (for testing), not both.")
     if views is not None:
-        if augmentation is not None:
-            raise InputError("give either augmentation, which is for training, or views, for testing.")
-        return MultiView(frames, stride, side, **views)
-    kind: type[FinetuningAugmentation | PretrainingAugmentation]
-    kind = FinetuningAugmentation if "scale" in (augmentation or {}) else PretrainingAugmentation
-    settings = settings_of(kind, augmentation)
-    if settings is None:
-        return CentralView(frames, stride, side)
-    if isinstance(settings, FinetuningAugmentation):
-        return FinetuningView(frames, stride, side, settings)
-    return PretrainingView(frames, stride, side, settings)
+        return MultiClipView(frames, stride, side, views)
+    if isinstance(augmentation, ClipAugmentation):
+        return FinetuningView(frames, stride, side, augmentation)
+    if augmentation is not None:
+        return PretrainingView(frames, stride, side, augmentation)
+    return CentralView(frames, stride, side)
 
 
 def central_square(clip: Tensor) -> Tensor:

@@ -1,16 +1,15 @@
-"""What a weight file says about itself, its checksum, and its digest. Needs no torch.
+"""Metadata, checksum and digest of weight files, without torch.
 
-A safetensors file of ours has one entry of metadata, a JSON text with the metadata proper and a checksum: the
-CRC-32 of the header, with zeros in the checksum's own place, and of the CRC-32 of every tensor in the order
-of their names. safetensors writes several entries in an order that changes from process to process; one
-cannot. Other readers see an ordinary file.
+A safetensors file written by this project has a single metadata entry: JSON with the metadata proper and a
+checksum. The checksum is the CRC-32 of the header, with zeros in place of the checksum, and of the CRC-32 of
+every tensor in the order of their names. A single entry, because safetensors writes several in an order that
+changes between processes. Other readers see an ordinary safetensors file.
 """
 
 import hashlib
 import json
 import os
 import re
-import stat
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,29 +18,29 @@ from typing import IO, Any
 from safetensors import SafetensorError, safe_open
 
 from m2pt.errors import DamagedError, InputError
-from m2pt.formats.documents import parse_json
-from m2pt.formats.sealed import crc32
+from m2pt.formats.checksummed import crc32
+from m2pt.formats.documents import open_binary, parse_json
 
 METADATA_KEY = "m2pt"
 
 _BLANK = "0" * 8
 _CHECKSUM = re.compile(rb'"m2pt":"\{\\"crc32\\": \\"([0-9a-f]{8})\\", \\"metadata\\": ')
-"""The start of our entry as it lies in the header."""
+"""Start of our metadata entry, as it is encoded in the header."""
 
 _MARKS = (b'"m2pt":"', rb"\"crc32\"", rb"\"metadata\"")
-"""Of these a file of others has none, and a damaged one of ours has some."""
+"""A foreign file contains none of these, a damaged file of ours some."""
 
 _LARGEST_HEADER = 100_000_000
-"""Bytes; safetensors reads no larger one."""
+"""Bytes; the limit of safetensors."""
 
 
 def metadata_entry(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The entry that a file of ours is written with, before `add_checksum`."""
+    """Return the metadata entry to write a file with, before `add_checksum`."""
     return {METADATA_KEY: json.dumps({"crc32": _BLANK, "metadata": dict(metadata)}, sort_keys=True)}
 
 
 def add_checksum(path: Path, sums: Mapping[str, int]) -> None:
-    """Write the checksum into a file that was written with `metadata_entry`; `sums` are its tensors' CRC-32.
+    """Write the checksum into a file with a `metadata_entry`; `sums` are the CRC-32 of its tensors.
 
     Raises:
         OSError: the file cannot be written.
@@ -54,33 +53,30 @@ def add_checksum(path: Path, sums: Mapping[str, int]) -> None:
 
 
 def check_checksum(path: Path) -> None:
-    """Make sure that no byte of a safetensors file of ours has changed; one of others has no checksum.
+    """Verify the checksum of a safetensors file; a foreign file has none and passes.
 
     Raises:
-        DamagedError: it is damaged.
-        InputError: it cannot be read.
+        DamagedError: the file is damaged.
+        InputError: the file cannot be read.
     """
-    check_readable(path)
-    try:
-        with path.open("rb") as file:
+    with open_binary(path) as file:
+        try:
             header, size = _header(file)
             if not any(mark in header for mark in _MARKS):
-                return  # of other people, or safetensors will see what is wrong
+                return  # a foreign file, or one that safetensors will reject
             at, end = _checksum_place(header)
-            said, computed = header[at:end], _checksum(header, at, end, _tensor_sums(file, header, size))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; fetch or make it again") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
-    if said != computed:
+            stored, computed = header[at:end], _checksum(header, at, end, _tensor_sums(file, header, size))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or recreate it") from error
+    if stored != computed:
         raise DamagedError(
-            f"{path} is damaged or truncated: its checksum is {computed.decode()}, and it says "
-            f"{said.decode()}; fetch or make it again"
+            f"{path} is damaged or truncated: its checksum is {computed.decode()}, but "
+            f"{stored.decode()} is stored in it; fetch or recreate it"
         )
 
 
 def _header(file: IO[bytes]) -> tuple[bytes, int]:
-    """The header of a safetensors file with the length before it, empty if there is none; the file's size."""
+    """Return the header of a safetensors file after its length field (empty if invalid) and the file size."""
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     length = int.from_bytes(start, "little")
@@ -90,7 +86,7 @@ def _header(file: IO[bytes]) -> tuple[bytes, int]:
 def _checksum_place(header: bytes) -> tuple[int, int]:
     if found := _CHECKSUM.search(header):
         return found.span(1)
-    raise ValueError("its header has no checksum, or is of an earlier version of this project")
+    raise ValueError("its header has no checksum, or was written by an earlier version of m2pt")
 
 
 def _checksum(header: bytes, at: int, end: int, sums: Mapping[str, int]) -> bytes:
@@ -101,26 +97,26 @@ def _checksum(header: bytes, at: int, end: int, sums: Mapping[str, int]) -> byte
 
 
 def _tensor_sums(file: IO[bytes], header: bytes, size: int) -> dict[str, int]:
-    """CRC-32 of every tensor of a file that stands after its header.
+    """Return the CRC-32 of every tensor of a file that is positioned after its header.
 
     Raises:
-        ValueError, LookupError, TypeError, AttributeError, RecursionError: the header is not one.
+        ValueError, LookupError, TypeError, AttributeError, RecursionError: the header is invalid.
     """
     entries = {name: entry for name, entry in json.loads(header[8:]).items() if name != "__metadata__"}
     places = {name: tuple(entry["data_offsets"]) for name, entry in entries.items()}
     sums, reached = {}, 0
     for name, (begin, end) in sorted(places.items(), key=lambda item: item[1]):
         if begin != reached or end < begin:
-            raise ValueError(f"{name} does not lie where the tensor before it ends")
+            raise ValueError(f"{name} does not start where the previous tensor ends")
         sums[name] = crc32(file, end - begin)
         reached = end
     if len(header) + reached != size:
-        raise ValueError(f"its tensors end at {len(header) + reached} of {size} bytes")
+        raise ValueError(f"its tensors end at byte {len(header) + reached} of {size}")
     return sums
 
 
 def load_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a `.safetensors` file without loading its weights, which are checked however.
+    """Return the metadata of a `.safetensors` file after verifying its checksum, without loading the weights.
 
     Raises:
         DamagedError: the file is damaged or truncated.
@@ -131,14 +127,14 @@ def load_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="numpy") as file:
             return stored_metadata(file, path)
     except SafetensorError as error:
-        raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
+        raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or recreate it") from error
 
 
 def stored_metadata(file: Any, path: Path) -> dict[str, str]:
-    """Return the metadata of the open safetensors file at `path`: ours if it is ours, else whatever it has.
+    """Return the metadata of the open safetensors file at `path`: from our entry, or all of a foreign file.
 
     Raises:
-        InputError: our entry is none that we write.
+        InputError: our entry has another form than m2pt writes.
     """
     metadata: dict[str, str] = file.metadata() or {}
     if METADATA_KEY not in metadata:
@@ -146,32 +142,15 @@ def stored_metadata(file: Any, path: Path) -> dict[str, str]:
     entry = parse_json(metadata[METADATA_KEY], f"{path}: its metadata")
     stored = entry.get("metadata") if isinstance(entry, dict) else None
     if not isinstance(stored, dict) or not all(isinstance(value, str) for value in stored.values()):
-        raise InputError(f"{path}: its metadata is not what m2pt writes; make it again")
+        raise InputError(f"{path}: its metadata does not have the form that m2pt writes; recreate it")
     return stored
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
+    """Return the SHA-256 of a file's bytes in hexadecimal.
 
     Raises:
         InputError: the file cannot be read.
     """
-    check_readable(path)
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_readable(path: Path) -> None:
-    """Make sure that a file can be read.
-
-    Raises:
-        InputError: it cannot, or it is a folder, a pipe or a device.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(
-                f"cannot read {path}: it is not a regular file; give the path of a readable file"
-            )
-        path.open("rb").close()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give the path of a readable file") from error

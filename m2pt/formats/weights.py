@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors of our own, and the official `.pth` files, read without running any code."""
+"""Weights on disk: our own safetensors files, and official `.pth` files, read without executing code."""
 
 import argparse
 import re
@@ -17,27 +17,27 @@ from torch import Tensor
 
 from m2pt.atomic import replacing
 from m2pt.errors import DamagedError, InputError
-from m2pt.formats.sealed import CHUNK
+from m2pt.formats.checksummed import CHUNK
+from m2pt.formats.documents import open_binary
 from m2pt.formats.weight_files import (
     add_checksum,
     check_checksum,
-    check_readable,
     metadata_entry,
     stored_metadata,
 )
 
-# Where published checkpoints keep the weights: MAE, AudioMAE, VideoMAE; DeepSpeed; timm; Point-MAE; its part
+# Keys of the weights in published checkpoints: MAE, AudioMAE, VideoMAE; DeepSpeed; timm; Point-MAE; its part
 # segmentation. A file with none of them must be the state dict itself.
 _CONTAINERS = ("model", "module", "state_dict", "base_model", "model_state_dict")
 
 _FOLDER = 0x10
-"""Attribute of a ZIP record. torch reads nothing for one that has it, and leaves its tensor as memory was."""
+"""Attribute of a ZIP record. torch reads nothing for such a record and leaves its tensor uninitialised."""
 
 _NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-"""Types that weights come in. Integers and float8 stand for something only together with a scale."""
+"""Data types of weights. Integers and float8 are meaningful only together with a scale."""
 
-# What published checkpoints hold beside tensors: training arguments, and scores as NumPy scalars, which
-# pickle as scalar(dtype, bytes), under the module's old name if NumPy 1 wrote them. Making them runs no code.
+# Objects in published checkpoints other than tensors: training arguments, and scores as NumPy scalars, which
+# pickle as scalar(dtype, bytes), under the module's old name if written by NumPy 1. They execute no code.
 _SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -50,13 +50,13 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     """Write a state dict as safetensors with a checksum, atomically. Equal arguments give equal bytes.
 
     Raises:
-        InputError: the folder cannot be written or the disk is full; an older file at `path` is kept.
+        InputError: the folder is not writable or the disk is full; an existing file at `path` is kept.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
-        with replacing(path) as temporary, ThreadPoolExecutor(1) as beside:
-            sums = beside.submit(_sums, tensors)  # computed while the disk writes
-            # save_file makes a file that only its owner may read; give it the mode of any other new file.
+        with replacing(path) as temporary, ThreadPoolExecutor(1) as executor:
+            sums = executor.submit(_sums, tensors)  # in parallel with writing
+            # save_file creates a file that only its owner can read; give it the mode of any other new file.
             temporary.touch()
             mode = temporary.stat().st_mode
             save_file(tensors, temporary, metadata_entry(metadata))
@@ -65,46 +65,47 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"cannot write {path}: {reason}; the folder must be one that can be written, with space left"
+            f"cannot write {path}: {reason}; the folder must be writable and have free space"
         ) from error
 
 
 def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """CRC-32 of the bytes of contiguous tensors."""
+    """Return the CRC-32 of the bytes of contiguous tensors."""
     flat = {name: tensor.reshape(-1).view(torch.uint8) for name, tensor in tensors.items()}
     return {name: zlib.crc32(content.numpy().data) for name, content in flat.items()}
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the weights in a `.safetensors`, `.pth` or `.pt` file, on the CPU, and its metadata.
+    """Load the weights of a `.safetensors`, `.pth` or `.pt` file on the CPU, and its metadata.
 
-    From a `.pth` or `.pt` come the tensors under `model`, `module`, `state_dict`, `base_model` or
-    `model_state_dict`, or the whole file if it is a state dict itself; it has no metadata. Where a file has
-    checksums they are compared: a safetensors of ours has one, and a `.pth` one for each tensor.
+    A `.pth` or `.pt` file holds a state dict under `model`, `module`, `state_dict`, `base_model` or
+    `model_state_dict`, or is one itself; it has no metadata. Checksums are verified if there are any: one in
+    our safetensors files, one for each tensor in `.pth` files.
 
     Raises:
         DamagedError: the file is truncated or damaged.
-        InputError: the file is missing, unreadable, without weights, or would run code when loaded (the code
-            is not run).
+        InputError: the file is missing, unreadable or without weights, or would execute code when loaded (the
+            code is not executed).
     """
     readers = {".safetensors": _read_safetensors, ".pth": _read_pickle, ".pt": _read_pickle}
     if path.suffix not in readers:
         raise InputError(f"{path} is not a weights file: its name must end in {', '.join(readers)}")
-    check_readable(path)
+    with open_binary(path):
+        pass  # gives a clear error if the file cannot be opened
     return readers[path.suffix](path)
 
 
 def check_tensor(name: str, tensor: Tensor, source: str, *, number: bool = True) -> None:
-    """Make sure that a tensor of a file can serve as weights: ordinary, in memory, real and finite.
+    """Check that a tensor of a file can serve as weights: dense, in memory, real and finite.
 
     Args:
         name: its key in the file.
-        tensor: as it was read.
+        tensor: the tensor as loaded.
         source: the file's name, for the message.
-        number: whether it must be a floating-point number; a count of steps, as batch norms keep, is not.
+        number: True if it must be floating-point, False for integers such as the step counts of batch norms.
 
     Raises:
-        InputError: it cannot.
+        InputError: the tensor is of another kind.
     """
     kinds = (
         ("sparse", tensor.layout is not torch.strided),
@@ -121,7 +122,7 @@ def check_tensor(name: str, tensor: Tensor, source: str, *, number: bool = True)
     if fault is None and number and not bool(torch.isfinite(tensor.detach().float()).all()):
         fault = "not finite: it holds NaN, infinity or numbers beyond float32"
     if fault is not None:
-        raise InputError(f"{source}: {name} is {fault}; use weights that were saved as plain float tensors")
+        raise InputError(f"{source}: {name} is {fault}; use weights saved as plain float tensors")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -132,22 +133,23 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = stored_metadata(file, path)
     except InputError:
         raise
-    except Exception as error:  # SafetensorError, and KeyError and others for types that torch does not have
-        raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
+    except Exception as error:  # SafetensorError, or e.g. KeyError for a dtype that torch does not have
+        reason = str(error) if len(str(error)) > 5 else repr(error)  # a KeyError says no more than its key
+        raise DamagedError(f"{path} is damaged or truncated: {reason}; fetch or recreate it") from error
     return state, metadata
 
 
 def _check_records(path: Path) -> None:
-    """Compare the records of a ZIP container with their sums, which torch writes and does not read.
+    """Verify the checksums of the records in a ZIP container, which torch writes but does not verify.
 
     Raises:
         DamagedError: a record is damaged.
-        InputError: records are compressed or overlap: torch writes none such, and they can be of any size.
+        InputError: records are compressed or overlap, which torch never writes and may expand to any size.
     """
     try:
         with path.open("rb") as file:
-            if file.read(4) != b"PK\x03\x04":  # as torch looks
-                return  # of before torch 1.6, without sums
+            if file.read(4) != b"PK\x03\x04":  # the same test as torch's
+                return  # from before torch 1.6, without checksums
         with zipfile.ZipFile(path) as container:
             records = container.infolist()
             stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
@@ -157,7 +159,7 @@ def _check_records(path: Path) -> None:
                     "them; save it again with torch.save"
                 )
             if any(record.is_dir() or record.external_attr & _FOLDER for record in records):
-                raise ValueError("a record is said to be a folder")
+                raise ValueError("a record is marked as a folder")
             if not any(record.CRC for record in records):
                 return  # torch.serialization.set_crc32_options(False)
             for record in records:
@@ -166,8 +168,8 @@ def _check_records(path: Path) -> None:
                         pass
     except InputError:
         raise
-    except Exception as error:  # BadZipFile, and struct.error, EOFError, NotImplementedError and others
-        raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or make it again") from error
+    except Exception as error:  # BadZipFile, struct.error, EOFError, NotImplementedError, …
+        raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or recreate it") from error
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -175,14 +177,14 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # A damaged file fails in any way: EOFError, KeyError, RuntimeError, …
+    except Exception as error:  # a damaged file can fail in any way: EOFError, KeyError, RuntimeError, …
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
             raise InputError(
-                f"{path} is refused: loading it would call {refused[1]}, where weights are only tensors; "
-                "use a file that was saved from a state_dict(), or safetensors"
+                f"{path} is refused: loading it would call {refused[1]}, but weights are only tensors; "
+                "use a file saved from a state_dict(), or safetensors"
             ) from error
         reason = str(error).partition(". ")[0] or type(error).__name__
-        raise DamagedError(f"{path} is damaged or truncated: {reason}; fetch or make it again") from error
+        raise DamagedError(f"{path} is damaged or truncated: {reason}; fetch or recreate it") from error
     keys = list(content) if isinstance(content, Mapping) else []
     state = next((content[key] for key in _CONTAINERS if key in keys), content)
     if (
@@ -192,6 +194,6 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     ):
         raise InputError(
             f"{path} holds no weights: it is a {type(content).__name__} with the keys {keys[:9]}; "
-            f"tensors are looked for at its top or under {', '.join(map(repr, _CONTAINERS))}"
+            f"tensors must be at its top level or under {', '.join(map(repr, _CONTAINERS))}"
         )
     return dict(state), {}

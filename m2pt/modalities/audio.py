@@ -1,4 +1,4 @@
-"""Log-mel spectrograms: (B, 1, frames, mel bins), normalised, as AudioMAE treats them."""
+"""Audio as tokens, as in AudioMAE: normalised log-mel spectrograms (B, 1, frames, mel bins)."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -9,10 +9,12 @@ from m2pt.modalities.patches import PatchTokenizer, count_patches
 class AudioTokenizer(PatchTokenizer):
     """Patches of a spectrogram in time-major order, overlapping if `stride` is less than `patch_size`.
 
-    Positions are fixed in pretraining and in finetuning. The official table is computed for the transposed
-    grid, so that token (t, f) gets another token's coordinates; a table made here follows the true grid, and
-    the official one comes with the official weights, because `pos_embed` is always loaded.
+    Positions are fixed in pretraining and in finetuning. AudioMAE computes its table for the transposed grid,
+    so that token (t, f) gets the coordinates of another token. The table built here follows the true grid;
+    the official one is used with the official weights, because `pos_embed` is always loaded.
     """
+
+    decoder_kinds = ("global", "windowed")
 
     def __init__(self, dim: int, *, frames: int, mel_bins: int, patch_size: int, stride: int) -> None:
         grid = (
@@ -24,5 +26,5 @@ class AudioTokenizer(PatchTokenizer):
 
     @classmethod
     def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
-        """Settings: `patch_size`, `stride`; from the input: `frames`, `mel_bins`."""
+        """Build from the settings `patch_size`, `stride` and the input's `frames`, `mel_bins`."""
         return cls(dim, frames=input["frames"], mel_bins=input["mel_bins"], **settings)

@@ -1,4 +1,4 @@
-"""Images: (B, 3, H, W), ImageNet-normalised, as MAE treats them."""
+"""Images as tokens, as in MAE: (B, 3, H, W), normalised with the ImageNet statistics."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from m2pt.modalities.patches import PatchTokenizer, count_patches
 
 
 class ImageTokenizer(PatchTokenizer):
-    """Non-overlapping patches of a square image; positions are learnable unless fixed."""
+    """Non-overlapping patches of a square image; positions are trainable unless fixed."""
 
     def __init__(self, dim: int, *, image_size: int, patch_size: int) -> None:
         side = count_patches("image_size", image_size, patch_size, patch_size)
@@ -20,14 +20,14 @@ class ImageTokenizer(PatchTokenizer):
 
     @classmethod
     def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
-        """Settings: `patch_size`; from the input: `image_size`."""
+        """Build from the setting `patch_size` and the input's `image_size`."""
         return cls(dim, image_size=input["image_size"], **settings)
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Interpolate positions learnt at another (square) image size, bicubic as in timm.
+        """Interpolate positions trained at another (square) image size, bicubic as in timm.
 
         Raises:
-            InputError: the stored table is not that of a square image.
+            InputError: the stored table does not belong to a square image.
         """
         stored = state.get("pos_embed")
         if stored is None or stored.ndim != 3 or stored.shape[1] == self.pos_embed.shape[1]:
@@ -35,8 +35,8 @@ class ImageTokenizer(PatchTokenizer):
         side = math.isqrt(max(stored.shape[1] - 1, 0))
         if side == 0 or side * side != stored.shape[1] - 1:
             raise InputError(
-                f"pos_embed has {stored.shape[1]} rows, which is not a class token and a square grid: "
-                "these are not the weights of an image model"
+                f"pos_embed has {stored.shape[1]} rows, which is not a class token plus a square grid: "
+                "use the weights of an image model"
             )
         resampled = resample_abs_pos_embed(stored, list(self.grid), [side, side], num_prefix_tokens=1)
         return {**state, "pos_embed": resampled}

@@ -1,19 +1,18 @@
-"""Patches of a 2-D plane: common to images and spectrograms."""
+"""Patches of a 2-D plane, shared by images and spectrograms."""
 
 import torch
 from torch import Tensor, nn
 
 from m2pt.errors import InputError
-from m2pt.modalities.masking import random_split, take
 from m2pt.modalities.positions import PositionTable, sincos_2d
-from m2pt.modalities.tokenizer import Tokenizer, Tokens
+from m2pt.modalities.tokenizer import Tokenizer, Tokens, random_split, take
 
 
 def count_patches(name: str, size: int, patch: int, stride: int) -> int:
-    """Number of patches along one axis; overlapping ones may leave a rest at the end, as in AST and AudioMAE.
+    """Count the patches along one axis. Overlapping ones may leave a remainder, as in AST and AudioMAE.
 
     Raises:
-        InputError: patches do not overlap and do not fill the axis, or not one fits, or there are gaps.
+        InputError: no patch fits, patches leave gaps, or patches without overlap do not fill the axis.
     """
     if size < patch or stride > patch or (stride == patch and size % patch):
         raise InputError(
@@ -24,21 +23,21 @@ def count_patches(name: str, size: int, patch: int, stride: int) -> int:
 
 
 def centre(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Subtract the mean over the last axis; also return the unbiased variance, (..., 1)."""
+    """Subtract the mean over the last axis and return the unbiased variance, (..., 1), as well."""
     centred = values - values.mean(dim=-1, keepdim=True)
     # two passes: `torch.var_mean` is seven times slower on a CPU
     return centred, centred.square().sum(dim=-1, keepdim=True) / (values.shape[-1] - 1)
 
 
 class PatchEmbed(nn.Module):
-    """A strided convolution as a linear map of patches; keys `proj.weight`, `proj.bias` as in timm."""
+    """A strided convolution that maps patches linearly; keys `proj.weight`, `proj.bias` as in timm."""
 
     def __init__(self, proj: nn.Conv2d | nn.Conv3d) -> None:
         super().__init__()
         self.proj = proj
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) to (B, L, D), row-major over the patch grid."""
+        """Map (B, C, ...) to (B, L, D), row-major over the patch grid."""
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
@@ -68,33 +67,33 @@ class PatchTokenizer(Tokenizer):
         self.pos_embed = nn.Parameter(table.unsqueeze(0))
 
     def fix_positions(self) -> None:
-        """Keep the sine-cosine table as it is."""
+        """Freeze the sine-cosine table."""
         self.pos_embed.requires_grad_(False)
 
     def prefix(self) -> Tensor:
-        """The class token with its row of the position table, (1, 1, D)."""
+        """Return the class token with its row of the position table added, (1, 1, D)."""
         return self.cls_token + self.pos_embed[:, :1]
 
     def forward(self, x: Tensor) -> Tokens:
-        """(B, C, H, W) to H/patch * W/patch tokens, row-major."""
+        """Map (B, C, H, W) to H/patch * W/patch tokens, row-major."""
         return Tokens(self.patch_embed(x), self.pos_embed[:, 1:], source=x)
 
     def draw_mask(self, batch: int, ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Every patch alike; int(L * (1 - ratio)) remain visible."""
+        """Draw patches uniformly; int(L * (1 - ratio)) remain visible."""
         visible = int(self.num_tokens * (1 - ratio))
         return random_split(batch, self.num_tokens, self.num_tokens - visible, device)
 
     def patches(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, L, patch * patch * C): row, column, channel, the last fastest."""
+        """Cut (B, C, H, W) into (B, L, patch * patch * C): row, column, channel, the last fastest."""
         cut = x.unfold(2, self.patch_size, self.stride).unfold(3, self.patch_size, self.stride)
         return cut.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
     def target(self, source: Tensor, masked: Tensor) -> Tensor:
-        """Masked patches, each with mean 0 and unbiased variance 1 (`norm_pix_loss`), (B, M, target_dim)."""
+        """Return the masked patches, each with mean 0 and unbiased variance 1 (`norm_pix_loss`)."""
         patches = take(self.patches(source), masked)
         centred, variance = centre(patches)
         return centred / (variance + 1e-6).sqrt()
 
     def decoder_positions(self, dim: int) -> nn.Module:
-        """The same sine-cosine table at the decoder's width (the class token gets none)."""
+        """Return the sine-cosine table at the decoder's width, without a row for the class token."""
         return PositionTable(sincos_2d(dim, self.grid))

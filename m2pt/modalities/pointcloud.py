@@ -1,4 +1,4 @@
-"""Point clouds: (B, N, 3) in the unit sphere, as Point-MAE treats them."""
+"""Point clouds as tokens, as in Point-MAE: (B, N, 3) in the unit sphere."""
 
 from collections.abc import Mapping
 from typing import Any, Self, cast
@@ -8,16 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2pt.errors import InputError
-from m2pt.modalities.masking import random_split, take
-from m2pt.modalities.tokenizer import Tokenizer, Tokens
+from m2pt.modalities.tokenizer import Tokenizer, Tokens, random_split, take
 
 
 def farthest_points(points: Tensor, count: int) -> Tensor:
-    """Farthest-point sampling from the first point on.
+    """Choose points by farthest-point sampling, starting from the first point.
 
     Args:
         points: (B, N, 3).
-        count: how many to choose, at most N.
+        count: number of points to choose, at most N.
 
     Returns:
         Indices (B, count), in the order chosen.
@@ -36,26 +35,27 @@ def farthest_points(points: Tensor, count: int) -> Tensor:
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:
-    """Euclidean distances between the points (B, M, 3) and (B, N, 3): (B, M, N)."""
-    # by differences: the square expanded into a matrix product cancels for close points
+    """Return the Euclidean distances (B, M, N) between the points (B, M, 3) and (B, N, 3)."""
+    # From differences: the expansion into a matrix product suffers from cancellation for close points.
     return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def nearest_points(points: Tensor, centres: Tensor, count: int) -> Tensor:
-    """The `count` points (B, N, 3) nearest to each centre (B, G, 3), nearest first: indices (B, G, count)."""
+    """Return indices (B, G, count) of the points (B, N, 3) nearest each centre (B, G, 3), nearest first."""
     return distances(centres, points).topk(count, largest=False).indices
 
 
 def chamfer_distance(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared distance to the nearest point, predicted to target plus target to predicted.
+    """Return the mean squared distance to the nearest point, predicted to target plus target to predicted.
 
     Args:
-        predicted, target: (X, S, 3), X pairs of point sets.
+        predicted: (X, S, 3), X point sets.
+        target: (X, S, 3), the sets they are compared with.
 
     Returns:
         Scalar, Point-MAE's `cdl2`.
     """
-    with torch.no_grad():  # who is nearest to whom; gradients flow through the pairs found
+    with torch.no_grad():  # gradients flow through the pairs found, not through the search
         distance = distances(predicted, target)
         nearest_target, nearest_predicted = distance.argmin(2), distance.argmin(1)
     forth = predicted - take(target, nearest_target)
@@ -64,15 +64,15 @@ def chamfer_distance(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def position_network(dim: int) -> nn.Sequential:
-    """Point-MAE's position embedding: 3 → 128 → GELU → dim."""
+    """Build Point-MAE's position embedding: 3 → 128 → GELU → dim."""
     return nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, dim))
 
 
 class PointEmbed(nn.Module):
-    """Mini-PointNet: a group of points to one token; `hidden` is 128 in Point-MAE.
+    """Mini-PointNet, from a group of points to one token; `hidden` is 128 in Point-MAE.
 
-    Linear layers on points in rows stand for the official convolutions of kernel 1: the same map and the same
-    batch statistics, faster. Keys are the official ones; weights lack the trailing axis.
+    Linear layers on points in rows replace the official convolutions of kernel size 1: the same function and
+    batch statistics, but faster. Keys are the official ones; weights lack the trailing axis.
     """
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -88,11 +88,11 @@ class PointEmbed(nn.Module):
         )
 
     def forward(self, groups: Tensor) -> Tensor:
-        """(B, G, S, 3) to (B, G, D)."""
+        """Map (B, G, S, 3) to (B, G, D)."""
         batch, count, size, _ = groups.shape
         local = self.first_conv(groups.flatten(0, 2)).unflatten(0, (-1, size))
         whole = local.amax(1)
-        # the official layer reads [whole, local]; the half that reads `whole` is the same for all its points
+        # the official layer reads [whole, local]; its share of `whole` is the same for all points of a group
         mix = cast(nn.Linear, self.second_conv[0])
         from_whole, from_local = mix.weight.chunk(2, dim=1)
         mixed = functional.linear(local, from_local)
@@ -102,19 +102,20 @@ class PointEmbed(nn.Module):
 
 
 class PointCloudTokenizer(Tokenizer):
-    """Groups of neighbours around farthest points; positions are a network of the group centres.
+    """Groups of neighbours around farthest points; a network maps the group centres to positions.
 
     No class token, as in Point-MAE's pretraining and part segmentation. Source: Point-MAE, `Point_MAE.py`.
     """
 
     positions_every_block = True
+    decoder_embedding = "none"
 
-    def __init__(self, dim: int, *, points: int, groups: int, group_size: int, hidden: int = 128) -> None:
+    def __init__(self, dim: int, *, points: int, groups: int, group_size: int, hidden: int) -> None:
         super().__init__()
         if max(groups, group_size) > points:
             raise InputError(
-                f"tokenizer asks for {groups} groups of {group_size} out of {points} points: "
-                "neither may exceed the number of points"
+                f"tokenizer has {groups} groups of {group_size} out of {points} points: "
+                "neither number may exceed the number of points"
             )
         self.num_tokens = groups
         self.group_size = group_size
@@ -128,38 +129,38 @@ class PointCloudTokenizer(Tokenizer):
 
     @classmethod
     def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
-        """Settings: `groups`, `group_size`, optional `hidden`; from the input: `points`."""
+        """Build it from the settings `groups`, `group_size`, `hidden` and the input's `points`."""
         return cls(dim, points=input["points"], **settings)
 
     def init_linear(self, weight: Tensor) -> None:
-        """Truncated normal, standard deviation .02."""
+        """Initialise with a truncated normal of standard deviation .02."""
         nn.init.trunc_normal_(weight, std=0.02)
 
     def group(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, 3) to neighbours relative to their centre (B, G, S, 3) and centres (B, G, 3)."""
+        """Split (B, N, 3) into neighbours relative to their centre (B, G, S, 3) and centres (B, G, 3)."""
         centres = take(x, farthest_points(x, self.num_tokens))
         index = nearest_points(x, centres, self.group_size)
         neighbours = take(x, index.flatten(1)).unflatten(1, (self.num_tokens, self.group_size))
         return neighbours - centres.unsqueeze(2), centres
 
     def forward(self, x: Tensor) -> Tokens:
-        """(B, N, 3) to one token per group."""
+        """Map (B, N, 3) to one token per group."""
         groups, centres = self.group(x)
         return Tokens(self.patch_embed(groups), self.pos_embed(centres), source=groups, centres=centres)
 
     def draw_mask(self, batch: int, ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Every group alike; int(ratio * groups) are masked (Point-MAE's `rand`)."""
+        """Draw groups uniformly; int(ratio * groups) are masked (Point-MAE's `rand`)."""
         return random_split(batch, self.num_tokens, int(ratio * self.num_tokens), device)
 
     def target(self, source: Tensor, masked: Tensor) -> Tensor:
-        """The centred neighbours of the masked groups, (B, M, 3 * group_size)."""
+        """Return the centred neighbours of the masked groups, (B, M, 3 * group_size)."""
         return take(source.flatten(2), masked)
 
     def decoder_positions(self, dim: int) -> nn.Module:
-        """A position network of the decoder's own."""
+        """Build a separate position network for the decoder."""
         return position_network(dim)
 
     def reconstruction_loss(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Chamfer distance between predicted and true neighbours; both (B, M, 3 * group_size)."""
+        """Return the Chamfer distance of predicted and true neighbours; both (B, M, 3 * group_size)."""
         shape = (-1, self.group_size, 3)
         return chamfer_distance(predicted.reshape(shape), target.reshape(shape))

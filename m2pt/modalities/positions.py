@@ -1,4 +1,4 @@
-"""Fixed position tables."""
+"""Fixed tables of position embeddings."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ TEMPERATURE = 10000.0
 
 
 def sincos_2d(dim: int, grid: tuple[int, int]) -> Tensor:
-    """Sine-cosine table of a row-major grid of (rows, columns); MAE, `util/pos_embed.py`.
+    """Return the sine-cosine table of a row-major grid of (rows, columns); MAE, `util/pos_embed.py`.
 
     The first half of the channels encodes the column, the second half the row; each half holds all sines,
     then all cosines.
@@ -18,7 +18,7 @@ def sincos_2d(dim: int, grid: tuple[int, int]) -> Tensor:
         (rows * columns, dim).
 
     Raises:
-        InputError: `dim` is not a multiple of four.
+        InputError: `dim` is not a multiple of 4.
     """
     if dim % 4:
         raise InputError(
@@ -33,7 +33,9 @@ def sincos_2d(dim: int, grid: tuple[int, int]) -> Tensor:
 
 
 def sinusoid_1d(dim: int, length: int) -> Tensor:
-    """Sinusoid table of a sequence, even channels sine, odd cosine; VideoMAE, `modeling_finetune.py`.
+    """Return the sinusoid table of a sequence; VideoMAE, `modeling_finetune.py`.
+
+    Even channels are sines, odd ones cosines.
 
     Returns:
         (length, dim).
@@ -45,7 +47,7 @@ def sinusoid_1d(dim: int, length: int) -> Tensor:
 
 
 class PositionTable(nn.Module):
-    """A fixed table as a module, so that a decoder may have a table or a network."""
+    """A fixed table as a module, so that a decoder can have a table or a network."""
 
     table: Tensor
 

@@ -1,29 +1,28 @@
 """An encoder with a classification head, laid out as timm's `VisionTransformer`."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 from timm.layers import LayerNorm
 from torch import Tensor, nn
 
 from m2pt.errors import InputError
 from m2pt.modalities.tokenizer import Tokenizer
-from m2pt.models.head_folding import EPSILON
+from m2pt.models.exchange import BATCHNORM_EPS
+from m2pt.models.settings import ClassifierSettings, Head, Pool, TokenDrop
 from m2pt.models.token_dropping import build_token_dropping
 from m2pt.models.transformer import Encoder, build_tokenizer
 
-Pool = Literal["avg", "token"]
-Head = Literal["linear", "batchnorm_linear"]
-
 
 def build_head(kind: Head, dim: int, num_classes: int) -> nn.Module:
-    """Make a head, initialised as MAE does for finetuning (std 2e-5) or for linear probing (std 0.01).
+    """Build a head, initialised as in MAE for finetuning (std 2e-5) or for linear probing (std 0.01).
 
     `batchnorm_linear` standardises the features of the frozen encoder before the linear layer
     (MAE, `main_linprobe.py`).
 
     Raises:
-        InputError: unknown kind.
+        InputError: the kind is unknown.
     """
     linear = nn.Linear(dim, num_classes)
     nn.init.zeros_(linear.bias)
@@ -32,16 +31,26 @@ def build_head(kind: Head, dim: int, num_classes: int) -> nn.Module:
         return linear
     if kind == "batchnorm_linear":
         nn.init.trunc_normal_(linear.weight, std=0.01)
-        return nn.Sequential(nn.BatchNorm1d(dim, affine=False, eps=EPSILON), linear)
+        return nn.Sequential(nn.BatchNorm1d(dim, affine=False, eps=BATCHNORM_EPS), linear)
     raise InputError(f"head {kind!r} is unknown: choose linear or batchnorm_linear")
 
 
 class Classifier(Encoder):
-    """Pooled tokens to class logits.
+    """Encoder, pooling and classification head.
 
-    `pool="avg"`: mean of the tokens without prefix, then `fc_norm`; there is no final `norm`.
-    `pool="token"`: final `norm`, then the class token.
-    `token_drop`: shares {time, frequency} of the tokens that training leaves out (see `token_dropping`).
+    Args:
+        tokenizer: tokenizer of the modality.
+        num_classes: number of classes.
+        pool: "avg" takes the mean of the tokens without prefix, then `fc_norm`, and has no final `norm`;
+            "token" takes the class token after the final `norm`.
+        head: see `build_head`.
+        token_drop: tokens dropped in training (see `token_dropping`), for audio only.
+        dim: width of the tokens.
+        **body: as for `Encoder`.
+
+    Raises:
+        InputError: unknown pool or head, no class token for pool "token", or `token_drop` for another
+            modality than audio.
     """
 
     def __init__(
@@ -51,7 +60,7 @@ class Classifier(Encoder):
         num_classes: int,
         pool: Pool,
         head: Head,
-        token_drop: Mapping[str, float] | None = None,
+        token_drop: TokenDrop | None = None,
         dim: int,
         **body: Any,
     ) -> None:
@@ -59,7 +68,9 @@ class Classifier(Encoder):
         if pool not in ("avg", "token"):
             raise InputError(f"pool {pool!r} is unknown: choose avg or token")
         if pool == "token" and not self.num_prefix_tokens:
-            raise InputError("pool 'token' needs a class token, which this modality has not: choose avg")
+            raise InputError(
+                "pool 'token' needs a class token, which this modality does not have: choose avg"
+            )
         self.pool = pool
         self.num_classes = num_classes
         if pool == "avg":
@@ -70,7 +81,7 @@ class Classifier(Encoder):
 
     @property
     def pretrained_parts(self) -> tuple[str, ...]:
-        """The parts (see `exchange`) that a pretrained encoder provides: `fc_norm` and head start anew."""
+        """Parts (see `exchange`) to load from a pretrained encoder, without `fc_norm` and head."""
         return ("tokenizer", "blocks") if self.pool == "avg" else ("tokenizer", "blocks", "norm")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,23 +99,27 @@ def build_classifier(
     tokenizer: Mapping[str, Any],
     backbone: Mapping[str, Any],
     num_classes: int,
-    pool: Pool,
-    head: Head,
-    drop_path: float = 0.0,
     token_drop: Mapping[str, float] | None = None,
+    **settings: Any,
 ) -> Classifier:
-    """Make a classifier; the settings of the body are those of `build_encoder`.
+    """Build a classifier.
+
+    Args:
+        modality: a modality of the catalogue; see `m2pt.catalog.MODALITIES`.
+        input: as for `build_encoder`.
+        tokenizer: as for `build_encoder`.
+        backbone: as for `build_encoder`.
+        num_classes: number of classes.
+        token_drop: fields of `TokenDrop`, for audio only.
+        **settings: fields of `ClassifierSettings`.
 
     Raises:
-        InputError: unknown names, or settings that do not fit each other.
+        InputError: unknown names or inconsistent settings.
     """
-    made = build_tokenizer(modality, dim=backbone["dim"], input=input, settings=tokenizer)
     return Classifier(
-        made,
+        build_tokenizer(modality, dim=backbone["dim"], input=input, settings=tokenizer),
         num_classes=num_classes,
-        pool=pool,
-        head=head,
-        token_drop=token_drop,
-        drop_path=drop_path,
+        token_drop=None if token_drop is None else TokenDrop(**token_drop),
+        **asdict(ClassifierSettings(**settings)),
         **backbone,
     )

@@ -1,4 +1,4 @@
-"""Decoders of masked autoencoders: from the encoded visible tokens to predictions for the masked ones."""
+"""Decoders of masked autoencoders: from encoded visible tokens to predictions for the masked ones."""
 
 from abc import ABC, abstractmethod
 
@@ -8,7 +8,7 @@ from timm.models.swin_transformer_v2_cr import SwinTransformerV2CrBlock
 from torch import Tensor, nn
 
 from m2pt.errors import InputError
-from m2pt.modalities.masking import take
+from m2pt.modalities.tokenizer import take
 from m2pt.models.transformer import build_blocks
 
 MLP_RATIO = 4.0
@@ -16,10 +16,10 @@ WINDOW = 4
 
 
 class Decoder(nn.Module, ABC):
-    """What all decoders share: embedding, one learnt token for every masked place, positions, prediction.
+    """Base of all decoders: embedding, mask token, positions, prediction.
 
-    The tokens are decoded as visible ones followed by masked ones, each with its own position, which saves
-    restoring their order; predictions are made for masked tokens only.
+    Visible tokens come first, masked ones last, each with its own position, so their order need not be
+    restored. Predictions are made for masked tokens only.
     """
 
     def __init__(
@@ -46,14 +46,15 @@ class Decoder(nn.Module, ABC):
         Args:
             encoded: (B, P + K, D), prefix tokens first.
             centres: `Tokens.centres`.
-            visible, masked: indices (B, K) and (B, M).
+            visible: indices (B, K).
+            masked: indices (B, M).
 
         Returns:
             (B, M, target_dim).
         """
-        seen = visible.shape[1]
+        num_visible = visible.shape[1]
         x = self.embed(encoded)
-        prefix, x = x[:, :-seen], x[:, -seen:]
+        prefix, x = x[:, :-num_visible], x[:, -num_visible:]
         x = torch.cat([x, self.mask_token.expand(*masked.shape, -1)], dim=1)
         order = torch.cat([visible, masked], dim=1)
         x = self.decode(prefix, x, take(self.positions(centres), order), order)
@@ -67,7 +68,7 @@ class Decoder(nn.Module, ABC):
             prefix: (B, P, D).
             x: (B, L, D), visible then masked tokens, without positions.
             positions: (B, L, D).
-            order: (B, L), the place of each token.
+            order: (B, L), the index of each token.
 
         Returns:
             (B, any + M, D), the masked tokens last.
@@ -75,7 +76,7 @@ class Decoder(nn.Module, ABC):
 
 
 class GlobalDecoder(Decoder):
-    """timm Blocks over all tokens: MAE, VideoMAE, Point-MAE and mode 0 of AudioMAE.
+    """Transformer blocks over all tokens: MAE, VideoMAE, Point-MAE and mode 0 of AudioMAE.
 
     `positions_every_block` adds the positions before each block, as Point-MAE does.
     """
@@ -97,7 +98,7 @@ class GlobalDecoder(Decoder):
         self.positions_every_block = positions_every_block
 
     def decode(self, prefix: Tensor, x: Tensor, positions: Tensor, order: Tensor) -> Tensor:
-        """Attend to all tokens; prefix tokens, if any, have position zero."""
+        """Attend to all tokens; prefix tokens, if any, have zero positions."""
         if self.positions_every_block:
             for block in self.blocks:
                 x = block(x + positions)
@@ -111,11 +112,11 @@ class GlobalDecoder(Decoder):
 class WindowedDecoder(Decoder):
     """Swin v2 blocks over windows of 4 by 4 tokens, AudioMAE's mode 1 (`models_mae.py`, `timm_patch`).
 
-    Every second block shifts its windows by two tokens along time, none along frequency. The class token is
-    left out. Attention temperature starts at 1.
+    Every second block shifts its windows by two tokens along time, but not along frequency. The class token
+    is dropped. The attention temperature starts at 1.
 
     Raises:
-        InputError: windows do not tile the grid (time, frequency), or the width not the heads.
+        InputError: windows do not tile the grid (time, frequency).
     """
 
     def __init__(
@@ -130,8 +131,6 @@ class WindowedDecoder(Decoder):
         grid: tuple[int, int],
         drop_path: float = 0.0,
     ) -> None:
-        if dim % num_heads:
-            raise InputError(f"decoder dim {dim} is not a multiple of num_heads {num_heads}")
         if grid[0] % WINDOW or grid[1] % WINDOW:
             raise InputError(
                 f"decoder.kind windowed needs a token grid in multiples of {WINDOW}, not {grid}: "
@@ -146,7 +145,7 @@ class WindowedDecoder(Decoder):
         self.grid = grid
 
     def decode(self, prefix: Tensor, x: Tensor, positions: Tensor, order: Tensor) -> Tensor:
-        """Put the tokens in their places, attend within windows, and put them back in `order`."""
+        """Arrange the tokens on the grid, attend within windows, and restore `order`."""
         x = take(x + positions, order.argsort(dim=1)).unflatten(1, self.grid)
         for block in self.blocks:
             x = block(x)
@@ -156,7 +155,7 @@ class WindowedDecoder(Decoder):
 def windowed_block(
     dim: int, num_heads: int, grid: tuple[int, int], *, shifted: bool, drop_path: float
 ) -> SwinTransformerV2CrBlock:
-    """Make a Swin v2 block on (B, time, frequency, D), set as AudioMAE has it where timm differs."""
+    """Build a Swin v2 block on (B, time, frequency, D), with AudioMAE's settings where timm differs."""
     block = SwinTransformerV2CrBlock(
         dim, num_heads, grid, (WINDOW, WINDOW), init_values=None, drop_path=drop_path, norm_layer=LayerNorm
     )

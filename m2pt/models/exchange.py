@@ -1,77 +1,95 @@
-"""Weights in the form in which files carry them: timm's key names.
+"""The exchange format of weights: state dicts with timm's key names, as files store them.
 
-A model's own keys with `tokenizer.` removed; of an image classifier with a linear head these are exactly the
-keys of timm's `vit_base_patch16_224`. A ConvNeXt has timm's keys as it is; its stem counts as tokenizer, its
-stages count as blocks.
+The keys are those of the model without the prefix `tokenizer.`. For an image classifier with a linear head
+they are exactly the keys of timm's `vit_base_patch16_224`. A ConvNeXt has timm's keys anyway; its stem counts
+as tokenizer, its stages as blocks.
 """
 
 import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from m2pt.errors import InputError
 from m2pt.formats.weights import check_tensor
 
-if TYPE_CHECKING:  # renaming keys, as merging does, needs no timm
-    from m2pt.models.convolutional import ConvNeXtClassifier
-    from m2pt.models.transformer import Encoder
-
 PREFIX = "tokenizer."
 PARTS = ("tokenizer", "blocks", "norm", "head")
+BATCHNORM_EPS = 1e-6
+"""Epsilon of the batch norm in a `batchnorm_linear` head (MAE, `main_linprobe.py`)."""
 
 _PART_OF_NAME = {"blocks": "blocks", "stages": "blocks", "norm": "norm", "fc_norm": "norm", "head": "head"}
 _BLOCK = re.compile(r"(stages\.\d+\.)?blocks\.\d+\.")
+_HEAD_NORM, _HEAD_LINEAR = "head.0.", "head.1."
 
 
 def to_exchange(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a model's `state_dict()` for a file."""
+    """Convert a model's `state_dict()` to the exchange format."""
     return {key.removeprefix(PREFIX): value for key, value in state.items()}
 
 
 def part_of(key: str) -> str:
-    """The part that an exchange key belongs to: blocks, norm, head, or else tokenizer."""
+    """Return the part that an exchange key belongs to: blocks, norm, head, or else tokenizer."""
     return _PART_OF_NAME.get(key.split(".", 1)[0], "tokenizer")
 
 
 def body_size(state: Mapping[str, Tensor]) -> tuple[int, int]:
-    """(width, depth) of the blocks in an exchange state, of a ConvNeXt the first width; (0, 0) if none."""
+    """Return (width, depth) of the blocks in an exchange state; (0, 0) without blocks.
+
+    The width of a ConvNeXt is that of its first stage.
+    """
     blocks = {found[0] for key in state if (found := _BLOCK.match(key))}
     norms = (state.get(key) for key in ("blocks.0.norm1.weight", "stages.0.blocks.0.norm.weight"))
     width = next((norm.numel() for norm in norms if norm is not None), 0)
     return (width, len(blocks)) if width else (0, 0)
 
 
+def fold_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Fold the batch norm of a `batchnorm_linear` head into its linear layer, which is exact in evaluation.
+
+    (x - μ)/√(σ² + ε)·Wᵀ + b = x·(W/√(σ² + ε))ᵀ + b - W·μ/√(σ² + ε), computed in float64 on the state dict
+    alone. A state with another head is returned unchanged.
+    """
+    if f"{_HEAD_NORM}running_mean" not in state:
+        return dict(state)
+    mean, variance = (state[f"{_HEAD_NORM}running_{name}"].double() for name in ("mean", "var"))
+    weight, bias = (state[f"{_HEAD_LINEAR}{name}"] for name in ("weight", "bias"))
+    scaled = weight.double() / (variance + BATCHNORM_EPS).sqrt()
+    folded = {key: value for key, value in state.items() if not key.startswith((_HEAD_NORM, _HEAD_LINEAR))}
+    folded["head.weight"] = scaled.to(weight.dtype)
+    folded["head.bias"] = (bias.double() - scaled @ mean).to(bias.dtype)
+    return folded
+
+
 def load_exchange(
-    model: "Encoder | ConvNeXtClassifier",
+    model: nn.Module,
     state: Mapping[str, Tensor],
     *,
     parts: Collection[str] = PARTS,
     source: str = "the weights",
 ) -> None:
-    """Load named parts of an exchange state into an `Encoder` or a subclass of it, or into a ConvNeXt.
+    """Load parts of an exchange state into an `Encoder`, a subclass of it, or a ConvNeXt.
 
-    Within the parts every key must be there and none may be left over; other parts of the state are ignored.
-    Positions of another image size are interpolated.
+    The keys of these parts must match exactly; other parts of the state are ignored. Positions of another
+    image size are interpolated.
 
     Args:
-        model: where to load.
-        state: as `to_exchange` gives it.
-        parts: of tokenizer, blocks, norm, head.
-        source: the file's name, for messages.
+        model: model to load into.
+        state: state dict in the exchange format.
+        parts: any of tokenizer, blocks, norm, head.
+        source: name of the file, for messages.
 
     Raises:
-        InputError: blocks of another width or depth, missing or unexpected keys, another shape, tensors that
-            are no finite real numbers.
+        InputError: blocks of another width or depth, missing or unexpected keys, another shape, or tensors
+            that are not finite real numbers.
     """
-    own = {key.removeprefix(PREFIX): key for key in model.state_dict()}
-    expected = {key: own[key] for key in own if part_of(key) in parts}
+    names = {key.removeprefix(PREFIX): key for key in model.state_dict()}
+    expected = {key: name for key, name in names.items() if part_of(key) in parts}
     given = {key: value for key, value in state.items() if part_of(key) in parts}
     current = model.state_dict()
     for key in sorted(expected.keys() & given.keys()):
         own = current[expected[key]]
-        if not own.is_meta:  # a model without content may take weights without content
+        if not own.is_meta:  # a model on the meta device may load weights on the meta device
             check_tensor(key, given[key], source, number=own.is_floating_point())
     _check_body(model, given, source)
     if "tokenizer" in parts:
@@ -86,7 +104,7 @@ def load_exchange(
     model.load_state_dict({name: given[key] for key, name in expected.items()}, strict=False)
 
 
-def _check_body(model: "Encoder | ConvNeXtClassifier", given: Mapping[str, Tensor], source: str) -> None:
+def _check_body(model: nn.Module, given: Mapping[str, Tensor], source: str) -> None:
     width, depth = body_size(given)
     own_width, own_depth = body_size(model.state_dict())
     if depth and (width, depth) != (own_width, own_depth):
@@ -96,7 +114,7 @@ def _check_body(model: "Encoder | ConvNeXtClassifier", given: Mapping[str, Tenso
         )
 
 
-def _adapt(model: "Encoder | ConvNeXtClassifier", given: dict[str, Tensor]) -> dict[str, Tensor]:
+def _adapt(model: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:  # a ConvNeXt's stem fits an input of any size
         return given
@@ -113,4 +131,5 @@ def _check_keys(expected: Collection[str], given: Collection[str], source: str) 
             for word, keys in (("lacks", missing), ("has unknown", unexpected))
             if keys
         ]
-        raise InputError(f"{source}: {'; '.join(faults)}; use weights of the same modality, pool and head")
+        held = f"; it has {', '.join(sorted(given)[:3])} ..." if missing and given else ""
+        raise InputError(f"{source}: {'; '.join(faults)}{held}; use weights of this model, without a prefix")

@@ -14,19 +14,18 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
-from m2pt.models.dense_settings import MaskRCNNSettings
-from m2pt.models.feature_maps import layer_groups
-from m2pt.models.feature_pyramid import SimpleFeaturePyramid
+from m2pt.models.feature_pyramid import SimpleFeaturePyramid, layer_groups
+from m2pt.models.settings import MaskRCNNSettings
 from m2pt.models.transformer import Encoder
 
 ENCODER = "backbone.maps.encoder"
 
 
 class PadToSquare(nn.Module):
-    """torchvision's place for resizing; here the reader has resized, so images are only padded to one size.
+    """Replaces torchvision's resizing transform: images come resized from the reader and are only padded.
 
-    torchvision's own transform would scale every image to `min_size` and paste each mask at the input's
-    resolution. Masks stay 2·mask_resolution square here, to be pasted once, at the original image's size.
+    torchvision's transform would scale every image to `min_size` and paste each mask at the input's
+    resolution. Here masks keep their 2·mask_resolution square, to be pasted once at the original resolution.
     """
 
     def __init__(self, image_size: int) -> None:
@@ -46,12 +45,12 @@ class PadToSquare(nn.Module):
     def postprocess(
         self, result: list[dict[str, Tensor]], image_shapes: Any, original_image_sizes: Any
     ) -> list[dict[str, Tensor]]:
-        """Leave boxes in the input's pixels and masks in their boxes."""
+        """Return boxes in the input's pixels and masks relative to their boxes, as they are."""
         return result
 
 
 class PlainMaskRCNN(MaskRCNN):
-    """Mask R-CNN whose parameters timm can group by layer.
+    """Mask R-CNN with layer groups for timm's optimizers.
 
     In training `model(images, targets)` returns a dictionary of losses; in evaluation `model(images)` returns
     per image boxes (N, 4) in input pixels, labels (N,), scores (N,) and mask probabilities (N, 1, M, M) to be
@@ -59,28 +58,28 @@ class PlainMaskRCNN(MaskRCNN):
     """
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Layers for timm's layer-wise learning-rate decay; blocks are the finest unit either way."""
+        """Return the layer groups of timm's layer decay; blocks are the finest unit either way."""
         return layer_groups(ENCODER)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters without weight decay: the encoder's."""
+        """Return the names of parameters without weight decay, those of the encoder."""
         return {f"{ENCODER}.{name}" for name in self.backbone.maps.encoder.no_weight_decay()}
 
 
 def build_mask_rcnn(
     encoder: Encoder, *, num_classes: int, image_size: int, freeze_backbone: bool, **settings: Any
 ) -> PlainMaskRCNN:
-    """Mask R-CNN for `num_classes` kinds of objects (labels 1 … num_classes; 0 is background).
+    """Build a Mask R-CNN for `num_classes` categories (labels 1 … num_classes; 0 is background).
 
     Args:
         encoder: image encoder built for square inputs of `image_size`.
         num_classes: number of categories, without background.
-        image_size: side in pixels to which images, normalised and at most this large, are padded.
-        freeze_backbone: keep the encoder fixed and train pyramid and heads only.
+        image_size: side in pixels to which normalised images, at most this large, are padded.
+        freeze_backbone: freeze the encoder and train pyramid and heads only.
         **settings: fields of `MaskRCNNSettings`.
 
     Raises:
-        InputError: the encoder's patch size cannot give one of the strides.
+        InputError: a stride is not the encoder's patch size times a power of two.
     """
     chosen = MaskRCNNSettings(**settings)
     pyramid = SimpleFeaturePyramid(
@@ -130,7 +129,7 @@ def _roi_align(settings: MaskRCNNSettings, resolution: int) -> MultiScaleRoIAlig
     pool = MultiScaleRoIAlign(
         [str(level) for level in range(len(settings.strides))], resolution, settings.sampling_ratio
     )
-    # Left to itself the pool guesses the strides, once and for all, from the first batch's unpadded sizes.
+    # Without this the pool infers the strides from the first batch's unpadded sizes, once and for all.
     pool.scales = [1 / stride for stride in settings.strides]
     pool.map_levels = initLevelMapper(
         round(math.log2(settings.strides[0])),

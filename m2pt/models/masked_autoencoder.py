@@ -1,4 +1,4 @@
-"""Masked autoencoding: encode the visible tokens, reconstruct what was masked."""
+"""Masked autoencoding: encode the visible tokens, reconstruct the masked ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from m2pt.errors import InputError
-from m2pt.modalities.audio import AudioTokenizer
-from m2pt.modalities.masking import take
+from m2pt.modalities.tokenizer import take
 from m2pt.models.decoders import Decoder, GlobalDecoder, WindowedDecoder
+from m2pt.models.settings import DecoderSettings
 from m2pt.models.transformer import Encoder, build_encoder
 
 
 class MaskedAutoencoder(nn.Module):
-    """MAE, VideoMAE, AudioMAE or Point-MAE, as its encoder's tokenizer and its decoder define.
+    """MAE, VideoMAE, AudioMAE or Point-MAE, depending on the encoder's tokenizer and the decoder.
 
-    Masks are drawn from torch's global generator. The target is made, and the decoder's head run, for masked
-    tokens only, which gives the same loss as making them for all.
+    Masks are drawn from torch's global generator. Target and prediction are computed for masked tokens only,
+    which gives the same loss as computing them for all.
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder, *, mask_ratio: float) -> None:
@@ -36,32 +36,36 @@ class MaskedAutoencoder(nn.Module):
         return tokenizer.reconstruction_loss(predicted, tokenizer.target(tokens.source, masked))
 
 
-def build_decoder(
-    modality: str, encoder: Encoder, *, dim: int, depth: int, num_heads: int, kind: str, drop_path: float
-) -> Decoder:
-    """Make the decoder that the modality's method has; see `build_masked_autoencoder`."""
-    tokenizer = encoder.tokenizer
+def build_decoder(modality: str, encoder: Encoder, settings: DecoderSettings, drop_path: float) -> Decoder:
+    """Build the decoder of the modality's method; see `build_masked_autoencoder`."""
+    tokenizer, dim, kind = encoder.tokenizer, settings.dim, settings.kind
     embed: nn.Module
-    if modality == "pointcloud":
+    if tokenizer.decoder_embedding == "none":
         if dim != encoder.embed_dim:
             raise InputError(
                 f"decoder.dim {dim} differs from backbone.dim {encoder.embed_dim}: Point-MAE's decoder "
-                "continues at the encoder's width; set them equal"
+                "has the encoder's width; set them equal"
             )
         embed = nn.Identity()
     else:
-        embed = nn.Linear(encoder.embed_dim, dim, bias=modality != "video")
-    shape = {"dim": dim, "depth": depth, "num_heads": num_heads, "target_dim": tokenizer.target_dim}
+        embed = nn.Linear(encoder.embed_dim, dim, bias=tokenizer.decoder_embedding == "linear")
+    shape = {
+        "dim": dim,
+        "depth": settings.depth,
+        "num_heads": settings.num_heads,
+        "target_dim": tokenizer.target_dim,
+    }
     positions = tokenizer.decoder_positions(dim)
+    if kind not in tokenizer.decoder_kinds:
+        known = " or ".join(tokenizer.decoder_kinds)
+        raise InputError(f"decoder.kind {kind!r} is unknown for {modality}: choose {known}")
     if kind == "global":
         every_block = tokenizer.positions_every_block
         return GlobalDecoder(
             embed, positions, **shape, positions_every_block=every_block, drop_path=drop_path
         )
-    if kind == "windowed" and isinstance(tokenizer, AudioTokenizer):
-        return WindowedDecoder(embed, positions, **shape, grid=tokenizer.grid, drop_path=drop_path)
-    known = "global or windowed" if modality == "audio" else "global"
-    raise InputError(f"decoder.kind {kind!r} is unknown for {modality}: choose {known}")
+    grid: Any = tokenizer.grid
+    return WindowedDecoder(embed, positions, **shape, grid=grid, drop_path=drop_path)
 
 
 def build_masked_autoencoder(
@@ -74,21 +78,22 @@ def build_masked_autoencoder(
     mask_ratio: float,
     drop_path: float = 0.0,
 ) -> MaskedAutoencoder:
-    """Make a masked autoencoder.
+    """Build a masked autoencoder.
 
     Args:
-        modality: image (MAE), video (VideoMAE), audio (AudioMAE) or pointcloud (Point-MAE).
-        input, tokenizer, backbone: as for `build_encoder`.
-        decoder: dim, depth, num_heads; for audio also kind, "windowed" (as AudioMAE's released weights) or
-            "global" (the default).
-        mask_ratio: .75 MAE, .9 VideoMAE, .8 AudioMAE, .6 Point-MAE.
-        drop_path: rate of the last block of encoder and of decoder; Point-MAE has .1, the others 0.
+        modality: a modality whose tokenizer defines a target; see `m2pt.catalog.MODALITIES`.
+        input: as for `build_encoder`.
+        tokenizer: as for `build_encoder`.
+        backbone: as for `build_encoder`.
+        decoder: fields of `DecoderSettings`; AudioMAE's released weights have kind "windowed".
+        mask_ratio: 0.75 in MAE, 0.9 in VideoMAE, 0.8 in AudioMAE, 0.6 in Point-MAE.
+        drop_path: stochastic depth rate of the last block of encoder and decoder; 0.1 in Point-MAE, else 0.
 
     Raises:
-        InputError: unknown names, or settings that do not fit each other.
+        InputError: unknown names or inconsistent settings.
     """
     encoder = build_encoder(
         modality, input=input, tokenizer=tokenizer, backbone=backbone, drop_path=drop_path
     )
-    made = build_decoder(modality, encoder, drop_path=drop_path, **{"kind": "global", **decoder})
-    return MaskedAutoencoder(encoder, made, mask_ratio=mask_ratio)
+    built_decoder = build_decoder(modality, encoder, DecoderSettings(**decoder), drop_path)
+    return MaskedAutoencoder(encoder, built_decoder, mask_ratio=mask_ratio)

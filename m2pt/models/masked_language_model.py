@@ -1,4 +1,4 @@
-"""Masked-token prediction: guess the bytes of a text that were hidden, from all the others."""
+"""Masked language modelling: predict masked bytes of a text from all the others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,23 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2pt.errors import InputError
-from m2pt.modalities.masking import take
-from m2pt.modalities.text import MASK, NUM_BYTES
+from m2pt.modalities.text import MASK, NUM_BYTES, TextTokenizer
+from m2pt.modalities.tokenizer import take
 from m2pt.models.transformer import Encoder, build_encoder
 
 MASKED, RANDOM = 0.8, 0.1
-"""Shares of the chosen tokens that become the mask token and a random one; the others stay as they are."""
+"""Shares of the chosen tokens replaced by the mask token and by a random one; the others are kept."""
 
 
 def corrupt(tokens: Tensor, chosen: Tensor) -> Tensor:
-    """Hide the chosen tokens as BERT does, with draws from torch's global generator.
+    """Corrupt the chosen tokens as in BERT, with torch's global generator.
 
     Args:
         tokens: (B, L) bytes.
-        chosen: (B, M) places, all different within a row.
+        chosen: (B, M) indices, distinct within a row.
 
     Returns:
-        (B, L): at a chosen place the mask token (80 %), a random byte (10 %) or the byte itself (10 %).
+        (B, L), with the mask token (80 %), a random byte (10 %) or the byte itself (10 %) at chosen indices.
     """
     draw = torch.rand(chosen.shape, device=chosen.device)
     random = torch.randint(NUM_BYTES, chosen.shape, device=chosen.device)
@@ -36,8 +36,8 @@ def corrupt(tokens: Tensor, chosen: Tensor) -> Tensor:
 class MaskedLanguageModel(nn.Module):
     """BERT's masked language model over bytes, without next sentence prediction.
 
-    Unlike in a masked autoencoder the encoder sees all tokens, the hidden ones as `corrupt` leaves them, and
-    there is no decoder: a dense layer, GELU and LayerNorm lead to the transposed embedding and a bias.
+    Unlike in a masked autoencoder, the encoder processes all tokens, masked ones as changed by `corrupt`, and
+    there is no decoder: dense layer, GELU and LayerNorm, then the transposed embedding and a bias.
     Source: Devlin et al. 2019, section 3.1 and appendix A.1; google-research/bert, `run_pretraining.py`.
     """
 
@@ -59,7 +59,7 @@ class MaskedLanguageModel(nn.Module):
         return tokenizer.reconstruction_loss(self.predict(take(encoded, chosen)), tokenizer.target(x, chosen))
 
     def predict(self, encoded: Tensor) -> Tensor:
-        """Encoded tokens (B, M, D) to logits of bytes (B, M, 256)."""
+        """Map encoded tokens (B, M, D) to logits of bytes (B, M, 256)."""
         embedding = self.encoder.get_parameter("tokenizer.embedding.weight")
         return functional.linear(self.head(encoded), embedding[:NUM_BYTES], self.bias)
 
@@ -73,20 +73,22 @@ def build_masked_language_model(
     mask_ratio: float,
     drop_path: float = 0.0,
 ) -> MaskedLanguageModel:
-    """Make a masked language model.
+    """Build a masked language model.
 
     Args:
         modality: text.
-        input, tokenizer, backbone: as for `build_encoder`.
-        mask_ratio: share of the tokens that are to be predicted; .15 in BERT.
+        input: as for `build_encoder`.
+        tokenizer: as for `build_encoder`.
+        backbone: as for `build_encoder`.
+        mask_ratio: share of the tokens to be predicted; 0.15 in BERT.
         drop_path: stochastic depth rate of the last block; 0 in BERT.
 
     Raises:
-        InputError: another modality, or settings that do not fit each other.
+        InputError: another modality, or inconsistent settings.
     """
-    if modality != "text":
-        raise InputError(f"masked-token prediction is for text, not for {modality}: choose another objective")
     encoder = build_encoder(
         modality, input=input, tokenizer=tokenizer, backbone=backbone, drop_path=drop_path
     )
+    if not isinstance(encoder.tokenizer, TextTokenizer):
+        raise InputError(f"masked language modelling is for text, not for {modality}: choose another task")
     return MaskedLanguageModel(encoder, mask_ratio=mask_ratio)

@@ -1,8 +1,8 @@
-"""Segmentation of a point cloud: features of the groups after several blocks, carried to every point.
+"""Segmentation of point clouds: features of groups after several blocks, interpolated to every point.
 
-Source: Point-MAE, `segmentation/models/pt.py`. Linear layers on points in rows stand for its convolutions of
-kernel 1. Where a layer reads what many points share, or what is interpolated from few groups, it is applied
-before that is repeated or interpolated: the same function, for a fraction of the work.
+Source: Point-MAE, `segmentation/models/pt.py`. Linear layers on points in rows replace its convolutions of
+kernel size 1. A layer whose input is shared by many points, or interpolated from few groups, is applied
+before that input is repeated or interpolated: the same function at a fraction of the cost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,23 +16,24 @@ from torch.nn import functional
 from m2pt.errors import InputError
 from m2pt.modalities.pointcloud import PointCloudTokenizer, distances
 from m2pt.modalities.tokenizer import Tokenizer
+from m2pt.models.settings import PartSegmenterSettings
 from m2pt.models.transformer import Encoder, build_tokenizer
 
 NEIGHBOURS = 3
 
 
 def interpolation_weights(points: Tensor, centres: Tensor) -> Tensor:
-    """Weights that carry features of the centres to the points: `weights @ features`.
+    """Return weights that interpolate features from the centres to the points, `weights @ features`.
 
-    A point takes from its three nearest centres, in inverse proportion to the squared distance (PointNet++'s
-    feature propagation).
+    The three nearest centres of a point are weighted by their inverse squared distance (PointNet++'s feature
+    propagation).
 
     Args:
         points: (B, N, 3).
         centres: (B, G, 3).
 
     Returns:
-        (B, N, G), each row with at most three weights, of sum 1.
+        (B, N, G), each row with at most three non-zero weights that sum to 1.
     """
     distance = distances(points, centres)
     nearest, index = distance.topk(min(NEIGHBOURS, centres.shape[1]), largest=False)
@@ -42,7 +43,7 @@ def interpolation_weights(points: Tensor, centres: Tensor) -> Tensor:
 
 
 class JoiningLayer(nn.Module):
-    """Linear, batch norm and ReLU on what points have of their own, joined with what they get elsewhere."""
+    """Linear, batch norm and ReLU on features of points joined with those of groups or of the cloud."""
 
     def __init__(self, own: int, other: int, width: int) -> None:
         super().__init__()
@@ -51,11 +52,11 @@ class JoiningLayer(nn.Module):
         self.norm = nn.BatchNorm1d(width)
 
     def forward(self, own: Tensor, other: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Join features.
+        """Combine features.
 
         Args:
-            own: (B, N, own), of the points.
-            other: (B, G, other), of the groups, or (B, 1, other), of the whole cloud.
+            own: (B, N, own), features of the points.
+            other: (B, G, other), features of the groups, or (B, 1, other), features of the whole cloud.
             weights: (B, N, G) from `interpolation_weights`, or None for the whole cloud.
 
         Returns:
@@ -69,7 +70,7 @@ class JoiningLayer(nn.Module):
 
 
 class Layers(nn.Sequential):
-    """Linear, batch norm and ReLU, as often as there are pairs of neighbours in `widths`; (B, N, C)."""
+    """Linear, batch norm and ReLU for each pair of successive `widths`, on (B, N, C)."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         layers: list[nn.Module] = []
@@ -78,21 +79,21 @@ class Layers(nn.Sequential):
         super().__init__(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Treat all points of all clouds alike."""
+        """Apply the layers to each point."""
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class SegmentationHead(nn.Module):
-    """From the features of groups to logits of points.
+    """Segmentation head, from features of groups to logits of points.
 
     Args:
         dim: channels of a group's features, all taps together.
         num_classes: number of logits per point.
-        num_categories: categories that a cloud may have; 0 if it is always the same.
-        label_dim: width of the category's branch.
+        num_categories: number of categories of clouds; 0 if all have the same.
+        label_dim: width of the branch for the category.
         propagation_dims: widths of the layers on interpolated features.
-        hidden_dims: widths of the layers on those together with the features of the whole cloud.
-        dropout: after the first hidden layer.
+        hidden_dims: widths of the layers on these and the features of the whole cloud.
+        dropout: dropout after the first hidden layer.
     """
 
     def __init__(
@@ -128,9 +129,9 @@ class SegmentationHead(nn.Module):
 
         Args:
             points: (B, N, 3).
-            centres: (B, G, 3), of the groups.
-            features: (B, G, dim), of the groups.
-            category: (B,) integers, if the head knows categories.
+            centres: (B, G, 3), centres of the groups.
+            features: (B, G, dim), features of the groups.
+            category: (B,) integers, if `num_categories` > 0.
 
         Returns:
             Logits (B, N, num_classes).
@@ -147,11 +148,11 @@ class SegmentationHead(nn.Module):
 class PartSegmenter(Encoder):
     """A point cloud encoder and a `SegmentationHead` on the normalised tokens after the blocks `taps`.
 
-    One norm serves all taps, and as in Point-MAE it starts from the pretrained encoder's.
+    All taps share one norm, initialised from the pretrained encoder as in Point-MAE.
 
     Raises:
-        InputError: the tokenizer is not one of point clouds, or the taps are not ascending numbers of blocks
-            of which the last is the last block: the blocks after it would be of no use.
+        InputError: the encoder is not one of point clouds, or the taps are not ascending block numbers up
+            to the last block (later blocks would be unused).
     """
 
     def __init__(
@@ -160,19 +161,19 @@ class PartSegmenter(Encoder):
         super().__init__(tokenizer, dim=dim, **body)
         if not isinstance(tokenizer, PointCloudTokenizer):
             raise InputError(
-                "part segmentation needs an encoder of point clouds; this one is of another kind"
+                "part segmentation needs an encoder of point clouds, but this one is of another modality"
             )
         last = len(self.blocks) - 1
         if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] != last:
             raise InputError(
-                f"model.taps: {list(taps)} must be ascending numbers of blocks and end with the last, {last}"
+                f"model.taps: {list(taps)} must be ascending block numbers that end with the last, {last}"
             )
         self.taps = list(taps)
         self.head = SegmentationHead(len(taps) * dim, **head)
 
     @property
     def pretrained_parts(self) -> tuple[str, ...]:
-        """The parts (see `exchange`) that a pretrained encoder provides; the head starts anew."""
+        """Parts (see `exchange`) to load from a pretrained encoder, without the head."""
         return ("tokenizer", "blocks", "norm")
 
     def forward(self, points: Tensor, category: Tensor | None = None) -> Tensor:
@@ -190,39 +191,32 @@ def build_part_segmenter(
     tokenizer: Mapping[str, Any],
     backbone: Mapping[str, Any],
     num_classes: int,
-    taps: Sequence[int],
-    propagation_dims: Sequence[int],
-    hidden_dims: Sequence[int],
-    dropout: float,
     num_categories: int = 0,
-    label_dim: int = 0,
-    drop_path: float = 0.0,
+    **settings: Any,
 ) -> PartSegmenter:
-    """Make a part segmenter.
+    """Build a part segmenter.
 
     Args:
         modality: pointcloud.
-        input, tokenizer, backbone: as for `build_encoder`. The number of groups changes no weight, so that it
-            may differ from pretraining's.
+        input: as for `build_encoder`.
+        tokenizer: as for `build_encoder`; no weight depends on the number of groups, so it may differ from
+            that of pretraining.
+        backbone: as for `build_encoder`.
         num_classes: number of logits per point.
-        taps: 0-based numbers of the blocks whose tokens are used; 3, 7, 11 in Point-MAE.
-        propagation_dims: 4 times the encoder's width, then 1024 in Point-MAE.
-        hidden_dims: 512, 256 in Point-MAE.
-        dropout: .5 in Point-MAE.
-        num_categories: 16 for ShapeNetPart, 0 for PartNet, whose networks know one category each.
-        label_dim: 64 in Point-MAE.
-        drop_path: stochastic depth rate of the last block; .1 in Point-MAE.
+        num_categories: 16 for ShapeNetPart; 0 for PartNet, which has a network for each category.
+        **settings: fields of `PartSegmenterSettings`; `label_dim` is unused without categories.
 
     Raises:
-        InputError: unknown modality, or settings that do not fit each other.
+        InputError: another modality, or inconsistent settings.
     """
-    made = build_tokenizer(modality, dim=backbone["dim"], input=input, settings=tokenizer)
+    tokens = build_tokenizer(modality, dim=backbone["dim"], input=input, settings=tokenizer)
+    chosen = PartSegmenterSettings(**settings)
     head = {
         "num_classes": num_classes,
         "num_categories": num_categories,
-        "label_dim": label_dim,
-        "propagation_dims": propagation_dims,
-        "hidden_dims": hidden_dims,
-        "dropout": dropout,
+        "label_dim": chosen.label_dim,
+        "propagation_dims": chosen.propagation_dims,
+        "hidden_dims": chosen.hidden_dims,
+        "dropout": chosen.dropout,
     }
-    return PartSegmenter(made, taps=taps, head=head, drop_path=drop_path, **backbone)
+    return PartSegmenter(tokens, taps=chosen.taps, head=head, drop_path=chosen.drop_path, **backbone)

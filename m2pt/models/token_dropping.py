@@ -1,29 +1,27 @@
-"""AudioMAE's token dropping in finetuning: training sees a part of the time steps and frequency rows only."""
-
-from collections.abc import Mapping
+"""Token dropping in finetuning as in AudioMAE: training uses a part of the time steps and frequency rows."""
 
 import torch
 from torch import nn
 
 from m2pt.errors import InputError
 from m2pt.modalities.audio import AudioTokenizer
-from m2pt.modalities.masking import take
-from m2pt.modalities.tokenizer import Tokenizer, Tokens
+from m2pt.modalities.tokenizer import Tokenizer, Tokens, take
+from m2pt.models.settings import TokenDrop
 
 
 class TokenDropping(nn.Module):
-    """Leaves out whole steps and rows of the grid of tokens, drawn for each clip; in evaluation, nothing.
+    """Drops whole steps and rows of the token grid, drawn for each clip in training; none in evaluation.
 
-    Of n steps int(n * (1 - share)) stay, and likewise of the rows. Tokens keep their own positions; the class
-    token is not among them. Draws from torch's global generator. Source: AudioMAE, `models_vit.py`.
+    Of n steps int(n * (1 - share)) are kept, and of the rows likewise. Tokens keep their positions; the class
+    token is never dropped. Draws from torch's global generator. Source: AudioMAE, `models_vit.py`.
 
     Args:
         grid: numbers of time steps and of frequency rows; tokens are in time-major order.
-        time: share of the steps that is dropped.
-        frequency: share of the rows that is dropped.
+        time: share of the time steps to drop.
+        frequency: share of the frequency rows to drop.
 
     Raises:
-        InputError: nothing would be left.
+        InputError: no token would be left.
     """
 
     def __init__(self, grid: tuple[int, int], *, time: float, frequency: float) -> None:
@@ -37,7 +35,7 @@ class TokenDropping(nn.Module):
             )
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """Return the tokens that stay, (B, K, D), with their positions."""
+        """Return the tokens that are kept, (B, K, D), with their positions."""
         if not self.training or self.kept == self.grid:
             return tokens
         steps, rows = (
@@ -48,14 +46,14 @@ class TokenDropping(nn.Module):
         return tokens._replace(values=take(tokens.values, index), positions=take(tokens.positions, index))
 
 
-def build_token_dropping(tokenizer: Tokenizer, shares: Mapping[str, float] | None) -> nn.Module:
-    """Make a module from `Tokens` to `Tokens` that drops `shares` {time, frequency}, or for None nothing.
+def build_token_dropping(tokenizer: Tokenizer, shares: TokenDrop | None) -> nn.Module:
+    """Build a module from `Tokens` to `Tokens` that drops these shares, or nothing for None.
 
     Raises:
-        InputError: tokens are not in a grid of time and frequency, or nothing would be left.
+        InputError: the modality is not audio, or no token would be left.
     """
     if shares is None:
         return nn.Identity()
     if not isinstance(tokenizer, AudioTokenizer):
-        raise InputError("token_drop drops time steps and frequency rows: only audio has them, leave it out")
-    return TokenDropping(tokenizer.grid, **shares)
+        raise InputError("token_drop drops time steps and frequency rows: only audio has them; remove it")
+    return TokenDropping(tokenizer.grid, time=shares.time, frequency=shares.frequency)

@@ -1,4 +1,4 @@
-"""The transformer body that all modalities share, so that their weights can be exchanged."""
+"""The transformer that all modalities share, so that their weights can be exchanged."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,28 +8,16 @@ from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from m2pt import catalog
 from m2pt.errors import InputError
-from m2pt.modalities.audio import AudioTokenizer
-from m2pt.modalities.image import ImageTokenizer
-from m2pt.modalities.pointcloud import PointCloudTokenizer
-from m2pt.modalities.text import TextTokenizer
 from m2pt.modalities.tokenizer import Tokenizer
-from m2pt.modalities.video import VideoTokenizer
-
-TOKENIZERS: dict[str, type[Tokenizer]] = {
-    "image": ImageTokenizer,
-    "video": VideoTokenizer,
-    "audio": AudioTokenizer,
-    "pointcloud": PointCloudTokenizer,
-    "text": TextTokenizer,
-}
 
 
 def build_blocks(dim: int, depth: int, num_heads: int, mlp_ratio: float, drop_path: float) -> nn.ModuleList:
-    """timm Blocks with a qkv bias; the drop path rate rises linearly from 0 to `drop_path`.
+    """Build timm's blocks with a qkv bias and a drop path rate that rises linearly from 0 to `drop_path`.
 
     Raises:
-        InputError: the width is not a multiple of the number of heads.
+        InputError: `dim` is not a multiple of `num_heads`.
     """
     if dim % num_heads:
         raise InputError(f"dim {dim} is not a multiple of num_heads {num_heads}")
@@ -41,7 +29,7 @@ class Encoder(nn.Module):
     """Tokenizer, blocks, final LayerNorm.
 
     The blocks are the same for all modalities: qkv with bias, timm's LayerNorm (eps 1e-6). Point-MAE differs
-    in both (no qkv bias, eps 1e-5), which would keep its blocks from being exchanged with the others'.
+    in both (no qkv bias, eps 1e-5), so its original blocks could not be exchanged with the others.
     """
 
     def __init__(
@@ -67,7 +55,7 @@ class Encoder(nn.Module):
 
     @property
     def pretrained_parts(self) -> tuple[str, ...]:
-        """The parts (see `exchange`) that a pretrained or finetuned model provides; heads start anew."""
+        """Parts (see `exchange`) to load from a pretrained or finetuned model, without heads."""
         return ("tokenizer", "blocks")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +64,7 @@ class Encoder(nn.Module):
         return self.encode(tokens.values, tokens.positions)
 
     def encode(self, values: Tensor, positions: Tensor) -> Tensor:
-        """Run any subset of tokens (B, K, D) with positions (1 or B, K, D): normalised (B, P + K, D)."""
+        """Encode any subset of tokens (B, K, D) with positions (1 or B, K, D): normalised (B, P + K, D)."""
         x = self._start(values, positions)
         for block in self.blocks:
             x = block(self._place(x, positions))
@@ -88,7 +76,7 @@ class Encoder(nn.Module):
         return self.encode_taps(tokens.values, tokens.positions, taps)
 
     def encode_taps(self, values: Tensor, positions: Tensor, taps: Sequence[int]) -> list[Tensor]:
-        """Run tokens (B, L, D) with positions (1 or B, L, D): what `forward_taps` returns."""
+        """Encode tokens (B, L, D) with positions (1 or B, L, D); returns the same as `forward_taps`."""
         x, after = self._start(values, positions), []
         for block in self.blocks:
             x = block(self._place(x, positions))
@@ -104,25 +92,35 @@ class Encoder(nn.Module):
         return x + positions if self.tokenizer.positions_every_block else x
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Layers for `timm.optim`'s layer decay: tokenizer, each block, the rest."""
+        """Return the layer groups of `timm.optim`'s layer decay: tokenizer, each block, the rest."""
         return {"stem": r"^tokenizer", "blocks": r"^blocks\.(\d+)"}
 
     def no_weight_decay(self) -> set[str]:
-        """Names that are never decayed, as in timm's `VisionTransformer`."""
+        """Return the names of parameters without weight decay, as in timm's `VisionTransformer`."""
         return {"tokenizer.cls_token", "tokenizer.pos_embed"}
+
+
+def tokenizer_class(modality: str) -> type[Tokenizer]:
+    """Import and return the tokenizer of a modality of the catalogue.
+
+    Raises:
+        InputError: there is no such modality, or its tokenizer cannot be imported.
+    """
+    tokenizer: type[Tokenizer] = catalog.load(
+        catalog.modality(modality).tokenizer, f"modality {modality}: tokenizer"
+    )
+    return tokenizer
 
 
 def build_tokenizer(
     modality: str, *, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> Tokenizer:
-    """Make the tokenizer of a modality; see its `build` for the settings.
+    """Build the tokenizer of a modality; see its `build` for the settings.
 
     Raises:
-        InputError: unknown modality, or settings that do not fit each other.
+        InputError: the modality is unknown, or the settings are inconsistent.
     """
-    if modality not in TOKENIZERS:
-        raise InputError(f"modality {modality!r} is unknown: choose one of {', '.join(TOKENIZERS)}")
-    return TOKENIZERS[modality].build(dim, input, settings)
+    return tokenizer_class(modality).build(dim, input, settings)
 
 
 def build_encoder(
@@ -133,18 +131,18 @@ def build_encoder(
     backbone: Mapping[str, Any],
     drop_path: float = 0.0,
 ) -> Encoder:
-    """Make an encoder.
+    """Build an encoder.
 
     Args:
-        modality: image, video, audio, pointcloud or text.
+        modality: a modality of the catalogue; see `m2pt.catalog.MODALITIES`.
         input: input settings of the dataset (image_size, frames, mel_bins, points, length, ...).
-        tokenizer: patch_size; with tubelet_size (video), stride (audio); or groups, group_size (pointcloud);
+        tokenizer: patch_size, and tubelet_size (video) or stride (audio); groups and group_size (pointcloud);
             nothing (text).
         backbone: dim, depth, num_heads, mlp_ratio.
         drop_path: stochastic depth rate of the last block.
 
     Raises:
-        InputError: unknown modality, or settings that do not fit each other.
+        InputError: the modality is unknown, or the settings are inconsistent.
     """
-    made = build_tokenizer(modality, dim=backbone["dim"], input=input, settings=tokenizer)
-    return Encoder(made, **backbone, drop_path=drop_path)
+    tokens = build_tokenizer(modality, dim=backbone["dim"], input=input, settings=tokenizer)
+    return Encoder(tokens, **backbone, drop_path=drop_path)

@@ -1,4 +1,4 @@
-"""UperNet on a plain transformer: a pyramid of four taps, the decoder of segmentation_models_pytorch."""
+"""UperNet on a plain transformer: a pyramid from four taps, the decoder of segmentation_models_pytorch."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2pt.errors import InputError
-from m2pt.models.dense_settings import IGNORED, UPerNetSettings
-from m2pt.models.feature_maps import TokenMaps, layer_groups, rescaling
+from m2pt.models.feature_pyramid import TokenMaps, layer_groups, rescaling
+from m2pt.models.settings import IGNORED, UPerNetSettings
 from m2pt.models.transformer import Encoder
 
 ENCODER = "maps.encoder"
@@ -23,19 +23,19 @@ AUXILIARY_LEVEL = 2
 class UPerNet(nn.Module):
     """Semantic segmentation of square crops, or of larger images with a sliding window.
 
-    Sources: Xiao et al., "Unified Perceptual Parsing for Scene Understanding"; the pyramid on four taps, the
-    auxiliary head and the loss as in mmsegmentation `configs/mae` and `Feature2Pyramid`.
+    Source: Xiao et al., "Unified Perceptual Parsing for Scene Understanding"; pyramid, auxiliary head and
+    loss as in mmsegmentation's `configs/mae` and `Feature2Pyramid`.
 
     Args:
         encoder: image encoder built for square inputs of `image_size`.
         num_classes: number of classes.
         image_size: side in pixels of the training crop and of the window.
-        freeze_backbone: keep the encoder fixed.
-        settings: everything else.
+        freeze_backbone: freeze the encoder.
+        settings: all other settings.
 
     Raises:
-        InputError: the taps or strides do not suit the encoder, the class weights are not one per class, or
-            the windows leave gaps.
+        InputError: the taps or strides do not match the encoder, the number of class weights is not the
+            number of classes, or the windows leave gaps.
     """
 
     class_weights: Tensor | None
@@ -72,7 +72,7 @@ class UPerNet(nn.Module):
         self.rescale = nn.ModuleList(
             rescaling(dim, self.maps.stride, stride, shrink=False)[0] for stride in settings.strides
         )
-        # The decoder skips features of stride 1 and 2: two places before the pyramid are never looked at.
+        # The decoder ignores features of stride 1 and 2, the two entries before the pyramid.
         self.decoder = UPerNetDecoder([dim] * 6, encoder_depth=5, decoder_channels=settings.channels)
         initialize_decoder(self.decoder)
         self.head = _classifier(settings.channels, num_classes, settings.dropout)
@@ -86,10 +86,10 @@ class UPerNet(nn.Module):
         )
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """Logits (B, num_classes, H, W); with labels (B, H, W), 255 = ignored, the losses instead.
+        """Return logits (B, num_classes, H, W), or the losses if labels (B, H, W; 255 = ignored) are given.
 
-        Without labels, images of another size than `image_size` are padded up to it or covered by overlapping
-        windows whose logits are averaged.
+        Without labels, images of any size are padded to `image_size` or covered by overlapping windows whose
+        logits are averaged.
         """
         if labels is None:
             return self._slide(images)
@@ -108,7 +108,7 @@ class UPerNet(nn.Module):
         return _resize(logits, images), auxiliary
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        # The mean is over all pixels, ignored ones too, as in mmsegmentation: a crop without labels gives 0.
+        # The mean includes ignored pixels, as in mmsegmentation: a crop without labels gives 0.
         return functional.cross_entropy(
             logits, labels, weight=self.class_weights, ignore_index=IGNORED, reduction="none"
         ).mean()
@@ -127,18 +127,18 @@ class UPerNet(nn.Module):
         return (total / count)[..., :height, :width]
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Layers for timm's layer-wise learning-rate decay; blocks are the finest unit either way."""
+        """Return the layer groups of timm's layer decay; blocks are the finest unit either way."""
         return layer_groups(ENCODER)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters without weight decay: the encoder's."""
+        """Return the names of parameters without weight decay, those of the encoder."""
         return {f"{ENCODER}.{name}" for name in self.maps.encoder.no_weight_decay()}
 
 
 def build_upernet(
     encoder: Encoder, *, num_classes: int, image_size: int, freeze_backbone: bool, **settings: Any
 ) -> UPerNet:
-    """UperNet as described there; `settings` are the fields of `UPerNetSettings`."""
+    """Build a `UPerNet`; `settings` are the fields of `UPerNetSettings`."""
     return UPerNet(
         encoder,
         num_classes=num_classes,
@@ -159,5 +159,5 @@ def _resize(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def _offsets(length: int, window: int, step: int) -> Sequence[int]:
-    """Starts of windows that cover `length` pixels, the last one flush with the end."""
+    """Return the starts of windows that cover `length` pixels, the last one flush with the end."""
     return [*range(0, length - window, step), length - window]

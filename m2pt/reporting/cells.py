@@ -1,24 +1,24 @@
-"""From result files to the numbers of a table: each seed's value, mean, deviation, gain, verdict."""
+"""Turn result files into the cells of a table: each seed's value, mean, deviation, gain, verdict."""
 
-import reprlib
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
 
-from m2pt.errors import InputError, listed, short
+from m2pt.config.cell_names import Place, locate
+from m2pt.config.tables import Column, Row
+from m2pt.errors import InputError, listed
+from m2pt.plan.plan import Plan, Run
+from m2pt.plan.specs import stored_recipe
 from m2pt.reporting.statistics import Interval, paired_differences, side, t_interval, verdict
-from m2pt.results import EVALUATION, Evaluation, read
-from m2pt.schema.cell_names import Place, locate
-from m2pt.schema.plan import Plan, Run
-from m2pt.schema.tables import Column, Row
+from m2pt.results import Evaluation, read, spec_differences
+from m2pt.run_files import EVALUATION
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one run of one seed has left in its evaluation.json; metrics in percent."""
+    """The evaluation.json of one run and seed; metrics in percent."""
 
     run: str
     seed: int
@@ -30,10 +30,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: what was measured (percent, by seed) and what was published; either may be absent.
+    """One cell: measured values (percent, by seed) and the published one; either may be missing.
 
-    `results` has for each seed the results of `runs`, in their order; several runs are the subsets of one
-    dataset, and a seed's value is the mean over them.
+    `results` has the results of `runs` for each seed, in the same order. Several runs belong to a dataset's
+    subsets; a seed's value is the mean over them.
     """
 
     row: Row
@@ -72,12 +72,12 @@ class Cell:
 
     @property
     def gain(self) -> float | None:
-        """Mean of the differences; None with fewer than two, which no gain can be told from."""
+        """Mean of the differences; None with fewer than two, which do not show a gain."""
         return statistics.fmean(self.differences) if len(self.differences) > 1 else None
 
     @property
     def one_seed_difference(self) -> float | None:
-        """With one seed its difference, which may be chance and changes sign from seed to seed; else None."""
+        """Difference of the only seed, which may be chance; None with several."""
         return self.differences[0] if len(self.differences) == 1 else None
 
     @cached_property
@@ -99,24 +99,26 @@ class Cell:
 
     @property
     def verdict(self) -> str:
-        """What the gain says of the published one: `statistics.verdict`."""
+        """Agreement of the gain with the published one: `statistics.verdict`."""
         return verdict(self.differences, self.published_gain, paper_scale=self.paper_scale)
 
     @property
     def has_recipe_of_baseline(self) -> bool:
-        """Whether both were trained with the same recipe; True if nothing is compared."""
+        """Whether cell and baseline were trained with the same recipe; True without a comparison."""
         if self.baseline is None or not self.baseline.runs or not self.runs:
             return True
-        recipes, others = ([run.spec["recipe"] for run in cell.runs] for cell in (self, self.baseline))
-        return recipes == others
+        ours, theirs = (
+            [stored_recipe(run.spec.recipe) for run in cell.runs] for cell in (self, self.baseline)
+        )
+        return ours == theirs
 
 
 def read_cells(plan: Plan, table_name: str) -> list[Cell]:
     """Return every cell of a table, row by row.
 
     Raises:
-        InputError: a result is missing, lacks the metric, or was made with another spec or seed than the
-            config asks for (all such files are named).
+        InputError: a result is missing, lacks the metric, or was made with a spec or seed other than
+            the config's; all such files are named.
     """
     table = plan.table(table_name)
     names = [Place(table_name, row, column).name for row in table.rows for column in table.columns]
@@ -124,11 +126,10 @@ def read_cells(plan: Plan, table_name: str) -> list[Cell]:
 
 
 def read_named(plan: Plan, names: Iterable[str]) -> dict[str, Cell]:
-    """Return the cells of these names (`cell_names`), by their full name; nothing else of a table is read.
+    """Return the cells of these names (`m2pt.config.cell_names`), by their full name; no others are read.
 
     Raises:
-        InputError: there is no such cell; or as for `read_cells`, of the results behind these cells and
-            their baselines.
+        InputError: there is no such cell, or as for `read_cells`.
     """
     readers: dict[str, _Reader] = {}
     found: dict[str, Cell] = {}
@@ -137,13 +138,15 @@ def read_named(plan: Plan, names: Iterable[str]) -> dict[str, Cell]:
         found[place.name] = reader.cell(place.row, place.column)
     faults = list(dict.fromkeys(fault for reader in readers.values() for fault in reader.faults))
     if faults:
-        hint = "all of them at once: ask snakemake for the table or figure itself, such as results/table1.csv"
+        hint = (
+            "to make all of them, run snakemake with the table or figure itself, such as results/table1.csv"
+        )
         raise InputError("\n".join([*faults, *([hint] if len(faults) > 1 else [])]))
     return found
 
 
 class _Reader:
-    """Reads cells of a table, each result file and each cell once, and goes on after a fault."""
+    """Reads cells of tables, each cell and each result file once, and collects errors."""
 
     def __init__(self, plan: Plan, table_name: str) -> None:
         self._plan = plan
@@ -154,7 +157,7 @@ class _Reader:
         self.faults: list[str] = []
 
     def cell(self, row: Row, column: Column) -> Cell:
-        """Return a cell; after a fault, which is added to `faults`, without what could not be read."""
+        """Return a cell; results that cannot be read are left out and added to `faults`."""
         key = (row.setting, row.method, column.name)
         if key not in self._cells:
             runs = self._plan.cell_runs(self._name, row, column)
@@ -163,14 +166,18 @@ class _Reader:
                 row,
                 column,
                 runs,
-                {seed: self._of_seed(runs, seed, column.metric) for seed in self._plan.config.seeds if runs},
+                {
+                    seed: self._results_of_seed(runs, seed, column.metric)
+                    for seed in self._plan.config.seeds
+                    if runs
+                },
                 self.cell(baseline, column) if baseline else None,
                 row.published.get(column.name),
                 self._plan.config.paper_scale,
             )
         return self._cells[key]
 
-    def _of_seed(self, runs: tuple[Run, ...], seed: int, metric: str) -> tuple[Result, ...]:
+    def _results_of_seed(self, runs: tuple[Run, ...], seed: int, metric: str) -> tuple[Result, ...]:
         found = []
         for run in runs:
             try:
@@ -187,21 +194,21 @@ def read_result(plan: Plan, run: Run, seed: int) -> Result:
     """Return the result of a run.
 
     Raises:
-        InputError: it is missing or damaged, or was made with another spec or seed than the config asks for.
+        InputError: it is missing or damaged, or was made with a spec or seed other than the config's.
     """
     path = plan.run_directory(run.name, seed) / EVALUATION
     if not path.exists():
         raise InputError(f"{path}: this result is missing; make it with: {plan.command(path)}")
-    again = f"make it again with: {plan.command(path, again=True)}"
+    remedy = f"make it again with: {plan.command(path, again=True)}"
     try:
         stored = read(Evaluation, path)
     except InputError as error:
-        raise InputError(f"{error}\n{path}: {again}") from None
-    differences = list(islice(differing(stored.spec, plan.seeded_spec(run, seed)), 3))
+        raise InputError(f"{error}\n{path}: {remedy}") from None
+    differences = list(islice(spec_differences(stored.spec, plan.stored_spec(run, seed)), 3))
     if stored.seed != seed:
-        differences.append(f"seed: stored {stored.seed}, asked for {seed}")
+        differences.append(f"seed: stored {stored.seed}, expected {seed}")
     if differences:
-        raise InputError(f"{path}: stale, it was made with another spec ({'; '.join(differences)}); {again}")
+        raise InputError(f"{path}: stale, it was made with another spec ({'; '.join(differences)}); {remedy}")
     return Result(
         run.name,
         seed,
@@ -213,7 +220,7 @@ def read_result(plan: Plan, run: Run, seed: int) -> Result:
 
 
 def check_metric(plan: Plan, result: Result, metric: str) -> None:
-    """Make sure that a result has this metric.
+    """Check that a result has this metric.
 
     Raises:
         InputError: it is missing.
@@ -221,12 +228,3 @@ def check_metric(plan: Plan, result: Result, metric: str) -> None:
     if metric not in result.metrics:
         path = plan.run_directory(result.run, result.seed) / EVALUATION
         raise InputError(f"{path}: metric {metric!r} is missing; it has {listed(result.metrics)}.")
-
-
-def differing(stored: Any, asked: Any, path: str = "spec") -> Iterator[str]:
-    """Yield one sentence for each leaf in which two specs differ."""
-    if isinstance(stored, Mapping) and isinstance(asked, Mapping):
-        for key in [*asked, *(key for key in stored if key not in asked)]:
-            yield from differing(stored.get(key), asked.get(key), f"{path}.{key}")
-    elif stored != asked:
-        yield f"{short(path)}: stored {reprlib.repr(stored)}, asked for {reprlib.repr(asked)}"

@@ -1,12 +1,16 @@
-"""The paper's claims, each beside what was measured here: results/summary.md."""
+"""The paper's claims next to our measurements: results/summary.md."""
 
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from m2pt.config.cell_names import locate
+from m2pt.config.claims import Claim, Comparison
+from m2pt.plan.claims import read_claims
+from m2pt.plan.plan import Plan
 from m2pt.reporting.cells import Cell, read_named
-from m2pt.reporting.notes import judged, several_seeds
+from m2pt.reporting.notes import has_several_seeds, verdict_notes
 from m2pt.reporting.statistics import (
     CLAIM_RULE,
     Interval,
@@ -16,31 +20,29 @@ from m2pt.reporting.statistics import (
     t_interval,
     verdict,
 )
-from m2pt.schema.cell_names import locate
-from m2pt.schema.claims import Claim, Comparison, read_claims
-from m2pt.schema.plan import Plan
 
 READING = (
     "Published and ours are differences in percentage points, positive where the claim holds: a cell's gain "
-    "over its row's baseline, or the difference to the other cell. `m2pt show CELL` prints what is behind a "
-    "cell. Ours is paired by seed and the mean over seeds, bold where its 95 % interval excludes 0; the "
-    "interval is each comparison's own, so of twenty differences that are none, one will."
+    "over its row's baseline, or the difference to the other cell. `m2pt show CELL` prints a cell's runs and "
+    "the commands that make them. Ours is the mean over seeds of differences paired by seed, bold if its "
+    "95 % interval excludes 0. Intervals are not corrected for multiple comparisons: of twenty true "
+    "differences of 0, one is expected to be bold."
 )
 READING_ONE_SEED = (
     "Published are differences in percentage points, positive where the claim holds: a cell's gain over its "
     "row's baseline, or the difference to the other cell. Ours are the measured numbers that are "
-    "compared, in percent. `m2pt show CELL` prints what is behind a cell."
+    "compared, in percent. `m2pt show CELL` prints a cell's runs and the commands that make them."
 )
 CLAIM_VERDICT = f"Verdict on a claim: {CLAIM_RULE}"
 _HEAD = ("", "Claim", "Verdict", "Compared", "Published", "Ours", "95 % interval", "Its verdict")
 
 Measured = tuple[tuple[tuple[str, ...], str], ...]
-"""For each cell that goes into a comparison, its runs and metric: equal ones are one measurement."""
+"""Runs and metric of each cell in a comparison: equal ones are one measurement."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison with its numbers: the mean of each measured cell, their differences by seed; percent."""
+    """A comparison with its numbers in percent: the mean of each measured cell, the differences by seed."""
 
     comparison: Comparison
     measured: Measured
@@ -51,7 +53,7 @@ class Compared:
 
     @property
     def mean(self) -> float | None:
-        """Mean of the differences; None with one seed, which cannot tell it from chance."""
+        """Mean of the differences; None with one seed, which cannot show that it is not chance."""
         return statistics.fmean(self.differences) if len(self.differences) > 1 else None
 
     @property
@@ -61,7 +63,7 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """By the rule for gains."""
+        """Verdict by the rule for gains."""
         return verdict(self.differences, self.published, paper_scale=self.paper_scale)
 
 
@@ -78,7 +80,7 @@ def summarize(plan: Plan) -> Summary:
     """Measure every comparison of the claims that the plan's config names.
 
     Raises:
-        InputError: the claims have a fault, or a result is missing or stale.
+        InputError: the claims are invalid, or a result is missing or stale.
     """
     claims = read_claims(plan)
     cells = read_named(plan, claims.cells)
@@ -113,25 +115,25 @@ def _difference(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else round(one - other, 6)
 
 
-def to_markdown(summary: Summary, made: str) -> str:
-    """A line for each comparison, below its claim; `made` says how the cells were made."""
+def to_markdown(summary: Summary, provenance: str) -> str:
+    """Return a line for each comparison, with its claim; `provenance` is the cells' `provenance_note`."""
     lines = ["# The paper's claims", "", _count(summary), "", _row(_HEAD), _row(["---"] * len(_HEAD))]
     for number, (claim, compared) in enumerate(summary.claims, start=1):
-        said = f"{claim.claim} ({claim.source})"
+        text = f"{claim.claim} ({claim.source})"
         if claim.note:
-            said += f"<br><sub>{claim.note}</sub>"
-        begin = [str(number), said, _verdict(compared)]
+            text += f"<br><sub>{claim.note}</sub>"
+        begin = [str(number), text, _verdict(compared)]
         if claim.elsewhere:
             lines.append(_row([*begin, claim.elsewhere, "", "", "", ""]))
         for each in compared:
             lines.append(_row([*begin, *_measured(each)]))
             begin = ["", "", ""]
-    return "\n".join([*lines, "", *(f"- {note}" for note in (made, *_notes(summary)))]) + "\n"
+    return "\n".join([*lines, "", *(f"- {note}" for note in (provenance, *_notes(summary)))]) + "\n"
 
 
 def _notes(summary: Summary) -> list[str]:
-    reading = READING if several_seeds(summary.plan) else READING_ONE_SEED
-    return [reading, *judged(summary.plan, summary.cells), CLAIM_VERDICT]
+    reading = READING if has_several_seeds(summary.plan) else READING_ONE_SEED
+    return [reading, *verdict_notes(summary.plan, summary.cells), CLAIM_VERDICT]
 
 
 def _verdict(compared: tuple[Compared, ...]) -> str:
@@ -153,7 +155,7 @@ def _measured(compared: Compared) -> list[str]:
 
 
 def _ours(compared: Compared) -> str:
-    """The difference or, with one seed, the numbers that are compared, two by two."""
+    """Return the difference or, with one seed, the numbers that are compared, in pairs."""
     if compared.mean is None:
         pairs = zip(compared.means[::2], compared.means[1::2], strict=True)
         return ", ".join(f"{one:.1f} against {other:.1f}" for one, other in pairs)
@@ -162,21 +164,21 @@ def _ours(compared: Compared) -> str:
 
 
 def _count(summary: Summary) -> str:
-    """How many claims, and how many comparisons (one that several claims make once), ended how."""
+    """Return how many claims and distinct comparisons got which verdict."""
     elsewhere = sum(bool(claim.elsewhere) for claim, _ in summary.claims)
     claims = [_verdict(compared) for _, compared in summary.claims if compared]
     distinct = {
         (each.measured, each.published): each.verdict for _, compared in summary.claims for each in compared
     }
-    shown = [*_counted(claims), *([f"{elsewhere} shown elsewhere"] if elsewhere else [])]
+    counts = [*_frequencies(claims), *([f"{elsewhere} shown elsewhere"] if elsewhere else [])]
     return (
-        f"Claims: {len(summary.claims)}, of which {', '.join(shown)}. Distinct comparisons: {len(distinct)}, "
-        f"of which {', '.join(_counted(distinct.values()))}."
+        f"Claims: {len(summary.claims)}, of which {', '.join(counts)}. "
+        f"Distinct comparisons: {len(distinct)}, of which {', '.join(_frequencies(distinct.values()))}."
     )
 
 
-def _counted(verdicts: Iterable[str]) -> list[str]:
-    """How often each verdict was given, the most frequent first, and how often none."""
+def _frequencies(verdicts: Iterable[str]) -> list[str]:
+    """Return how often each verdict was given, the most frequent first, and how often none was."""
     counts = Counter(verdicts)
     without = counts.pop("", 0)
     given = [f"{count} {word}" for word, count in counts.most_common()]

@@ -1,13 +1,13 @@
-"""What stands below a table of numbers: how to read it, what is compared with what, how it was made."""
+"""The notes below a table: how to read it, which rows are compared, how the numbers were measured."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from m2pt.config.tables import Row, Setting, Table
+from m2pt.plan.plan import Plan
 from m2pt.reporting.cells import Cell
 from m2pt.reporting.statistics import RULE
-from m2pt.schema.plan import Plan
-from m2pt.schema.tables import Row, Setting, Table
 
 SETTINGS: dict[Setting, str] = {
     "pretrained": "Pretrained setting",
@@ -19,12 +19,13 @@ SETTINGS: dict[Setting, str] = {
 
 READING = (
     "A cell shows the mean ± standard deviation over seeds [gain over the baseline, paired by seed: its "
-    "95 % interval], the verdict, and as “paper” the published number [gain]. Bold: the interval excludes 0; "
-    "it is each cell's own, so of twenty gains that are none, one will. An empty cell was not run."
+    "95 % interval], the verdict and, after “paper”, the published number [gain]. Bold: the interval "
+    "excludes 0. Intervals are not corrected for multiple comparisons: of twenty true gains of 0, one is "
+    "expected to be bold. Empty cells were not run."
 )
 READING_ONE_SEED = (
-    "A cell shows the measured number and as “paper” the published number [the published gain over the "
-    "baseline]. An empty cell was not run."
+    "A cell shows the measured number and, after “paper”, the published number [its gain over the baseline]. "
+    "Empty cells were not run."
 )
 VERDICT = f"Verdict: {RULE}"
 ONE_SEED = (
@@ -32,12 +33,12 @@ ONE_SEED = (
     "There is no deviation, no interval and no verdict."
 )
 
-_TOLD_ELSEWHERE = ("results", "seeds")
-"""Overrides that a caption need not name: it lists the seeds, and where results lie changes no number."""
+_UNLISTED_OVERRIDES = ("results", "seeds")
+"""Overrides that a note leaves out: it lists the seeds, and the results folder changes no number."""
 
 
-def made(plan: Plan, cells: Iterable[Cell]) -> str:
-    """Say with which config, seeds, code and device the measured cells were made, and how long it took."""
+def provenance_note(plan: Plan, cells: Iterable[Cell]) -> str:
+    """Return with which config, seeds, code and device cells were measured, and how long it took."""
     results = {
         (result.run, result.seed): result
         for cell in cells
@@ -53,53 +54,56 @@ def made(plan: Plan, cells: Iterable[Cell]) -> str:
     minutes = sum(result.training_seconds for result in found) / 60
     took = f"{minutes:.1f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"
     return (
-        f"Measured with {_config(plan)}, {_listed('seed', seeds)}, {_listed('commit', commits)}, on "
-        f"{' and '.join(devices)}; {len(results)} trainings took {took} added up (some ran side "
-        "by side), not counting what they start from."
+        f"Measured with {_config(plan)}, {_plural('seed', seeds)}, {_plural('commit', commits)}, on "
+        f"{' and '.join(devices)}; {len(results)} trainings took {took} in total (some ran in parallel), "
+        "not counting the trainings they start from."
     )
 
 
-def below(plan: Plan, table: Table, cells: list[Cell], made: str) -> list[str]:
-    """Return the notes of a table, a sentence or a few each; `made` is what `made` says."""
-    notes = [made, READING if several_seeds(plan) else READING_ONE_SEED, *judged(plan, cells)]
+def table_notes(plan: Plan, table: Table, cells: list[Cell], provenance: str) -> list[str]:
+    """Return the notes of a table, one or a few sentences each; `provenance` is its `provenance_note`."""
+    notes = [provenance, READING if has_several_seeds(plan) else READING_ONE_SEED]
+    notes += verdict_notes(plan, cells)
     return [*notes, *_baselines(cells), *_columns(table), *_rows(table)]
 
 
-def several_seeds(plan: Plan) -> bool:
-    """Whether results are of more than one seed, so that there are gains, deviations and verdicts."""
+def has_several_seeds(plan: Plan) -> bool:
+    """Return whether there is more than one seed, and with that gains, deviations and verdicts."""
     return len(plan.config.seeds) > 1
 
 
-def judged(plan: Plan, cells: Iterable[Cell]) -> list[str]:
-    """State the verdict's rule, and what the intervals do not cover; with one seed, why there are none."""
-    if not several_seeds(plan):
+def verdict_notes(plan: Plan, cells: Iterable[Cell]) -> list[str]:
+    """Return the rule of verdicts and the limits of the intervals; with one seed, why there are none."""
+    if not has_several_seeds(plan):
         return [ONE_SEED, VERDICT]
     used = {name for cell in cells for run in cell.runs for name in run.experiment.encoders}
     if all(plan.config.encoders[name].random for name in used):
         return [VERDICT]
-    starts = {seed: plan.pretrain_seed(seed) for seed in plan.config.seeds}
-    if len(set(starts.values())) == 1:
+    pretrain_seeds = {seed: plan.pretrain_seed(seed) for seed in plan.config.seeds}
+    if len(set(pretrain_seeds.values())) == 1:
         covered = (
-            f"All seeds start from the encoders of pretraining seed {next(iter(starts.values()))}: the "
-            "interval does not cover another pretraining. Random weights are drawn anew for each seed."
+            f"All seeds start from the encoders of pretraining seed {next(iter(pretrain_seeds.values()))}: "
+            "the interval does not cover another pretraining. Random weights are drawn anew for each seed."
         )
     else:
-        pairs = ", ".join(f"seed {seed} from {start}" for seed, start in starts.items())
+        pairs = ", ".join(
+            f"seed {seed} from {pretrain_seed}" for seed, pretrain_seed in pretrain_seeds.items()
+        )
         covered = f"Seeds start from the encoders of these pretraining seeds: {pairs}."
-        if len(set(starts.values())) < len(starts):
+        if len(set(pretrain_seeds.values())) < len(pretrain_seeds):
             covered += " Those that share one have its encoders in common, which the interval leaves out."
     return [VERDICT, covered]
 
 
 def _baselines(cells: list[Cell]) -> list[str]:
-    """Say which row is compared with which, and on what terms."""
+    """Return which rows are compared, and how the comparison is kept fair."""
     compared: dict[str, dict[str, None]] = {}
     other_recipe: dict[str, None] = {}
     for cell in cells:
         if cell.baseline is not None:
-            compared.setdefault(_named(cell.baseline.row), {})[cell.row.method] = None
+            compared.setdefault(_row_name(cell.baseline.row), {})[cell.row.method] = None
             if not cell.has_recipe_of_baseline:
-                other_recipe[_named(cell.row)] = None
+                other_recipe[_row_name(cell.row)] = None
     if not compared:
         return []
     terms = (
@@ -109,13 +113,13 @@ def _baselines(cells: list[Cell]) -> list[str]:
         "and not tuned."
     )
     if other_recipe:
-        terms += f" Not so, since its recipe is another one: {', '.join(other_recipe)}."
+        terms += f" Exceptions, which have a recipe of their own: {', '.join(other_recipe)}."
     pairs = (f"Baseline {baseline}: {', '.join(methods)}." for baseline, methods in compared.items())
     return [terms, *pairs]
 
 
 def _columns(table: Table) -> list[str]:
-    """The columns' own notes, each once."""
+    """Return the columns' own notes, each once."""
     columns: dict[str, dict[str, None]] = {}
     for column in table.columns:
         if column.note:
@@ -124,33 +128,33 @@ def _columns(table: Table) -> list[str]:
 
 
 def _rows(table: Table) -> list[str]:
-    """The rows' own notes, each once; a method that stands in several settings with its setting."""
+    """Return the rows' own notes, each once; a method that has rows in several settings with its setting."""
     count = Counter(row.method for row in table.rows)
     rows: dict[str, dict[str, None]] = {}
     for row in table.rows:
         if row.note:
-            rows.setdefault(row.note, {})[_named(row) if count[row.method] > 1 else row.method] = None
+            rows.setdefault(row.note, {})[_row_name(row) if count[row.method] > 1 else row.method] = None
     return [f"{', '.join(methods)}: {note}." for note, methods in rows.items()]
 
 
 def _config(plan: Plan) -> str:
-    """The config's path, and what of it was replaced."""
-    replaced = {key: value for key, value in plan.overrides.items() if key not in _TOLD_ELSEWHERE}
+    """Return the config's path and the values that override it."""
+    replaced = {key: value for key, value in plan.overrides.items() if key not in _UNLISTED_OVERRIDES}
     if not replaced:
         return plan.source
     values = ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in replaced.items())
     return f"{plan.source} but {values}"
 
 
-def _named(row: Row) -> str:
+def _row_name(row: Row) -> str:
     return f"{row.method} ({SETTINGS[row.setting].lower()})"
 
 
 def _short(commit: str) -> str:
-    """A commit's first 12 digits, and "-dirty" where it is."""
+    """Return a commit's first 12 digits, and "-dirty" if it is."""
     digits, dash, dirty = commit.partition("-")
     return digits[:12] + dash + dirty
 
 
-def _listed(word: str, values: Sequence[object]) -> str:
+def _plural(word: str, values: Sequence[object]) -> str:
     return f"{word}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"

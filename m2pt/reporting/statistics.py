@@ -1,4 +1,4 @@
-"""Is a gain real, and is it the published one? Seeds are few, so every answer comes with an interval."""
+"""Decide whether a gain is real and agrees with the published one. With few seeds, intervals decide."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ Interval = tuple[float, float]
 
 
 def paired_differences(values: Mapping[int, float], baseline: Mapping[int, float]) -> tuple[float, ...]:
-    """Return what each seed's value is above the baseline's of the same seed.
+    """Return the difference of each seed's value to the baseline's of the same seed.
 
     Raises:
         KeyError: the baseline lacks a seed.
@@ -23,8 +23,8 @@ def paired_differences(values: Mapping[int, float], baseline: Mapping[int, float
 def t_interval(differences: Sequence[float]) -> Interval | None:
     """Return the 95 % interval of the mean of n differences: mean ± t(n - 1) · sd / √n.
 
-    None for fewer than two differences, and for differences that are all equal: neither says how far the
-    next one may lie.
+    None for fewer than two differences, and for differences that are all equal: neither says anything about
+    their spread.
     """
     count = len(differences)
     if count < 2:
@@ -79,8 +79,8 @@ def claim_verdict(verdicts: Sequence[str]) -> str:
     """Return the verdict on a claim from those on its comparisons; "" if there is none to give.
 
     A claim is contradicted, or has the opposite sign, if any of its comparisons does; else it has the verdict
-    that all of them agree on; else it is inconclusive. A comparison without a verdict, such as one of which
-    nothing is published, has no say, and without any verdict on a comparison there is none on the claim.
+    that all of them agree on; else it is inconclusive. A comparison without a verdict, for example because
+    nothing was published, does not count; if no comparison has a verdict, neither has the claim.
     """
     given = set(verdicts) - {""}
     for against in ("contradicted", "opposite sign"):
@@ -92,12 +92,12 @@ def claim_verdict(verdicts: Sequence[str]) -> str:
 
 
 def _rule(function: Callable[..., str]) -> str:
-    """What a function's docstring says after its first paragraph, on one line."""
+    """Return a function's docstring after its first paragraph, on one line."""
     return " ".join((function.__doc__ or "").partition("\n\n")[2].split())
 
 
 RULE = _rule(verdict)
-"""The verdict's rule in words, as `verdict` states it: what is printed under a table."""
+"""The rule of `verdict` in words, printed below a table."""
 
 CLAIM_RULE = _rule(claim_verdict)
-"""The rule for a claim, as `claim_verdict` states it: what is printed under the summary."""
+"""The rule of `claim_verdict` in words, printed below the summary."""

@@ -1,17 +1,17 @@
-"""Write a table: tidy CSV for machines, Markdown and LaTeX laid out as in the paper for people."""
+"""Write a table as tidy CSV, and as Markdown and LaTeX in the layout of the paper."""
 
 import csv
 import io
 from itertools import groupby
 from typing import NamedTuple
 
+from m2pt.config.tables import Row, Setting, Table
 from m2pt.reporting.cells import Cell
 from m2pt.reporting.notes import SETTINGS
-from m2pt.schema.tables import Row, Setting, Table
 
 
 class Markup(NamedTuple):
-    """How parts of a cell are written, as patterns with one `{}`, and what stands between its lines."""
+    """Patterns with one `{}` for parts of a cell, and the separator of its lines."""
 
     bold: str
     published: str
@@ -23,7 +23,7 @@ LATEX = Markup(r"\textbf{{{}}}", "paper {}", r"\\")
 
 
 def to_csv(table: Table, cells: list[Cell]) -> str:
-    """One line per cell; percentages, empty where nothing was measured or published.
+    """Return one line per cell, in percent; fields are empty if nothing was measured or published.
 
     A gain needs two seeds. With one, `one_seed_difference` is the difference to the baseline, which may be
     chance.
@@ -54,7 +54,7 @@ def to_csv(table: Table, cells: list[Cell]) -> str:
 
 
 def to_markdown(table: Table, cells: list[Cell], notes: list[str]) -> str:
-    """Rows and columns as in the paper; a cell shows ours and, below it, the published number."""
+    """Return rows and columns as in the paper; a cell shows our number and, below it, the published one."""
     head = ["Method", *table.labels, *(f"{column.group} {column.title}" for column in table.columns)]
     rules = ["---", *(":---:" for _ in table.labels), *("---:" for _ in table.columns)]
     lines = [f"**{table.title}.** {table.caption}", "", _markdown_row(head), _markdown_row(rules)]
@@ -70,7 +70,7 @@ def to_markdown(table: Table, cells: list[Cell], notes: list[str]) -> str:
 
 
 def to_latex(table: Table, cells: list[Cell], notes: list[str]) -> str:
-    """A table for the packages booktabs and amssymb; the notes stand below it, the caption above."""
+    """Return a table for the packages booktabs and amssymb, with the caption above and the notes below."""
     groups = [
         rf"\multicolumn{{{len(list(columns))}}}{{c}}{{{_escaped(name)}}}"
         for name, columns in groupby(column.group for column in table.columns)
@@ -110,7 +110,7 @@ def _by_setting(cells: list[Cell]) -> list[tuple[Setting, list[tuple[Row, list[C
 
 
 def _lines(cell: Cell, markup: Markup, decimals: int) -> list[str]:
-    """What a cell says, line by line: value and gain, verdict, published value and gain."""
+    """Return the lines of a cell: value and gain, verdict, published value and gain."""
     lines = []
     if cell.mean is not None:
         spread = f" ± {cell.deviation:.{decimals}f}" if cell.deviation is not None else ""
@@ -130,12 +130,12 @@ def _gain(cell: Cell, markup: Markup, decimals: int) -> str:
     if cell.interval is None:
         return f" [{gain}]"
     low, high = cell.interval
-    shown = markup.bold.format(gain) if cell.significant else gain
-    return f" [{shown}: {low:+z.{decimals}f} to {high:+z.{decimals}f}]"
+    gain = markup.bold.format(gain) if cell.significant else gain
+    return f" [{gain}: {low:+z.{decimals}f} to {high:+z.{decimals}f}]"
 
 
 def _decimals(cells: list[Cell]) -> int:
-    """One, or two where the paper gives two."""
+    """Return how many decimals are printed: one, or two if the paper gives two."""
     published = [cell.published for cell in cells if cell.published is not None]
     return 1 if all(round(value, 1) == value for value in published) else 2
 

@@ -1,10 +1,10 @@
-"""Object detection and instance segmentation: the training loss, and COCO's average precision."""
+"""Object detection and instance segmentation: loss, COCO's average precision."""
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import clip_boxes_to_image
 
+from m2pt.datasets.checks import raise_problems
 from m2pt.datasets.coco_records import read_records, run_length_code
-from m2pt.datasets.faults import refuse
+from m2pt.models.mask_rcnn import build_mask_rcnn
+from m2pt.models.transformer import Encoder
 
 Targets = list[dict[str, Tensor]]
 METRICS = ("ap_box", "ap50_box", "ap_mask", "ap50_mask")
@@ -24,45 +26,55 @@ METRICS = ("ap_box", "ap50_box", "ap_mask", "ap50_mask")
 
 
 class Detection:
-    """Mask R-CNN on COCO as a target task."""
+    """Mask R-CNN on COCO."""
 
     @staticmethod
     def collate(samples: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> tuple[list[Tensor], Targets]:
-        """Keep images and targets as lists: both differ in size from sample to sample."""
+        """Collect images and targets in lists: both differ in size from sample to sample."""
         images, targets = zip(*samples, strict=True)
         return list(images), list(targets)
 
     @staticmethod
     def loss(model: nn.Module, batch: tuple[list[Tensor], Targets]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum of Mask R-CNN's five losses for images and torchvision targets, and each of them."""
+        """Return the sum of Mask R-CNN's five losses for images and torchvision targets, and each of them."""
         images, targets = batch
         losses: dict[str, Tensor] = model(images, targets)
         return torch.stack(list(losses.values())).sum(), losses
 
     @staticmethod
     def predict(model: nn.Module, batch: tuple[list[Tensor], Targets]) -> Tensor:
-        """Objectness logits and box offsets of all anchors, (B, any): what the detections are made from."""
+        """Return objectness logits and box offsets of all anchors, (B, any), before detection."""
         detector: Any = model
         images, _ = detector.transform(batch[0])
         features = detector.backbone(images.tensors)
         outputs = [level for part in detector.rpn.head(list(features.values())) for level in part]
         return torch.cat([output.flatten(1) for output in outputs], dim=1)
 
+    @classmethod
+    def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
+        """Return the task; the recipe has no settings for it."""
+        return cls()
+
+    @staticmethod
+    def build_model(encoder: Encoder, *, input: Mapping[str, Any], **settings: Any) -> nn.Module:
+        """Build the model around an encoder; see `build_mask_rcnn`."""
+        return build_mask_rcnn(encoder, image_size=input["image_size"], **settings)
+
     def measure(self, model: nn.Module, batch: tuple[list[Tensor], Targets]) -> list[dict[str, Any]]:
-        """Return all detections of a Mask R-CNN of `build_mask_rcnn`; see `detections`."""
+        """Return all detections of a model of `build_mask_rcnn`; see `detections`."""
         images, targets = batch
         pairs = zip(model(images), targets, strict=True)
         return [found for prediction, target in pairs for found in detections(prediction, target)]
 
     def summarize(self, measured: Sequence[list[dict[str, Any]]], dataset: Any) -> dict[str, float]:
-        """Return the `METRICS` in percent, against the dataset's own annotations.
+        """Return the `METRICS` in percent, computed against the dataset's annotations.
 
         Args:
-            measured: the detections of each batch.
+            measured: detections of each batch.
             dataset: the COCO reader; `annotation_file` is the ground truth, `category_ids` names its labels.
 
         Raises:
-            InputError: the ground truth is not sound.
+            InputError: the ground truth is invalid.
         """
         truth = ground_truth(dataset.annotation_file)
         results = [
@@ -74,13 +86,13 @@ class Detection:
 
 
 def detections(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> Iterator[dict[str, Any]]:
-    """Yield what was found in one image as COCO's result format has it, but `label` from 1 for the category.
+    """Yield the detections of one image in COCO's result format, with `label` (from 1) as category.
 
-    Coordinates are those of the original image.
+    Coordinates refer to the original image.
 
     Args:
-        prediction: boxes (N, 4) as x1, y1, x2, y2 in pixels of the view, labels (N,) from 1, scores (N,),
-            masks (N, 1, M, M): probabilities to be stretched over the boxes.
+        prediction: boxes (N, 4) as x1, y1, x2, y2 in pixels of the resized image, labels (N,) from 1, scores
+            (N,), masks (N, 1, M, M) as probabilities to be stretched over the boxes.
         target: image_id (); original_size and view_size (2,), height and width before and after resizing.
     """
     target = {name: value.cpu() for name, value in target.items()}
@@ -90,7 +102,7 @@ def detections(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> Iter
     masks = prediction["masks"].cpu()
     labels, scores = prediction["labels"].tolist(), prediction["scores"].tolist()
     for place, (label, score) in enumerate(zip(labels, scores, strict=True)):
-        one = slice(place, place + 1)  # masks of the original size one by one: it may be large
+        one = slice(place, place + 1)  # paste masks one by one: the original image may be large
         mask = paste_masks_in_image(masks[one], boxes[one], (height, width))[0, 0] >= 0.5
         x1, y1, x2, y2 = boxes[place].tolist()
         yield {
@@ -103,17 +115,17 @@ def detections(prediction: dict[str, Tensor], target: dict[str, Tensor]) -> Iter
 
 
 def ground_truth(annotation_file: Path) -> COCO:
-    """Return the annotations of a file as pycocotools indexes them, made from what the reader reads.
+    """Return the annotations of a file as a pycocotools index, built from the reader's records.
 
-    pycocotools takes the ids of annotations for keys, 0 for none, and needs `area` and `iscrowd`: so ids are
-    counted from 1, areas are those of the masks, and `iscrowd` is 0 where it is missing. AP over all sizes is
-    that of the file itself wherever pycocotools can read it.
+    pycocotools uses the ids of annotations as keys, treats id 0 as "none", and needs `area` and `iscrowd`.
+    Ids are therefore renumbered from 1, areas computed from the masks, and a missing `iscrowd` is 0. AP over
+    all sizes equals that of the file itself whenever pycocotools can read it.
 
     Raises:
-        InputError: the file is not sound.
+        InputError: the file is invalid.
     """
     records = read_records(annotation_file, evaluated=True)
-    refuse(records.faults)
+    raise_problems(records.problems)
     category_ids = list(records.categories)
     annotations: list[dict[str, Any]] = []
     for picture in records.pictures:
@@ -142,11 +154,11 @@ def ground_truth(annotation_file: Path) -> COCO:
 
 
 def average_precision(truth: COCO, results: list[dict[str, Any]]) -> dict[str, float]:
-    """COCO's AP (mean over IoU .50:.05:.95) and AP50 of boxes and masks, in percent.
+    """Return COCO's AP (mean over IoU .50:.05:.95) and AP50 of boxes and masks, in percent.
 
     Args:
-        truth: the ground truth; all of its images count, predicted or not.
-        results: detections with `bbox` and RLE `segmentation`; they are left as they are.
+        truth: ground truth; all of its images count, with detections or without.
+        results: detections with `bbox` and RLE `segmentation`; not modified.
     """
     if not results:
         return dict.fromkeys(METRICS, 0.0)
@@ -164,6 +176,6 @@ def average_precision(truth: COCO, results: list[dict[str, Any]]) -> dict[str, f
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Swallow what pycocotools prints."""
+    """Suppress the output of pycocotools."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

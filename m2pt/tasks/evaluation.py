@@ -1,4 +1,4 @@
-"""Evaluating a model on a task, in one process or in several."""
+"""Evaluation of a model on a task, in one process or distributed."""
 
 from collections.abc import Iterable
 from itertools import chain, zip_longest
@@ -16,14 +16,14 @@ def evaluate(
 ) -> dict[str, float] | None:
     """Return the task's metrics in percent over all batches of all processes; None in all but the first.
 
-    They do not depend on the number of processes: what is measured of each batch comes together in the order
-    that it has in a single one.
+    The metrics do not depend on the number of processes: the measurements of all batches are gathered in the
+    order of a single process.
 
     Args:
-        task: measures and summarizes.
-        model: plain, not wrapped; the same weights in each process. It is put in evaluation mode.
-        loader: this process's batches, every world-th of all (`m2pt.training.loading.evaluation_loader`).
-        device: where the model is.
+        task: computes the metrics.
+        model: not wrapped in DDP, with the same weights in each process. It is put in evaluation mode.
+        loader: this process's batches, every world-th one (`m2pt.training.loading.evaluation_loader`).
+        device: the model's device.
 
     Raises:
         InputError: there is nothing to evaluate.
@@ -36,7 +36,7 @@ def evaluate(
 
 
 def in_order(own: list[Any]) -> list[Any] | None:
-    """Return the items of all processes, the m-th of rank r as number m·world + r; None in all but rank 0."""
+    """Return the items of all processes, the m-th of rank r at index m·world + r; None in all but rank 0."""
     if not distributed.is_available() or not distributed.is_initialized():
         return own
     rank, world = distributed.get_rank(), distributed.get_world_size()

@@ -1,7 +1,7 @@
-"""Part segmentation of shapes of known category: the loss, and mean IoU over shapes and over categories."""
+"""Part segmentation of shapes of known category: loss, mean IoU over shapes and over categories."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +9,21 @@ from torch.nn import functional
 
 from m2pt.datasets.shapenetpart import PARTS
 from m2pt.errors import InputError
+from m2pt.models.part_segmentation import build_part_segmenter
 
 Batch = Sequence[Tensor]
 Compared = tuple[Tensor, Tensor, Tensor]
 
 
 class PartSegmentation:
-    """ShapeNetPart, as Point-MAE trains and evaluates it (`segmentation/main.py`).
+    """ShapeNetPart as in Point-MAE (`segmentation/main.py`).
 
-    A batch is points (B, N, 3), categories (B,) and part numbers (B, N); a model maps the first two to logits
-    (B, N, P). The loss is over all P parts; an evaluation only chooses among those of the true category.
+    A batch is points (B, N, 3), categories (B,) and part numbers (B, N). The model maps points and categories
+    to logits (B, N, P). The loss is over all P parts; evaluation only chooses among the parts of the true
+    category.
 
     Args:
-        parts: the part numbers of each category, together 0 to P - 1.
+        parts: part numbers of each category, together 0 to P - 1.
     """
 
     collate = None
@@ -30,6 +32,15 @@ class PartSegmentation:
         owners = [owner for owner, numbers in enumerate(parts.values()) for _ in numbers]
         self.owner = torch.tensor(owners)
         self.members = functional.one_hot(self.owner).T.bool()
+
+    @classmethod
+    def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
+        """Build the task from a recipe."""
+        return cls()
+
+    def build_model(self, architecture: Mapping[str, Any], **settings: Any) -> nn.Module:
+        """Build the target; see `build_part_segmenter`."""
+        return build_part_segmenter(**architecture, num_categories=len(self.members), **settings)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy averaged over all points, and nothing more to log."""
@@ -42,16 +53,17 @@ class PartSegmentation:
         return model(points, category)
 
     def measure(self, model: nn.Module, batch: Batch) -> Compared:
-        """Compare what the model predicts with the truth, shape by shape; see `compare`."""
+        """Compare predictions and labels of each shape; see `compare`."""
         iou, owner, hit = self.compare(self.predict(model, batch), batch[2])
         return iou.cpu(), owner.cpu(), hit.cpu()
 
     def summarize(self, measured: Sequence[Compared], dataset: Any) -> dict[str, float]:
-        """Return, in percent over all shapes:
+        """Return the metrics over all shapes in percent.
 
-        - miou_instance: the mean over shapes of the mean IoU of the shape's parts (see `shape_ious`);
-        - miou_class: the mean over categories of that mean over the category's shapes;
-        - point_accuracy: the share of points whose part is right.
+        Returns:
+            miou_instance: mean IoU of a shape's parts (see `shape_ious`), averaged over shapes.
+            miou_class: the same averaged over the shapes of each category, then over categories.
+            point_accuracy: share of the points with the correct part.
 
         Raises:
             InputError: there are no shapes.
@@ -70,8 +82,8 @@ class PartSegmentation:
         """Compare logits (B, N, P) with part numbers (B, N).
 
         Returns:
-            For each shape its mean IoU, the number of its category in `parts`, which its points' parts tell,
-            and the share of points that are right; all (B,).
+            For each shape, (B,) each: mean IoU; index in `parts` of its category, inferred from the labels;
+            share of correct points.
         """
         owner = self.owner.to(labels.device)[labels[:, 0]]
         members = self.members.to(labels.device)[owner]
@@ -81,15 +93,15 @@ class PartSegmentation:
 
 
 def overlaps(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Count points per shape and class.
+    """Count the points of intersection and union for each shape and class.
 
     Args:
-        predicted, labels: classes (B, N) below `num_classes`.
+        predicted: classes (B, N) below `num_classes`.
+        labels: true classes (B, N).
         num_classes: number C of classes.
 
     Returns:
-        int64 (B, 3, C): points that have the class in truth and prediction, in at least one of them, in the
-        truth.
+        int64 (B, 3, C): points of the class in both prediction and labels, in either, in the labels.
     """
     none = labels.new_zeros(len(labels), num_classes)
     ones = torch.ones_like(labels)
@@ -100,14 +112,14 @@ def overlaps(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
 
 def shape_ious(predicted: Tensor, labels: Tensor, members: Tensor) -> Tensor:
-    """Mean IoU of each shape over the parts of its category; a part in neither counts 1.
+    """Return the mean IoU of each shape over the parts of its category, float64 (B,).
+
+    A part that occurs in neither prediction nor labels has an IoU of 1.
 
     Args:
-        predicted, labels: part numbers (B, N).
-        members: whether a part belongs to the shape's category, bool (B, P).
-
-    Returns:
-        Float64 (B,).
+        predicted: part numbers (B, N).
+        labels: true part numbers (B, N).
+        members: bool (B, P), True for the parts of the shape's category.
     """
     intersection, union, _ = overlaps(predicted, labels, members.shape[1]).double().unbind(1)
     iou = torch.where(union == 0, 1.0, intersection / union)

@@ -1,7 +1,7 @@
-"""Semantic segmentation of points with unlabelled ones among them: the loss, and PartNet's mean IoU."""
+"""Semantic segmentation of partly labelled point clouds: loss, PartNet's mean IoU."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,29 +9,39 @@ from torch.nn import functional
 
 from m2pt.datasets.partnet import UNLABELLED
 from m2pt.errors import InputError
+from m2pt.models.part_segmentation import build_part_segmenter
 from m2pt.tasks.part_segmentation import overlaps
 
 Batch = Sequence[Tensor]
 
 
 class PointSegmentation:
-    """One subset of PartNet, evaluated as its authors do (`partnet_seg_exps`, `test_general_seg.py`).
+    """One subset of PartNet, evaluated as by its authors (`partnet_seg_exps`, `test_general_seg.py`).
 
-    A batch is points (B, N, 3) and classes (B, N), 0 where unlabelled; a model maps the former to logits
-    (B, N, C). Class 0 is never predicted, and points that have it count neither in the loss (the authors' own
-    networks learn it as a class) nor in any metric (their accuracy counts them as right).
+    A batch is points (B, N, 3) and classes (B, N), 0 for unlabelled points. The model maps points to logits
+    (B, N, C). Class 0 is never predicted. Unlabelled points count neither in the loss (the authors' networks
+    learn them as a class) nor in any metric (the authors' accuracy counts them as correct).
     """
 
     collate = None
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the cross-entropy among classes 1 to C - 1, averaged over labelled points: 0 without any."""
+        """Return the cross-entropy over classes 1 to C - 1, averaged over labelled points; 0 without any."""
         logits = self.predict(model, batch)[..., 1:]
         labels = batch[1].flatten()
         total = functional.cross_entropy(
             logits.flatten(0, 1), labels - 1, ignore_index=UNLABELLED - 1, reduction="sum"
         )
         return total / (labels != UNLABELLED).sum().clamp(min=1), {}
+
+    @classmethod
+    def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
+        """Build the task from a recipe for `num_classes` classes."""
+        return cls()
+
+    def build_model(self, architecture: Mapping[str, Any], **settings: Any) -> nn.Module:
+        """Build the target; see `build_part_segmenter`."""
+        return build_part_segmenter(**architecture, **settings)
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits (B, N, C)."""
@@ -42,12 +52,14 @@ class PointSegmentation:
         return self.count(self.predict(model, batch), batch[1]).cpu()
 
     def summarize(self, measured: Sequence[Tensor], dataset: Any) -> dict[str, float]:
-        """Return, in percent over all labelled points:
+        """Return the metrics over all labelled points in percent.
 
-        - miou: the mean over classes of intersection over union, both summed over all shapes; a class in
-          neither truth nor prediction is left out;
-        - shape_miou: the mean over shapes of the mean IoU of the classes in the shape's truth or prediction;
-        - point_accuracy: the share of points whose class is right.
+        Returns:
+            miou: IoU of each class, pooled over all shapes, averaged over the classes that occur in labels or
+                predictions.
+            shape_miou: mean IoU of the classes that occur in a shape's labels or predictions, averaged over
+                shapes.
+            point_accuracy: share of the points with the correct class.
 
         Raises:
             InputError: there is no labelled point.
@@ -63,11 +75,10 @@ class PointSegmentation:
         }
 
     def count(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Count the labelled points of each shape and class, for logits (B, N, C) and classes (B, N).
+        """Count the labelled points of each shape and class, given logits (B, N, C) and classes (B, N).
 
         Returns:
-            int64 (B, 3, C - 1): points that have the class in truth and prediction, in at least one of them,
-            in the truth.
+            int64 (B, 3, C - 1): points of the class in both prediction and labels, in either, in the labels.
         """
         predicted = logits[..., 1:].argmax(2) + 1
         predicted = predicted.where(labels != UNLABELLED, UNLABELLED)

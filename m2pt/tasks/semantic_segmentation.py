@@ -1,43 +1,55 @@
-"""Semantic segmentation: the training loss, and mean IoU as mmsegmentation counts it."""
+"""Semantic segmentation: loss, mean IoU as in mmsegmentation."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from m2pt.errors import InputError
-from m2pt.models.dense_settings import IGNORED
+from m2pt.models.settings import IGNORED
+from m2pt.models.transformer import Encoder
+from m2pt.models.upernet import build_upernet
 
 Batch = tuple[list[Tensor], list[Tensor]]
 
 
 class SemanticSegmentation:
-    """UperNet on ADE20K as a target task."""
+    """UperNet on ADE20K."""
 
     @staticmethod
     def collate(samples: Iterable[tuple[Tensor, Tensor]]) -> Batch:
-        """Keep images (3, h, w) and label maps (H, W) as lists: in evaluation they differ in size."""
+        """Collect images (3, h, w) and label maps (H, W) in lists: in evaluation they differ in size."""
         images, labels = zip(*samples, strict=True)
         return list(images), list(labels)
 
     @staticmethod
     def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum of the model's losses for images and label maps of one size, and each of them."""
+        """Return the sum of the model's losses for images and label maps of one size, and each of them."""
         images, labels = batch
         losses: dict[str, Tensor] = model(torch.stack(images), torch.stack(labels))
         return torch.stack(list(losses.values())).sum(), losses
 
     @staticmethod
     def predict(model: nn.Module, batch: Batch) -> Tensor:
-        """Logits of all pixels of all images, in one row."""
+        """Return the logits of all pixels of all images, flattened."""
         return torch.cat([model(image[None]).flatten() for image in batch[0]])
+
+    @classmethod
+    def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
+        """Return the task; the recipe has no settings for it."""
+        return cls()
+
+    @staticmethod
+    def build_model(encoder: Encoder, *, input: Mapping[str, Any], **settings: Any) -> nn.Module:
+        """Build the model around an encoder; see `build_upernet`."""
+        return build_upernet(encoder, image_size=input["image_size"], **settings)
 
     def measure(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the confusion matrix of all labelled pixels.
 
-        Logits are resized to the label map, which may have its original size while the image is scaled.
+        Logits are resized to the label map, which keeps its original size when the image is scaled.
         """
         counts = []
         for image, label in zip(*batch, strict=True):
@@ -61,7 +73,7 @@ class SemanticSegmentation:
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Count the pixels of each (true class, predicted class), those labelled 255 left out.
+    """Count the pixels of each (true class, predicted class), without those labelled 255.
 
     Args:
         predicted: integer classes, any shape.
@@ -77,10 +89,10 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
 
 
 def scores(confusion: Tensor) -> dict[str, float]:
-    """Mean IoU and pixel accuracy, in percent, of a confusion matrix with the true classes as rows.
+    """Return mean IoU and pixel accuracy in percent, given a confusion matrix with the true classes as rows.
 
-    A class that occurs neither in the truth nor in the prediction has no IoU and does not enter the mean;
-    one that is only predicted counts as 0 (mmsegmentation's `IoUMetric`).
+    A class that occurs in neither labels nor predictions is left out of the mean; one that is only predicted
+    has an IoU of 0 (mmsegmentation's `IoUMetric`).
     """
     hits = confusion.diagonal().double()
     union = confusion.sum(0) + confusion.sum(1) - hits

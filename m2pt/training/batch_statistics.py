@@ -1,9 +1,9 @@
 """Batch norm over a batch that several processes share.
 
-Where processes share the forward passes of a step, each pass has the statistics of its own batch, as in one
-process, and only the running averages are those of the first process's passes. Where they share one batch,
-statistics of a part of it would be another training: they are exchanged then, as by mmsegmentation's SyncBN.
-torch's own SyncBatchNorm does so on GPUs only.
+Processes that each do whole forward passes of a step need nothing: each pass has the statistics of its
+batch, as in a single process, and only the running averages are those of the first process's passes.
+Processes that share one batch exchange its statistics, since those of a part would make another training.
+mmsegmentation's SyncBN does the same; torch's own SyncBatchNorm does so on GPUs only.
 """
 
 from collections.abc import Iterator
@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, distributed, nn
 
 Group = Any
-"""A process group; None stands for all processes."""
+"""A process group; None means all processes."""
 
 SHARED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @contextmanager
 def shared_batch_statistics(model: nn.Module, split: int) -> Iterator[None]:
-    """Within the block, the batch norms of `model` take each `split` processes' batches for one.
+    """Within the block, let batch norms treat the batches of each `split` processes as one batch.
 
-    All processes enter it. Batch norms in evaluation mode stay as they are.
+    All processes enter it. Batch norms in evaluation mode are not affected.
 
     Args:
-        model: not yet wrapped, or wrapped.
-        split: number of processes, of consecutive ranks, that share a batch; 1 changes nothing.
+        model: wrapped or not.
+        split: number of processes, with consecutive ranks, that share a batch; 1 changes nothing.
     """
     norms = [module for module in model.modules() if isinstance(module, SHARED)] if split > 1 else []
     group = _own_group(split) if norms else None
@@ -41,8 +41,8 @@ def shared_batch_statistics(model: nn.Module, split: int) -> Iterator[None]:
             del norm.forward
 
 
-def take_running_averages(model: nn.Module) -> None:
-    """Give all processes those of the first, which are saved: each has averaged over its own passes."""
+def broadcast_running_averages(model: nn.Module) -> None:
+    """Replace each process's running averages by those of the first, which are the saved ones."""
     for norm in model.modules():
         if isinstance(norm, SHARED):
             for average in norm.buffers(recurse=False):
@@ -50,7 +50,7 @@ def take_running_averages(model: nn.Module) -> None:
 
 
 def _own_group(split: int) -> Group:
-    """The group of this process's `split` consecutive ranks."""
+    """Return the group of `split` consecutive ranks that this process belongs to."""
     if split == distributed.get_world_size():
         return None
     ranks = range(distributed.get_world_size())
@@ -59,7 +59,7 @@ def _own_group(split: int) -> Group:
 
 
 def _forward(norm: Any, group: Group, x: Tensor) -> Tensor:
-    """torch's batch norm of x (B, C, ...), with the statistics of all of the group's x."""
+    """Apply torch's batch norm to x (B, C, ...), with statistics over all processes of the group."""
     if not norm.training:
         return type(norm).forward(norm, x)
     with torch.autocast(x.device.type, enabled=False):
@@ -69,16 +69,16 @@ def _forward(norm: Any, group: Group, x: Tensor) -> Tensor:
         sums = _Sum.apply(torch.cat([values.sum(others), count[None]]), group)
         count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
         shape = [-1 if axis == 1 else 1 for axis in range(x.dim())]
-        centred = values - mean.view(shape)
-        variance = _Sum.apply(centred.square().sum(others), group) / count
-        _keep_running(norm, mean.detach(), variance.detach() * count / (count - 1))
-        normal = centred * (variance + norm.eps).rsqrt().view(shape)
+        centered = values - mean.view(shape)
+        variance = _Sum.apply(centered.square().sum(others), group) / count
+        _update_running_averages(norm, mean.detach(), variance.detach() * count / (count - 1))
+        normal = centered * (variance + norm.eps).rsqrt().view(shape)
         if norm.affine:
             normal = normal * norm.weight.view(shape) + norm.bias.view(shape)
     return normal.to(x.dtype)
 
 
-def _keep_running(norm: Any, mean: Tensor, variance: Tensor) -> None:
+def _update_running_averages(norm: Any, mean: Tensor, variance: Tensor) -> None:
     if not norm.track_running_stats:
         return
     norm.num_batches_tracked.add_(1)
@@ -88,7 +88,7 @@ def _keep_running(norm: Any, mean: Tensor, variance: Tensor) -> None:
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the processes of a group; its gradient is the sum of theirs."""
+    """Sum over the processes of a group; the gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, group: Group) -> Tensor:  # type: ignore[override]

@@ -1,9 +1,9 @@
-"""What a finished training keeps where Snakemake does not delete it: the folder `finished/` of its run.
+"""Outputs of a finished training, kept where Snakemake does not delete them: the folder `finished/`.
 
-Snakemake deletes a rule's outputs before it runs the job again, also where the job had ended while no
+Snakemake deletes the outputs of a rule before it runs the job again, even if the job ended well while no
 Snakemake was there to see it. So the exported files are kept a second time: as hard links, which take no
-room, or as copies on a file system without them. `finished/state.json` says whose they are, with a digest of
-each, and holds the records of the training. The same command then puts all of that back and trains nothing.
+space, or as copies on a file system without them. `finished/state.json` holds the training's identity, the
+digest of each file, and the training's records. The same command then restores all that instead of training.
 """
 
 import hashlib
@@ -18,76 +18,89 @@ from m2pt.atomic import replacing, write_json
 from m2pt.errors import DamagedError, InputError
 from m2pt.formats.documents import LARGEST_RECORD, parse_json, read_bytes, read_json
 from m2pt.formats.weight_files import file_digest
+from m2pt.run_files import (
+    DAMAGED,
+    FAILED,
+    FINAL,
+    FINISHED,
+    INTERRUPTED,
+    KEPT,
+    KEPT_STATE,
+    METRICS,
+    RESUME,
+    RUN,
+)
 from m2pt.training.metrics import metrics_fault
 
-FOLDER = "finished"
-STATE = "state.json"
-DAMAGED = "damaged"
-"""Folder beside it for what is found to be damaged."""
-
-_RECORDS = ("run.json", "finished.json")
-_METRICS = "metrics.jsonl"
+_RECORDS = (RUN, FINISHED)
 
 
-def keep(directory: Path, identity: str, names: Sequence[str]) -> None:
-    """Keep the named files of the finished training `identity`, and its records.
+def save(directory: Path, identity: str, names: Sequence[str]) -> None:
+    """Keep the named files of the finished training `identity`, and its records; delete final.pt.
 
     Raises:
         InputError: the folder cannot be written, or one of the files is missing.
     """
-    folder = directory / FOLDER
-    forget(directory)
+    folder = directory / KEPT
+    delete(directory)
     try:
         for name in names:
             _link(directory / name, folder / name)
-        metrics = directory / _METRICS
+        metrics = directory / METRICS
         content = {
             "identity": identity,
             "files": {name: file_digest(folder / name) for name in names},
             "metrics": {"length": metrics.stat().st_size, "sha256": file_digest(metrics)},
             "records": {name: read_json(directory / name) for name in _RECORDS},
         }
-        write_json(folder / STATE, {**content, "sha256": _digest(content)})
+        write_json(folder / KEPT_STATE, {**content, "sha256": _digest(content)})
     except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error}): make room or fix the permissions") from error
+        raise InputError(
+            f"{folder} cannot be written ({error}): free disk space or fix the permissions"
+        ) from error
+    (directory / FINAL).unlink(missing_ok=True)
 
 
-def find(directory: Path, identity: str) -> dict[str, Any] | None:
-    """What `keep` has written for this identity, every byte of it checked; None if there is nothing of it.
+def load(directory: Path, identity: str) -> dict[str, Any] | None:
+    """Return the record of `save` for this identity after verifying every byte, or None if there is none.
 
     Raises:
-        DamagedError: it has been changed since.
+        DamagedError: it has changed since.
         InputError: it cannot be read.
     """
     state = _read(directory)
     if state is None or state["identity"] != identity:
         return None
     for name, digest in state["files"].items():
-        path = directory / FOLDER / name
+        path = directory / KEPT / name
         if not path.is_file() or file_digest(path) != digest:
             raise DamagedError(f"{path} is damaged")
-    if fault := metrics_fault(directory / _METRICS, **state["metrics"]):
+    if fault := metrics_fault(directory / METRICS, **state["metrics"]):
         raise DamagedError(fault)
     return state
 
 
-def put_back(directory: Path, state: Mapping[str, Any]) -> None:
-    """Put what `find` has found where it was, younger than anything that it was made from.
+def restore(directory: Path, state: Mapping[str, Any]) -> None:
+    """Restore the files and records in `state` (from `load`), and delete the state of an unfinished attempt.
+
+    The files get a newer time than their inputs, as Snakemake requires.
 
     Raises:
         OSError: the folder cannot be written.
     """
     for name in state["files"]:
-        _link(directory / FOLDER / name, directory / name)
+        _link(directory / KEPT / name, directory / name)
         os.utime(directory / name)
-    os.truncate(directory / _METRICS, state["metrics"]["length"])
+    os.truncate(directory / METRICS, state["metrics"]["length"])
     for name, record in state["records"].items():
         if not _holds(directory / name, record):
             write_json(directory / name, record)
+    for name in (RESUME, FINAL, INTERRUPTED, FAILED):
+        (directory / name).unlink(missing_ok=True)
 
 
-def identity_of(directory: Path) -> str | None:
-    """Whose finished files are kept in a run's folder; None if there are none, or nobody can tell."""
+def stored_identity(directory: Path) -> str | None:
+    """Return the identity of the training with files kept here; None if there is none or it is damaged."""
     try:
         state = _read(directory)
     except DamagedError:
@@ -95,23 +108,23 @@ def identity_of(directory: Path) -> str | None:
     return None if state is None else str(state["identity"])
 
 
-def forget(directory: Path) -> None:
-    """Keep nothing any more."""
-    (directory / FOLDER / STATE).unlink(missing_ok=True)  # first: without it the rest is nobody's
-    shutil.rmtree(directory / FOLDER, ignore_errors=True)
+def delete(directory: Path) -> None:
+    """Delete the kept files; the outputs themselves stay."""
+    (directory / KEPT / KEPT_STATE).unlink(missing_ok=True)  # first: without it the other files mean nothing
+    shutil.rmtree(directory / KEPT, ignore_errors=True)
 
 
-def set_aside(directory: Path) -> Path:
-    """Move what is kept to `damaged/`, in place of what is there; return where it is."""
-    aside = directory / DAMAGED / FOLDER
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.parent.mkdir(exist_ok=True)
-    (directory / FOLDER).rename(aside)
-    return aside
+def move_to_damaged(directory: Path) -> Path:
+    """Move the kept files to `damaged/`, replacing what is there; return their new folder."""
+    target = directory / DAMAGED / KEPT
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    (directory / KEPT).rename(target)
+    return target
 
 
 def _read(directory: Path) -> dict[str, Any] | None:
-    path = directory / FOLDER / STATE
+    path = directory / KEPT / KEPT_STATE
     if not path.exists():
         return None
     stored = read_bytes(path, limit=LARGEST_RECORD)
@@ -130,16 +143,17 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _holds(path: Path, record: Any) -> bool:
+    """Return whether the JSON file at `path` is there and equals `record`."""
     try:
         return bool(read_json(path) == record)
     except InputError:
         return False
 
 
-def _link(made: Path, kept: Path) -> None:
-    """Make `kept` the same file as `made`. Both are only ever replaced as a whole, never written to."""
-    with replacing(kept) as temporary:
+def _link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`. Both are only ever replaced as a whole, never written to."""
+    with replacing(target) as temporary:
         try:
-            os.link(made, temporary)
+            os.link(source, temporary)
         except OSError:  # a file system without hard links, or no right to make one
-            shutil.copyfile(made, temporary)
+            shutil.copyfile(source, temporary)

@@ -1,22 +1,23 @@
 """Device, precision and processes of a training."""
 
 # Why Accelerate: in 0.1 s of import time (Lightning Fabric: 5 s) it reads torchrun's environment, wraps DDP,
-# autocast and the gradient scaler, and leaves us the loop, which a bit-exact resume needs.
+# autocast and the gradient scaler, and leaves the loop to us, which a bit-exact resume needs.
 import torch
 from accelerate import Accelerator
 from torch import distributed
 
-from m2pt.datasets.seeded import seed_generators
+from m2pt.datasets.base import seed_generators
 from m2pt.errors import InputError
 
-STEP_STREAM = 1
-"""Last word of a step's seed, so that it is no sample's: numpy pads (seed, epoch, index) with zeros."""
+STEP_STREAM, METHOD_STREAM = 1, 2
+"""Last word of the seed of a forward pass and of a method's hook. Those of samples, (seed, epoch, index), end
+with 0, since numpy pads them with zeros."""
 
 
 def launch(precision: str = "auto", device: str = "auto") -> Accelerator:
-    """Take the device and, if `m2pt launch` or torchrun started this process, join the process group.
+    """Select the device and, if `m2pt launch` or torchrun started this process, join the process group.
 
-    The number of threads stays what it is: Accelerate would divide the machine's cores among the processes.
+    The number of threads does not change: Accelerate would divide the machine's cores among the processes.
 
     Args:
         precision: as in `resolve`.
@@ -40,39 +41,39 @@ def resolve(precision: str = "auto", device: str = "auto") -> tuple[str, str]:
         device: "auto" (a CUDA device if there is one, else the CPU), "cpu" or "cuda".
 
     Raises:
-        InputError: a device that is not there, or fp16 without a GPU.
+        InputError: the device does not exist, or precision is fp16 without a GPU.
     """
     cuda = torch.cuda.is_available()
     if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device is {device!r}: choose auto, cpu or cuda")
+        raise InputError(f"device must be auto, cpu or cuda, got {device!r}")
     if device == "cuda" and not cuda:
-        raise InputError("device is cuda, but torch sees no CUDA device: choose auto or cpu")
+        raise InputError("device is cuda, but torch finds no CUDA device: use auto or cpu")
     gpu = cuda and device != "cpu"
     if precision == "fp16" and not gpu:
-        raise InputError("precision is fp16, which needs a GPU: choose auto, bf16 or no")
+        raise InputError("precision is fp16, which needs a GPU: use auto, bf16 or no")
     if precision == "auto":
         precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "no"
     return "cuda" if gpu else "cpu", precision
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Number of this process, from 0, and of all in the group it has joined; (0, 1) if it has joined none."""
+    """Return this process's rank and the number of processes; (0, 1) outside a process group."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 def leave() -> None:
-    """Leave the process group, if one was joined; from then on no process waits for another."""
+    """Leave the process group, if this process joined one; no process waits for another afterwards."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def seed_step(device: torch.device, seed: int, step: int, micro: int) -> None:
+def seed_step(device: torch.device, seed: int, step: int, micro: int, stream: int = STEP_STREAM) -> None:
     """Seed Python, NumPy, torch and the device for forward pass `micro` of step `step`.
 
-    Passes are numbered through all processes, so that what is drawn does not depend on who does which.
+    Passes are numbered across all processes, so that random draws do not depend on which process does which.
     """
-    seed_generators(seed, step, micro, 0, STEP_STREAM)
+    seed_generators(seed, step, micro, 0, stream)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(torch.initial_seed())

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from m2pt.training.sampling import EvaluationBatches, TrainingBatches
-from m2pt.training.signals import ignore_signals
+from m2pt.training.signals import ignore_stop_signals
 
 Collate = Callable[[list[Any]], Any]
 
@@ -21,11 +21,16 @@ def training_stream(
     num_workers: int,
     collate: Collate | None = None,
 ) -> Iterator[Iterator[Any]]:
-    """Yield an iterator over all of `batches`: workers start once and do not run dry between epochs.
+    """Yield an iterator over all of `batches`; workers start once and stay busy between epochs.
 
-    `num_workers` processes load; `collate` None stacks samples as torch does. Workers ignore the signals that
-    ask training to stop, which Slurm and a terminal send to them too: the main process needs them to finish
-    its step.
+    Workers ignore stop signals, which Slurm and a terminal send to them too: the main process needs them to
+    finish its step.
+
+    Args:
+        dataset: maps a key (epoch, index) to a sample.
+        batches: keys of each batch.
+        num_workers: processes that load; 0 loads in this one.
+        collate: makes a batch of samples; None stacks them as torch does.
     """
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -33,13 +38,13 @@ def training_stream(
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=ignore_signals,
+        worker_init_fn=ignore_stop_signals,
     )
     stream = iter(loader)
     try:
         yield stream
     finally:
-        # Deaf to SIGTERM, they would keep the interpreter from ending after an error: dismiss them here.
+        # Workers ignore SIGTERM and would keep the interpreter from exiting after an error.
         if num_workers:
             stream._shutdown_workers()  # type: ignore[attr-defined]
 
@@ -53,12 +58,12 @@ def evaluation_loader(
     rank: int = 0,
     world: int = 1,
 ) -> DataLoader[Any]:
-    """Load every item of `dataset` once, in order, as of epoch 0; process `rank` of `world` has its share."""
+    """Return a loader of process `rank`'s share of all items, each once, in order, as of epoch 0."""
     return DataLoader(
         dataset,
         batch_sampler=EvaluationBatches(len(dataset), batch_size, rank=rank, world=world),  # type: ignore[arg-type]
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=ignore_signals,
+        worker_init_fn=ignore_stop_signals,
     )

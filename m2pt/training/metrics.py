@@ -1,4 +1,4 @@
-"""metrics.jsonl and the losses on their way into it."""
+"""metrics.jsonl, and the scalars that are averaged into its lines."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -14,9 +14,14 @@ from torch import Tensor
 
 from m2pt.errors import InputError, RunError
 
+RESERVED = ("step", "epoch", "lr")
+"""Keys that the training loop writes itself."""
+
+Value = TypeVar("Value", float, Tensor)
+
 
 class DivergedError(RunError):
-    """Loss or weights are NaN or infinite; says at which step and lr, and names the last checkpoint."""
+    """Loss or weights are NaN or infinite; the message has the step, the lr and the last checkpoint."""
 
     def __init__(self, what: str, step: int, lr: float) -> None:
         super().__init__(what, step, lr)
@@ -31,7 +36,7 @@ class DivergedError(RunError):
 
 
 def metrics_fault(path: Path, length: int, sha256: str | None) -> str | None:
-    """Say why the first `length` bytes of metrics.jsonl are not those with this SHA-256; None if they are.
+    """Return the problem of the first `length` bytes of metrics.jsonl; None if they have this SHA-256.
 
     Raises:
         InputError: it cannot be read.
@@ -43,8 +48,10 @@ def metrics_fault(path: Path, length: int, sha256: str | None) -> str | None:
     try:
         with path.open("rb") as file:
             content = file.read(length)
-    except OSError as error:  # of the disk or the network: what is stored may be sound
-        raise InputError(f"{path} cannot be read ({error.strerror}): fix that and run it again") from error
+    except OSError as error:  # of the disk or the network: the stored bytes may be intact
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): fix that and run the command again"
+        ) from error
     if len(content) < length:
         return f"{path} has {len(content)} bytes, but had {length} when the checkpoint beside it was written"
     if hashlib.sha256(content).hexdigest() != sha256:
@@ -52,14 +59,28 @@ def metrics_fault(path: Path, length: int, sha256: str | None) -> str | None:
     return None
 
 
-class MetricsFile:
-    """metrics.jsonl: an object per line, without wall-clock values, so that a resume writes the same bytes.
-
-    Opening it cuts off what was written after `length` bytes, the file's length when the checkpoint was
-    taken. With `enabled` False (every process but the main one) nothing is opened or written.
+def merge_scalars(logged: Mapping[str, Value], further: Mapping[str, Value] | None) -> dict[str, Value]:
+    """Return the scalars of both mappings.
 
     Raises:
-        InputError: the file is shorter than that, so that lines are lost.
+        ValueError: a name of `further` is taken.
+    """
+    for name in further or ():
+        if name in logged or name in RESERVED:
+            raise ValueError(f"cannot log {name!r}: the name is already used in metrics.jsonl")
+    return {**logged, **(further or {})}
+
+
+class MetricsFile:
+    """metrics.jsonl: one object per line, without wall-clock values, so that a resume writes the same bytes.
+
+    Args:
+        path: the file; anything after `length` bytes is cut off.
+        length: bytes of the file when the checkpoint was saved.
+        enabled: False in every process but the main one: nothing is opened or written.
+
+    Raises:
+        InputError: the file is shorter than `length`, so lines are lost.
     """
 
     def __init__(self, path: Path, length: int = 0, enabled: bool = True) -> None:
@@ -80,7 +101,7 @@ class MetricsFile:
         self._file.seek(length)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one line and hand it to the system, so that it survives this process."""
+        """Append one line and flush it, so that it survives this process."""
         if self._file is not None:
             line = json.dumps(record).encode() + b"\n"
             self._hash.update(line)
@@ -88,14 +109,14 @@ class MetricsFile:
             self._file.flush()
 
     def sync(self) -> int:
-        """Put the lines on the disk and return the file's length in bytes."""
+        """Flush the lines to disk and return the length of the file in bytes."""
         if self._file is None:
             return 0
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def state(self) -> dict[str, Any]:
-        """Put the lines on the disk and return what a checkpoint says of them: their length and digest."""
+        """Flush the lines to disk and return their length and digest, for a checkpoint."""
         return {"metrics_length": self.sync(), "metrics_sha256": self._hash.hexdigest()}
 
     def close(self) -> None:
@@ -105,11 +126,10 @@ class MetricsFile:
 
 
 class LossWindow:
-    """The losses since the last logged line, left on the device until somebody reads them.
+    """Losses and other scalars since the last logged line, left on the device until they are needed.
 
-    A GPU is not made to wait in every step, and yet the first non-finite loss is found with its exact step:
-    `read` looks at each, in order, before anything (a line, a checkpoint, exported weights) is made of the
-    model.
+    No step waits for the GPU, and yet the first non-finite loss is found with its exact step: `read` looks at
+    each, in order, before a line, a checkpoint or exported weights are written.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -119,12 +139,18 @@ class LossWindow:
         self._rows: list[list[float]] = []
 
     def add(self, step: int, lr: float, losses: Mapping[str, Tensor]) -> None:
-        """Keep the losses of `step` (scalars on the device, "loss" first) and the learning rate it took."""
+        """Add the scalars of `step` (on the device, "loss" first) and its learning rate.
+
+        Raises:
+            ValueError: their names are not those of the steps before.
+        """
+        if self._names and list(losses) != self._names:
+            raise ValueError(f"scalars to log are {list(losses)}, but were {self._names} in the step before")
         self._names = list(losses)
         self._unread.append((step, lr, torch.stack([value.detach().float() for value in losses.values()])))
 
     def read(self) -> None:
-        """Fetch what is on the device, averaged over the processes.
+        """Fetch the scalars from the device, averaged over the processes; all of them call this.
 
         Raises:
             DivergedError: a loss is NaN or infinite.
@@ -140,7 +166,7 @@ class LossWindow:
         self._unread.clear()
 
     def mean(self) -> dict[str, float]:
-        """Read, return the mean of each loss over the window, and start the next window."""
+        """Read, return the mean of each scalar over the window, and start the next window."""
         self.read()
         columns = zip(*self._rows, strict=True)
         means = {
@@ -151,17 +177,17 @@ class LossWindow:
         return means
 
     def state(self) -> dict[str, Any]:
-        """Read, and return the window in plain containers for a checkpoint."""
+        """Read, and return the window as plain containers for a checkpoint."""
         self.read()
         return {"names": self._names, "rows": self._rows}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on with the window of a checkpoint.
+        """Continue the window of a checkpoint.
 
         Raises:
-            ValueError: its rows do not have a number for each name.
+            ValueError: a row does not have one number per name.
         """
         self._names = [str(name) for name in state["names"]]
         self._rows = [[float(value) for value in row] for row in state["rows"]]
         if any(len(row) != len(self._names) for row in self._rows):
-            raise ValueError(f"rows of other lengths than {self._names}")
+            raise ValueError(f"a row does not have one number for each of {self._names}")

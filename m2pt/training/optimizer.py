@@ -1,4 +1,4 @@
-"""The optimizer and its schedule, from timm; the cross-modal scales are in groups of their own."""
+"""timm's optimizers and cosine schedule, with separate parameter groups for the cross-modal scales."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from m2pt.pathway import is_scale
 from m2pt.training.settings import TrainingSettings
 
 FUSED = ("adamw", "sgd")
-"""Those with a fused kernel: on a CPU, for a hundred small tensors, four times as fast as the others."""
+"""Optimizers with a fused kernel: four times as fast for a hundred small tensors on a CPU."""
 
 
 def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
@@ -22,12 +22,11 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
     A group holds `params`, `weight_decay` and, under layer-wise decay, `lr_scale`: the factor
     layer_decay^(L + 1 - id) for a model of L blocks, where the tokenizer has id 0, block n (from 0) n + 1 and
     the head L + 1 (BEiT's rule, as in MAE). Vectors, and matrices that `model.no_weight_decay()` lists, do
-    not decay. The cross-modal scales are in groups of their own, with `scale_weight_decay`; given `scale_lr`
+    not decay. The cross-modal scales are in separate groups, with `scale_weight_decay`; given `scale_lr`
     they are in one group with that learning rate and without layer decay.
 
     Raises:
-        InputError: nothing is trainable, or `layer_decay` is asked of a model that does not number its
-            layers.
+        InputError: nothing is trainable, or `layer_decay` is set and the model does not number its layers.
     """
     keep: set[str] = getattr(model, "no_weight_decay", set)()
     if settings.layer_decay == 1.0:
@@ -38,11 +37,11 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
         )
     else:
         raise InputError(
-            f"layer_decay is {settings.layer_decay}, but {type(model).__name__} has no group_matcher() that "
-            "numbers its layers: set layer_decay to 1.0"
+            f"layer_decay is {settings.layer_decay}, but {type(model).__name__} has no group_matcher() to "
+            "number its layers: set layer_decay to 1.0"
         )
     if not groups:
-        raise InputError(f"{type(model).__name__} has no trainable parameter: nothing to train")
+        raise InputError(f"{type(model).__name__} has no trainable parameter")
 
     scales = {id(parameter) for name, parameter in model.named_parameters() if is_scale(name)}
     others = [_subset(group, scales, inside=False) for group in groups]
@@ -62,7 +61,7 @@ def create_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
     """Build timm's optimizer over `parameter_groups(model, settings)`.
 
     Raises:
-        InputError: as `parameter_groups`, or `optimizer_args` holds what the optimizer does not know.
+        InputError: as `parameter_groups`, or the optimizer does not accept `optimizer_args`.
     """
     groups = parameter_groups(model, settings)
     arguments: dict[str, Any] = dict(settings.optimizer_args)
@@ -78,7 +77,7 @@ def create_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
         )
     except TypeError as error:
         given = {**settings.optimizer_args, **({} if settings.betas is None else {"betas": settings.betas})}
-        raise InputError(f"optimizer {settings.optimizer} does not take {given}: {error}") from error
+        raise InputError(f"optimizer {settings.optimizer} does not accept {given}: {error}") from error
 
 
 def _without_trust_scaling_of_vectors(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -93,15 +92,15 @@ def _without_trust_scaling_of_vectors(groups: list[dict[str, Any]]) -> list[dict
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Give an optimizer the moments of a checkpoint.
+    """Load the optimizer state of a checkpoint.
 
     Raises:
-        ValueError: they are of other parameters: torch compares their number, but not the shapes.
-        Exception: whatever torch raises of a state that is none.
+        ValueError: the shapes are those of other parameters; torch compares only their number.
+        Exception: whatever torch raises for something that is not an optimizer's state.
     """
     optimizer.load_state_dict(state)
-    for parameter, kept in optimizer.state.items():
-        for name, value in kept.items():
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                 raise ValueError(
                     f"{name} of shape {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}"
@@ -111,8 +110,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
 def create_schedule(
     optimizer: Optimizer, settings: TrainingSettings, steps_per_epoch: int
 ) -> CosineLRScheduler:
-    """timm's cosine, stepped per optimizer step: `step_update(step)` before step `step` (from 0) sets every
-    lr.
+    """Return timm's cosine schedule: `step_update(step)` before step `step` (from 0) sets every lr.
 
     Linear from 0 during the warmup w, then min_lr + (lr - min_lr)·(1 + cos π(step - w)/(total - w))/2, both
     times a group's `lr_scale`. It is a function of the step alone, so a resume has nothing to restore.
@@ -122,9 +120,7 @@ def create_schedule(
     """
     total, warmup = settings.length(steps_per_epoch), settings.warmup(steps_per_epoch)
     if warmup >= total:
-        raise InputError(
-            f"the warmup of {warmup} steps leaves nothing of a training of {total} steps: shorten it"
-        )
+        raise InputError(f"the warmup of {warmup} steps must be shorter than the training of {total} steps")
     return CosineLRScheduler(
         optimizer,
         t_initial=total - warmup,
@@ -136,6 +132,6 @@ def create_schedule(
 
 
 def current_lr(optimizer: Optimizer) -> float:
-    """The learning rate before layer decay, from the first group (the scales' own is never first)."""
+    """Return the learning rate before layer decay, from the first group (never the scales' own)."""
     group = optimizer.param_groups[0]
     return group["lr"] / group.get("lr_scale", 1.0)

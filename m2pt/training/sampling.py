@@ -1,4 +1,4 @@
-"""Which samples make which batch: a function of (seed, step), so that training may start at any step."""
+"""Composition of batches as a function of (seed, step), so that training can start at any step."""
 
 from collections.abc import Iterator
 
@@ -7,18 +7,17 @@ import numpy as np
 from m2pt.errors import InputError
 
 Key = tuple[int, int]
-"""(epoch, index): what a `SeededDataset` makes a sample from."""
+"""(epoch, index) of a sample of a `SeededDataset`."""
 
 
 class TrainingBatches:
-    """Batches of keys for the optimizer steps `start` … `stop` - 1 of one process, `accumulation` batches a
-    step.
+    """Batches of keys for the optimizer steps `start` to `stop` - 1 of one process.
 
-    `batch_size` and `accumulation` are this process's share (`TrainingSettings.share`). Each epoch is a fresh
-    permutation cut into effective batches of `batch_size × accumulation × world` items; what is left over at
-    its end (other items in each epoch) is dropped, so that every step weighs its samples alike. A step's
-    effective batch is the same set of samples for every split into processes and accumulation: micro-batch m
-    of process r is its slice (m·world + r).
+    A step has `accumulation` batches; `batch_size` and `accumulation` are this process's share
+    (`TrainingSettings.share`). Each epoch is a fresh permutation, cut into effective batches of
+    `batch_size × accumulation × world` items. The incomplete one at its end is dropped, so that all
+    samples have equal weight. The effective batch of a step is the same set of samples however it is split
+    among processes and passes: micro-batch m of process r is its slice (m·world + r).
 
     Raises:
         InputError: the split has fewer items than one effective batch.
@@ -48,7 +47,7 @@ class TrainingBatches:
         self.steps_per_epoch = items // effective
 
     def __len__(self) -> int:
-        """Number of batches (not of steps)."""
+        """Return the number of batches (not of steps)."""
         return (self.stop - self.start) * self.accumulation
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -65,21 +64,21 @@ class TrainingBatches:
 
 
 class EvaluationBatches:
-    """Batches of plain indices in order: process `rank` of `world` has every world-th batch.
+    """Batches of indices in order; process `rank` of `world` gets every world-th batch.
 
-    Together the processes have exactly the batches of a single one, nothing padded or dropped, so that what a
-    model says of an item does not depend on their number; their numbers of batches may differ by one.
+    Together the processes have exactly the batches of a single one, without padding or dropping, so that
+    predictions do not depend on their number. Two processes' numbers of batches may differ by one.
     """
 
     def __init__(self, items: int, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
         self.items, self.batch_size = items, batch_size
-        self.beginnings = range(0, items, batch_size)[rank::world]
+        self.starts = range(0, items, batch_size)[rank::world]
 
     def __len__(self) -> int:
-        """Number of batches."""
-        return len(self.beginnings)
+        """Return the number of batches."""
+        return len(self.starts)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches; the last one of all may be short."""
-        for begin in self.beginnings:
+        """Yield the batches; the very last one may be incomplete."""
+        for begin in self.starts:
             yield list(range(begin, min(begin + self.batch_size, self.items)))

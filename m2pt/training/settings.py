@@ -1,4 +1,4 @@
-"""Every optimisation setting, named in one place; plain Python, so that reading a config imports no torch."""
+"""All optimization settings; plain Python, so that reading a config does not import torch."""
 
 import math
 from collections.abc import Mapping
@@ -16,67 +16,68 @@ Decay = Annotated[float, Ge(0), Le(1000)]
 Beta = Annotated[float, Ge(0), Lt(1)]
 
 EXECUTION = ("num_workers", "checkpoint_every")
-"""Settings that change no bit of what is trained, and so belong to no result's identity."""
+"""Settings that do not change the result, and so are not part of its identity."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How a model is trained. The ranges are enforced where a config is read (pydantic honours them).
+    """Settings of one training. Ranges are enforced where a config is read (pydantic honors them).
 
     One optimizer step consumes `batch_size × accumulation` samples, the effective batch, whatever the number
     of processes that share it (see `share`).
 
     Raises:
-        ValueError: two of a pair of alternatives are given, or neither; no training is left after the warmup.
+        ValueError: both or none of two alternatives are given, or the warmup takes the whole training.
     """
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
 
     epochs: Annotated[int, Gt(0), Le(10**5)] | None = None
-    """Length in passes over the training split (an incomplete effective batch is dropped); or `steps`."""
+    """Passes over the training split (an incomplete effective batch is dropped); or `steps`."""
     steps: Count | None = None
-    """Length in optimizer steps; or `epochs`."""
+    """Optimizer steps; or `epochs`."""
     batch_size: SmallCount
     """Samples per forward pass."""
     accumulation: SmallCount = 1
-    """Forward passes per optimizer step, of all processes together."""
+    """Forward passes per optimizer step, over all processes."""
 
     optimizer: Literal["adamw", "sgd", "lars", "lamb"] = "adamw"
-    """timm's name of the optimizer."""
+    """Optimizer, by its name in timm."""
     optimizer_args: Mapping[str, bool | int | float] = field(default_factory=dict)
     """Further arguments of that optimizer, such as `momentum`, `eps` or `always_adapt` (lars)."""
     blr: Rate | None = None
     """Base learning rate: lr = blr * effective batch / 256; or `lr`."""
     lr: Rate | None = None
-    """Peak learning rate as it is, whatever the batch; or `blr`."""
+    """Peak learning rate, independent of the batch size; or `blr`."""
     betas: tuple[Beta, Beta] | None = None
-    """Adam's decay rates; null leaves the optimizer's own."""
+    """Adam's decay rates; null uses the optimizer's default."""
     weight_decay: Decay = 0.0
-    """Decay of matrices; vectors and what the model lists in `no_weight_decay()` are never decayed."""
+    """Weight decay of matrices; vectors and what the model lists in `no_weight_decay()` never decay."""
     layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Factor of the learning rate from each block to the one below it."""
+    """Factor on the learning rate from each block to the one below it."""
     scale_lr: Rate | None = None
-    """Peak learning rate of the cross-modal scales, whatever the batch and layer; null: their layer's."""
+    """Peak learning rate of the cross-modal scales, independent of batch size and layer; null uses their
+    layer's."""
     scale_weight_decay: Decay = 0.0
-    """Decay of the cross-modal scales."""
+    """Weight decay of the cross-modal scales."""
 
     warmup_epochs: Annotated[float, Ge(0), Le(10**5)] | None = None
     """Linear warmup from 0, in epochs; or `warmup_steps`; neither means no warmup."""
     warmup_steps: Annotated[int, Ge(0), Le(10**9)] | None = None
     """Linear warmup from 0, in optimizer steps; or `warmup_epochs`."""
     min_lr: Decay = 0.0
-    """What the cosine ends at (times the layer's factor)."""
+    """Learning rate at the end of the cosine (times the layer's factor)."""
     clip_grad: Annotated[float, Gt(0), Le(10**6)] | None = None
-    """Largest norm of the whole gradient; null does not clip."""
+    """Maximum global norm of the gradient; null does not clip."""
 
     repeat_step: Annotated[int, Gt(0), Le(100)] = 1
-    """Optimizer steps with the same gradient; those before the last take it unclipped. The official part
-    segmentation of Point-MAE does 2, which looks like a slip: off unless its numbers are to be met."""
+    """Optimizer steps per gradient; those before the last use it unclipped. The official part segmentation of
+    Point-MAE takes 2, apparently by mistake; keep 1 except to reproduce its numbers."""
 
     precision: Literal["no", "bf16", "fp16", "auto"] = "auto"
-    """Automatic mixed precision; "auto" is bf16 or fp16 on a GPU, whichever it has, and none on a CPU."""
+    """Automatic mixed precision; "auto" is bf16 (or fp16 without it) on a GPU, and none on a CPU."""
     num_workers: Annotated[int, Ge(0), Le(1024)] = 0
-    """Processes that load samples, for each process that trains; the samples do not depend on it."""
+    """Loader processes per training process; the samples do not depend on it."""
     log_every: Count = 20
     """Optimizer steps between lines of metrics.jsonl."""
     checkpoint_every: Count = 500
@@ -90,7 +91,7 @@ class TrainingSettings:
         if self.warmup_epochs is not None and self.warmup_steps is not None:
             raise ValueError("give at most one of warmup_epochs and warmup_steps")
         if self.repeat_step > 1 and self.precision not in ("no", "bf16"):
-            raise ValueError("repeat_step above 1 needs precision no or bf16: fp16 may have to skip a step")
+            raise ValueError("repeat_step above 1 needs precision no or bf16: fp16 may skip a step")
         for length, warmup, unit in (
             (self.epochs, self.warmup_epochs, "epochs"),
             (self.steps, self.warmup_steps, "steps"),
@@ -99,18 +100,19 @@ class TrainingSettings:
                 raise ValueError(f"warmup_{unit} ({warmup}) must be less than {unit} ({length})")
 
     def effective_batch(self) -> int:
-        """Samples per optimizer step."""
+        """Return the samples per optimizer step."""
         return self.batch_size * self.accumulation
 
     def share(self, processes: int) -> tuple[int, int]:
         """Return the batch size and the accumulation of each of `processes` that share the effective batch.
 
-        They share the forward passes. Where these do not come out even, what is left of the number of
-        processes divides each batch. Mixup and masks are then drawn for the smaller batches: of the same kind
-        as in one process, but not the same. For batch statistics see `m2pt.training.batch_statistics`.
+        They share the forward passes first. If there are more processes than passes, or the numbers do not
+        divide, each batch is split among the remaining factor of processes. Mixup and masks are then drawn
+        for the smaller batches: of the same kind as in one process, but not the same. For batch statistics
+        see `m2pt.training.batch_statistics`.
 
         Raises:
-            InputError: neither comes out even.
+            InputError: the batches cannot be split evenly.
         """
         passes = math.gcd(self.accumulation, processes)
         split = processes // passes
@@ -118,7 +120,7 @@ class TrainingSettings:
             fewer = next(n for n in range(processes - 1, 0, -1) if self._can_share(n))
             raise InputError(
                 f"{processes} processes cannot share the recipe's batch_size {self.batch_size} * "
-                f"accumulation {self.accumulation} evenly: each batch of {self.batch_size} would be divided "
+                f"accumulation {self.accumulation} evenly: each batch of {self.batch_size} would be split "
                 f"among {split}; start {fewer}, or change batch_size or accumulation"
             )
         return self.batch_size // split, self.accumulation // passes
@@ -127,19 +129,19 @@ class TrainingSettings:
         return self.batch_size % (processes // math.gcd(self.accumulation, processes)) == 0
 
     def peak_lr(self) -> float:
-        """Learning rate at the end of the warmup: `lr`, or MAE's `blr` × effective batch / 256."""
+        """Return the learning rate at the end of the warmup: `lr`, or MAE's `blr` × effective batch / 256."""
         if self.lr is not None:
             return self.lr
         return (self.blr or 0.0) * self.effective_batch() / 256
 
     def length(self, steps_per_epoch: int) -> int:
-        """Optimizer steps in all."""
+        """Return the number of optimizer steps."""
         if self.steps is not None:
             return self.steps
         return (self.epochs or 0) * steps_per_epoch
 
     def warmup(self, steps_per_epoch: int) -> int:
-        """Optimizer steps of warmup."""
+        """Return the number of optimizer steps of warmup."""
         if self.warmup_steps is not None:
             return self.warmup_steps
         return round((self.warmup_epochs or 0.0) * steps_per_epoch)

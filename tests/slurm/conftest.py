@@ -1,34 +1,9 @@
-"""Without a Slurm the tests here say that they were not run; tests/slurm/slurm-up starts one."""
+"""Tests that need a Slurm: `slurm-up` in this folder starts one on this machine."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
-from cluster_lab import Workflow
-
-
-def slurm_runs() -> bool:
-    if not shutil.which("sinfo"):
-        return False
-    return subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=30).returncode == 0
+from slurm_workflow import mark_slurm_tests
 
 
 def pytest_collection_modifyitems(config, items):
-    here = [item for item in items if Path(__file__).parent in item.path.parents]
-    for item in here:
-        item.add_marker(pytest.mark.slurm)
-    if here and not slurm_runs():
-        if config.option.markexpr == "slurm":
-            raise pytest.UsageError("no Slurm answers sinfo here; tests/slurm/slurm-up starts one")
-        for item in here:
-            item.add_marker(
-                pytest.mark.skip(reason="NOT RUN: there is no Slurm here; tests/slurm/slurm-up starts one")
-            )
-
-
-@pytest.fixture
-def workflow(tmp_path):
-    made = Workflow(tmp_path)
-    yield made
-    made.end()
+    mark_slurm_tests(config, items, Path(__file__).parent)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from cluster_lab import QUICK, REPOSITORY, Workflow, slurm, wait_until
+from slurm_workflow import QUICK, Workflow, slurm, wait_until
 
 from m2pt.formats.weight_files import file_digest
 from m2pt.formats.weights import load_weights
-from m2pt.schema.plan import Plan
+from m2pt.plan.plan import Plan
 
+REPOSITORY = Path(__file__).parents[2]
 CONFIG = "tests/tiny/config.yaml"
 ON_SLURM = ("--profile", "slurm", *QUICK)
 MIX = "mix: {mixup: 0.8, cutmix: 1.0, smoothing: 0.1}\n"
@@ -48,7 +49,7 @@ def training() -> Path:
         and planned.experiment.auxiliaries == ("random",)
         and planned.experiment.mode == "tune"
         and planned.experiment.dataset == "imagenet"
-        and not planned.experiment.is_transfer
+        and planned.command == "finetune"
     ]
     (name,) = found
     return plan.run_directory(name, 0)
@@ -68,7 +69,7 @@ def test_table_1_s_dag(copy):
     log = workflow.run("results/table.csv")
     assert "M2PT-Point" in (workflow.folder / "results/table.csv").read_text()
     total = re.search(r"^total +(\d+)$", log, re.MULTILINE)
-    assert total is not None and log.count(" of slurm: ") == int(total[1]) > 20
+    assert total is not None and log.count(": slurm job ") == int(total[1]) > 20
 
 
 def test_a_training_that_is_requeued_and_out_of_time_ends_with_the_same_bits(copy, training):
@@ -83,9 +84,9 @@ def test_a_training_that_is_requeued_and_out_of_time_ends_with_the_same_bits(cop
     log = disturbed.folder / training / "train.log"
     wait_until(lambda: "step 100/" in read(log), "the first steps")
     slurm("scontrol", "requeue", job_id)
-    wait_until(lambda: read(log).count("resuming after step") == 1, "the second start")
+    wait_until(lambda: read(log).count("resuming from step") == 1, "the second start")
     slurm("scontrol", "update", f"JobId={job_id}", "TimeLimit=1")
-    wait_until(lambda: read(log).count("resuming after step") == 2, "the third start")
+    wait_until(lambda: read(log).count("resuming from step") == 2, "the third start")
     slurm("scontrol", "update", f"JobId={job_id}", "TimeLimit=60")
     disturbed.finish()
     plain.finish()
@@ -102,8 +103,8 @@ def test_two_nodes_of_two_gpus_train_together_as_one_process_would_and_are_warne
     target = str(training / "attached.safetensors")
     one.start(target)
     # on the command line they stand in the place of all that the profile sets
-    asked = ("nodes=2", "gpus=2", "cpus_per_task=2", "slurm_partition=gpu")
-    two.start(target, "--set-resources", *(f"finetune:{resource}" for resource in asked))
+    requested = ("nodes=2", "gpus=2", "cpus_per_task=2", "slurm_partition=gpu")
+    two.start(target, "--set-resources", *(f"finetune:{resource}" for resource in requested))
     job_id = two.started("finetune")
     log = two.folder / training / "train.log"
     wait_until(lambda: "step 100/" in read(log), "the first steps")
@@ -111,7 +112,7 @@ def test_two_nodes_of_two_gpus_train_together_as_one_process_would_and_are_warne
     two.finish()
     one.finish()
     assert starts(job_id) >= 2
-    assert "resuming after step" in read(log) and read(log).count("4 processes on cpu") >= 2
+    assert "resuming from step" in read(log) and read(log).count("4 processes on cpu") >= 2
     (together, _), (alone, _) = (load_weights(each.folder / target) for each in (two, one))
     assert together.keys() == alone.keys()
     for name, value in alone.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tracked import Database
 
-from m2pt.reporting import mlflow_store
+from m2pt.tracking import mlflow_store
 
 
 @pytest.fixture(scope="session")

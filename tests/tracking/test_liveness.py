@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from m2pt.reporting.liveness import _SQUEUE, Liveness
+from m2pt.tracking.liveness import _SQUEUE, Liveness
 
 ELSEWHERE = {"host": "node7", "pid": 1, "started": "2024-01-25T12:00:00+00:00"}
 LONG_AGO = 1.7e9

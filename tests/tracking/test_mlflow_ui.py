@@ -12,7 +12,7 @@ import pytest
 from mlflow_server import answers, free_port, get, wait_until
 from tracked import Database, Training, mirror
 
-from m2pt.reporting.asked import cell_filter
+from m2pt.tracking.mlflow_store import cell_filter
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
 
@@ -20,8 +20,10 @@ MAKEFILE = Path(__file__).parents[2] / "Makefile"
 def start(checkout: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     """`make mlflow-ui` in a folder in which the environment counts as installed."""
     shutil.copy(MAKEFILE, checkout)
-    (checkout / ".venv").mkdir()
-    for name in ("constraints.txt", "pyproject.toml", ".venv/complete"):
+    plugin = "plugins/snakemake-executor-plugin-submitit"
+    for folder in (".venv", plugin):
+        (checkout / folder).mkdir(parents=True)
+    for name in ("constraints.txt", "pyproject.toml", f"{plugin}/pyproject.toml", ".venv/complete"):
         (checkout / name).touch()
     own = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "RESULTS", "MLFLOW_TRACKING_URI")
     kept = {key: value for key, value in os.environ.items() if key not in own}

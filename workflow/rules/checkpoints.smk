@@ -1,4 +1,4 @@
-# Targets of dvc.yaml's stages; what they make is what `m2pt export` gathers.
+# Targets for the stages of dvc.yaml; `m2pt export` then copies their outputs to the checkpoints folder.
 
 
 rule all_encoders:

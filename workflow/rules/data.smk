@@ -1,19 +1,19 @@
-# Datasets: build the miniatures, check what lies on disk; both leave a manifest.
+# Datasets: build miniatures, check datasets on disk. Both write a manifest.
 
 
 rule build_miniature:
     output:
-        root=directory(f"{RESULTS}/data/{{dataset}}"),
-        manifest=f"{RESULTS}/data/{{dataset}}.manifest.json",
+        root=directory(f"{DATA}/{{dataset}}"),
+        manifest=f"{DATA}/{{dataset}}.{files.MANIFEST}",
     wildcard_constraints:
         dataset=RULES.miniatures(),
     params:
         digest=RULES.dataset_digest,
         arguments=RULES.arguments,
     log:
-        f"{RESULTS}/logs/data/{{dataset}}.log",
+        f"{LOGS}/{files.DATA}/{{dataset}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/data/{{dataset}}.tsv"
+        f"{BENCHMARKS}/{files.DATA}/{{dataset}}.tsv"
     priority: 1
     threads: 1
     conda:
@@ -26,16 +26,16 @@ rule build_miniature:
 
 rule check_dataset:
     output:
-        manifest=f"{RESULTS}/data/{{dataset}}.manifest.json",
+        manifest=f"{DATA}/{{dataset}}.{files.MANIFEST}",
     wildcard_constraints:
         dataset=RULES.own_datasets(),
     params:
         digest=RULES.dataset_digest,
         arguments=RULES.arguments,
     log:
-        f"{RESULTS}/logs/data/{{dataset}}.log",
+        f"{LOGS}/{files.DATA}/{{dataset}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/data/{{dataset}}.tsv"
+        f"{BENCHMARKS}/{files.DATA}/{{dataset}}.tsv"
     priority: 1
     threads: 1
     conda:

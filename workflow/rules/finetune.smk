@@ -1,23 +1,23 @@
-# Targets: attach the pathways and finetune, merge into a plain model, evaluate the merged model.
+# Finetuned runs: attach the pathways, finetune, merge them into a plain model, evaluate it.
 
 
 rule finetune:
     input:
-        manifest=RULES.run_manifest,
+        manifests=RULES.run_manifests,
         weights=RULES.run_weights,
     output:
-        weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/attached.safetensors",
+        weights=f"{RUN}/{files.ATTACHED}",
     wildcard_constraints:
-        run=RULES.finetuned_runs(),
+        run=RULES.runs("finetune"),
         seed=r"\d+",
     params:
         digest=RULES.run_digest,
         arguments=RULES.arguments,
         launch=RULES.launch,
     log:
-        f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.finetune.log",
+        f"{LOGS}/{files.RUNS}/{{run}}-seed{{seed}}.finetune.log",
     benchmark:
-        f"{RESULTS}/benchmarks/finetune/{{run}}-seed{{seed}}.tsv"
+        f"{BENCHMARKS}/finetune/{{run}}-seed{{seed}}.tsv"
     threads: THREADS
     conda:
         "../../environment.yml"
@@ -30,16 +30,16 @@ rule finetune:
 
 rule merge:
     input:
-        weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/attached.safetensors",
+        weights=f"{RUN}/{files.ATTACHED}",
     output:
-        weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/merged.safetensors",
+        weights=f"{RUN}/{files.MERGED}",
     wildcard_constraints:
-        run=RULES.finetuned_runs(),
+        run=RULES.runs("merge"),
         seed=r"\d+",
     log:
-        f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.merge.log",
+        f"{LOGS}/{files.RUNS}/{{run}}-seed{{seed}}.merge.log",
     benchmark:
-        f"{RESULTS}/benchmarks/merge/{{run}}-seed{{seed}}.tsv"
+        f"{BENCHMARKS}/merge/{{run}}-seed{{seed}}.tsv"
     threads: 1
     conda:
         "../../environment.yml"
@@ -51,26 +51,26 @@ rule merge:
 
 rule evaluate:
     input:
-        attached=f"{RESULTS}/runs/{{run}}/seed{{seed}}/attached.safetensors",
-        merged=f"{RESULTS}/runs/{{run}}/seed{{seed}}/merged.safetensors",
+        attached=f"{RUN}/{files.ATTACHED}",
+        merged=f"{RUN}/{files.MERGED}",
     output:
-        evaluation=f"{RESULTS}/runs/{{run}}/seed{{seed}}/evaluation.json",
+        evaluation=f"{RUN}/{files.EVALUATION}",
     wildcard_constraints:
-        run=RULES.finetuned_runs(),
+        run=RULES.runs("evaluate"),
         seed=r"\d+",
     params:
         digest=RULES.run_digest,
         arguments=RULES.arguments,
         launch=RULES.launch,
     log:
-        f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.evaluate.log",
+        f"{LOGS}/{files.RUNS}/{{run}}-seed{{seed}}.evaluate.log",
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate/{{run}}-seed{{seed}}.tsv"
+        f"{BENCHMARKS}/evaluate/{{run}}-seed{{seed}}.tsv"
     threads: THREADS
     conda:
         "../../environment.yml"
     message:
-        "Evaluate the merged {wildcards.run} (seed {wildcards.seed})"
+        "Evaluate the merged model of {wildcards.run} (seed {wildcards.seed})"
     shell:
         "m2pt {params.launch}evaluate {wildcards.run:q} --seed {wildcards.seed:q} {params.arguments}"
         " --expect {params.digest:q} > {log:q} 2>&1"

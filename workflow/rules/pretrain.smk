@@ -1,11 +1,11 @@
-# Encoders: pretrained here, or weights that come from elsewhere.
+# Encoders: pretrain them, or import weights from a file, from DVC, from a kept epoch or at random.
 
 
 rule pretrain_encoder:
     input:
         manifest=RULES.encoder_manifest,
     output:
-        weights=f"{RESULTS}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        weights=f"{ENCODER}/{files.ENCODER}",
     wildcard_constraints:
         encoder=RULES.pretrained_encoders(),
         seed=r"\d+",
@@ -14,9 +14,9 @@ rule pretrain_encoder:
         arguments=RULES.arguments,
         launch=RULES.launch,
     log:
-        f"{RESULTS}/logs/encoders/{{encoder}}-seed{{seed}}.log",
+        f"{LOGS}/{files.ENCODERS}/{{encoder}}-seed{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/encoders/{{encoder}}-seed{{seed}}.tsv"
+        f"{BENCHMARKS}/{files.ENCODERS}/{{encoder}}-seed{{seed}}.tsv"
     threads: THREADS
     conda:
         "../../environment.yml"
@@ -31,7 +31,7 @@ rule import_encoder:
     input:
         source=RULES.encoder_source,
     output:
-        weights=f"{RESULTS}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        weights=f"{ENCODER}/{files.ENCODER}",
     wildcard_constraints:
         encoder=RULES.imported_encoders(),
         seed=r"\d+",
@@ -39,14 +39,14 @@ rule import_encoder:
         digest=RULES.encoder_digest,
         arguments=RULES.arguments,
     log:
-        f"{RESULTS}/logs/encoders/{{encoder}}-seed{{seed}}.log",
+        f"{LOGS}/{files.ENCODERS}/{{encoder}}-seed{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/encoders/{{encoder}}-seed{{seed}}.tsv"
+        f"{BENCHMARKS}/{files.ENCODERS}/{{encoder}}-seed{{seed}}.tsv"
     threads: 1
     conda:
         "../../environment.yml"
     message:
-        "Take the {wildcards.encoder} encoder from where the config says"
+        "Import the {wildcards.encoder} encoder (seed {wildcards.seed})"
     shell:
         "m2pt import {wildcards.encoder:q} --seed {wildcards.seed:q} {params.arguments}"
         " --expect {params.digest:q} > {log:q} 2>&1"

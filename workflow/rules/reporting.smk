@@ -1,4 +1,4 @@
-# Tables, figures and the summary of the paper's claims, from the result files.
+# Tables, figures and the summary of the claims, from result files.
 
 
 rule tabulate:
@@ -13,7 +13,7 @@ rule tabulate:
         ),
         markdown=f"{RESULTS}/{{table}}.md",
         latex=f"{RESULTS}/{{table}}.tex",
-        made=f"{RESULTS}/{{table}}.made.txt",
+        made=f"{RESULTS}/{{table}}.{files.PROVENANCE}",
     wildcard_constraints:
         table=RULES.tables(),
     params:
@@ -21,9 +21,9 @@ rule tabulate:
         arguments=RULES.arguments,
         made=RULES.made,
     log:
-        f"{RESULTS}/logs/{{table}}.log",
+        f"{LOGS}/{{table}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{{table}}.tsv"
+        f"{BENCHMARKS}/{{table}}.tsv"
     threads: 1
     conda:
         "../../environment.yml"
@@ -46,7 +46,7 @@ rule plot:
         pdf=f"{RESULTS}/{{figure}}.pdf",
         png=f"{RESULTS}/{{figure}}.png",
         csv=f"{RESULTS}/{{figure}}.csv",
-        made=f"{RESULTS}/{{figure}}.made.txt",
+        made=f"{RESULTS}/{{figure}}.{files.PROVENANCE}",
     wildcard_constraints:
         figure=RULES.figures(),
     params:
@@ -55,9 +55,9 @@ rule plot:
         caption=RULES.figure_caption,
         made=RULES.made,
     log:
-        f"{RESULTS}/logs/{{figure}}.log",
+        f"{LOGS}/{{figure}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{{figure}}.tsv"
+        f"{BENCHMARKS}/{{figure}}.tsv"
     threads: 1
     conda:
         "../../environment.yml"
@@ -72,24 +72,24 @@ rule summarize:
         evaluations=RULES.claims_evaluations,
     output:
         summary=report(
-            f"{RESULTS}/summary.md",
+            f"{RESULTS}/{files.SUMMARY}.md",
             caption="../report/summary.rst",
             category="Claims",
         ),
-        made=f"{RESULTS}/summary.made.txt",
+        made=f"{RESULTS}/{files.SUMMARY}.{files.PROVENANCE}",
     params:
         digest=RULES.claims_digest,
         arguments=RULES.arguments,
         made=RULES.made,
     log:
-        f"{RESULTS}/logs/summary.log",
+        f"{LOGS}/{files.SUMMARY}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/summary.tsv"
+        f"{BENCHMARKS}/{files.SUMMARY}.tsv"
     threads: 1
     conda:
         "../../environment.yml"
     message:
-        "List the paper's claims with the measured verdicts"
+        "Judge the paper's claims"
     shell:
         "m2pt summarize {params.arguments} --expect {params.digest:q} > {log:q} 2>&1"
 
@@ -101,12 +101,12 @@ rule unknown_result:
         f"{RESULTS}/{{name}}.{{kind}}",
     wildcard_constraints:
         name=RULES.unknown_names(),
-        kind="csv|md|tex|pdf|svg|png",
+        kind="|".join((*files.TABLE_FORMATS, *files.FIGURE_FORMATS)),
     log:
-        f"{RESULTS}/logs/{{name}}.{{kind}}.log",
+        f"{LOGS}/{{name}}.{{kind}}.log",
     conda:
         "../../environment.yml"
     message:
-        "No such table or figure"
+        "Refuse {wildcards.name}: no such table or figure"
     shell:
         "false > {log:q} 2>&1"

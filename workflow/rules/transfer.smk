@@ -1,29 +1,29 @@
-# Dense tasks: train a detector or a segmenter on the merged backbone, merge what it attached, evaluate.
+# Dense tasks: train a detector or segmenter on a merged backbone, merge its own pathways if any, evaluate.
 
 
 rule transfer:
     input:
-        manifest=RULES.run_manifest,
+        manifests=RULES.run_manifests,
         weights=RULES.run_weights,
     output:
-        weights=f"{RESULTS}/runs/{{run}}/seed{{seed}}/merged.safetensors",
-        evaluation=f"{RESULTS}/runs/{{run}}/seed{{seed}}/evaluation.json",
+        weights=f"{RUN}/{files.MERGED}",
+        evaluation=f"{RUN}/{files.EVALUATION}",
     wildcard_constraints:
-        run=RULES.transfer_runs(),
+        run=RULES.runs("transfer"),
         seed=r"\d+",
     params:
         digest=RULES.run_digest,
         arguments=RULES.arguments,
         launch=RULES.launch,
     log:
-        f"{RESULTS}/logs/runs/{{run}}-seed{{seed}}.transfer.log",
+        f"{LOGS}/{files.RUNS}/{{run}}-seed{{seed}}.transfer.log",
     benchmark:
-        f"{RESULTS}/benchmarks/transfer/{{run}}-seed{{seed}}.tsv"
+        f"{BENCHMARKS}/transfer/{{run}}-seed{{seed}}.tsv"
     threads: THREADS
     conda:
         "../../environment.yml"
     message:
-        "Transfer: train and evaluate {wildcards.run} (seed {wildcards.seed})"
+        "Train and evaluate the transfer {wildcards.run} (seed {wildcards.seed})"
     shell:
         "m2pt {params.launch}transfer {wildcards.run:q} --seed {wildcards.seed:q} {params.arguments}"
         " --expect {params.digest:q} > {log:q} 2>&1"

@@ -1,7 +1,7 @@
-"""A miniature ADE20K: handwritten digits on photographs, every pixel labelled, or not.
+"""A small ADE20K: handwritten digits on photographs.
 
-Photographs and digits are those of `m2pt.datasets.miniature.scenes`. Class 1 is the background and class
-2 + d the digit d. Label 0, which is ignored, is on the soft edges of digits and on patches of some images.
+The images are those of `m2pt.datasets.miniature.scenes`. Class 1 is the background and class 2 + d the digit
+d. The soft edges of digits and patches of some images have label 0, which is ignored.
 """
 
 from pathlib import Path
@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from m2pt.datasets.miniature.digits import CLASSES
+from m2pt.datasets.miniature.pictures import CLASSES
 from m2pt.datasets.miniature.scenes import Scene, scenes
 from m2pt.datasets.miniature.staging import staged, write_record
 
 STREAM = 3
-"""Keeps this builder's random numbers apart from those of the others for the same seed."""
+"""Keeps this dataset's random numbers independent of those of the others."""
 
 FOLDERS = {"train": "training", "val": "validation"}
 
 BACKGROUND = 1
 
 PATCH_EVERY = 4
-"""One image in so many has a patch without labels."""
+"""Every how many images one has a patch without labels."""
 
 
 def build(

@@ -1,9 +1,8 @@
 """A small AudioSet: phrases of recorded notes, labelled with the General MIDI families that play them.
 
-The recordings and their licence are described in `soundfont`. A phrase plays notes of one family one after
-another; in some clips a second family plays along, so that clips have several labels as in AudioSet. Left out
-are recordings that several families share, and with them the families that have hardly any of their own:
-synthesizers and sound effects.
+See `soundfont` for the recordings and their licence. A phrase is a sequence of notes of one family; in some
+clips a second family plays along, so that clips have several labels as in AudioSet. Recordings that several
+families share are left out, and so are families with hardly any others: synthesizers and sound effects.
 """
 
 import csv
@@ -24,20 +23,20 @@ from m2pt.datasets.miniature.soundfont import FAMILIES, Note, load_notes, play
 from m2pt.datasets.miniature.staging import staged, write_record
 
 STREAM = 527
-"""Keeps this dataset's random numbers apart from those of the others."""
+"""Keeps this dataset's random numbers independent of those of the others."""
 
 RATE = 16000
 MIXED = 0.3
 """Share of clips in which a second family plays along."""
 
 VAL_SHARE = 0.2
-"""Share of each instrument's, or else of each family's, recordings that validation clips are made of."""
+"""Share of the recordings of each instrument, or else of each family, that is for validation."""
 
 NOTES = 6
 """Notes in a phrase."""
 
 BORROWERS = ("Synth Lead", "Synth Pad", "Synth Effects", "Sound Effects")
-"""Families that play other families' recordings and are no classes here."""
+"""Families that use the recordings of others and are not classes here."""
 
 LABELS = tuple(family for family in FAMILIES if family not in BORROWERS)
 
@@ -45,7 +44,7 @@ LABELS = tuple(family for family in FAMILIES if family not in BORROWERS)
 def build(root: Path, *, seed: int, train: int = 2000, val: int = 400, seconds: float = 1.3) -> None:
     """Write `train` and `val` wav clips (16 kHz, 16 bit) of `seconds`, the families in turn.
 
-    A recording belongs to one split.
+    Every recording is used in one split only.
     """
     draw = np.random.default_rng([seed, STREAM])
     pools = split_notes(labelled(load_notes()), draw)
@@ -73,12 +72,12 @@ def build(root: Path, *, seed: int, train: int = 2000, val: int = 400, seconds: 
 
 
 def mid(label: int) -> str:
-    """Return an identifier in the form of the AudioSet ontology's; the ontology itself has no such ones."""
+    """Return an identifier like those of the AudioSet ontology, but not one of them."""
     return f"/m/gm_{LABELS[label].lower().replace(' ', '_')}"
 
 
 def labelled(notes: Sequence[Note]) -> list[Note]:
-    """Return the recordings that one family of `LABELS` plays, with its label in place of their families."""
+    """Return the recordings of exactly one family of `LABELS`, with its label as their `families`."""
     chosen = []
     for note in notes:
         labels = tuple(LABELS.index(FAMILIES[i]) for i in note.families if FAMILIES[i] in LABELS)
@@ -93,10 +92,10 @@ def instrument(note: Note) -> str:
 
 
 def split_notes(notes: Sequence[Note], draw: Generator) -> dict[str, list[Note]]:
-    """Share out recordings of one label each: validation has other notes of the instruments in training.
+    """Split recordings of one label each: validation has other notes of the same instruments.
 
-    Instruments of one or two recordings, such as drums, are for training; only a family without enough
-    others gives some of them too.
+    Instruments with one or two recordings, such as drums, are for training, unless their family has too few
+    others.
     """
     recorded = defaultdict(list)
     for note in notes:
@@ -120,7 +119,7 @@ def split_notes(notes: Sequence[Note], draw: Generator) -> dict[str, list[Note]]
 
 
 def choose_phrases(pool: Sequence[Note], label: int, draw: Generator) -> list[list[Note]]:
-    """Return a phrase of the family `label`, in some clips joined by one of any family."""
+    """Return a phrase of the family `label` and, for some clips, a second one of a random family."""
     labels = [label]
     if draw.random() < MIXED:
         labels.append(int(draw.integers(len(LABELS))))
@@ -133,7 +132,7 @@ def choose_phrases(pool: Sequence[Note], label: int, draw: Generator) -> list[li
 
 
 def compose(phrases: Sequence[Sequence[Note]], seconds: float, draw: Generator) -> NDArray[np.float32]:
-    """Return a clip (seconds * RATE,): in each phrase one note after another, over a little noise."""
+    """Return a clip (seconds * RATE,): the notes of each phrase one after another, and a little noise."""
     length = round(seconds * RATE)
     clip = np.zeros(length, np.float32)
     step = seconds / NOTES

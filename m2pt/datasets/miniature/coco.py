@@ -1,7 +1,7 @@
-"""A miniature COCO 2017: handwritten digits on photographs, as instances with boxes and masks.
+"""A small COCO 2017: handwritten digits on photographs, as instances with boxes and masks.
 
-Photographs and digits are those of `m2pt.datasets.miniature.scenes`. As in COCO, category ids have gaps,
-masks are polygons or run-length codes, and some images have no instance.
+The images are those of `m2pt.datasets.miniature.scenes`. As in COCO, category ids have gaps, masks are
+polygons or run-length encodings, and some images have no instances.
 """
 
 import json
@@ -19,13 +19,13 @@ from m2pt.datasets.miniature.scenes import SOLID, Placed, Scene, scenes
 from m2pt.datasets.miniature.staging import staged, write_record
 
 STREAM = 2
-"""Keeps this builder's random numbers apart from those of the others for the same seed."""
+"""Keeps this dataset's random numbers independent of those of the others."""
 
 CATEGORY_IDS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 90)
 """The category id of each digit."""
 
 EMPTY_EVERY = 50
-"""One image in so many shows the photograph alone."""
+"""Every how many images one has no digits."""
 
 
 def build(
@@ -93,7 +93,7 @@ def _instances(made: list[Scene], side: int) -> dict[str, Any]:
 
 
 def _shape(digit: Placed, *, polygon: bool) -> dict[str, Any]:
-    """Return segmentation, box and area; a polygon only for a digit of one outline, which has no hole."""
+    """Return segmentation, box and area; a polygon only for a digit with a single outline, without holes."""
     side = len(digit.coverage)
     code = rle.encode(np.asfortranarray(digit.mask, np.uint8))
     segmentation: Any = {"size": [side, side], "counts": code["counts"].decode()}
@@ -108,7 +108,7 @@ def _shape(digit: Placed, *, polygon: bool) -> dict[str, Any]:
 
 
 def _outlines(coverage: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Return the closed lines (n, 2) of x and y in COCO's pixels, where coverage passes `SOLID`."""
+    """Return the closed lines (n, 2) of x and y in COCO's pixels where coverage crosses `SOLID`."""
     lines = contourpy.contour_generator(z=np.pad(coverage, 1)).lines(SOLID)
     # The padding shifts by 1, and COCO has the centre of a pixel at 0.5.
     return [np.asarray(line, np.float64) - 0.5 for line in lines]

@@ -1,7 +1,7 @@
-"""A miniature ImageNet: handwritten digits in random light colours on black paper.
+"""A small ImageNet: handwritten digits in random light colours on a black background.
 
-The digits are MNIST's (see `m2pt.datasets.miniature.digits`). The ten folders are named like wnids, with
-a first figure 9 that WordNet does not use.
+The digits are MNIST's (see `m2pt.datasets.miniature.pictures`). The ten folders are named like wnids, with a
+first digit 9 that WordNet does not use.
 """
 
 from pathlib import Path
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from m2pt.datasets.miniature.digits import CLASSES, SIDE, load_digits
+from m2pt.datasets.miniature.pictures import CLASSES, SIDE, load_digits
 from m2pt.datasets.miniature.staging import staged, write_record
 
 STREAM = 1
-"""Keeps this builder's random numbers apart from those of the others for the same seed."""
+"""Keeps this dataset's random numbers independent of those of the others."""
 
 INK = (150, 255)
-"""The range of the ink's colours. The paper is black: masked autoencoding standardises each patch, so that on
-any other ground it would spend itself on predicting the ground's noise or shading."""
+"""Range of the digits' colours. The background is black: masked autoencoding standardises each patch, so with
+any other background most of its loss would be noise or shading."""
 
 
 def build(root: Path, *, seed: int, train: int = 4000, val: int = 1000, image_size: int = 32) -> None:
@@ -42,12 +42,12 @@ def build(root: Path, *, seed: int, train: int = 4000, val: int = 1000, image_si
 
 
 def wnid(label: int) -> str:
-    """Return the folder of a class."""
+    """Return the name of a class's folder."""
     return f"n9{label:07d}"
 
 
 def _compose(rng: np.random.Generator, digit: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return an image (side, side, 3) with the digit (28, 28) somewhere in it."""
+    """Return an image (side, side, 3) with the digit (28, 28) at a random place."""
     coverage = np.zeros((side, side, 1))
     top, left = rng.integers(side - SIDE + 1, size=2)
     coverage[top : top + SIDE, left : left + SIDE, 0] = digit / 255

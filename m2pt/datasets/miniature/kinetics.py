@@ -1,7 +1,7 @@
 """A small Kinetics: camera moves over scikit-learn's two photographs, as mp4 files.
 
-The photographs and their licences are described in `photographs`. No class turns into another in a mirror:
-pans to the left and to the right are one class, and so are both senses of rotation.
+See `pictures` for the photographs and their licences. A horizontal flip turns no class into another: pans to
+the left and to the right are one class, and so are both senses of rotation.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,31 +15,31 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from m2pt.datasets.miniature.photographs import load_photographs
+from m2pt.datasets.miniature.pictures import load_photographs
 from m2pt.datasets.miniature.staging import staged, write_record
 
 STREAM = 400
-"""Keeps this dataset's random numbers apart from those of the others."""
+"""Keeps this dataset's random numbers independent of those of the others."""
 
 BOUNDARY = 260
-"""Training videos look at the rows of a photograph above this one, validation videos at the others."""
+"""Training videos show the rows of a photograph above this one, validation videos the others."""
 
 ASPECT = 4 / 3
-"""Width of a picture divided by its height."""
+"""Width of a frame divided by its height."""
 
 LARGEST_HEIGHT = 112
-"""The most the camera sees on average, in pixels of the photograph."""
+"""Largest mean height of the visible rectangle, in pixels of the photograph."""
 
 PLACES = 5
-"""How many places are drawn for a film; it shows the one of most contrast, for in the sky no move is seen."""
+"""Places drawn for a video, which shows the one of highest contrast: in the sky no move is visible."""
 
 RATE, KEY_FRAME_EVERY, QUANTISER = 12, 12, 3
-"""Frames a second, frames from one key frame to the next, MPEG-4 quantiser from 1 (best) to 31."""
+"""Frames per second, frames between key frames, MPEG-4 quantiser from 1 (best) to 31."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """What the camera sees at one time: a rectangle around (x, y), turned by `angle` degrees.
+    """The visible rectangle at one time: centred at (x, y) and rotated by `angle` degrees.
 
     Lengths are in units of the mean height of the rectangle; y points down.
     """
@@ -78,18 +78,18 @@ def tilt_down(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
 
 
 def zoom_in(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
-    """See less and less of the photograph."""
+    """Show less and less of the photograph."""
     speed = draw.uniform(0.6, 1.0)
     return [Shot(height=np.exp(-speed * time)) for time in times]
 
 
 def zoom_out(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
-    """See more and more of the photograph."""
+    """Show more and more of the photograph."""
     return zoom_in(-times, draw)
 
 
 def roll(times: NDArray[np.float64], draw: Generator) -> list[Shot]:
-    """Turn around the line of sight, either way."""
+    """Rotate in either sense."""
     speed = draw.choice([-1, 1]) * draw.uniform(45, 90)
     return [Shot(angle=speed * time) for time in times]
 
@@ -121,10 +121,10 @@ MOVES: tuple[Callable[[NDArray[np.float64], Generator], list[Shot]], ...] = (
 def build(
     root: Path, *, seed: int, train: int = 800, val: int = 240, frames: int = 24, size: int = 48
 ) -> None:
-    """Write `train` and `val` mp4 files of `frames` pictures of `size` pixels in height, the moves in turn.
+    """Write `train` and `val` mp4 files of `frames` frames of `size` pixels in height, the moves in turn.
 
-    Training and validation look at different regions of the photographs. `test.csv` is a copy of `val.csv`,
-    as VideoMAE asks for.
+    Training and validation show different regions of the photographs. `test.csv` is a copy of `val.csv`, as
+    VideoMAE needs it.
     """
     draw = np.random.default_rng([seed, STREAM])
     photographs = load_photographs()
@@ -151,7 +151,7 @@ def build(
 def film(
     region: NDArray[np.uint8], shots: Sequence[Shot], size: int, draw: Generator
 ) -> list[NDArray[np.uint8]]:
-    """Return the pictures (size, about size * ASPECT, 3) of shots at a random scale and place in a region."""
+    """Return the frames (size, about size * ASPECT, 3) of shots at a random scale and place in a region."""
     centres, reaches = (
         np.array([(shot.x, shot.y) for shot in shots]),
         np.array([shot.reach for shot in shots]),
@@ -179,15 +179,15 @@ def _see(
         photograph = photograph.rotate(shot.angle, Image.Resampling.BILINEAR, center=tuple(centre))
     half = scale * shot.half
     box = (*(centre - half).tolist(), *(centre + half).tolist())
-    width = 2 * round(size * ASPECT / 2)  # even, as the encoder needs it
+    width = 2 * round(size * ASPECT / 2)  # the encoder needs an even number
     return np.asarray(photograph.resize((width, size), Image.Resampling.BILINEAR, box=box))
 
 
 def encode(path: Path, pictures: Sequence[NDArray[np.uint8]]) -> None:
-    """Write pictures (H, W, 3) RGB as MPEG-4 in mp4, the same bytes each time.
+    """Write frames (H, W, 3) RGB as MPEG-4 in mp4, the same bytes every time.
 
-    FFmpeg's own MPEG-4 encoder is part of every build; one thread and the bitexact flags keep versions and
-    dates out of the file.
+    FFmpeg's own MPEG-4 encoder is part of every build; a single thread and the bitexact flags keep versions
+    and dates out of the file.
     """
     height, width = pictures[0].shape[:2]
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:

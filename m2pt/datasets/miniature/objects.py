@@ -1,7 +1,7 @@
 """Ten kinds of object with random proportions, each a list of surfaces with part numbers.
 
-They are categories of ShapeNetPart, and each has the number of parts that ShapeNetPart gives it, counted from
-0 in the order of the comments below. Lengths are arbitrary, y is up.
+They are categories of ShapeNetPart, with its number of parts each, counted from 0 in the order of the
+docstrings below. Lengths are arbitrary, y is up.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from m2pt.datasets.miniature.shapes import Arc, Box, Cone, Part
 
 
 def airplane(draw: Generator) -> list[Part]:
-    """Body, wings, tail, engines; the nose points to +z."""
+    """Build body, wings, tail, engines; the nose points to +z."""
     length, radius = draw.uniform(1.6, 2.4), draw.uniform(0.1, 0.18)
     span, chord, sweep = draw.uniform(0.7, 1.2), draw.uniform(0.25, 0.45), draw.uniform(0.1, 0.6)
     position, fin = draw.uniform(-0.1, 0.3), draw.uniform(0.3, 0.5)
@@ -38,7 +38,7 @@ def airplane(draw: Generator) -> list[Part]:
 
 
 def chair(draw: Generator) -> list[Part]:
-    """Back, seat, legs, and arms for about half of them; the back is at -z."""
+    """Build back, seat, legs, and for about half of them arms; the back is at -z."""
     width, depth, seat = draw.uniform(0.7, 1.1), draw.uniform(0.7, 1.0), draw.uniform(0.5, 0.8)
     back, tilt, thick = draw.uniform(0.6, 1.1), draw.uniform(0, 0.3), draw.uniform(0.04, 0.12)
     parts: list[Part] = [
@@ -66,7 +66,7 @@ def chair(draw: Generator) -> list[Part]:
 
 
 def guitar(draw: Generator) -> list[Part]:
-    """Head, neck, body; lies in the plane z = 0 with the head up."""
+    """Build head, neck, body; in the plane z = 0 with the head up."""
     lower, upper = draw.uniform(0.35, 0.5), draw.uniform(0.22, 0.34)
     depth, neck, head = draw.uniform(0.06, 0.2), draw.uniform(0.8, 1.2), draw.uniform(0.2, 0.35)
     gap = draw.uniform(0.75, 0.95) * (lower + upper) / 2
@@ -80,7 +80,7 @@ def guitar(draw: Generator) -> list[Part]:
 
 
 def knife(draw: Generator) -> list[Part]:
-    """Blade, handle; lies along x."""
+    """Build blade, handle; along x."""
     blade, height, lean = draw.uniform(0.8, 1.6), draw.uniform(0.12, 0.3), draw.uniform(-0.1, 0.15)
     handle, radius = draw.uniform(0.45, 0.8), draw.uniform(0.04, 0.08)
     return [
@@ -90,7 +90,7 @@ def knife(draw: Generator) -> list[Part]:
 
 
 def lamp(draw: Generator) -> list[Part]:
-    """Base, shade, canopy, post; about a third hang from the canopy, the others stand on the base."""
+    """Build base, shade, canopy, post; about a third hang from the canopy, the others stand on the base."""
     height, wide, narrow = draw.uniform(0.8, 1.8), draw.uniform(0.3, 0.55), draw.uniform(0.1, 0.3)
     shade, foot, post = draw.uniform(0.3, 0.6), draw.uniform(0.2, 0.4), draw.uniform(0.015, 0.04)
     cover = Cone((0, height - shade, 0), (0, height, 0), wide, narrow, closed_base=False, closed_top=False)
@@ -109,7 +109,7 @@ def lamp(draw: Generator) -> list[Part]:
 
 
 def laptop(draw: Generator) -> list[Part]:
-    """Keyboard, screen; the hinge lies along x."""
+    """Build keyboard, screen; the hinge is along x."""
     width, depth, thick = draw.uniform(0.9, 1.3), draw.uniform(0.6, 0.9), draw.uniform(0.02, 0.07)
     angle, screen = np.radians(draw.uniform(75, 135)), draw.uniform(0.85, 1.05)
     up = screen * depth * np.array([0, np.sin(angle), np.cos(angle)])
@@ -122,7 +122,7 @@ def laptop(draw: Generator) -> list[Part]:
 
 
 def mug(draw: Generator) -> list[Part]:
-    """Handle, cup."""
+    """Build handle, cup."""
     radius, height = draw.uniform(0.3, 0.5), draw.uniform(0.6, 1.1)
     loop, tube, flare = draw.uniform(0.2, 0.32) * height, draw.uniform(0.03, 0.06), draw.uniform(0.85, 1.2)
     bend = draw.uniform(0.4, 0.5) * np.pi
@@ -134,7 +134,7 @@ def mug(draw: Generator) -> list[Part]:
 
 
 def rocket(draw: Generator) -> list[Part]:
-    """Body, fins, nose; stands upright."""
+    """Build body, fins, nose; upright."""
     radius, height, nose = draw.uniform(0.12, 0.25), draw.uniform(1.0, 1.8), draw.uniform(0.3, 0.7)
     count, fin, rise = int(draw.integers(3, 6)), draw.uniform(0.15, 0.4), draw.uniform(0.25, 0.5)
     parts: list[Part] = [
@@ -150,7 +150,7 @@ def rocket(draw: Generator) -> list[Part]:
 
 
 def skateboard(draw: Generator) -> list[Part]:
-    """Deck, trucks, wheels; rolls along x."""
+    """Build deck, trucks, wheels; rolls along x."""
     length, width, kick = draw.uniform(1.2, 1.8), draw.uniform(0.3, 0.5), draw.uniform(0, 0.2)
     wheel, reach = draw.uniform(0.05, 0.1), draw.uniform(0.28, 0.38)
     deck = 2 * wheel + 0.06
@@ -166,7 +166,7 @@ def skateboard(draw: Generator) -> list[Part]:
 
 
 def table(draw: Generator) -> list[Part]:
-    """Top, legs, and a shelf below about a third of them."""
+    """Build top, legs, and for about a third of them a shelf."""
     width, depth, height = draw.uniform(0.9, 1.8), draw.uniform(0.7, 1.1), draw.uniform(0.45, 1.0)
     thick = draw.uniform(0.03, 0.1)
     if draw.random() < 0.35:
@@ -204,7 +204,7 @@ def _box(centre: tuple[float, ...], size: tuple[float, float, float]) -> Box:
 
 
 def _slab(centre: object, *edges: object) -> Box:
-    """Return a parallelepiped from anything that NumPy takes for vectors, as plain floats."""
+    """Return a parallelepiped of plain floats from any vectors that NumPy accepts."""
     return Box(_plain(centre), tuple(_plain(edge) for edge in edges))
 
 

@@ -13,19 +13,19 @@ from m2pt.datasets.miniature.staging import staged, write_record
 from m2pt.datasets.partnet import FOLDER, LISTS, UNLABELLED
 
 STREAM = 24
-"""Keeps this dataset's random numbers apart from those of the others."""
+"""Keeps this dataset's random numbers independent of those of the others."""
 
 SUBSETS = {"Chair-1": chair, "Lamp-1": lamp}
-"""Both have four parts, and so five classes."""
+"""Both have four parts and so, with the unlabelled one, five classes."""
 
 
 def build(
     root: Path, *, seed: int, train: int = 160, val: int = 80, points: int = 512, unlabelled: float = 0.05
 ) -> None:
-    """Write `train` and `val` shapes of `points` points (official 10,000) for each subset.
+    """Write `train` and `val` shapes of `points` points (officially 10,000) for each subset.
 
-    Of every shape the share `unlabelled` of its points, those around one of them, has class 0. The official
-    validation list is left out, since nothing reads it.
+    The share `unlabelled` of the points of every shape, those around a random one, has class 0. The official
+    validation list is left out, since it is not read.
     """
     draw = np.random.default_rng([seed, STREAM])
     sources: dict[str, list[str]] = {"train": [], "val": []}
@@ -54,6 +54,6 @@ def build(
 
 
 def _piece(cloud: NDArray[np.float32], size: int, draw: Generator) -> NDArray[np.int64]:
-    """Return the indices of the `size` points nearest to a random one, itself among them."""
+    """Return the indices of the `size` points nearest to a random one, including itself."""
     centre = cloud[draw.integers(len(cloud))]
     return np.linalg.norm(cloud - centre, axis=1).argsort()[:size]

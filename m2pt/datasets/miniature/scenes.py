@@ -1,7 +1,7 @@
-"""Photographs with handwritten digits on them: what the miniature COCO and ADE20K are made of.
+"""Photographs with handwritten digits on them: the images of the small COCO and ADE20K.
 
-See `digits` and `photographs` for where both come from. The left part of either photograph is for training
-and the right part for validation.
+See `pictures` for the sources of both. The left part of each photograph is for training, the right part for
+validation.
 """
 
 from collections.abc import Iterator
@@ -11,20 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from m2pt.datasets.miniature.digits import load_digits
-from m2pt.datasets.miniature.photographs import load_photographs
+from m2pt.datasets.miniature.pictures import load_digits, load_photographs
 
 COLUMNS = {"train": slice(0, 420), "val": slice(420, 640)}
-"""The columns of a photograph, 640 pixels wide, that belong to a split."""
+"""Columns of a photograph, 640 pixels wide, that belong to a split."""
 
 DIMMING = 0.7
-"""The photographs' brightness; at full brightness small models find hardly a digit."""
+"""Brightness of the photographs; at full brightness small models hardly find the digits."""
 
 PLACING_TRIES = 50
-"""Attempts to place a digit clear of those before it; then it is left out."""
+"""Attempts to place a digit without overlap before it is left out."""
 
 SOLID = 0.5
-"""A pixel is the digit's from this coverage on; below it, but not at zero, it is the digit's soft edge."""
+"""Coverage from which a pixel belongs to a digit; below it, but above 0, it is the digit's soft edge."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,13 @@ class Placed:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """The pixels (H, W) that are the digit's."""
+        """The pixels (H, W) that belong to the digit."""
         return self.coverage >= SOLID
 
 
 @dataclass(frozen=True)
 class Scene:
-    """`image` (H, W, 3) uint8, the digits on it, and the names of what it was made of."""
+    """`image` (H, W, 3) uint8, the digits on it, and the names of its sources."""
 
     image: NDArray[np.uint8]
     digits: list[Placed]
@@ -52,7 +51,7 @@ class Scene:
 def scenes(
     rng: np.random.Generator, split: str, numbers: NDArray[np.int64], *, side: int, heights: range
 ) -> Iterator[Scene]:
-    """Yield a scene of `side` pixels for each of `numbers`, with so many digits of heights in the range."""
+    """Yield a scene of `side` pixels for each of `numbers`, with that many digits of the given heights."""
     pool, photographs = load_digits(split), load_photographs()
     names = sorted(photographs)
     dealt = iter(pool.dealt(rng, int(numbers.sum())))
@@ -70,7 +69,7 @@ def scenes(
 
 
 def _crop(rng: np.random.Generator, photograph: NDArray[np.uint8], side: int) -> NDArray[np.float64]:
-    """Return a random square of the photograph, of `side` to twice `side` pixels, resized to `side`."""
+    """Return a random square of the photograph, `side` to 2 `side` pixels wide, resized to `side`."""
     height, width = photograph.shape[:2]
     extent = int(rng.integers(side, min(2 * side, height, width) + 1))
     top, left = rng.integers(height - extent + 1), rng.integers(width - extent + 1)
@@ -81,7 +80,7 @@ def _crop(rng: np.random.Generator, photograph: NDArray[np.uint8], side: int) ->
 def _place(
     rng: np.random.Generator, image: NDArray[np.uint8], placed: list[Placed], side: int, heights: range
 ) -> NDArray[np.float64] | None:
-    """Return the coverage (side, side) of a digit at a random place where no box of another is, if found."""
+    """Return the coverage (side, side) of a digit at a random free place; None if there is none."""
     rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
     stroke = Image.fromarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     taken = np.zeros((side, side), bool)

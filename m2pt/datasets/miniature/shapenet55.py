@@ -1,4 +1,4 @@
-"""A small ShapeNet-55: parametric objects of ten kinds, each with proportions of its own."""
+"""A small ShapeNet-55: parametric objects of ten kinds with random proportions."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from m2pt.datasets.miniature.staging import staged, write_record
 from m2pt.datasets.shapenet55 import CLOUDS, LISTS
 
 STREAM = 55
-"""Keeps this dataset's random numbers apart from those of the others."""
+"""Keeps this dataset's random numbers independent of those of the others."""
 
 
 def build(root: Path, *, seed: int, train: int = 1600, val: int = 320, points: int = 2048) -> None:
-    """Write `train` and `val` point clouds of `points` points (official 8192), equally many of each kind.
+    """Write `train` and `val` point clouds of `points` points (officially 8192), equally many of each kind.
 
-    A model is named by its parameters, of which no two objects have the same.
+    A model is named by its parameters, which are different for all objects.
     """
     draw = np.random.default_rng([seed, STREAM])
     sources: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
-"""A small ShapeNetPart: parametric objects of ten of its categories, each with proportions of its own.
+"""A small ShapeNetPart: parametric objects of ten of its categories with random proportions.
 
-As in the official one categories differ in size, so that the means over shapes and over categories do, too.
+As in the official dataset categories differ in size, so the means over shapes and over categories differ.
 """
 
 import json
@@ -15,20 +15,20 @@ from m2pt.datasets.miniature.staging import staged, write_record
 from m2pt.datasets.shapenetpart import CATEGORIES, LISTS, PARTS
 
 STREAM = 50
-"""Keeps this dataset's random numbers apart from those of the others."""
+"""Keeps this dataset's random numbers independent of those of the others."""
 
 TURNS = [*OBJECTS, "02691156", "03001627", "03467517", "03636649", "04379243"]
-"""Synsets in the order in which they take turns; airplane, chair, guitar, lamp and table do so twice."""
+"""Synsets in the order in which shapes are made; airplane, chair, guitar, lamp and table occur twice."""
 
 ROW = "%.5f %.5f %.5f 0 0 0 %d\n"
-"""Normals are written as zeros: the surfaces have none to offer, and nothing reads them."""
+"""Normals are written as zeros, since they are not read."""
 
 
 def build(root: Path, *, seed: int, train: int = 240, val: int = 150, points: int = 512) -> None:
-    """Write `train` and `val` shapes of `points` points (official about 2600), in `TURNS`.
+    """Write `train` and `val` shapes of `points` points (officially about 2600), in the order of `TURNS`.
 
-    A shape is named by its parameters, of which no two have the same. The last eighth of the training shapes
-    is in the official validation list, which is a part of our training split.
+    A shape is named by its parameters, which are different for all shapes. The last eighth of the training
+    shapes is in the official validation list, which is part of our training split.
     """
     draw = np.random.default_rng([seed, STREAM])
     names = {synset: make.__name__.capitalize() for synset, make in OBJECTS.items()}

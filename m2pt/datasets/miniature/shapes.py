@@ -1,4 +1,4 @@
-"""Surfaces that points can be drawn from evenly, and objects made of surfaces with part numbers."""
+"""Surfaces from which points are sampled uniformly, and objects made of surfaces with part numbers."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ Points = NDArray[np.float64]
 
 
 class Surface(Protocol):
-    """A piece of surface that points can be drawn from evenly."""
+    """A surface from which points can be sampled uniformly."""
 
     @property
     def area(self) -> float:
-        """Its area, at least approximately."""
+        """Area, at least approximately."""
         ...
 
     def sample(self, count: int, generator: Generator) -> Points:
-        """Draw (count, 3) points on it."""
+        """Draw (count, 3) points on the surface."""
         ...
 
 
@@ -34,7 +34,7 @@ class Box:
 
     @property
     def area(self) -> float:
-        """Twice the three different faces."""
+        """Twice the sum of the three different faces."""
         return 2 * float(self._faces().sum())
 
     def sample(self, count: int, generator: Generator) -> Points:
@@ -126,7 +126,7 @@ Part = tuple[int, Surface]
 def sample_surfaces(
     parts: Sequence[Part], count: int, generator: Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draw `count` points evenly from all surfaces, in random order.
+    """Draw `count` points uniformly from all surfaces, in random order.
 
     Returns:
         Coordinates (count, 3) and part numbers (count,).
@@ -140,7 +140,7 @@ def sample_surfaces(
 
 
 def parameter_digest(parts: Sequence[Part]) -> str:
-    """Return 32 hexadecimal digits that name an object by the parameters of all its surfaces."""
+    """Return 32 hexadecimal digits that identify an object by the parameters of all its surfaces."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

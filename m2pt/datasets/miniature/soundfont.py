@@ -1,8 +1,8 @@
 """Recorded notes of musical instruments: the General MIDI SoundFont that ships in pretty_midi.
 
 `TimGM6mb.sf2` by Tim Brechbill (2004), as distributed with MuseScore 0.9.6 to 1.3 and packaged by Debian as
-timgm6mb-soundfont, where it is under the GNU General Public License version 2. It is read where pip put it;
-neither the file nor anything made from it is part of this project.
+timgm6mb-soundfont, where it is under the GNU General Public License version 2. It is read from the installed
+package; neither the file nor anything made from it is part of this project.
 """
 
 import logging
@@ -39,12 +39,12 @@ FAMILIES = (
 
 PROGRAMS_PER_FAMILY = 8
 DRUM_KITS = 128
-"""The SoundFont bank whose programs are drum kits; their sounds are counted as Percussive."""
+"""SoundFont bank of drum kits; their sounds count as Percussive."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """One recording: `wave` (samples,) with a peak of 1 at `rate` Hz, and `families`, all that play it.
+    """One recording: `wave` (samples,) at `rate` Hz with a peak of 1, and all `families` that use it.
 
     `loop` is the range of samples that a held note repeats; None for sounds that are played once.
     """
@@ -57,9 +57,9 @@ class Note:
 
 
 def load_notes() -> list[Note]:
-    """Return every recording that a General MIDI program plays, in the order of the file.
+    """Return every recording that a General MIDI program uses, in the order of the file.
 
-    Of the strings recorded in stereo only the right channel is taken: left and right are the same note.
+    Of stereo recordings only the right channel is taken, since both are the same note.
     """
     path = Path(str(distribution("pretty_midi").locate_file("pretty_midi/TimGM6mb.sf2")))
     with path.open("rb") as file, _quiet():
@@ -68,7 +68,7 @@ def load_notes() -> list[Note]:
         parsed = Sf2File(file)
         families: dict[str, set[int]] = {}
         looped: dict[str, bool] = {}
-        for preset in parsed.presets[:-1]:  # the last is the terminator that the format demands
+        for preset in parsed.presets[:-1]:  # the last one is a terminator
             percussive = preset.bank == DRUM_KITS
             family = FAMILIES.index("Percussive") if percussive else preset.preset // PROGRAMS_PER_FAMILY
             for zone in (zone for bag in preset.bags if bag.instrument for zone in bag.instrument.bags):
@@ -91,8 +91,8 @@ def load_notes() -> list[Note]:
 def play(note: Note, *, semitones: float, seconds: float, rate: int) -> NDArray[np.float32]:
     """Return a note (seconds * rate,), shifted in pitch by playing the recording faster or slower.
 
-    A looped recording goes on as long as asked, the others end in silence. The rate is changed in the Fourier
-    domain, which cuts off what the new rate cannot carry.
+    A looped recording lasts as long as needed, the others end in silence. Resampling is done in the Fourier
+    domain, which removes the frequencies above the new Nyquist frequency.
     """
     from scipy.fft import next_fast_len
 
@@ -116,18 +116,18 @@ def _normalised(raw: bytes) -> NDArray[np.float32]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep sf2utils from warning of short loops (on the root logger, which it sets up) and of its imports."""
+    """Silence sf2utils: its warnings of short loops (on the root logger) and of its imports."""
     root, silent = logging.getLogger(), logging.NullHandler()
     root.addHandler(silent)
-    root.addFilter(_refuse_all)
+    root.addFilter(_reject_all)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:
-        root.removeFilter(_refuse_all)
+        root.removeFilter(_reject_all)
         root.removeHandler(silent)
 
 
-def _refuse_all(record: logging.LogRecord) -> bool:
+def _reject_all(record: logging.LogRecord) -> bool:
     return False

@@ -1,4 +1,4 @@
-"""A miniature appears whole or not at all, says what it was made of, and never overwrites anything else.
+"""Writing a miniature: atomically, with a record of its sources, and never over anything else.
 
 A builder reads:
 
@@ -6,7 +6,7 @@ A builder reads:
         ...  # write the official layout into `folder`
         write_record(folder, seed=seed, sizes=sizes, sources={"train": [...], "val": [...]})
 
-Its bytes depend on the arguments alone: draw from `numpy.random.default_rng([seed, <a constant of the
+The bytes must depend on the arguments alone: draw from `numpy.random.default_rng([seed, <a constant of the
 module>])`, write no dates, and write files in a fixed order.
 """
 
@@ -20,15 +20,15 @@ from m2pt.atomic import clear_abandoned, part_of, write_json
 from m2pt.errors import InputError
 
 RECORD = "miniature.json"
-"""The file in a miniature's root that tells it from a real dataset; no part of the official layout."""
+"""File in a miniature's root that distinguishes it from a real dataset; not part of the official layout."""
 
 
 @contextmanager
 def staged(root: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `root` that becomes `root` if the block succeeds and is deleted if not.
+    """Yield an empty folder beside `root`, which becomes `root` if the block succeeds and is deleted if not.
 
     Raises:
-        InputError: `root` exists and is neither empty nor a miniature, so it may be somebody's data.
+        InputError: `root` exists and is neither empty nor a miniature, so it may be your data.
     """
     if root.exists() and not (root / RECORD).is_file() and not _is_empty_folder(root):
         raise InputError(
@@ -50,13 +50,13 @@ def staged(root: Path) -> Iterator[Path]:
 def write_record(
     folder: Path, *, seed: int, sizes: Mapping[str, Any], sources: Mapping[str, Sequence[str]]
 ) -> None:
-    """Record how the miniature in `folder` was made: seed, sizes, and the source items behind each split.
+    """Record how the miniature in `folder` was made: seed, sizes, and the sources of each split.
 
-    A source item is the name of whatever must not occur in two splits: a digit, a note, a photograph's
-    region, a shape's parameter set.
+    A source is the name of anything that must not occur in two splits: a digit, a note, a region of a
+    photograph, the parameters of a shape.
 
     Raises:
-        ValueError: two splits share a source item.
+        ValueError: two splits share a source.
     """
     owner: dict[str, str] = {}
     for split, items in sources.items():

@@ -1,7 +1,7 @@
 """A small text: the English prose in the docstrings of scikit-learn.
 
-The modules are read with `ast` where pip put them; none is imported. scikit-learn is under the BSD 3-clause
-license; what is vendored in `sklearn.externals` has other ones and is left out, as are the tests.
+The modules of the installed package are parsed with `ast`; none is imported. scikit-learn is under the BSD
+3-clause license; `sklearn.externals`, whose licenses differ, and the tests are left out.
 """
 
 import ast
@@ -18,35 +18,35 @@ from m2pt.datasets.text import FILES
 from m2pt.errors import InputError
 
 STREAM = 256
-"""Keeps this dataset's random numbers apart from those of the others."""
+"""Keeps this dataset's random numbers independent of those of the others."""
 
 LEFT_OUT = {"externals", "tests"}
-"""Folders whose modules are not read."""
+"""Folders with modules that are not read."""
 
 MARKUP = re.compile(r":[\w:+]+:(?=`)|\s+<[^<>`]*>(?=`)|`+__?(?!\w)|`+~?|\*\*")
-"""Roles, the targets and ends of named links, backticks and bold, in reStructuredText."""
+"""Markup of reStructuredText: roles, targets and ends of named links, backticks and bold."""
 
 PROSE = re.compile(r"(?!.* : )[A-Z][\w ,.;:'\"()/%-]*[a-z)]\.", re.ASCII)
-"""What is kept: from a capital to a full stop, without formulas, signatures, doctests or references."""
+"""Paragraphs that are kept: from a capital to a full stop, without formulas, signatures or doctests."""
 
 UNDERLINE = "-=~^"
-"""What the lines below the titles of sections consist of."""
+"""Characters of the lines below section titles."""
 
 MIN_WORDS = 8
 
 
 def build(root: Path, *, seed: int, train: int = 400_000, val: int = 40_000) -> None:
-    """Write about `train` and `val` bytes, a paragraph per line, none of them twice.
+    """Write about `train` and `val` bytes, one paragraph per line, without duplicates.
 
-    A module belongs to one split.
+    Every module is used in one split only.
 
     Raises:
-        InputError: there is not so much prose.
+        InputError: there is not enough prose.
     """
     package = Path(str(distribution("scikit-learn").locate_file("sklearn")))
     draw = np.random.default_rng([seed, STREAM])
     names = draw.permutation(module_names(package)).tolist()
-    seen: set[str] = set()
+    written: set[str] = set()
     sources: dict[str, list[str]] = {}
     with staged(root) as folder:
         for split, size in (("val", val), ("train", train)):
@@ -55,14 +55,14 @@ def build(root: Path, *, seed: int, train: int = 400_000, val: int = 40_000) -> 
             while len(text) < size:
                 if not names:
                     raise InputError(
-                        f"scikit-learn's docstrings hold less prose than val = {val} and train = {train} "
-                        "bytes: ask for fewer."
+                        f"scikit-learn's docstrings have less prose than val = {val} and train = {train} "
+                        "bytes; give fewer."
                     )
                 sources[split].append(names.pop())
                 source = (package / sources[split][-1]).read_text(encoding="utf-8")
                 for paragraph in paragraphs(source):
-                    if paragraph not in seen and len(text) < size:
-                        seen.add(paragraph)
+                    if paragraph not in written and len(text) < size:
+                        written.add(paragraph)
                         text += f"{paragraph}\n".encode()
             (folder / FILES[split]).write_bytes(text)
         write_record(folder, seed=seed, sizes={"train": train, "val": val}, sources=sources)
@@ -85,7 +85,7 @@ def paragraphs(source: str) -> Iterator[str]:
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the lines in runs of one indentation, between empty lines and underlines."""
+    """Yield runs of lines with the same indentation, split at empty lines and underlines."""
     for indentation, block in itertools.groupby(lines, key=_indentation):
         if indentation is not None:
             yield list(block)

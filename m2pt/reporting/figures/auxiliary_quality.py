@@ -4,8 +4,11 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure as Picture
 
+from m2pt.config.figures import AuxiliaryQuality
 from m2pt.errors import InputError
-from m2pt.reporting.figures.shown import Shown, gain_fields, ours
+from m2pt.plan.plan import Plan
+from m2pt.plan.specs import PretrainingSpec
+from m2pt.reporting.figures.cells import FigureCells, drawn_gain, gain_fields
 from m2pt.reporting.figures.style import (
     COLUMN,
     ONE_SEED,
@@ -15,14 +18,12 @@ from m2pt.reporting.figures.style import (
     gain_label,
     zero_line,
 )
-from m2pt.schema.figures import AuxiliaryQuality
-from m2pt.schema.plan import Plan
 
 
 class QualityPoint(NamedTuple):
     """Gain with an auxiliary after `epochs` of its pretraining, a `share` (percent) of all, and its interval.
 
-    What was published has epochs and shares of its own. One seed has a difference and no gain.
+    Published gains have their own epochs and shares. One seed has a difference and no gain.
     """
 
     auxiliary: str
@@ -40,17 +41,17 @@ class QualityPoint(NamedTuple):
     published_gain: float | None
 
 
-def measure(plot: AuxiliaryQuality, shown: Shown) -> list[QualityPoint]:
+def collect(plot: AuxiliaryQuality, cells: FigureCells) -> list[QualityPoint]:
     """Return the points in the order of their share.
 
     Raises:
-        InputError: how long an auxiliary was pretrained is not known.
+        InputError: the number of epochs of an auxiliary's pretraining is unknown.
     """
     longest = max(point.published_epochs or 1 for point in plot.points)
     records = []
     for point in plot.points:
-        auxiliary = str(shown.auxiliary(point.cell))
-        epochs, whole = pretraining_epochs(shown.plan, auxiliary)
+        auxiliary = str(cells.auxiliary(point.cell))
+        epochs, whole = pretraining_epochs(cells.plan, auxiliary)
         published = point.published_epochs
         records.append(
             QualityPoint(
@@ -59,7 +60,7 @@ def measure(plot: AuxiliaryQuality, shown: Shown) -> list[QualityPoint]:
                 100 * epochs / whole,
                 published,
                 100 * published / longest if published else None,
-                **gain_fields(shown.cell(point.cell)),
+                **gain_fields(cells.cell(point.cell)),
             )
         )
     return sorted(records, key=lambda record: record.share)
@@ -68,21 +69,21 @@ def measure(plot: AuxiliaryQuality, shown: Shown) -> list[QualityPoint]:
 def pretraining_epochs(plan: Plan, encoder: str) -> tuple[int, int]:
     """Return after how many epochs an encoder was taken, and how many its whole pretraining has.
 
-    Random weights are those of an encoder after no epoch at all.
+    Random weights count as zero epochs.
 
     Raises:
         InputError: the encoder is a file, or its pretraining is not measured in epochs.
     """
-    spec = plan.encoder(encoder).spec
-    if spec.get("random"):
+    spec = plan.encoder(encoder)
+    if plan.config.encoders[encoder].random:
         return 0, 1
-    whole = spec.get("recipe", {}).get("training", {}).get("epochs")
-    if whole is None:
+    whole = spec.recipe.training.epochs if isinstance(spec, PretrainingSpec) else None
+    if not isinstance(spec, PretrainingSpec) or whole is None:
         raise InputError(
-            f"{plan.source}: encoders.{encoder}: after how many epochs it was taken is not known: give it a "
+            f"{plan.source}: encoders.{encoder}: its number of pretraining epochs is unknown; give it a "
             "pretrain recipe with epochs, or leave it out of the figure."
         )
-    return spec.get("epoch", whole), whole
+    return whole if spec.epoch is None else spec.epoch, whole
 
 
 def draw(records: list[QualityPoint]) -> Picture:
@@ -95,8 +96,8 @@ def draw(records: list[QualityPoint]) -> Picture:
     zero_line(axes)
     shares = [record.share for record in records]
     seeds, metric = records[0].seeds, records[0].metric
-    form, colour = ("o-", OURS) if seeds > 1 else ("o", ONE_SEED)  # a line would make a trend of chance
-    heights = [ours(record.gain, record.one_seed_difference) for record in records]
+    form, colour = ("o-", OURS) if seeds > 1 else ("o", ONE_SEED)  # a line would suggest a trend
+    heights = [drawn_gain(record.gain, record.one_seed_difference) for record in records]
     axes.plot(shares, heights, form, color=colour, markersize=4, label="ours")
     for record in records:
         if record.interval_low is not None and record.interval_high is not None:

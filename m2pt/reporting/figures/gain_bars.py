@@ -1,10 +1,11 @@
-"""One bar for each gain, with its interval; with one seed, for each difference."""
+"""A bar for each gain with its interval; with one seed, for each difference."""
 
 from typing import NamedTuple
 
 from matplotlib.figure import Figure as Picture
 
-from m2pt.reporting.figures.shown import Shown, gain_fields, ours
+from m2pt.config.figures import GainBars
+from m2pt.reporting.figures.cells import FigureCells, drawn_gain, gain_fields
 from m2pt.reporting.figures.style import (
     COLUMN,
     ONE_SEED,
@@ -15,7 +16,6 @@ from m2pt.reporting.figures.style import (
     signed,
     zero_line,
 )
-from m2pt.schema.figures import GainBars
 
 
 class Bar(NamedTuple):
@@ -35,9 +35,9 @@ class Bar(NamedTuple):
     published_gain: float | None
 
 
-def measure(plot: GainBars, shown: Shown) -> list[Bar]:
+def collect(plot: GainBars, cells: FigureCells) -> list[Bar]:
     """Return the bars in the plot's order."""
-    return [Bar(title, **gain_fields(shown.cell(name))) for title, name in plot.bars.items()]
+    return [Bar(title, **gain_fields(cells.cell(name))) for title, name in plot.bars.items()]
 
 
 def draw(records: list[Bar]) -> Picture:
@@ -53,7 +53,7 @@ def draw(records: list[Bar]) -> Picture:
     axes.grid(axis="x", visible=False)
     axes.set_ylabel(gain_label(records[0].seeds, records[0].metric))
     for place, record in enumerate(records):
-        height = ours(record.gain, record.one_seed_difference)
+        height = drawn_gain(record.gain, record.one_seed_difference)
         axes.bar(place, height, width=0.6, color=OURS if record.seeds > 1 else ONE_SEED)
         ends = [height]
         if record.interval_low is not None and record.interval_high is not None:
@@ -77,7 +77,7 @@ def draw(records: list[Bar]) -> Picture:
         axes.hlines(gain, place - 0.4, place + 0.4, color=PUBLISHED, linestyles="dashed", label="published")
     if published:
         handles, labels = axes.get_legend_handles_labels()
-        # Inside the axes the legend's dash would pass for one more published gain.
+        # Inside the axes, the legend's dash would look like another published gain.
         picture.legend(handles[:1], labels[:1], loc="outside upper left")
     axes.margins(y=0.15)
     gain_footnote(picture, records[0].seeds, "lines: 95 % interval; * and bold: it excludes 0")

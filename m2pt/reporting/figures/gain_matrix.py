@@ -10,9 +10,9 @@ from matplotlib.colors import CenteredNorm, to_rgba
 from matplotlib.figure import Figure as Picture
 from matplotlib.patches import Rectangle
 
-from m2pt.reporting.figures.shown import Shown, gain_fields, ours
+from m2pt.config.figures import GainMatrix
+from m2pt.reporting.figures.cells import FigureCells, drawn_gain, gain_fields
 from m2pt.reporting.figures.style import DIVERGING, ONE_SEED, PAGE, gain_footnote, signed
-from m2pt.schema.figures import GainMatrix
 
 
 class PairGain(NamedTuple):
@@ -33,11 +33,11 @@ class PairGain(NamedTuple):
     published_gain: float | None
 
 
-def measure(plot: GainMatrix, shown: Shown) -> list[PairGain]:
+def collect(plot: GainMatrix, cells: FigureCells) -> list[PairGain]:
     """Return the gain of every pair that the plot has, row by row."""
     records = []
     for auxiliary, target in plot.pairs():
-        fields = gain_fields(shown.cell(target.cells[auxiliary]))
+        fields = gain_fields(cells.cell(target.cells[auxiliary]))
         if auxiliary in target.published:
             fields["published_gain"] = target.published[auxiliary]
         records.append(PairGain(plot.auxiliaries[auxiliary], target.title, **fields))
@@ -47,7 +47,7 @@ def measure(plot: GainMatrix, shown: Shown) -> list[PairGain]:
 def draw(plot: GainMatrix, records: list[PairGain]) -> Picture:
     """Draw two matrices in one colour scale; a gain whose interval excludes 0 is bold and has an asterisk.
 
-    Below a target stands the metric in which its gains are points. Differences of one seed are grey.
+    Below each target is the metric of its gains. Differences of one seed are grey.
     """
     several = records[0].seeds > 1
     rows = list(plot.auxiliaries.values())
@@ -65,7 +65,7 @@ def draw(plot: GainMatrix, records: list[PairGain]) -> Picture:
     left.set_ylabel("auxiliary")
     for record in records:
         place = columns.index(record.target), rows.index(record.auxiliary)
-        value = ours(record.gain, record.one_seed_difference)
+        value = drawn_gain(record.gain, record.one_seed_difference)
         colour = colormaps[DIVERGING](norm(value)) if several else to_rgba(ONE_SEED)
         _fill(left, place, value, colour, _interval(record), significant=bool(record.significant))
         if record.published_gain is not None:
@@ -78,7 +78,7 @@ def draw(plot: GainMatrix, records: list[PairGain]) -> Picture:
 
 
 def _lay_out(axes: Axes, rows: list[str], columns: list[str]) -> None:
-    """Give the axes a place for every pair, named at the edges, with nothing in it."""
+    """Set up the axes with an empty, labelled place for every pair."""
     axes.set_xticks(range(len(columns)), columns, fontsize=6)
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel="target", xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))

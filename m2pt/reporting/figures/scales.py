@@ -14,12 +14,12 @@ from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import MaxNLocator
 
+from m2pt.config.experiment import LAYERS
+from m2pt.config.figures import Scales
 from m2pt.errors import InputError
-from m2pt.reporting.figures.shown import Shown
+from m2pt.reporting.figures.cells import FigureCells
 from m2pt.reporting.figures.style import DIVERGING, PAGE, footnote
 from m2pt.results import Evaluation, read
-from m2pt.schema.experiments import LAYERS
-from m2pt.schema.figures import Scales
 
 _NAME = re.compile(r"blocks\.(?P<block>\d{1,3})\.(?P<layer>attn\.\w+|mlp\.\w+)\.pathways\.[^.]+\.scale")
 
@@ -36,8 +36,8 @@ class Scale(NamedTuple):
     scale: float
 
 
-def measure(plot: Scales, shown: Shown) -> list[Scale]:
-    """Return every scale of every run behind the pairs.
+def collect(plot: Scales, cells: FigureCells) -> list[Scale]:
+    """Return every scale of every run of the pairs.
 
     Raises:
         InputError: a result stores no scales.
@@ -45,8 +45,8 @@ def measure(plot: Scales, shown: Shown) -> list[Scale]:
     return [
         Scale(plot.auxiliaries[auxiliary], target.title, run.name, seed, block, layer, value)
         for auxiliary, target in plot.pairs()
-        for run, seed, path in shown.results(target.cells[auxiliary])
-        for block, layer, value in _read(path, shown.plan.command(path, again=True))
+        for run, seed, path in cells.results(target.cells[auxiliary])
+        for block, layer, value in _read(path, cells.plan.command(path, again=True))
     ]
 
 
@@ -58,7 +58,7 @@ def _read(path: Path, command: str) -> Iterator[tuple[int, str, float]]:
         match = _NAME.fullmatch(name)
         if match is None or match["layer"] not in LAYERS:
             raise InputError(
-                f"{path}: {name!r} is not a scale of a transformer's block; leave its pair out of the figure."
+                f"{path}: {name!r} is not a scale of a transformer block; leave its pair out of the figure."
             )
         yield int(match["block"]) + 1, match["layer"], value
 
@@ -66,7 +66,7 @@ def _read(path: Path, command: str) -> Iterator[tuple[int, str, float]]:
 def draw(plot: Scales, records: list[Scale]) -> Picture:
     """Draw a column of panels for each target: layers × blocks, the mean over runs and seeds.
 
-    Each target has colours of its own: its scales may be ten times those of another, which then looks white.
+    Each target has its own colour range: next to scales that are ten times as large, others would look white.
     """
     found: dict[tuple[str, str], dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
@@ -95,10 +95,10 @@ def draw(plot: Scales, records: list[Scale]) -> Picture:
             axes.grid(False)
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
-        shown = list(column[: len(names)])
-        shown[-1].set_xlabel("block")
+        visible = list(column[: len(names)])
+        visible[-1].set_xlabel("block")
         bar = picture.colorbar(
-            ScalarMappable(norm, DIVERGING), ax=shown, location="bottom", aspect=18, fraction=0.06
+            ScalarMappable(norm, DIVERGING), ax=visible, location="bottom", aspect=18, fraction=0.06
         )
         bar.outline.set_visible(False)
         bar.locator = MaxNLocator(3, symmetric=True)

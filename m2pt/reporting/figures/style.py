@@ -1,28 +1,26 @@
-"""How all figures look: sizes for a paper's columns, one font, colours that the colour-blind tell apart."""
+"""The style of all figures: sizes for a paper's columns, one font, colours safe for the colour-blind."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from itertools import cycle
 from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
+from m2pt import catalog
+
 COLUMN, PAGE = 3.4, 6.9
 """Width in inches of a picture for one column of a two-column paper, and for both."""
 
-MODALITY = {
-    "image": "#0072B2",
-    "video": "#D55E00",
-    "audio": "#CC79A7",
-    "pointcloud": "#009E73",
-    "text": "#E69F00",
-}
-"""Okabe and Ito's palette, a colour for each modality in all figures."""
+_OTHER_COLOURS = ("#56B4E9", "#882255", "#44AA99", "#999933")
+"""Colours for modalities without their own: the rest of that palette, and three of Paul Tol's."""
 
 OURS, BASELINE, PUBLISHED = "#0072B2", "#000000", "#767676"
 
 ONE_SEED = "#B0B0B0"
-"""For differences of one seed, whatever their sign: a colour would make gains and losses of them."""
+"""Colour of differences of one seed, whatever their sign: others would suggest gains and losses."""
 
 DIVERGING = "RdBu"
 """Red below zero, blue above."""
@@ -47,7 +45,7 @@ _SETTINGS: dict[Any, Any] = {
     "savefig.bbox": "tight",  # nothing is cut
     "savefig.dpi": 300,
     "savefig.pad_inches": 0.03,
-    "svg.fonttype": "path",  # needs no font where it is shown
+    "svg.fonttype": "path",  # needs no font on the viewer's machine
     "svg.hashsalt": "m2pt",  # ids in the file, else drawn at random
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
@@ -55,37 +53,41 @@ _SETTINGS: dict[Any, Any] = {
 
 
 def style() -> AbstractContextManager[None]:
-    """Draw and save in the project's style, whatever a user's matplotlibrc says."""
+    """Draw and save in the project's style, whatever the user's matplotlibrc says."""
     return matplotlib.style.context(_SETTINGS, after_reset=True)
 
 
+def modality_colours(modalities: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each modality: the catalogue's or, without one, the next of `_OTHER_COLOURS`."""
+    others = cycle(_OTHER_COLOURS)
+    own = {name: entry.color for name, entry in catalog.MODALITIES.items()}
+    return {name: own.get(name) or next(others) for name in dict.fromkeys(modalities)}
+
+
 def signed(value: float, digits: int = 1) -> str:
-    """A gain with its sign, the typographic minus as on the axes; without one if it rounds to 0."""
+    """Return a gain with its sign, with the minus of the axes; without a sign if it rounds to 0."""
     text = f"{value:+.{digits}f}"
     return text.replace("-", "\N{MINUS SIGN}") if float(text) else text[1:]
 
 
 def gain_label(seeds: int, metric: str) -> str:
-    """Label of an axis of gains in a metric; with one seed of mere differences."""
+    """Return the label of an axis of gains in a metric; with one seed, of differences."""
     return f"gain in {metric}" if seeds > 1 else f"difference of one seed\nin {metric}"
 
 
 def gain_footnote(picture: Picture, seeds: int, marks: str) -> None:
-    """Write a footnote below a picture of gains; with one seed, why it shows none."""
+    """Write a footnote below a picture of gains; with one seed, say why it shows none."""
     footnote(picture, seeds, marks, "one seed cannot tell a difference from chance: no gain is shown")
 
 
 def footnote(
     picture: Picture, seeds: int, marks: str, alone: str = "one seed: nothing is known of its spread"
 ) -> None:
-    """Write small below the picture how many seeds there are and what the marks mean that need several.
-
-    With one seed, write `alone` in their place.
-    """
+    """Write below the picture the number of seeds and the meaning of the marks, or `alone` with one seed."""
     text = f"{seeds} seeds; {marks}" if seeds > 1 else alone
     picture.text(0.995, -0.01, text, ha="right", va="top", fontsize=6, color=PUBLISHED)
 
 
 def zero_line(axes: Axes) -> None:
-    """Draw where there is no gain."""
+    """Draw a line at zero gain."""
     axes.axhline(0, color="black", linewidth=0.8, zorder=1)

@@ -8,19 +8,20 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure as Picture
 
+from m2pt.config.figures import TrainingCurves
+from m2pt.config.strict import validate
 from m2pt.errors import InputError
-from m2pt.reporting.figures.shown import Shown
-from m2pt.reporting.figures.style import BASELINE, COLUMN, MODALITY, footnote
+from m2pt.reporting.figures.cells import FigureCells
+from m2pt.reporting.figures.style import BASELINE, COLUMN, footnote, modality_colours
 from m2pt.results import Record, Step, metrics_entry, metrics_lines
-from m2pt.schema.base import validate
-from m2pt.schema.figures import TrainingCurves
+from m2pt.run_files import METRICS
 
 
 class CurvePoint(NamedTuple):
     """Loss of a run at one logged step, mean over seeds; the deviation (n - 1) is None with one seed.
 
-    `modality` is that of the auxiliary, None without one. `reached` is what the run reached in the end, in
-    percent of `metric`: the same on all its points.
+    `modality` is the auxiliary's, None without one. `reached` is the run's final value of `metric`, in
+    percent: the same on all its points.
     """
 
     curve: str
@@ -36,36 +37,36 @@ class CurvePoint(NamedTuple):
     reached_deviation: float | None
 
 
-def measure(plot: TrainingCurves, shown: Shown) -> list[CurvePoint]:
+def collect(plot: TrainingCurves, cells: FigureCells) -> list[CurvePoint]:
     """Return the points of every curve, one after the other.
 
     Raises:
         InputError: a metrics.jsonl is missing or damaged, or those of two seeds have other steps; a cell
             averages several runs.
     """
-    return [point for title, name in plot.curves.items() for point in _curve(title, name, shown)]
+    return [point for title, name in plot.curves.items() for point in _curve(title, name, cells)]
 
 
-def _curve(title: str, name: str, shown: Shown) -> list[CurvePoint]:
-    cell = shown.cell(name)
+def _curve(title: str, name: str, cells: FigureCells) -> list[CurvePoint]:
+    cell = cells.cell(name)
     if len(cell.runs) != 1 or cell.mean is None:
         raise InputError(
-            f"{name}: averages {len(cell.runs)} runs, but a training curve is one run's; let the figure name "
-            "a cell in another column."
+            f"{name}: averages {len(cell.runs)} runs, but a training curve shows one; name a cell of another "
+            "column."
         )
-    logs = [read_losses(path.with_name("metrics.jsonl")) for _, _, path in shown.results(name)]
+    logs = [read_losses(path.with_name(METRICS)) for _, _, path in cells.results(name)]
     if len({tuple(log) for log in logs}) != 1:
         raise InputError(
-            f"run {cell.runs[0].name}: its seeds were logged at different steps; make them again."
+            f"run {cell.runs[0].name}: its seeds were logged at different steps; train them again."
         )
-    auxiliary = shown.auxiliary(name)
+    modality = cells.modality_of_auxiliary(name)
     points = []
     for step, epoch in logs[0]:
         losses = [log[step, epoch] for log in logs]
         points.append(
             CurvePoint(
                 curve=title,
-                modality=shown.plan.config.encoders[auxiliary].modality if auxiliary else None,
+                modality=modality,
                 run=cell.runs[0].name,
                 seeds=len(losses),
                 step=step,
@@ -81,12 +82,12 @@ def _curve(title: str, name: str, shown: Shown) -> list[CurvePoint]:
 
 
 def read_losses(path: Path) -> dict[tuple[int, int], float]:
-    """Return the loss at each logged (step, epoch); lines of other things are passed over.
+    """Return the loss at each logged (step, epoch); lines without a loss are skipped.
 
     Raises:
         InputError: the file is missing, damaged or has no loss.
     """
-    again = "delete the folder and train again"
+    remedy = "delete the folder and train again"
     losses = {}
     try:
         for number, line in enumerate(metrics_lines(path, growing=False), start=1):
@@ -95,9 +96,9 @@ def read_losses(path: Path) -> dict[tuple[int, int], float]:
                 point = validate(_Loss, entry, f"line {number}")
                 losses[point.step, point.epoch] = point.loss
     except InputError as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); {again}.") from None
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); {remedy}.") from None
     if not losses:
-        raise InputError(f"{path}: has no loss; {again}.")
+        raise InputError(f"{path}: has no loss; {remedy}.")
     return losses
 
 
@@ -108,14 +109,15 @@ class _Loss(Record):
 
 
 def draw(records: list[CurvePoint]) -> Picture:
-    """Draw a curve for each run with a band of one deviation; the legend says what it reached."""
+    """Draw a curve for each run with a band of one deviation; the legend shows the final value."""
     picture = Picture(figsize=(COLUMN, 2.4))
     axes = picture.subplots()
+    colours = modality_colours(record.modality for record in records if record.modality)
     dashes: dict[str | None, Iterator[str]] = {}
     for title in dict.fromkeys(record.curve for record in records):
         points = [record for record in records if record.curve == title]
         first = points[0]
-        colour = MODALITY[first.modality] if first.modality else BASELINE
+        colour = colours[first.modality] if first.modality else BASELINE
         spread = "" if first.reached_deviation is None else f" ± {first.reached_deviation:.1f}"
         steps = [point.step for point in points]
         axes.plot(

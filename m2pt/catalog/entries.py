@@ -1,0 +1,256 @@
+"""The forms of entries of the catalogue, and the import of what they name."""
+
+import difflib
+import re
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from m2pt.errors import InputError, listed, short
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedModelling:
+    """Masked modelling of a modality: its self-supervised pretraining.
+
+    Attributes:
+        recipe: class of the recipe files, a `m2pt.config.recipes.Pretraining`; layouts add `augmentation`.
+        model: function that builds the model from an architecture and the recipe's own fields, such as
+            `m2pt.models.masked_autoencoder.build_masked_autoencoder`.
+    """
+
+    recipe: str
+    model: str
+
+
+MASKED_AUTOENCODING = MaskedModelling(
+    recipe="m2pt.config.recipes:MaskedAutoencoding",
+    model="m2pt.models.masked_autoencoder:build_masked_autoencoder",
+)
+MASKED_LANGUAGE_MODELLING = MaskedModelling(
+    recipe="m2pt.config.recipes:MaskedLanguageModelling",
+    model="m2pt.models.masked_language_model:build_masked_language_model",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """A 2-D input (B, C, H, W), which a ConvNeXt can read.
+
+    Attributes:
+        channels: number of channels.
+        sides: keys of the modality's `input` settings that hold height and width, or the side of a square.
+    """
+
+    channels: int
+    sides: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Modality:
+    """A kind of input, and how it becomes tokens.
+
+    Attributes:
+        settings: class of the section `modalities.NAME` of a config; has the fields `input` and `tokenizer`.
+        tokenizer: subclass of `m2pt.modalities.tokenizer.Tokenizer`.
+        masked: masked modelling, for encoders with `objective: masked`.
+        plane: shape of the input if it is a plane; other modalities cannot have `body: convnext`.
+        mixup: whether mixup and CutMix apply, which need inputs (B, ..., H, W).
+        color: colour of the modality's curves in figures.
+    """
+
+    settings: str
+    tokenizer: str
+    masked: MaskedModelling = MASKED_AUTOENCODING
+    plane: Plane | None = None
+    mixup: bool = True
+    color: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """The official training split of a dataset, or of a subset of it.
+
+    Attributes:
+        items: number of items in an epoch.
+        source: source of this number.
+        num_classes: number of classes, if it differs from the layout's.
+    """
+
+    items: int
+    source: str
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Layout:
+    """The files of a dataset, and the contents of its samples.
+
+    Attributes:
+        modality: modality of the inputs.
+        labels: kind of the labels; tasks that need this kind can be trained on the layout.
+        reader: module with the members of `m2pt.datasets.layouts.LayoutModule`.
+        miniature: module with those of `m2pt.datasets.layouts.MiniatureModule`; the reader's by default.
+        augmentation: class of a recipe's `augmentation`; every field has a default.
+        pretraining_augmentation: the same for pretraining, if it differs.
+        evaluation: class of a recipe's `evaluation`, if samples are evaluated in several views.
+        num_classes: number of classes of the official dataset, by subset if there are subsets.
+        subsets: whether the dataset has parts that are trained on one by one, each with its own classes.
+        published: sizes of official training splits, by the name of a dataset in config/paper.yaml, or
+            "name/subset".
+        manifest_has_counts: whether a manifest holds the number of items of an epoch.
+        window: key of the modality's `input` that holds the number of counted units per item.
+    """
+
+    modality: str
+    labels: str | None
+    reader: str
+    miniature: str | None = None
+    augmentation: str
+    pretraining_augmentation: str | None = None
+    evaluation: str | None = None
+    num_classes: int | Mapping[str, int] | None = None
+    subsets: bool = False
+    published: Mapping[str, Published] = field(default_factory=dict)
+    manifest_has_counts: bool = True
+    window: str | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FollowUp:
+    """A command that follows a training, as a job of its own.
+
+    Attributes:
+        command: name of the command and of its Snakemake rule.
+        help: what it does, for `m2pt --help`.
+        output: file that it writes into the run's folder.
+        input: file in the run's folder, if the command is `m2pt NAME INPUT OUTPUT`; without it the command is
+            `m2pt NAME RUN --seed N`.
+        module: module of the command, with `add_arguments` and `run`; `m2pt.commands.NAME` by default.
+        launchable: whether `m2pt launch` can run it in several processes.
+    """
+
+    command: str
+    help: str
+    output: str
+    input: str | None = None
+    module: str | None = None
+    launchable: bool = True
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Kind:
+    """A kind of run: the experiments of its cells, its recipes, its model and its commands.
+
+    Its name in the catalogue is also that of the command and of the Snakemake rule that train a run, and that
+    of its section in a config.
+
+    Attributes:
+        label: what `m2pt plan` calls its models, such as "finetuned".
+        help: what the command does, for `m2pt --help`.
+        module: module of the command, with `add_arguments` and `run`; `m2pt.commands.NAME` by default.
+        launchable: whether `m2pt launch` can train it in several processes.
+        outputs: files that the training exports; the last one is written last.
+        followed_by: the commands after the training. The last file of all is the evaluation.
+        column: keys that a table's column must have, of `mode` and `transfer_from`; the others are refused.
+        settings: class of an entry of the config section `NAME`, which has one for each dataset; None if it
+            has no section, or one that `m2pt.config.config.Config` declares.
+        experiments: function that yields the experiments of a cell, as
+            `m2pt.plan.experiments.finetune_experiments` does.
+        recipe: function that returns the recipe file of an experiment, as
+            `m2pt.plan.experiments.finetune_recipe` does.
+        model: function that builds the model of a run, as `m2pt.build.finetune_model` does.
+        interface: protocol of the tasks of this kind.
+    """
+
+    label: str
+    help: str
+    module: str | None = None
+    launchable: bool = True
+    outputs: tuple[str, ...]
+    followed_by: tuple[FollowUp, ...] = ()
+    column: tuple[str, ...] = ()
+    settings: str | None = None
+    experiments: str
+    recipe: str
+    model: str
+    interface: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files of a run, in the order in which they are written."""
+        return (*self.outputs, *(each.output for each in self.followed_by))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Task:
+    """A task that a target is trained for.
+
+    Attributes:
+        kind: kind of the task's runs, by name.
+        labels: kind of the labels that the task needs.
+        metrics: names of the metrics, in percent.
+        task: class with loss, metrics and model; has the kind's interface.
+        recipe: class of the recipe files, a `m2pt.config.recipes.Recipe` with a field `model`; layouts add
+            `augmentation` and `evaluation`.
+        pretrains: whether the task trains the classifiers of `objective: supervised`.
+    """
+
+    kind: str
+    labels: str
+    metrics: tuple[str, ...]
+    task: str
+    recipe: str
+    pretrains: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.metrics, str):
+            raise TypeError(f"metrics must be a tuple of names, got {self.metrics!r}")
+
+
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
+_INTERNAL = re.compile(r"[/\\]torch[/\\]|importlib|<frozen")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that is not among `known`."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {listed(names)}"
+    return f"there is no {kind} {short(name, 100)!r}; {hint}"
+
+
+def place_of(error: BaseException) -> str:
+    """Return an error of a module that an entry names, with the last line of code outside of torch."""
+    frames = traceback.extract_tb(error.__traceback__)
+    named = [frame for frame in frames if not _INTERNAL.search(frame.filename)]
+    place = f" ({named[-1].filename}, line {named[-1].lineno})" if named else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def load(path: str, owner: str) -> Any:
+    """Import what an entry names.
+
+    Args:
+        path: "package.module:Name", or "package.module" for a module.
+        owner: the entry and its field, for messages, such as "modality depth: tokenizer".
+
+    Raises:
+        InputError: the path has another form, the module cannot be imported, or it has no such name.
+    """
+    if not (isinstance(path, str) and _PATH.fullmatch(path)):
+        raise InputError(
+            f"{owner}: must be 'package.module:Name' or 'package.module', got {short(repr(path))}"
+        )
+    module_name, _, name = path.partition(":")
+    try:
+        module = import_module(module_name)
+    except (Exception, SystemExit) as error:  # the module may be anybody's
+        raise InputError(f"{owner}: {module_name} cannot be imported: {place_of(error)}") from error
+    if name and not hasattr(module, name):
+        near = difflib.get_close_matches(name, dir(module), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{owner}: {module_name} has no {name!r}{hint}")
+    return getattr(module, name) if name else module

@@ -1,0 +1,325 @@
+"""The config file: models, data and sizes of a workflow. See config/README.md."""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
+
+from m2pt import catalog
+from m2pt.config.architecture import Backbone, ConvNeXt
+from m2pt.config.names import LayoutName, Name, SubsetName
+from m2pt.config.paths import FilePath, InputFile, MadeFolder, check_places, check_result_name
+from m2pt.config.strict import Strict, nested, no_duplicates
+from m2pt.errors import InputError, listed
+from m2pt.ranges import Epoch, Size
+from m2pt.run_files import SUMMARY
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+
+
+def _counts_are_whole(sizes: "dict[str, int | float]") -> "dict[str, int | float]":
+    for name, value in sizes.items():
+        if name not in ("seconds", "unlabelled") and not isinstance(value, int):
+            raise ValueError(f"{name} = {value!r} must be an integer >= 1")
+    return sizes
+
+
+class Miniature(Strict):
+    """A dataset that `m2pt data build` writes."""
+
+    seed: Seed = 0
+    sizes: Annotated[
+        dict[Name, Annotated[int, Field(ge=1, le=10_000_000)] | Annotated[float, Field(ge=0, le=1000)]],
+        AfterValidator(_counts_are_whole),
+    ] = Field(default_factory=dict)
+    """Keyword arguments of its builder."""
+
+
+class Dataset(Strict):
+    """A dataset in one of the official layouts: your own, or a miniature."""
+
+    layout: LayoutName
+    num_classes: Size | None = None
+    """Number of classes, checked against the files."""
+    subsets: Annotated[dict[SubsetName, Size], Field(min_length=1)] | None = None
+    """For PartNet, in place of `num_classes`: subsets to train on separately (a category and level such as
+    `Chair-1`), each with its number of classes."""
+    root: FilePath | None = None
+    """Folder of your dataset; or `miniature`."""
+    miniature: Miniature | None = None
+    """How to build a miniature below `results`; or `root`."""
+    full_check: bool = False
+    """Open every file of your dataset and hash its contents before the first training, instead of checking
+    its structure only."""
+
+    @model_validator(mode="after")
+    def _classes_are_declared(self) -> "Dataset":
+        needed, other = "num_classes", "subsets"
+        if catalog.layout(self.layout).subsets:
+            needed, other = other, needed
+        if getattr(self, needed) is None or getattr(self, other) is not None:
+            raise ValueError(f"layout {self.layout} needs {needed} and takes no {other}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Dataset":
+        if (self.root is None) == (self.miniature is None):
+            raise ValueError("give either root (the folder of your dataset) or miniature (how to build one)")
+        return self
+
+    @property
+    def modality(self) -> str:
+        """Modality of the inputs."""
+        return catalog.layout(self.layout).modality
+
+    @property
+    def classes(self) -> int | dict[str, int]:
+        """Number of classes, by subset if there are subsets."""
+        return self.num_classes or dict(self.subsets or {})
+
+    @property
+    def classifier(self) -> str | None:
+        """Task that trains a classifier on the labels, if one can be trained."""
+        return catalog.pretraining_task(catalog.layout(self.layout).labels)
+
+
+Objective = Literal["masked", "supervised"]
+Body = Literal["transformer", "convnext"]
+
+
+class Encoder(Strict):
+    """Blocks to start a target from or to attach as an auxiliary.
+
+    They are pretrained (`dataset` and `pretrain`), read from a `file`, initialised at `random`, or taken from
+    another encoder after an epoch that its recipe keeps (`epoch_of` and `epoch`).
+    """
+
+    modality: Name | None = None
+    """Modality of the input. A `file` that is only used as an auxiliary may have any or none: only its blocks
+    are read."""
+    dataset: Name | None = None
+    """Dataset to pretrain on."""
+    pretrain: FilePath | None = None
+    """Recipe of the pretraining."""
+    objective: Objective = "masked"
+    """Loss of the pretraining: the modality's masked modelling, or classification with labels."""
+    source: Literal["train", "dvc"] = "train"
+    """`dvc` takes a pretrained encoder from `checkpoints`. It must have been made with this dataset and
+    recipe."""
+    body: Body = "transformer"
+    """The transformer of `backbone`, or the ConvNeXt of `convnext`."""
+    file: InputFile | None = None
+    """Checkpoint to read."""
+    random: bool = False
+    """Initialise at random, differently for every seed."""
+    epoch_of: Name | None = None
+    """Another encoder; its recipe must keep `epoch`."""
+    epoch: Epoch | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Encoder":
+        sources = (self.pretrain is not None, self.file is not None, self.random, self.epoch_of is not None)
+        if sum(sources) != 1:
+            raise ValueError(
+                "give exactly one of pretrain (a recipe), file (a checkpoint), random: true and epoch_of"
+            )
+        if self.modality is None and self.file is None:
+            raise ValueError("modality is required unless file is only used as an auxiliary")
+        if (self.pretrain is None) != (self.dataset is None):
+            raise ValueError("pretrain and dataset must be given together")
+        if self.source == "dvc" and self.pretrain is None:
+            raise ValueError("source: dvc requires pretrain and dataset, which identify the weights")
+        if (self.epoch_of is None) != (self.epoch is None):
+            raise ValueError(
+                "epoch_of (an encoder) and epoch (one that its recipe keeps) must be given together"
+            )
+        if self.body == "convnext" and self.pretrain is not None and self.objective == "masked":
+            raise ValueError("a convnext has no masked pretraining; give objective: supervised")
+        return self
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether this workflow pretrains the encoder."""
+        return self.pretrain is not None and self.source == "train"
+
+
+class FinetuneRecipes(Strict):
+    """Recipe files of a dataset, by initialisation of the target and by mode.
+
+    `tune` finetunes all weights, `fix` freezes the linear weights of the blocks. Recipes that no table needs
+    may be left out.
+    """
+
+    pretrained_tune: FilePath | None = None
+    pretrained_fix: FilePath | None = None
+    scratch_tune: FilePath | None = None
+    scratch_fix: FilePath | None = None
+    convnext_tune: FilePath | None = None
+
+
+class Transfer(Strict):
+    """How models are transferred to a dataset."""
+
+    recipe: FilePath
+    transfer_from: Literal["finetuned", "pretrained"] = "finetuned"
+    """Start from the merged finetuned model, or from the pretrained encoder with its pathways."""
+    freeze_backbone: bool = False
+    """Train only the new layers, and the scales of pathways."""
+
+
+class _Modalities(Strict):
+    """The section `modalities`; `_sections` adds a field for each modality of the catalogue."""
+
+
+def _sections(given: Any) -> Any:
+    """Validate each section of `modalities` with the settings class that the catalogue names for it."""
+    if not isinstance(given, Mapping):
+        return given
+    settings: dict[str, Any] = {
+        name: (settings_class(name) | None if name in given else Any, None) for name in catalog.MODALITIES
+    }
+    sections = nested(create_model("Modalities", __base__=_Modalities, **settings), given)
+    return {name: section for name in given if (section := getattr(sections, name)) is not None}
+
+
+def settings_class(modality: str) -> Any:
+    """Import and return the class of a modality's settings.
+
+    Raises:
+        InputError: it cannot be imported, or lacks a field.
+    """
+    path, owner = catalog.modality(modality).settings, f"modality {modality}: settings"
+    settings = catalog.load(path, owner)
+    lacking = sorted({"input", "tokenizer"} - getattr(settings, "model_fields", {}).keys())
+    if lacking:
+        raise InputError(f"{owner}: {path} lacks {listed(lacking)}")
+    return settings
+
+
+class Config(Strict):
+    """A config file. It must be complete: configs are never merged."""
+
+    results: MadeFolder = "results"
+    """Folder for all results."""
+    checkpoints: MadeFolder = "checkpoints"
+    """Folder of the files that DVC moves between machines."""
+    paper_scale: bool = False
+    """Whether the recipes are the paper's: only then may a table claim that a gain was reproduced."""
+    seeds: Seeds = (0,)
+    """Seeds of finetuning and transfer."""
+    pretrain_seeds: Seeds = (0,)
+    """Seeds of pretraining, assigned to `seeds` in turn."""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads of one training; part of a result's identity."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    backbone: Backbone
+    convnext: ConvNeXt | None = None
+    modalities: Annotated[dict[str, Any], BeforeValidator(_sections)]
+    """Input size and tokenizer of each modality, by its name in `m2pt.catalog`."""
+    datasets: dict[Name, Dataset]
+    encoders: dict[Name, Encoder]
+    target_encoders: dict[Name, Name] = Field(default_factory=dict)
+    """Encoders that targets start from, by the name in `target_init` of tables, where the two differ.
+    In the paper the video target is pretrained on Kinetics-400, the video auxiliary on Kinetics-700."""
+    finetune: dict[Name, FinetuneRecipes]
+    """Recipes by dataset."""
+    transfer: dict[Name, Transfer] = Field(default_factory=dict)
+    """How models are transferred, by dataset."""
+    tables: Annotated[tuple[FilePath, ...], Field(min_length=1)]
+    """Tables to write: they decide which models are trained."""
+    figures: tuple[FilePath, ...] = ()
+    claims: FilePath | None = None
+    """The paper's claims, to be decided by the cells of the tables."""
+
+    @model_validator(mode="after")
+    def _datasets_exist(self) -> "Config":
+        pretraining = {f"encoders.{name}.dataset": each.dataset for name, each in self.encoders.items()}
+        others = [(kind, name) for kind in catalog.KINDS for name in getattr(self, kind, ())]
+        for section, name in (*pretraining.items(), *others):
+            if name is not None and name not in self.datasets:
+                raise ValueError(f"{section}: no dataset {name!r}; the datasets are {listed(self.datasets)}")
+        return self
+
+    @model_validator(mode="after")
+    def _results_differ(self) -> "Config":
+        stems = [PurePosixPath(path).stem for path in (*self.tables, *self.figures)]
+        for stem, path in zip(stems, (*self.tables, *self.figures), strict=True):
+            check_result_name(stem, path)
+            if stem == SUMMARY or stems.count(stem) > 1:
+                raise ValueError(f"tables, figures: the name {stem} is taken; rename the file {path}")
+        for name in ("seeds", "pretrain_seeds"):
+            no_duplicates(name, getattr(self, name))
+        return self
+
+    @model_validator(mode="after")
+    def _folders_are_apart(self) -> "Config":
+        roots = {name: dataset.root for name, dataset in self.datasets.items() if dataset.root is not None}
+        check_places(self.results, self.checkpoints, roots)
+        return self
+
+    @model_validator(mode="after")
+    def _target_encoders_exist(self) -> "Config":
+        for name in (name for pair in self.target_encoders.items() for name in pair):
+            if name not in self.encoders:
+                raise ValueError(
+                    f"target_encoders: no encoder {name!r}; the encoders are {listed(self.encoders)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _encoders_can_be_made(self) -> "Config":
+        for name, encoder in self.encoders.items():
+            fault = self._pretraining_fault(encoder) or self._source_fault(encoder)
+            if fault:
+                raise ValueError(f"encoders.{name}: {fault}")
+        return self
+
+    def _pretraining_fault(self, encoder: Encoder) -> str | None:
+        if encoder.dataset is None:
+            return None
+        dataset = self.datasets[encoder.dataset]
+        if dataset.modality != encoder.modality:
+            return (
+                f"modality = {encoder.modality!r}: {encoder.dataset} has layout {dataset.layout}, whose "
+                f"modality is {dataset.modality}"
+            )
+        if dataset.subsets is not None:
+            return f"{encoder.dataset} has subsets; encoders are pretrained on datasets without"
+        if encoder.objective == "supervised" and dataset.classifier is None:
+            return f"{encoder.dataset} has no labels for objective: supervised"
+        return None
+
+    def _source_fault(self, encoder: Encoder) -> str | None:
+        if encoder.file is None and encoder.modality not in self.modalities:
+            return self.missing_section(str(encoder.modality))
+        if encoder.body == "convnext" and self.convnext is None:
+            return "body convnext needs a convnext section"
+        if encoder.epoch_of is not None:
+            other = self.encoders.get(encoder.epoch_of)
+            if other is None or other.pretrain is None:
+                return f"epoch_of = {encoder.epoch_of!r} is not a pretrained encoder"
+            if (other.modality, other.body) != (encoder.modality, encoder.body):
+                return f"{encoder.epoch_of} has another modality or body"
+        return None
+
+    def missing_section(self, modality: str) -> str:
+        """Return the message for a modality that this config has no section for."""
+        if modality not in catalog.MODALITIES:
+            return catalog.unknown("modality", modality, catalog.MODALITIES)
+        return f"modality {modality} needs a section modalities.{modality}; add it"
+
+
+def config_class() -> type[Config]:
+    """Return the class of configs, with the sections of the catalogue's further kinds of run.
+
+    Raises:
+        InputError: the class of a section's entries cannot be imported.
+    """
+    sections: dict[str, Any] = {}
+    for name, kind in catalog.KINDS.items():
+        if kind.settings is not None:
+            entry: Any = catalog.load(kind.settings, f"kind {name}: settings")
+            sections[name] = (dict[Name, entry], Field(default_factory=dict))
+    return create_model("Config", __base__=Config, **sections) if sections else Config

@@ -1,0 +1,206 @@
+"""Figures as data: a kind of plot, and the table cells that it shows, named as for `m2pt show`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from m2pt.config.cell_names import locate
+from m2pt.config.names import ONE_LINE, Label, Line, Name, Text
+from m2pt.config.strict import Strict, no_duplicates
+from m2pt.config.tables import Table
+from m2pt.errors import InputError, listed
+from m2pt.ranges import Epoch
+
+CellName = Annotated[str, Field(min_length=1, max_length=500, pattern=ONE_LINE)]
+"""As in `m2pt.config.cell_names`."""
+
+Gain = Annotated[float, Field(ge=-100, le=100)]
+"""In percentage points."""
+
+
+class Plot(Strict, ABC):
+    """Base of the kinds of plot: they show cells, and declare the requirements of a cell."""
+
+    needs_gain: ClassVar[bool] = True
+    needs_auxiliary: ClassVar[bool] = False
+    """Whether each cell must have exactly one auxiliary."""
+    marks: ClassVar[str]
+    """How to read the plot, with several seeds and with one: a sentence for its caption."""
+
+    @abstractmethod
+    def cells(self) -> Iterator[str]:
+        """Yield the names of the cells in the plot."""
+
+
+class Target(Strict):
+    """A target in a grid of auxiliary × target."""
+
+    title: Label
+    cells: Annotated[dict[Name, CellName], Field(min_length=1)]
+    """The pairs' cells, by auxiliary."""
+    published: dict[Name, Gain] = Field(default_factory=dict)
+    """Gains of the paper's figure that differ from its tables, by auxiliary."""
+
+    @model_validator(mode="after")
+    def _published_gains_have_a_cell(self) -> "Target":
+        for name in self.published:
+            if name not in self.cells:
+                raise ValueError(
+                    f"published: auxiliary {name!r} has no cell here; cells: {listed(self.cells)}"
+                )
+        return self
+
+
+class Grid(Plot):
+    """Auxiliaries (rows: names and titles) × targets (columns); a pair without a cell is empty."""
+
+    auxiliaries: Annotated[dict[Name, Label], Field(min_length=1)]
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _titles_differ(self) -> "Grid":
+        no_duplicates("auxiliaries: titles", self.auxiliaries.values())
+        no_duplicates("targets: titles", (target.title for target in self.targets))
+        return self
+
+    @model_validator(mode="after")
+    def _auxiliaries_exist(self) -> "Grid":
+        for target in self.targets:
+            for name in target.cells:
+                if name not in self.auxiliaries:
+                    known = listed(self.auxiliaries)
+                    raise ValueError(
+                        f"target {target.title}: no auxiliary {name!r}; the auxiliaries are {known}"
+                    )
+        return self
+
+    def pairs(self) -> Iterator[tuple[str, Target]]:
+        """Yield the (auxiliary, target) pairs that have a cell, row by row."""
+        for auxiliary in self.auxiliaries:
+            for target in self.targets:
+                if auxiliary in target.cells:
+                    yield auxiliary, target
+
+    def cells(self) -> Iterator[str]:
+        """Yield the names of the pairs' cells."""
+        for auxiliary, target in self.pairs():
+            yield target.cells[auxiliary]
+
+
+_GAINS = (
+    "With several seeds gains are paired by seed; {}. With one seed ours are differences, drawn grey, and no "
+    "gains, since one seed cannot tell them from chance."
+)
+
+_MARKED = _GAINS.format("{} the 95 % interval, and an asterisk marks a gain whose interval excludes 0")
+
+
+class GainMatrix(Grid):
+    """The paper's Figure 3: the gain of every pair, ours beside the published one."""
+
+    kind: Literal["gain_matrix"]
+    marks: ClassVar[str] = _MARKED.format("brackets hold")
+
+
+class Scales(Grid):
+    """The learned cross-modal scales of every pair, by layer and depth."""
+
+    kind: Literal["scales"]
+    marks: ClassVar[str] = "With several seeds a square is the mean over them."
+    needs_gain: ClassVar[bool] = False
+    needs_auxiliary: ClassVar[bool] = True
+
+
+class Point(Strict):
+    """A cell with an auxiliary that was pretrained for some epochs."""
+
+    cell: CellName
+    published_epochs: Epoch | None = None
+    """Epochs of the auxiliary in the paper."""
+
+
+class AuxiliaryQuality(Plot):
+    """Gain against the epochs of the auxiliary's pretraining."""
+
+    kind: Literal["auxiliary_quality"]
+    marks: ClassVar[str] = _GAINS.format("a line spans the 95 % interval")
+    points: Annotated[tuple[Point, ...], Field(min_length=2)]
+    needs_auxiliary: ClassVar[bool] = True
+
+    def cells(self) -> Iterator[str]:
+        """Yield the names of the points' cells."""
+        yield from (point.cell for point in self.points)
+
+
+class TrainingCurves(Plot):
+    """Training loss and final result of a target's runs; cells by the curves' titles."""
+
+    kind: Literal["training_curves"]
+    marks: ClassVar[str] = (
+        "With several seeds a curve is the mean over them, its band one standard deviation."
+    )
+    curves: Annotated[dict[Label, CellName], Field(min_length=1)]
+    needs_gain: ClassVar[bool] = False
+
+    def cells(self) -> Iterator[str]:
+        """Yield the names of the curves' cells."""
+        yield from self.curves.values()
+
+
+class GainBars(Plot):
+    """A bar for each gain, for example of pathways in a third of the depth; cells by the bars' titles."""
+
+    kind: Literal["gain_bars"]
+    marks: ClassVar[str] = _MARKED.format("a line spans")
+    bars: Annotated[dict[Label, CellName], Field(min_length=1)]
+
+    def cells(self) -> Iterator[str]:
+        """Yield the names of the bars' cells."""
+        yield from self.bars.values()
+
+
+class Figure(Strict):
+    """Title, caption and plot of one figure."""
+
+    title: Line
+    caption: Text
+    plot: Annotated[
+        GainMatrix | Scales | AuxiliaryQuality | TrainingCurves | GainBars, Field(discriminator="kind")
+    ]
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables that the cells are in."""
+        return tuple(dict.fromkeys(name.partition(":")[0] for name in self.plot.cells()))
+
+
+def check_cells(figure: Figure, tables: Mapping[str, Table], path: str) -> Figure:
+    """Return the figure of the file `path` after checking that its cells exist and fit its plot.
+
+    Raises:
+        InputError: a table, row or column does not exist, or a cell is not run or lacks the gain or the
+            auxiliary that the plot needs; all of them are named.
+    """
+    faults = [fault for name in figure.plot.cells() if (fault := _fault(name, figure.plot, tables))]
+    if faults:
+        raise InputError("\n".join(f"{path}: {fault}" for fault in dict.fromkeys(faults)))
+    return figure
+
+
+def _fault(name: str, plot: Plot, tables: Mapping[str, Table]) -> str | None:
+    """Return the problem of a cell in one sentence; None if there is none."""
+    try:
+        table, row, column = locate(tables, name)
+    except InputError as error:
+        return str(error)
+    if row.run is None or column.name not in row.columns:
+        return f"{name}: row {row.method} does not run {column.name}; add it to the row's columns."
+    if plot.needs_auxiliary and len(row.run.pathway.auxiliaries if row.run.pathway else ()) != 1:
+        return f"{name}: the plot needs one auxiliary per row, but row {row.method} attaches none or several."
+    if plot.needs_gain:
+        baseline = tables[table].baseline(row)
+        if baseline is None or column.name not in baseline.columns:
+            return f"{name}: row {row.method} has no gain in {column.name}; give it a baseline that runs it."
+    return None

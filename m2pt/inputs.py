@@ -1,0 +1,81 @@
+"""The inputs of a training or an evaluation: a checked dataset, and weights made with the expected spec."""
+
+from pathlib import Path
+from typing import Any
+
+from m2pt.errors import InputError
+from m2pt.formats.documents import parse_json
+from m2pt.plan.plan import Plan
+from m2pt.plan.specs import PretrainingSpec, RunSpec, Stored
+from m2pt.results import Manifest, read, spec_differences
+
+
+def open_dataset(
+    plan: Plan, spec: RunSpec | PretrainingSpec, split: str, *, seed: int, training: bool
+) -> Any:
+    """Return a reader of the dataset of a spec, after the quick check.
+
+    `training` selects the recipe's augmentation instead of the evaluation view.
+
+    Raises:
+        InputError: the dataset is missing or invalid; all problems are listed.
+    """
+    from m2pt.datasets.layouts import check, reader
+
+    dataset, root = spec.dataset, plan.root(spec.dataset.name)
+    problems = check(dataset.layout, root, num_classes=dataset.settings.classes, full=False)
+    if problems:
+        raise InputError(f"dataset {dataset.name} at {root} is not valid:\n  " + "\n  ".join(problems))
+    settings = dict(spec.architecture.input or {})
+    if dataset.subset is not None:
+        settings["subset"] = dataset.subset
+    if not training and spec.recipe.views is not None:
+        settings["views"] = spec.recipe.views
+    return reader(dataset.layout)(
+        root,
+        split,
+        num_classes=dataset.num_classes,
+        seed=seed,
+        augmentation=spec.recipe.augmentation if training else None,
+        **settings,
+    )
+
+
+def manifest_digest(plan: Plan, dataset: str) -> str:
+    """Return the hash in a dataset's manifest: of a miniature's contents, of your dataset's file list.
+
+    `full_check` does not change it: a dataset that is read to its end is the same dataset.
+
+    Raises:
+        InputError: the dataset has not been checked yet.
+    """
+    path = plan.manifest(dataset)
+    if not path.exists():
+        raise InputError(f"{path}: missing; make it with: {plan.command(path)}")
+    manifest = read(Manifest, path)
+    built = plan.config.datasets[dataset].miniature is not None
+    stored = manifest.content_sha256 if built else manifest.listing_sha256
+    if stored is None:
+        raise InputError(f"{path}: has no digest; make it again with: {plan.command(path, again=True)}")
+    return stored
+
+
+def load_input(plan: Plan, path: Path, expected: Stored, *, made_with: Path | None = None) -> dict[str, Any]:
+    """Return the weights of an input, after checking that they were made with the spec that is `expected`.
+
+    `made_with` is the target to give Snakemake, if it is not `path` itself.
+
+    Raises:
+        InputError: the file is missing or damaged, or was made with another spec.
+    """
+    from m2pt.formats.weights import load_weights
+
+    state, metadata = load_weights(path)
+    stored = parse_json(metadata["spec"], f"{path}: its spec") if "spec" in metadata else None
+    differences = list(spec_differences(stored, expected))
+    if differences:
+        raise InputError(
+            f"{path}: made with a spec other than the config's ({'; '.join(differences[:3])}); "
+            f"make it again with: {plan.command(made_with or path, again=True)}"
+        )
+    return state

@@ -1,0 +1,220 @@
+"""Build everything that a config asks for once, without training, to find what does not fit."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from m2pt import catalog
+from m2pt.catalog.entries import place_of
+from m2pt.command_line import CommandModule
+from m2pt.config.experiment import digest
+from m2pt.errors import InputError, listed, short
+from m2pt.plan.jobs import used_encoders
+from m2pt.plan.plan import Plan, Run
+from m2pt.plan.specs import ExternalSpec, PretrainingSpec, RunSpec
+from m2pt.run_files import EVALUATION
+
+PARTS = ("architecture", "recipe", "dataset")
+"""Parts of a spec that decide whether its model, optimizer and views can be built."""
+
+
+def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str] = ()) -> int:
+    """Build every model, optimizer, loss and augmentation of a plan; the weights take no memory.
+
+    Args:
+        plan: plan of a config.
+        datasets: names of datasets that are also checked on disk, quickly.
+        encoders: names of encoders whose files or DVC checkpoints are also checked.
+
+    Returns:
+        The number of different trainings.
+
+    Raises:
+        InputError: settings are inconsistent, an entry of the catalogue is incomplete, or a dataset or a file
+            has faults; all of them are named.
+    """
+    _check_names(plan, datasets, encoders)
+    if faults := list(_entry_faults(plan)):
+        raise InputError("\n".join(faults))
+    subjects = list(_subjects(plan))
+    given: list[tuple[str, Callable[[Any], None], Any]] = [
+        (f"dataset {name}", _check_dataset, (plan, name)) for name in datasets
+    ]
+    given += [(f"encoder {name}", _check_file, (plan, name)) for name in encoders]
+    for name, check, subject in (*subjects, *given):
+        try:
+            check(subject)
+        except (InputError, ValueError) as error:
+            faults.append(f"{name}: {error}")
+        except Exception as error:  # of a module that does not keep to its interface
+            faults.append(f"{name}: {place_of(error)}")
+    if faults:
+        raise InputError(f"{plan.source} cannot be run:\n  " + "\n  ".join(faults))
+    return len(subjects)
+
+
+def _check_names(plan: Plan, datasets: Sequence[str], encoders: Sequence[str]) -> None:
+    given = [name for name, each in plan.config.encoders.items() if each.file or each.source == "dvc"]
+    for option, names, known, what in (
+        ("--datasets", datasets, plan.config.datasets, "datasets"),
+        ("--encoders", encoders, given, "encoders with file or source: dvc"),
+    ):
+        for name in names:
+            if name not in known:
+                raise InputError(f"{option} {short(name)}: the {what} of {plan.source} are {listed(known)}.")
+
+
+def _subjects(plan: Plan) -> Iterator[tuple[str, Any, Any]]:
+    """Yield a name, a check and its subject, once for all trainings that are built alike."""
+    seen: set[str] = set()
+    for name in used_encoders(plan):
+        spec = plan.encoder(name)
+        if isinstance(spec, PretrainingSpec) and spec.epoch is None and _is_new(seen, spec):
+            yield f"encoder {name}", _check_pretraining, spec
+    for run in plan.runs.values():
+        auxiliaries = [run.spec.inputs[name].architecture.stored for name in run.experiment.auxiliaries]
+        pathway = run.experiment.pathway and run.experiment.pathway.model_dump(mode="json")
+        pathway = pathway and {**pathway, "auxiliaries": auxiliaries}
+        if _is_new(seen, run.spec, pathway, run.experiment.task, run.experiment.mode):
+            yield f"run {run.name}", _check_run, run
+
+
+def _check_dataset(subject: tuple[Plan, str]) -> None:
+    from m2pt.datasets.layouts import check
+
+    plan, name = subject
+    dataset = plan.config.datasets[name]
+    faults = check(dataset.layout, plan.root(name), num_classes=dataset.classes, full=False)
+    if faults:
+        raise InputError("\n    ".join([f"{plan.root(name)} is not sound:", *faults]))
+
+
+def _check_file(subject: tuple[Plan, str]) -> None:
+    from m2pt.formats.weights import load_weights
+    from m2pt.models.bodies import build_body
+    from m2pt.models.exchange import load_exchange
+    from m2pt.plan.dvc import check_checkpoint
+
+    plan, name = subject
+    if plan.config.encoders[name].source == "dvc":
+        for seed in plan.used_pretrain_seeds:
+            check_checkpoint(plan, name, seed)
+        return
+    spec = plan.encoders[name]
+    assert isinstance(spec, ExternalSpec) and spec.file is not None
+    state, _ = load_weights(Path(spec.file))
+    load_exchange(build_body(spec.architecture.stored), state, parts=spec.parts, source=spec.file)
+
+
+def _is_new(seen: set[str], spec: RunSpec | PretrainingSpec, *others: Any) -> bool:
+    key = digest([[spec.stored[part] for part in PARTS], *others])
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
+
+
+def _check_pretraining(spec: PretrainingSpec) -> None:
+    import torch
+
+    from m2pt import build
+
+    with torch.device("meta"):
+        model, _ = build.pretraining(spec)
+    if spec.objective == "masked":
+        recipe: Any = spec.recipe
+        tokenizer: Any = model.get_submodule("encoder.tokenizer")
+        tokenizer.draw_mask(1, recipe.mask_ratio, torch.device("cpu"))
+    _check_training(model, spec)
+
+
+def _check_run(run: Run) -> None:
+    import torch
+
+    from m2pt import build
+
+    build.target_task(run.spec)
+    with torch.device("meta"):
+        model = build.run_model(run, partial(build.attach_placeholders, run=run))
+    _check_training(model, run.spec)
+
+
+def _check_training(model: Any, spec: RunSpec | PretrainingSpec) -> None:
+    from m2pt.datasets.layouts import layout_module
+    from m2pt.training.optimizer import create_optimizer
+
+    recipe = spec.recipe
+    create_optimizer(model, recipe.training)
+    batch_size = recipe.training.batch_size
+    if recipe.mixes_pairs and batch_size * recipe.samples_per_item % 2:
+        raise InputError(f"training.batch_size = {batch_size}: mixup and cutmix need an even number")
+    check = getattr(layout_module(spec.dataset.layout), "check_augmentation", None)
+    if check is not None:
+        check(recipe.augmentation, spec.architecture.input)
+
+
+def _entry_faults(plan: Plan) -> Iterator[str]:
+    """Yield what is missing in the plan's entries of the catalogue and in the modules that they name."""
+    from m2pt import build
+    from m2pt.datasets.layouts import LayoutModule, MiniatureModule, layout_module, miniature_module
+    from m2pt.modalities.tokenizer import Tokenizer
+    from m2pt.models.transformer import tokenizer_class
+
+    tasks = {run.experiment.task: run.spec for run in plan.runs.values()}
+    encoders = [plan.encoders[name] for name in used_encoders(plan)]
+    architectures = [spec.architecture for spec in (*encoders, *(run.spec for run in plan.runs.values()))]
+    for name in sorted({str(each.modality) for each in architectures if each.has_tokenizer}):
+        yield from _lacking(f"modality {name}: tokenizer", Tokenizer, partial(tokenizer_class, name))
+    datasets = [spec.dataset for spec in encoders if isinstance(spec, PretrainingSpec)]
+    datasets += [run.spec.dataset for run in plan.runs.values()]
+    for name in sorted({dataset.layout for dataset in datasets}):
+        yield from _lacking(f"layout {name}: reader", LayoutModule, partial(layout_module, name))
+    for name in sorted({dataset.layout for dataset in datasets if dataset.settings.miniature is not None}):
+        yield from _lacking(f"layout {name}: miniature", MiniatureModule, partial(miniature_module, name))
+    for name in sorted({run.command for run in plan.runs.values()}):
+        yield from _kind_errors(name)
+    for name, spec in tasks.items():
+        kind = catalog.task(name).kind
+        interface = catalog.load(catalog.kind(kind).interface, f"kind {kind}: interface")
+        yield from _lacking(f"task {name}: task", interface, partial(build.target_task, spec))
+
+
+def _kind_errors(name: str) -> Iterator[str]:
+    """Yield what is missing in the entry of a kind of run and in the modules of its commands."""
+    kind = catalog.kind(name)
+    if kind.files[-1] != EVALUATION:
+        yield f"kind {name}: the last file of outputs and followed_by must be {EVALUATION}"
+    for command in (name, *(each.command for each in kind.followed_by)):
+        entry = f"kind {name}: module of m2pt {command}"
+        module = partial(catalog.load, catalog.command_module(command), entry)
+        yield from _lacking(entry, CommandModule, module)
+
+
+def _lacking(entry: str, interface: Any, load: Callable[[], Any]) -> Iterator[str]:
+    """Yield a sentence if what an entry names cannot be loaded or lacks members of the interface."""
+    try:
+        found = load()
+    except InputError as error:
+        yield str(error)
+        return
+    except Exception as error:  # of a module that does not keep to its interface
+        yield f"{entry}: {place_of(error)}"
+        return
+    if not isinstance(interface, type):
+        yield f"{entry}: the interface of its kind must be a class, got {interface!r}"
+        return
+    ours = [base for base in interface.__mro__ if base.__module__.startswith("m2pt.")]
+    required = {name: member for base in ours for name, member in vars(base).items() if name[0] != "_"}
+    lacking = [name for name in sorted(required) if not _offers(found, name, required[name])]
+    if lacking:
+        yield f"{entry}: {getattr(found, '__name__', type(found).__name__)} lacks {listed(lacking)}"
+
+
+def _offers(found: Any, name: str, required: Any) -> bool:
+    """Return whether an object has a member, and can call it if the interface's is a function."""
+    member = getattr(found, name, None)
+    if getattr(member, "__isabstractmethod__", False):
+        return False
+    return callable(member) if inspect.isroutine(required) else hasattr(found, name)

@@ -1,0 +1,65 @@
+"""Build, check and describe a dataset on disk."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from m2pt import catalog
+from m2pt.atomic import write_json
+from m2pt.datasets.layouts import Classes, check, miniature_module
+from m2pt.datasets.manifest import build_manifest
+from m2pt.errors import InputError, count
+
+
+def build_miniature(
+    layout: str, root: Path, *, seed: int, sizes: Mapping[str, Any], manifest_path: Path
+) -> None:
+    """Write the miniature of `layout` to `root`, and a manifest with a hash of its content.
+
+    Raises:
+        InputError: the builder has no such size, or `root` holds something else.
+        OSError: the disk is full or not writable.
+    """
+    build = miniature_module(layout).build
+    known = [name for name in inspect.signature(build).parameters if name not in ("root", "seed")]
+    for name in sizes:
+        if name not in known:
+            raise InputError(
+                f"the miniature {layout} has no size {name!r}; its sizes are {', '.join(known)}."
+            )
+    build(root, seed=seed, **sizes)
+    write_manifest(layout, root, manifest_path=manifest_path, full=True)
+
+
+def write_manifest(layout: str, root: Path, *, manifest_path: Path, full: bool) -> None:
+    """Write the manifest of the dataset at `root`; `full` hashes its content, which reads every byte.
+
+    Raises:
+        InputError: a file that lists the dataset's classes or items is missing.
+    """
+    write_json(manifest_path, build_manifest(root, layout, full=full))
+
+
+def check_dataset(layout: str, root: Path, *, num_classes: Classes | None = None, full: bool = False) -> None:
+    """Check the dataset at `root`, against the official number of classes unless `num_classes` is given.
+
+    Raises:
+        InputError: the dataset is invalid; the message lists all problems, one per line.
+    """
+    expected = catalog.layout(layout).num_classes if num_classes is None else num_classes
+    if expected is None:
+        raise InputError(f"layout {layout} has no official number of classes: give --num-classes N.")
+    faults = check(layout, root, num_classes=expected, full=full)
+    if faults:
+        found = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
+        official = " with the official number of classes (--num-classes N for another)"
+        kind = f"{layout} dataset{official if num_classes is None else ''}"
+        raise InputError("\n".join([f"{root} is not a valid {kind}, {found}:", *faults]))
+    size = (
+        count(expected, "class", "classes")
+        if isinstance(expected, int)
+        else f"the subsets {', '.join(expected)}"
+    )
+    read = "all files were read" if full else "use --full to also read all files to the end"
+    print(f"{root}: no problems found in this {layout} dataset of {size}; {read}.")

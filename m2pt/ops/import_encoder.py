@@ -1,0 +1,92 @@
+"""Import an encoder that is not trained here: from DVC, a file, a kept epoch, or random weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from m2pt import job_log, session
+from m2pt.atomic import write_text
+from m2pt.datasets.base import seed_generators
+from m2pt.errors import InputError
+from m2pt.formats.documents import read_text
+from m2pt.formats.weights import load_weights, save_weights
+from m2pt.inputs import load_input
+from m2pt.models.bodies import build_body
+from m2pt.models.exchange import load_exchange, part_of, to_exchange
+from m2pt.plan.dvc import check_checkpoint, fetched_weights
+from m2pt.plan.plan import Plan
+from m2pt.plan.specs import EncoderSpec, ExternalSpec
+from m2pt.run_files import CHECKSUMS, ENCODER, encoder_after
+
+State = dict[str, Tensor]
+
+
+def import_encoder(plan: Plan, name: str, seed: int) -> None:
+    """Write encoder.safetensors and, if the encoder comes from DVC, its kept epochs.
+
+    Weights from DVC must have been made with the config's spec. A file is checked against the config's
+    architecture, so that a wrong one is found before any training: an auxiliary needs the blocks; a target's
+    start also tokenizer and norm.
+
+    Raises:
+        InputError: what the encoder is taken from is missing or does not fit.
+    """
+    directory, spec = plan.encoder_directory(name, seed), plan.encoder(name)
+    job_log.begin(f"import {name}, seed {seed}", {"source": _source(plan, name, seed), "results": directory})
+    seed_generators(seed)
+    metadata = session.weights_metadata(spec.stored, seed)
+    paths, tensors = [], 0
+    for file, state in _files(plan, name, seed):
+        save_weights(directory / file, state, metadata)
+        paths.append(directory / file)
+        tensors = len(state)
+    job_log.end(*paths, note=f"{tensors} tensors")
+
+
+def _source(plan: Plan, name: str, seed: int) -> str:
+    """Return what the encoder is taken from."""
+    encoder = plan.config.encoders[name]
+    if encoder.source == "dvc":
+        return f"DVC, {plan.encoder_checkpoint(name, seed)}"
+    if encoder.epoch_of is not None:
+        return f"epoch {encoder.epoch} of encoder {encoder.epoch_of}"
+    return "random weights" if encoder.file is None else f"file {encoder.file}"
+
+
+def _files(plan: Plan, name: str, seed: int) -> Iterator[tuple[str, State]]:
+    """Yield the names of the files to write and their weights; the final weights last."""
+    encoder = plan.config.encoders[name]
+    if encoder.source == "dvc":
+        yield from _from_dvc(plan, name, seed)
+    elif encoder.epoch_of is not None:
+        yield ENCODER, _from_epoch(plan, encoder.epoch_of, encoder.epoch or 0, seed)
+    else:
+        yield ENCODER, _from_file_or_random(plan.encoder(name))
+
+
+def _from_dvc(plan: Plan, name: str, seed: int) -> Iterator[tuple[str, State]]:
+    check_checkpoint(plan, name, seed)
+    checksums = read_text(plan.encoder_checkpoint(name, seed) / CHECKSUMS)
+    # From now on the folder is no training's.
+    write_text(plan.encoder_directory(name, seed) / CHECKSUMS, checksums)
+    for path in reversed(fetched_weights(plan, name, seed)):
+        # Loaded and written anew: a link into DVC's cache would let a change here damage what DVC keeps.
+        yield path.name, load_weights(path)[0]
+
+
+def _from_epoch(plan: Plan, name: str, epoch: int, seed: int) -> State:
+    folder = plan.encoder_directory(name, seed)
+    path, final = folder / encoder_after(epoch), folder / ENCODER
+    if not path.exists():
+        raise InputError(f"{path}: missing; make it with: {plan.command(final, again=True)}")
+    return load_input(plan, path, plan.encoders[name].stored, made_with=final)
+
+
+def _from_file_or_random(spec: EncoderSpec) -> State:
+    body = build_body(spec.architecture.stored)
+    if not isinstance(spec, ExternalSpec) or spec.file is None:
+        return to_exchange(body.state_dict())
+    given, _ = load_weights(Path(spec.file))
+    load_exchange(body, given, parts=spec.parts, source=spec.file)
+    return {key: value for key, value in to_exchange(body.state_dict()).items() if part_of(key) in spec.parts}

@@ -1,0 +1,104 @@
+"""Measure the time of a training step on this machine's device, with synthetic inputs."""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m2pt.ops.step_costs import measured_costs, save_measurement
+from m2pt.ops.synthetic_training import build_synthetic
+from m2pt.plan.jobs import Training
+from m2pt.plan.plan import Plan
+from m2pt.session import device_name, set_threads
+from m2pt.training.launch import resolve
+from m2pt.training.optimizer import create_optimizer
+from m2pt.training.settings import TrainingSettings
+
+REPEATS = 3
+"""Micro-batches and updates that are timed, after one warm-up of each."""
+
+
+def measure_missing(plan: Plan, trainings: Mapping[str, Training]) -> None:
+    """Measure and save the step costs that are unknown on this device; `trainings` by their `cost_key`."""
+    set_threads(plan)
+    name, device = device_name(plan), torch.device(resolve(device=plan.config.device)[0])
+    known = measured_costs(plan.results)
+    new = [key for key in trainings if not any(cost.device == name for cost in known.get(key, ()))]
+    for number, key in enumerate(new, start=1):
+        training = trainings[key]
+        print(f"measuring on {name}, {number} of {len(new)}: {training.id}", file=sys.stderr, flush=True)
+        try:
+            synthetic = build_synthetic(training, device)
+            seconds = step_seconds(
+                synthetic.model, synthetic.loss, synthetic.batch, training.settings, plan.config.device
+            )
+        except torch.OutOfMemoryError:
+            print(f"  not measured: does not fit into the memory of {name}", file=sys.stderr)
+            continue
+        entry = {
+            "seconds": seconds,
+            "training": training.id,
+            "torch": torch.__version__,
+            "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        save_measurement(plan.results, key, name, entry)
+
+
+def step_seconds(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any], tuple[Tensor, Any]],
+    batch: Any,
+    settings: TrainingSettings,
+    device: str,
+) -> float:
+    """Return the seconds of an optimizer step: median micro-batch times `accumulation`, plus median update.
+
+    All `settings.repeat_step` updates are included, data loading is not. Model and batch must be on the
+    device that `resolve` returns for `device`. Accelerate is not used: it allows one precision per process,
+    and recipes of several are timed here.
+    """
+    kind, precision = resolve(settings.precision, device)
+    on, reduced = torch.device(kind), precision != "no"
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    optimizer = create_optimizer(model, settings)
+    trainable = [p for group in optimizer.param_groups for p in group["params"]]
+    scaler = torch.amp.GradScaler(kind, enabled=precision == "fp16")
+
+    def micro_batch() -> None:
+        with torch.autocast(kind, dtype=dtype, enabled=reduced):
+            value, _ = loss(model, batch)
+        scaler.scale(value / settings.accumulation).backward()
+
+    def update() -> None:
+        for _ in range(settings.repeat_step - 1):
+            optimizer.step()
+        if settings.clip_grad is not None:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(trainable, settings.clip_grad)
+        scaler.step(optimizer)
+        scaler.update()
+
+    passes, updates = [], []
+    for _ in range(1 + REPEATS):
+        passes.append(_seconds(micro_batch, on))
+        updates.append(_seconds(update, on))
+        optimizer.zero_grad()
+    return statistics.median(passes[1:]) * settings.accumulation + statistics.median(updates[1:])
+
+
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    _wait_for(device)
+    began = time.perf_counter()
+    work()
+    _wait_for(device)
+    return time.perf_counter() - began
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize(device)

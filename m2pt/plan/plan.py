@@ -1,0 +1,347 @@
+"""The plan of a config: every run that its tables ask for, resolved to specs, seeds and paths.
+
+Rules and commands read the same plan, so a rule's shell line can be pasted into a terminal.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m2pt import catalog
+from m2pt.config.config import Config, config_class
+from m2pt.config.experiment import SCRATCH, Experiment, digest
+from m2pt.config.figures import Figure, check_cells
+from m2pt.config.strict import read_part, validate
+from m2pt.config.tables import Column, Factors, Row, Table
+from m2pt.errors import InputError, listed
+from m2pt.formats.documents import read_yaml
+from m2pt.plan.experiments import target_init
+from m2pt.plan.specs import EncoderSpec, PretrainingSpec, RunSpec, Spec, Specs, Stored
+from m2pt.run_files import (
+    DATA,
+    ENCODER,
+    ENCODERS,
+    FIGURE_FORMATS,
+    MANIFEST,
+    MERGED,
+    RUNS,
+    SUMMARY,
+    TABLE_FORMATS,
+    encoder_after,
+    training_folder,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment, resolved: its spec (recipe, data, inputs) and how it is executed."""
+
+    experiment: Experiment
+    spec: RunSpec
+
+    @property
+    def name(self) -> str:
+        """The run's folder under results/runs."""
+        return self.experiment.name
+
+    @property
+    def kind(self) -> catalog.Kind:
+        """Kind of run."""
+        return self.experiment.kind
+
+    @property
+    def command(self) -> str:
+        """Name of the command that trains it."""
+        return self.experiment.command
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """Names of the commands that make its files, in their order."""
+        return (self.command, *(each.command for each in self.kind.followed_by))
+
+    @property
+    def digest(self) -> str:
+        """Hash of the spec; a result that stores another spec is stale."""
+        return digest(self.spec.stored)
+
+
+class Plan:
+    """Everything that a config asks for. Building a plan reads and checks the config's recipes and tables.
+
+    Raises:
+        InputError: naming file, key and value of every fault found in the first faulty file.
+    """
+
+    def __init__(self, config: Config, source: str, overrides: Mapping[str, Any] | None = None) -> None:
+        self.config = config
+        self.source = source
+        self.overrides = dict(overrides or {})
+        self.results = Path(config.results)
+        self.checkpoints = Path(config.checkpoints)
+        self.tables = {Path(path).stem: read_part(Table, path, source) for path in config.tables}
+        rows = [row for table in self.tables.values() for row in table.rows]
+        self.specs = Specs(config, {target_init(config, row.run) for row in rows if row.run}, source)
+        self.encoders = {name: self.specs.encoder(name) for name in config.encoders}
+        self.runs: dict[str, Run] = {}
+        for name, table in self.tables.items():
+            for row, column in cells(table):
+                for experiment in self._experiments(name, row, column):
+                    self._add(experiment)
+        self.figures = {
+            Path(path).stem: check_cells(read_part(Figure, path, source), self.tables, path)
+            for path in config.figures
+        }
+
+    @classmethod
+    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> "Plan":
+        """Read the config at `path`; `overrides` replace top-level keys, as `snakemake --config` does.
+
+        Raises:
+            InputError: as for the class; or `paper_scale` is overridden.
+        """
+        if "paper_scale" in (overrides or {}):
+            raise InputError(
+                f"paper_scale cannot be overridden: it describes the recipes in {path}. Set it in a config "
+                "that uses the paper's recipes."
+            )
+        values = {**read_yaml(path), **(overrides or {})}
+        return cls(validate(config_class(), values, str(path)), str(path), overrides)
+
+    @property
+    def arguments(self) -> list[str]:
+        """Arguments that give an `m2pt` command this plan."""
+        pairs = [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in self.overrides.items()]
+        source = f"./{self.source}" if self.source.startswith("-") else self.source  # which is no option
+        return ["--config", source, *(word for pair in pairs for word in ("--set", pair))]
+
+    def shell_command(self, *words: str) -> str:
+        """Return the shell line of an `m2pt` command with the arguments that give it this plan."""
+        return shlex.join(["m2pt", *words, *self.arguments])
+
+    def command(self, path: Path, *, again: bool = False) -> str:
+        """Return the Snakemake command that makes a result; `again` forces it to."""
+        words = ["snakemake", str(path), *(["--forcerun", str(path)] if again else ()), "--cores", "all"]
+        words += ["--configfile", self.source]
+        if self.overrides:
+            words += ["--config", *(_for_snakemake(key, value) for key, value in self.overrides.items())]
+        return shlex.join(words)
+
+    # ---- digests: what Snakemake compares, and what --expect checks ----------------------------------------
+
+    def dataset_digest(self, dataset: str) -> str:
+        """Return the digest of a dataset's spec and of how thoroughly it is checked."""
+        return digest([self.specs.dataset(dataset).stored, self.config.datasets[dataset].full_check])
+
+    def encoder_digest(self, encoder: str) -> str:
+        """Return the digest of an encoder's spec."""
+        return digest(self.encoders[encoder].stored)
+
+    def table_digest(self, table: str) -> str:
+        """Return the digest of a table, of the seeds and of the notes below it."""
+        dumped = self.table(table).model_dump(mode="json")
+        pretrain_seeds = [self.pretrain_seed(seed) for seed in self.config.seeds]
+        return digest([dumped, self.config.seeds, pretrain_seeds, self.config.paper_scale])
+
+    def figure_digest(self, figure: str) -> str:
+        """Return the digest of a figure and of the tables whose cells it shows."""
+        tables = [self.table_digest(table) for table in self.figure(figure).tables]
+        return digest([self.figure(figure).model_dump(mode="json"), tables])
+
+    # ---- paths -------------------------------------------------------------------------------------------
+
+    def root(self, dataset: str) -> Path:
+        """Return the folder of a dataset in its official layout."""
+        return Path(self.config.datasets[dataset].root or self.results / DATA / dataset)
+
+    def manifest(self, dataset: str) -> Path:
+        """Return the manifest that a dataset gets once it has been checked."""
+        return self.results / DATA / f"{dataset}.{MANIFEST}"
+
+    def encoder_directory(self, encoder: str, seed: int | str) -> Path:
+        """Return the folder of one pretraining."""
+        return training_folder(self.results / ENCODERS, encoder, seed)
+
+    def encoder_weights(self, encoder: str, run_seed: int) -> Path:
+        """Return the weights of an encoder for the run of `run_seed`."""
+        return self.encoder_directory(encoder, self.encoder_seed(encoder, run_seed)) / ENCODER
+
+    def encoder_seed(self, encoder: str, run_seed: int) -> int:
+        """Return the seed of an encoder for the run of `run_seed`.
+
+        Random weights are drawn anew for every run's seed. They cost nothing, and a single draw would hide
+        their part of the spread over seeds.
+        """
+        return run_seed if self.config.encoders[encoder].random else self.pretrain_seed(run_seed)
+
+    def pretrain_seed(self, run_seed: int) -> int:
+        """Return the pretraining seed for the run of `run_seed`: runs take the pretraining seeds in turn."""
+        seeds = self.config.pretrain_seeds
+        position = self.config.seeds.index(run_seed) if run_seed in self.config.seeds else run_seed
+        return seeds[position % len(seeds)]
+
+    def stored_spec(self, run: Run, run_seed: int) -> Stored:
+        """Return what the run of `run_seed` stores: its spec and, if it reads encoders, their seeds."""
+        seeds = {name: self.encoder_seed(name, run_seed) for name in run.experiment.encoders}
+        return {**run.spec.stored, "encoder_seeds": seeds} if seeds else run.spec.stored
+
+    def run_directory(self, run: str, seed: int | str) -> Path:
+        """Return the folder of one training of a target."""
+        return training_folder(self.results / RUNS, run, seed)
+
+    def encoder_checkpoint(self, encoder: str, seed: int) -> Path:
+        """Return the folder of one pretraining's final files as DVC moves them."""
+        return training_folder(self.checkpoints / ENCODERS, encoder, seed)
+
+    def encoder_files(self, encoder: str) -> list[str]:
+        """Return the names of a pretraining's weight files: the final one, then the kept epochs."""
+        spec = self.encoders[encoder]
+        kept = spec.recipe.keep_epochs if isinstance(spec, PretrainingSpec) else ()
+        return [ENCODER, *map(encoder_after, kept)]
+
+    def run_checkpoint(self, run: str, seed: int) -> Path:
+        """Return the folder of one run's final files as DVC moves them."""
+        return training_folder(self.checkpoints / "models", run, seed)
+
+    def input_weights(self, run: str, seed: int) -> dict[str, Path]:
+        """Return the weights that a run reads, by role: target_init or transfer_from, auxiliary.NAME."""
+        return {each.role: self._weights(each.source, seed) for each in self.run(run).experiment.inputs}
+
+    def _weights(self, source: str | Experiment, seed: int) -> Path:
+        if isinstance(source, str):
+            return self.encoder_weights(source, seed)
+        return self.run_directory(source.name, seed) / MERGED
+
+    # ---- look-ups ----------------------------------------------------------------------------------------
+
+    def run(self, name: str, command: str | None = None) -> Run:
+        """Return the run of that name; `command` is the command that is to make files of it.
+
+        Raises:
+            InputError: no table of this config asks for it, or it is made by other commands.
+        """
+        if name not in self.runs:
+            raise InputError(
+                f"no run {name!r} in this config; its runs are:\n  " + "\n  ".join(sorted(self.runs))
+            )
+        run = self.runs[name]
+        if command is not None and command not in run.commands:
+            others = run.commands[1:]
+            then = f", followed by m2pt {' and m2pt '.join(others)}" if others else ""
+            raise InputError(f"run {name} is made by: m2pt {run.command} {name}{then}")
+        return run
+
+    def encoder(self, name: str) -> EncoderSpec:
+        """Return the resolved encoder of that name.
+
+        Raises:
+            InputError: the config has none.
+        """
+        if name not in self.encoders:
+            raise InputError(f"no encoder {name!r} in {self.source}; it has {listed(self.encoders)}.")
+        return self.encoders[name]
+
+    def table(self, name: str) -> Table:
+        """Return the table of that name.
+
+        Raises:
+            InputError: the config does not list it.
+        """
+        if name not in self.tables:
+            raise InputError(f"no table {name!r} in this config; its tables are: {listed(self.tables)}.")
+        return self.tables[name]
+
+    def figure(self, name: str) -> Figure:
+        """Return the figure of that name.
+
+        Raises:
+            InputError: the config does not list it.
+        """
+        if name not in self.figures:
+            known = listed(self.figures)
+            raise InputError(f"no figure {name!r} in this config; its figures are: {known}.")
+        return self.figures[name]
+
+    def cell_runs(self, table: str, row: Row, column: Column) -> tuple[Run, ...]:
+        """Return the runs that a cell averages: one for each subset; none if the row does not run it."""
+        if column.name not in row.columns:
+            return ()
+        return tuple(self.runs[each.name] for each in self._experiments(table, row, column))
+
+    @property
+    def used_pretrain_seeds(self) -> list[int]:
+        """Seeds of the pretrainings that runs build on."""
+        return sorted({self.pretrain_seed(seed) for seed in self.config.seeds})
+
+    @property
+    def reports(self) -> list[str]:
+        """File names of all results: tables, figures and, if the config names claims, the summary."""
+        names = [f"{table}.{kind}" for table in self.tables for kind in TABLE_FORMATS]
+        names += [f"{figure}.{kind}" for figure in self.figures for kind in FIGURE_FORMATS]
+        return names + ([f"{SUMMARY}.md"] if self.config.claims is not None else [])
+
+    def cell_and_baseline(self, table: str, row: Row, column: Column) -> Iterator[Run]:
+        """Yield the runs of a cell and those of its baseline's cell, which its gain needs."""
+        yield from self.cell_runs(table, row, column)
+        baseline = self.table(table).baseline(row)
+        if baseline is not None:
+            yield from self.cell_runs(table, baseline, column)
+
+    # ---- resolving ---------------------------------------------------------------------------------------
+
+    def _experiments(self, table: str, row: Row, column: Column) -> Iterator[Experiment]:
+        """Yield the experiments of a cell, as its kind of run has them."""
+        source = f"{self.source}: {next(path for path in self.config.tables if Path(path).stem == table)}"
+        factors = row.run
+        if factors is None:
+            raise InputError(f"{source}: row {row.method} has cells to run, but no run: section.")
+        self._check_names(source, row.method, factors, column)
+        name = catalog.task(column.task).kind
+        experiments = catalog.load(catalog.kind(name).experiments, f"kind {name}: experiments")
+        try:
+            yield from experiments(self.config, factors, column)
+        except InputError as error:
+            raise InputError(f"{source}: column {column.name}: {error}.") from None
+
+    def _check_names(self, source: str, method: str, factors: Factors, column: Column) -> None:
+        start = () if factors.target_init == SCRATCH else (factors.target_init,)
+        for name in (*start, *(factors.pathway.auxiliaries if factors.pathway else ())):
+            if name not in self.config.encoders:
+                known = listed(self.config.encoders)
+                raise InputError(
+                    f"{source}: row {method}: no encoder {name!r} in the config; it has {known}."
+                )
+        for name in filter(None, (column.dataset, column.transfer_from)):
+            if name not in self.config.datasets:
+                known = listed(self.config.datasets)
+                raise InputError(
+                    f"{source}: column {column.name}: no dataset {name!r} in the config; it has {known}."
+                )
+
+    def _add(self, experiment: Experiment) -> Run:
+        """Resolve an experiment and the one it starts from; tables share runs of equal experiments."""
+        if experiment.name not in self.runs:
+            # files list the auxiliaries first
+            inputs = sorted(experiment.inputs, key=lambda each: not each.role.startswith("auxiliary."))
+            specs = {each.key: self._input_spec(each.source) for each in inputs}
+            self.runs[experiment.name] = Run(experiment, self.specs.run(experiment, specs))
+        return self.runs[experiment.name]
+
+    def _input_spec(self, source: str | Experiment) -> Spec:
+        return self.encoders[source] if isinstance(source, str) else self._add(source).spec
+
+
+def _for_snakemake(key: str, value: Any) -> str:
+    """Return the word after `--config`; Snakemake strips quotes from its ends and reads the rest as YAML."""
+    text = json.dumps(value, ensure_ascii=False)
+    return f"{key}= {text} " if isinstance(value, str) else f"{key}={text}"
+
+
+def cells(table: Table) -> Iterator[tuple[Row, Column]]:
+    """Yield the (row, column) pairs of a table that are run."""
+    for row in table.rows:
+        for column in table.columns:
+            if column.name in row.columns:
+                yield row, column

@@ -1,0 +1,30 @@
+"""The loss of masked pretraining, and the encoder of a supervised one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from m2pt.models.classifier import Classifier
+from m2pt.models.convnext import ConvNeXtClassifier
+from m2pt.models.exchange import part_of, to_exchange
+
+
+def reconstruction_loss(model: nn.Module, batch: Sequence[Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss of reconstructing the inputs of a batch (inputs, labels) and nothing more to log.
+
+    Args:
+        model: a `MaskedAutoencoder` or `MaskedLanguageModel`, possibly wrapped.
+        batch: a batch of the modality's reader; its labels are ignored.
+    """
+    return model(batch[0]), {}
+
+
+def classifier_encoder(model: Classifier | ConvNeXtClassifier) -> dict[str, Tensor]:
+    """Return the encoder of a trained classifier: its `pretrained_parts`, without head.
+
+    A classifier that averages its tokens has no `norm`, so its file has none either. Such an encoder can
+    serve as an auxiliary, which needs blocks only, or initialise another classifier.
+    """
+    exchanged = to_exchange(model.state_dict())
+    return {key: value for key, value in exchanged.items() if part_of(key) in model.pretrained_parts}

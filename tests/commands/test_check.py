@@ -1,0 +1,139 @@
+"""`m2pt check`: what cannot be built is found without data and without training."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from m2pt.commands import main
+from m2pt.formats.documents import read_yaml
+from m2pt.plan.plan import Plan
+
+TINY = Path("tests/tiny/config.yaml")
+
+
+@pytest.fixture
+def check(tmp_path, capsys):
+    """Change the tiny config, and recipes by the encoder or section that names them; return what is said."""
+
+    def run(change=None, **recipes):
+        config = copy.deepcopy(read_yaml(TINY))
+        for where, changes in recipes.items():
+            section, key = where.split("__")
+            entry = config[section][key.partition("_")[0] if section == "finetune" else key]
+            name = {"encoders": "pretrain", "transfer": "recipe"}.get(section, key.partition("_")[2])
+            recipe = read_yaml(Path(entry[name]))
+            for path, value in changes.items():
+                *parents, last = path.split(".")
+                inner = recipe
+                for parent in parents:
+                    inner = inner.setdefault(parent, {})
+                inner[last] = value
+            written = tmp_path / f"{where}.yaml"
+            written.write_text(yaml.safe_dump(recipe))
+            entry[name] = str(written)
+        if change:
+            change(config)
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        code = main(["check", "--config", str(path)])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+def test_the_shipped_configs_can_be_built(capsys):
+    assert main(["check", "--config", str(TINY)]) == 0
+    assert main(["check", "--config", "config/config.yaml"]) == 0
+    assert main(["check", "--config", "config/paper.yaml"]) == 0
+    assert "distinct trainings build" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("recipes", "words"),
+    [
+        ({"encoders__image": {"decoder.num_heads": 5}}, "dim 16 is not a multiple of num_heads 5"),
+        ({"encoders__image": {"mask_ratio": 0.99}}, "mask_ratio masks 16 of 16 tokens"),
+        ({"encoders__pointcloud": {"decoder.dim": 8}}, "decoder.dim 8 differs from backbone.dim 16"),
+        ({"encoders__image": {"training.optimizer_args": {"momentun": 0.9}}}, "does not accept {'momentun'"),
+        ({"encoders__video": {"augmentation.crop_scales": [0.0]}}, "crop_scales.0 = 0.0"),
+        ({"encoders__image": {"augmentation.scale": [1.0, 0.2]}}, "the lower bound 1 must not exceed"),
+        ({"finetune__imagenet_pretrained_tune": {"training.batch_size": 15}}, "batch_size = 15"),
+        ({"finetune__imagenet_pretrained_tune": {"augmentation.auto_augment": "rnd-m9"}}, "'rnd-m9'"),
+        ({"transfer__coco": {"model.strides": [5]}}, "stride"),
+        ({"transfer__ade20k": {"model.class_weights": [1.0, 1.0]}}, "2 weights for 11 classes"),
+        ({"finetune__audioset_pretrained_tune": {"augmentation.time_mask": 500}}, "time_mask = 500"),
+        ({"finetune__shapenetpart_pretrained_tune": {"model.taps": [0, 9]}}, "model.taps = [0, 9]"),
+    ],
+)
+def test_what_does_not_fit_is_named(check, recipes, words):
+    code, said = check(**recipes)
+    assert code == 2 and words in said, said
+    assert "Traceback" not in said
+
+
+def test_a_backbone_that_positions_do_not_fit_is_named(check):
+    def change(config):
+        config["backbone"] |= {"dim": 18, "num_heads": 3}
+
+    code, said = check(change)
+    assert code == 2 and "must be a multiple of 4" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("layers", ["attn.qvk"], "attn.qvk"),
+        ("depth", "second_third", "second_third"),
+    ],
+)
+def test_a_misspelt_pathway_is_found_in_the_table(tmp_path, key, value, words, capsys):
+    table = read_yaml(Path("tests/tiny/table.yaml"))
+    table["rows"][2]["run"]["pathway"][key] = value
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump(table))
+    assert main(["check", "--config", str(TINY), "--set", f"tables=[{path}]"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_metric_that_the_task_lacks_is_found_in_the_table(tmp_path, capsys):
+    table = read_yaml(Path("tests/tiny/table.yaml"))
+    table["columns"][0]["metric"] = "top_1"
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump(table))
+    assert main(["check", "--config", str(TINY), "--set", f"tables=[{path}]"]) == 2
+    assert "no metric 'top_1'; it has top1, top5" in capsys.readouterr().err
+
+
+def test_loader_processes_and_rarer_checkpoints_make_no_other_result(tmp_path):
+    config = read_yaml(TINY)
+    recipe = read_yaml(Path(config["encoders"]["image"]["pretrain"]))
+    recipe["training"] |= {"num_workers": 3, "checkpoint_every": 7}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    config["encoders"]["image"]["pretrain"] = str(path)
+    before, after = Plan.load(TINY), Plan.load(TINY, {"encoders": config["encoders"]})
+    assert before.encoder_digest("image") == after.encoder_digest("image")
+    assert {name: run.digest for name, run in before.runs.items()} == {
+        name: run.digest for name, run in after.runs.items()
+    }
+    training = after.encoder("image").recipe.training
+    assert (training.num_workers, training.checkpoint_every) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--datasets", "no_such"],
+            "--datasets no_such: the datasets of tests/tiny/config.yaml are imagenet",
+        ),
+        (["--encoders", "no_such"], "--encoders no_such: the encoders with file or source: dvc"),
+        (["--encoders", "random"], "--encoders random: the encoders with file or source: dvc"),
+    ],
+)
+def test_a_dataset_or_an_encoder_that_cannot_be_checked(capsys, words, said):
+    assert main(["check", "--config", str(TINY), *words]) == 2
+    assert said in capsys.readouterr().err

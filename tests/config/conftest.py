@@ -1,0 +1,5 @@
+"""The tiny config as a document."""
+
+from config_documents import config
+
+__all__ = ["config"]

@@ -1,0 +1,81 @@
+"""What a config may say: types, ranges, and the datasets and encoders it names."""
+
+import copy
+
+import pytest
+from config_documents import changed, refused
+
+from m2pt.config.config import Config
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seeds": "zero"}, "seeds = 'zero'"),
+        ({"seeds": [-1]}, "seeds.0 = -1"),
+        ({"seeds": [1, 1]}, "seeds: duplicate 1"),
+        ({"threads": 0}, "threads = 0"),
+        ({"device": "tpu"}, "device = 'tpu'"),
+        ({"tables": []}, "tables = []"),
+        ({"backbone": {"dim": 10, "depth": 1, "num_heads": 3}}, "dim 10 is not a multiple of num_heads 3"),
+    ],
+)
+def test_a_wrong_type_or_range_is_named_with_its_value(config, change, words):
+    assert words in refused(Config, config | change)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("seeds", [[True], [0.0], ["0"], [-1], [2**31], [None], [], 0, [0, 0], {"a": 0}]),
+        ("pretrain_seeds", [[False], [1.5], []]),
+        ("threads", [0, -1, 10**22, True, 1.0, "1", NAN, None, 5000]),
+        ("paper_scale", ["yes", 1, 0, None]),
+        ("backbone.dim", [0, -16, 16.0, True, "16", 10**7, None]),
+        ("backbone.depth", [0, 1000]),
+        ("backbone.num_heads", [0, 3, 17]),
+        ("backbone.mlp_ratio", [INF, NAN, 0, -1, True, 1e6, 1e-9, "x"]),
+        ("convnext.depths", [[1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1, 1]]),
+        ("modalities.image.input.image_size", [0, 31, 10**6]),
+        ("modalities.image.tokenizer.patch_size", [0, 5, 64]),
+        ("modalities.video.input.frames", [0, 3]),
+        ("modalities.audio.input.frames", [0, 8, 100]),
+        ("modalities.audio.input", [{"frames": 128, "std": 0}, {"frames": 128, "mean": NAN}]),
+        ("modalities.pointcloud.tokenizer.groups", [0, 65]),
+        ("modalities.text.input.length", [0, 10**6]),
+        ("datasets.imagenet.num_classes", [0, -1, 10.0, True, 10**9]),
+        ("datasets.imagenet.miniature.seed", [-1, 1.0, True]),
+        (
+            "datasets.imagenet.miniature.sizes",
+            [-1, [1], {"train": -1}, {"train": 0}, {"train": 1.5}, {"train": True}],
+        ),
+        ("datasets.imagenet.miniature.sizes.train", [NAN, INF, "60", None, 10**12, [60]]),
+        ("datasets.partnet.subsets", [{}, {"Chair-1": 0}, {"": 5}, {"../x": 5}, {"a\nb": 5}]),
+        ("encoders.pointcloud_early.epoch", [0, -1, 1.0, True]),
+        ("transfer.coco.freeze_backbone", ["no", 0]),
+        ("tables", [[], [""], ["a\nb"], "x", [None], ["x" * 5000]]),
+    ],
+)
+def test_nonsense_in_a_config_is_refused_with_its_key(config, path, values):
+    for value in values:
+        message = refused(Config, changed(config, path, value))
+        assert (
+            path.partition(".")[0] in message and len(message) < 2000 and message.startswith("here.yaml: ")
+        ), (
+            path,
+            value,
+            message,
+        )
+
+
+def test_an_encoder_on_an_unknown_dataset_or_of_another_modality_is_refused(config):
+    unknown = copy.deepcopy(config)
+    unknown["encoders"]["image"]["dataset"] = "imagnet"
+    assert "no dataset 'imagnet'" in refused(Config, unknown)
+    config["encoders"]["image"]["dataset"] = "shapenet55"
+    assert "modality = 'image': shapenet55 has layout shapenet55, whose modality is pointcloud" in refused(
+        Config, config
+    )

@@ -1,0 +1,219 @@
+"""Weights on disk: round trips, and errors that name every broken or dangerous file."""
+
+import argparse
+import errno
+import hashlib
+import io
+import os
+import resource
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from m2pt.errors import InputError
+from m2pt.formats.weight_files import file_digest
+from m2pt.formats.weights import load_weights, save_weights
+
+STATE = {
+    "blocks.0.weight": torch.arange(600.0).reshape(20, 30),
+    "step": torch.tensor(3),
+    "half": torch.ones(2).bfloat16(),
+}
+METADATA = {"modality": "audio", "epoch": "300", "dataset": "a=b", "note": "é"}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+
+
+def test_saved_weights_are_loaded_and_safetensors_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "encoder.safetensors"
+    save_weights(path, STATE | {"transposed": STATE["blocks.0.weight"].T}, METADATA)
+    state, metadata = load_weights(path)
+    assert metadata == METADATA
+    assert same(state, STATE | {"transposed": STATE["blocks.0.weight"].T})
+    assert same(load_file(path), state)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+    many = {f"key{i}": str(i) for i in range(9)}
+    for i in range(4):
+        save_weights(tmp_path / f"{i}.safetensors", dict(reversed(STATE.items())) if i % 2 else STATE, many)
+    digests = {file_digest(tmp_path / f"{i}.safetensors") for i in range(4)}
+    assert digests == {hashlib.sha256((tmp_path / "0.safetensors").read_bytes()).hexdigest()}
+
+
+def test_the_file_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    save_weights(tmp_path / "a.safetensors", STATE, {})
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == stat.S_IMODE(
+        (tmp_path / "other").stat().st_mode
+    )
+
+
+def test_foreign_safetensors_keep_their_metadata(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "timm.safetensors", {"format": "pt"})
+    save_file(STATE, tmp_path / "bare.safetensors")
+    assert load_weights(tmp_path / "timm.safetensors")[1] == {"format": "pt"}
+    assert load_weights(tmp_path / "bare.safetensors")[1] == {}
+
+
+@pytest.mark.parametrize(
+    "container", ["model", "module", "state_dict", "base_model", "model_state_dict", None]
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_official_checkpoints_with_arguments_and_numpy_scalars(
+    tmp_path: Path, container: str | None, zipped: bool
+) -> None:
+    beside = {"args": argparse.Namespace(lr=1e-3, data=None), "epoch": 7, "optimizer": {"state": {}},
+              "best": np.float64(85.1), "seen": np.int64(4)}  # fmt: skip
+    content = STATE if container is None else {"epoch": 1, container: STATE, **beside}
+    torch.save(content, tmp_path / "official.pth", _use_new_zipfile_serialization=zipped)
+    state, metadata = load_weights(tmp_path / "official.pth")
+    assert same(state, STATE) and metadata == {}
+
+
+def test_numpy_1_scalars(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    torch.save({"model": STATE, "best": np.float32(1.5)}, file)
+    with zipfile.ZipFile(file) as new, zipfile.ZipFile(tmp_path / "old.pt", "w") as old:
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert same(load_weights(tmp_path / "old.pt")[0], STATE)
+
+
+class Executes:
+    """Unpickling this creates the folder `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_would_execute_code_is_rejected(tmp_path: Path, zipped: bool) -> None:
+    path, trace = tmp_path / "evil.pth", tmp_path / "executed"
+    torch.save({"model": STATE, "args": Executes(trace)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match=r"evil\.pth is refused: loading it would call \w+\.mkdir"):
+        load_weights(path)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)
+    assert trace.exists()  # the file was dangerous indeed
+
+
+def test_a_pickled_module_is_rejected(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
+    with pytest.raises(InputError, match=r"would call torch\.nn\.modules\.linear\.Linear.*state_dict"):
+        load_weights(tmp_path / "module.pth")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth", "legacy.pth"])
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.99])
+def test_truncated_files(tmp_path: Path, kind: str, kept: float) -> None:
+    path = tmp_path / f"cut.{kind}"
+    if kind == "safetensors":
+        save_weights(path, STATE, METADATA)
+    else:
+        torch.save({"model": STATE}, path, _use_new_zipfile_serialization=kind == "pth")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(InputError, match=rf"cut\.{kind} is damaged or truncated: \S.*; fetch or recreate it"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("page.pth", b"<html>404 Not Found</html>", r"page\.pth is damaged or truncated"),
+        ("page.safetensors", b"<html>404 Not Found</html>", r"page\.safetensors is damaged or truncated"),
+        (
+            "weights.npz",
+            b"",
+            r"weights\.npz is not a weights file: its name must end in \.safetensors, \.pth, \.pt",
+        ),
+    ],
+)
+def test_files_of_another_kind(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content", [{"optimizer": {"lr": 1.0}, "epoch": 3}, [1, 2], {"model": {"w": 1.0}}, {}]
+)
+def test_files_without_weights(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "none.pth")
+    with pytest.raises(InputError, match=r"none\.pth holds no weights: it is a .*'state_dict'"):
+        load_weights(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "missing.pth"])
+def test_missing_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: cannot be read \(No such file"):
+        load_weights(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: cannot be read \(No such file"):
+        file_digest(tmp_path / name)
+
+
+@contextmanager
+def small_disk(bytes_left: int) -> Iterator[None]:
+    """Limit the size of files, so that the operating system fails the write as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Become another user, since root may write anywhere."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_weights(path, STATE, METADATA)
+    before = path.read_bytes()
+    with (
+        small_disk(4096),
+        pytest.raises(InputError, match=rf"cannot write .*a\.safetensors: .*{errno.EFBIG}.*space"),
+    ):
+        save_weights(path, {"large": torch.zeros(10000)}, {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_without_write_permission(tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    path = folder / "b.safetensors"
+    with (
+        unprivileged(),
+        pytest.raises(InputError, match=r"cannot write .*b\.safetensors: Permission denied"),
+    ):
+        save_weights(path, STATE, {})
+    file = tmp_path / "c.pth"
+    torch.save(STATE, file)
+    file.chmod(0)
+    with unprivileged(), pytest.raises(InputError, match=r"c\.pth: cannot be read \(Permission denied"):
+        load_weights(file)

@@ -1,0 +1,35 @@
+"""The tiny config as a document, and how a model refuses a document."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from m2pt.config.strict import validate
+from m2pt.errors import InputError
+from m2pt.formats.documents import read_yaml
+
+TINY = Path("tests/tiny/config.yaml")
+
+
+@pytest.fixture
+def config():
+    return read_yaml(TINY)
+
+
+def refused(model, value):
+    """The message of the refusal."""
+    with pytest.raises(InputError) as error:
+        validate(model, value, "here.yaml")
+    return str(error.value)
+
+
+def changed(document, path, value):
+    """The document with another value at a dotted path."""
+    document = copy.deepcopy(document)
+    *parents, key = path.split(".")
+    parent = document
+    for each in parents:
+        parent = parent[int(each) if isinstance(parent, list) else each]
+    parent[int(key) if isinstance(parent, list) else key] = value
+    return document

@@ -1,0 +1,191 @@
+"""Attaching pathways: names, orders, layers of any class, errors."""
+
+import copy
+import inspect
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from small_vit import LAYERS, images, parameters, train, vit
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from m2pt.config.experiment import PathwaySpec
+from m2pt.pathway import PathwayError, attach, is_scale, merge, scales
+
+
+def test_names_shapes_and_number_of_parameters() -> None:
+    model, auxiliary = vit(), vit(seed=1)
+    plain = {name: p.shape for name, p in model.state_dict().items()}
+    attach(model.blocks, {"audio": auxiliary.blocks})
+    added = {name: p.shape for name, p in model.state_dict().items() if name not in plain}
+    assert {name: p.shape for name, p in model.state_dict().items() if name in plain} == plain
+    assert set(added) == {
+        f"blocks.{i}.{layer}.pathways.audio.{part}"
+        for i in range(2)
+        for layer in LAYERS
+        for part in ("weight", "scale")
+    }
+    assert all(shape == (1,) for name, shape in added.items() if name.endswith("scale"))
+    assert added["blocks.0.attn.qkv.pathways.audio.weight"] == (72, 24)
+    assert scales(model) == {
+        f"blocks.{i}.{layer}.pathways.audio.scale": 0.0 for i in range(2) for layer in LAYERS
+    }
+    assert {name for name in model.state_dict() if is_scale(name)} == set(scales(model))
+    assert not is_scale("blocks.0.ls1.scale") and not is_scale("logit_scale")
+
+
+def test_layers_keep_their_class_and_the_auxiliary_is_only_copied() -> None:
+    model, auxiliary = vit(), vit(seed=1)
+    before = copy.deepcopy(auxiliary.state_dict())
+    attach(model.blocks, auxiliary.blocks, scale_init=0.1)
+    assert isinstance(model.blocks[0].mlp.fc1, nn.Linear)
+    train(model, torch.optim.SGD(model.parameters(), 0.1), range(2))
+    assert all(torch.equal(before[name], tensor) for name, tensor in auxiliary.state_dict().items())
+    own = parameters(model.blocks[0].mlp.fc1)["pathways.auxiliary.weight"]
+    assert not torch.equal(own, before["blocks.0.mlp.fc1.weight"])
+
+
+def test_fixed_scale_is_not_trained() -> None:
+    model = vit()
+    attach(model.blocks, vit(seed=1).blocks, scale_init=0.01, scale_trainable=False)
+    assert not any(p.requires_grad for name, p in model.named_parameters() if is_scale(name))
+    train(model, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1), range(2))
+    assert set(scales(model).values()) == {torch.tensor(0.01).item()}
+
+
+def test_a_second_auxiliary_can_be_attached_later_under_its_own_name() -> None:
+    model, point, audio = vit(), vit(seed=1), vit(seed=2)
+    w = model.blocks[1].mlp.fc1.weight.detach().clone()
+    attach(model.blocks, {"point": point.blocks}, scale_init=0.5)
+    attach(model.blocks, {"audio": audio.blocks}, layers=("mlp.fc1",), scale_init=0.1, order="reversed")
+    expected = w + 0.5 * point.blocks[1].mlp.fc1.weight + 0.1 * audio.blocks[0].mlp.fc1.weight
+    torch.testing.assert_close(model.blocks[1].mlp.fc1.weight, expected)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(
+        PathwayError, match=r"'attn.qkv' of target block 0 already has a pathway named 'point'"
+    ):
+        attach(model.blocks, {"point": audio.blocks})
+    assert model.state_dict().keys() == before.keys()
+
+
+@pytest.mark.parametrize(
+    ("auxiliary", "arguments", "message"),
+    [
+        (lambda: vit(depth=3).blocks, {}, r"target has 2 blocks, the auxiliary 'auxiliary' has 3"),
+        (
+            lambda: vit(dim=12).blocks,
+            {"order": "reversed"},
+            r"'attn.qkv' of target block 0 has a weight of shape \(72, 24\), "
+            r"'attn.qkv' of 'auxiliary' block 1 has one of shape \(36, 12\)",
+        ),
+        (lambda: {"audio": [nn.Identity()] * 2}, {}, r"no layer 'attn.qkv' of 'audio' block 0 \(Identity\)"),
+        (lambda: vit().blocks, {"layers": ("mlp.fc9",)}, r"no layer 'mlp.fc9' of target block 0.*'mlp.fc2'"),
+        (lambda: vit().blocks, {"layers": ("mlp.act",)}, r"no layer 'mlp.act' of target block 0"),
+        (
+            lambda: vit().blocks,
+            {"layers": ("norm1",)},
+            r"'norm1' of target block 0 \(LayerNorm\) has no weight matrix",
+        ),
+        (lambda: vit().blocks, {"layers": ("attn.qkv", "attn.qkv")}, r"named twice or shared"),
+        (lambda: vit().blocks, {"layers": ()}, r"nothing to attach"),
+        (
+            lambda: vit().blocks,
+            {"order": "backwards"},
+            r"order must be 'normal', 'reversed' or 'shuffled', got 'backwards'",
+        ),
+        (lambda: {"key.dot": vit().blocks}, {}, r"an auxiliary cannot be named 'key.dot'"),
+        (lambda: {"items": vit().blocks}, {}, r"an auxiliary cannot be named 'items'"),
+    ],
+)
+def test_a_mismatch_is_named_and_changes_nothing(
+    auxiliary: Callable[[], object], arguments: dict[str, object], message: str
+) -> None:
+    model = vit()
+    keys, output = list(model.state_dict()), model(images())
+    with pytest.raises(PathwayError, match=message):
+        attach(model.blocks, auxiliary(), **arguments)
+    assert list(model.state_dict()) == keys
+    assert torch.equal(model(images()), output)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 6, 12])
+def test_shuffled_blocks_are_never_in_normal_order(depth: int) -> None:
+    layers = [nn.Linear(1, 1, bias=False) for _ in range(2 * depth)]
+    for number, layer in enumerate(layers):
+        nn.init.constant_(layer.weight, number % depth)
+    target, auxiliary = nn.ModuleList(layers[:depth]), nn.ModuleList(layers[depth:])
+    attach(
+        [nn.ModuleDict({"fc": layer}) for layer in target],
+        [nn.ModuleDict({"fc": layer}) for layer in auxiliary],
+        layers=["fc"],
+        order="shuffled",
+    )
+    partners = [int(layer.pathways["auxiliary"].weight.item()) for layer in target]
+    assert sorted(partners) == list(range(depth)) and partners != list(range(depth))
+    drawn = random.Random(depth).sample(range(depth), depth)  # what finished results were made with
+    assert partners == drawn or drawn == list(range(depth))
+
+
+class WeightReader(nn.Module):
+    """Attention as in VideoMAE, which uses the layer's weight and never calls the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(4, 12, bias=False)
+        self.q_bias = nn.Parameter(torch.ones(12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.qkv.weight, self.q_bias)
+
+
+class TransposedLinear(nn.Module):
+    """A custom layer, y = x W, like GPT-2's Conv1D."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+def test_attention_that_reads_the_weight_and_foreign_layer_classes() -> None:
+    x = torch.randn(5, 4)
+    reader, other = WeightReader(), WeightReader()
+    w, a = reader.qkv.weight.detach().clone(), other.qkv.weight.detach().clone()
+    attach([reader], [other], layers=("qkv",), scale_init=2.0)
+    torch.testing.assert_close(reader(x), x @ w.T + 2 * (x @ a.T) + 1)
+    reader(x).sum().backward()
+    assert parameters(reader)["qkv.pathways.auxiliary.scale"].grad is not None
+
+    own, other_own = nn.Sequential(TransposedLinear()), nn.Sequential(TransposedLinear())
+    w, a = own[0].weight.detach().clone(), other_own[0].weight.detach().clone()
+    attach([own], [other_own], layers=("0",), scale_init=2.0)
+    torch.testing.assert_close(own(x), x @ w + 2 * (x @ a))
+    assert type(merge(own)[0]) is TransposedLinear
+
+
+def test_compiles_into_one_graph() -> None:
+    model, auxiliary = (nn.ModuleDict({"fc": nn.Linear(6, 4)}) for _ in range(2))
+    attach(model, auxiliary, layers=("fc",), scale_init=0.3)
+    x = torch.randn(2, 6)
+    compiled = torch.compile(model["fc"], backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), model["fc"](x))
+
+
+def test_the_pathway_imports_torch_only() -> None:
+    code = (
+        "import sys, torch; had = set(sys.modules); import m2pt.pathway; print(sorted({*sys.modules} - had))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "['m2pt', 'm2pt.pathway']"
+
+
+def test_the_defaults_of_a_config_are_those_of_attach() -> None:
+    defaults = PathwaySpec(auxiliaries=("a",)).model_dump(exclude={"auxiliaries", "depth"})
+    parameters = inspect.signature(attach).parameters
+    assert defaults == {name: parameters[name].default for name in defaults}
