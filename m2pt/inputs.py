@@ -3,40 +3,58 @@
 from pathlib import Path
 from typing import Any
 
+from m2pt.config.recipes import default_augmentation
 from m2pt.errors import InputError
 from m2pt.formats.documents import parse_json
 from m2pt.plan.plan import Plan
-from m2pt.plan.specs import PretrainingSpec, RunSpec, Stored
+from m2pt.plan.specs import DatasetSpec, PretrainingSpec, RunSpec, Stored
 from m2pt.results import Manifest, read, spec_differences
 
 
 def open_dataset(
-    plan: Plan, spec: RunSpec | PretrainingSpec, split: str, *, seed: int, training: bool
+    plan: Plan,
+    spec: RunSpec | PretrainingSpec,
+    split: str,
+    *,
+    seed: int,
+    training: bool,
+    dataset: DatasetSpec | None = None,
 ) -> Any:
-    """Return a reader of the dataset of a spec, after the quick check.
+    """Return a reader of a dataset of a spec, after the quick check.
 
-    `training` selects the recipe's augmentation instead of the evaluation view.
+    `training` selects the recipe's augmentation instead of the evaluation view. Both are settings of the
+    evaluated dataset's layout; datasets of another layout are read with the defaults of theirs.
+
+    Args:
+        plan: the plan.
+        spec: spec of a training.
+        split: name of the split.
+        seed: seed of random views.
+        training: whether to read views for training.
+        dataset: one of the spec's datasets, by default the evaluated one.
 
     Raises:
         InputError: the dataset is missing or invalid; all problems are listed.
     """
     from m2pt.datasets.layouts import check, reader
 
-    dataset, root = spec.dataset, plan.root(spec.dataset.name)
+    dataset = dataset or spec.dataset
+    root, same = plan.root(dataset.name), dataset.layout == spec.dataset.layout
     problems = check(dataset.layout, root, num_classes=dataset.settings.classes, full=False)
     if problems:
         raise InputError(f"dataset {dataset.name} at {root} is not valid:\n  " + "\n  ".join(problems))
-    settings = dict(spec.architecture.input or {})
+    settings = spec.reader_input(dataset)
     if dataset.subset is not None:
         settings["subset"] = dataset.subset
-    if not training and spec.recipe.views is not None:
+    if not training and same and spec.recipe.views is not None:
         settings["views"] = spec.recipe.views
+    augmentation = spec.recipe.augmentation if same else default_augmentation(dataset.layout)
     return reader(dataset.layout)(
         root,
         split,
         num_classes=dataset.num_classes,
         seed=seed,
-        augmentation=spec.recipe.augmentation if training else None,
+        augmentation=augmentation if training else None,
         **settings,
     )
 

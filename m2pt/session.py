@@ -277,7 +277,7 @@ def tags(training: Training) -> dict[str, str]:
     """
     spec = training.spec
     always = {
-        "target": spec.architecture.modality or "",
+        "target": "+".join(spec.modalities),
         "seed": str(training.seed),
         "dataset": spec.dataset.name,
         "subset": spec.dataset.subset or "",

@@ -73,6 +73,7 @@ LOOKS = {
     "forked": forked,
     "spawned": spawned,
     "program": lambda: subprocess.run(["cat", FOUND]),
+    # the guard must see what a shell is told, so shell=True is what is tested
     "shell": lambda: subprocess.run(f"cat {FOUND}", shell=True),
     "system": lambda: os.system(f"cat {FOUND}"),
     "inside": lambda: subprocess.run(["ls"], cwd=FOUND.parent),

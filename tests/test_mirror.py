@@ -17,7 +17,12 @@ OTHER_TESTS = {
     "test_package.py": "the package as a whole",
     "test_packaging.py": "pyproject.toml",
     "test_readme.py": "README.md and docs",
-    "catalog/test_additions.py": "new entries of every kind, from catalogue to table",
+    "catalog/additions/test_auxiliary.py": "weights of a modality without an entry",
+    "catalog/additions/test_kind.py": "a new kind of run, from catalogue to table",
+    "catalog/additions/test_layout.py": "a new layout, from catalogue to table",
+    "catalog/additions/test_modality.py": "a new modality, from catalogue to table",
+    "catalog/additions/test_pairs.py": "a new kind of run on pairs of two modalities",
+    "catalog/additions/test_task.py": "a new task, from catalogue to table",
     "commands/test_bad_input.py": "every command on wrong input",
     "commands/test_logs.py": "logs of all commands",
     "config/test_paper_config.py": "config/paper.yaml",
@@ -37,7 +42,7 @@ OTHER_TESTS = {
 
 TESTED_IN = {
     "catalog/test_catalog.py": "catalog/entries",
-    "catalog/test_additions.py": "build",
+    "catalog/additions/test_kind.py": "build",
     "commands/test_check.py": "ops/check",
     "commands/test_import_.py": "ops/import_encoder",
     "commands/test_launch.py": "ops/launch",

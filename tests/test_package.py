@@ -37,7 +37,7 @@ IMPORTS = {
     "results": LIBRARY | {"config"},
     "plan": LIBRARY | {"catalog", "config", "results"},
     "command_line": LIBRARY | {"plan"},
-    "inputs": LIBRARY | {"datasets", "results", "plan"},
+    "inputs": LIBRARY | {"datasets", "results", "config", "plan"},
     "build": LIBRARY | {"pathway", "catalog", "datasets", "models", "tasks", "config", "plan", "inputs"},
     "session": LIBRARY | {"provenance", "training", "config", "results", "plan", "inputs"},
     "evaluation": LIBRARY | {"pathway", "catalog", "tasks", "training", "plan", "session"},

@@ -109,7 +109,7 @@ _PARTNET = {  # classes at the finest level, and shapes in the training split
 # Many of AudioSet's and Kinetics' videos have been deleted since their publication: yours will be smaller.
 LAYOUTS: dict[str, Layout] = {
     "ade20k": Layout(
-        modality="image",
+        modalities=("image",),
         labels="pixels",
         reader="m2pt.datasets.ade20k",
         miniature="m2pt.datasets.miniature.ade20k",
@@ -118,7 +118,7 @@ LAYOUTS: dict[str, Layout] = {
         published={"ade20k": Published(20_210, "ADE20K, SceneParsing benchmark, training set")},
     ),
     "audioset": Layout(
-        modality="audio",
+        modalities=("audio",),
         labels="classes",
         reader="m2pt.datasets.audioset",
         miniature="m2pt.datasets.miniature.audioset",
@@ -133,7 +133,7 @@ LAYOUTS: dict[str, Layout] = {
         },
     ),
     "coco": Layout(
-        modality="image",
+        modalities=("image",),
         labels="instances",
         reader="m2pt.datasets.coco",
         miniature="m2pt.datasets.miniature.coco",
@@ -143,7 +143,7 @@ LAYOUTS: dict[str, Layout] = {
         manifest_has_counts=False,  # images without an instance are counted, but not trained on
     ),
     "imagenet": Layout(
-        modality="image",
+        modalities=("image",),
         labels="class",
         reader="m2pt.datasets.imagenet",
         miniature="m2pt.datasets.miniature.imagenet",
@@ -152,7 +152,7 @@ LAYOUTS: dict[str, Layout] = {
         published={"imagenet": Published(1_281_167, "ImageNet-1k, training set")},
     ),
     "kinetics": Layout(
-        modality="video",
+        modalities=("video",),
         labels="class",
         reader="m2pt.datasets.kinetics",
         miniature="m2pt.datasets.miniature.kinetics",
@@ -166,7 +166,7 @@ LAYOUTS: dict[str, Layout] = {
         },
     ),
     "partnet": Layout(
-        modality="pointcloud",
+        modalities=("pointcloud",),
         labels="points",
         reader="m2pt.datasets.partnet",
         miniature="m2pt.datasets.miniature.partnet",
@@ -182,7 +182,7 @@ LAYOUTS: dict[str, Layout] = {
         manifest_has_counts=False,  # the count is of all subsets together
     ),
     "shapenet55": Layout(
-        modality="pointcloud",
+        modalities=("pointcloud",),
         labels="class",
         reader="m2pt.datasets.shapenet55",
         miniature="m2pt.datasets.miniature.shapenet55",
@@ -191,7 +191,7 @@ LAYOUTS: dict[str, Layout] = {
         published={"shapenet55": Published(41_952, "ShapeNet-55 (Point-BERT), train.txt")},
     ),
     "shapenetpart": Layout(
-        modality="pointcloud",
+        modalities=("pointcloud",),
         labels="parts",
         reader="m2pt.datasets.shapenetpart",
         miniature="m2pt.datasets.miniature.shapenetpart",
@@ -201,7 +201,7 @@ LAYOUTS: dict[str, Layout] = {
         published={"shapenetpart": Published(12_137 + 1_870, "ShapeNetPart, train and val lists")},
     ),
     "text": Layout(
-        modality="text",
+        modalities=("text",),
         labels=None,
         reader="m2pt.datasets.text",
         miniature="m2pt.datasets.miniature.text",

@@ -89,13 +89,15 @@ class Layout:
     """The files of a dataset, and the contents of its samples.
 
     Attributes:
-        modality: modality of the inputs.
+        modalities: modalities of the inputs; a sample of several holds its inputs by modality.
         labels: kind of the labels; tasks that need this kind can be trained on the layout.
         reader: module with the members of `m2pt.datasets.layouts.LayoutModule`.
         miniature: module with those of `m2pt.datasets.layouts.MiniatureModule`; the reader's by default.
         augmentation: class of a recipe's `augmentation`; every field has a default.
         pretraining_augmentation: the same for pretraining, if it differs.
         evaluation: class of a recipe's `evaluation`, if samples are evaluated in several views.
+        input: class of a recipe's `input`, the reader's keyword arguments, if there are several modalities.
+            Those of a single one are in the config.
         num_classes: number of classes of the official dataset, by subset if there are subsets.
         subsets: whether the dataset has parts that are trained on one by one, each with its own classes.
         published: sizes of official training splits, by the name of a dataset in config/paper.yaml, or
@@ -104,18 +106,28 @@ class Layout:
         window: key of the modality's `input` that holds the number of counted units per item.
     """
 
-    modality: str
+    modalities: tuple[str, ...]
     labels: str | None
     reader: str
     miniature: str | None = None
     augmentation: str
     pretraining_augmentation: str | None = None
     evaluation: str | None = None
+    input: str | None = None
     num_classes: int | Mapping[str, int] | None = None
     subsets: bool = False
     published: Mapping[str, Published] = field(default_factory=dict)
     manifest_has_counts: bool = True
     window: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.modalities, str):
+            raise TypeError(f"modalities must be a tuple of names, got {self.modalities!r}")
+
+    @property
+    def modality(self) -> str | None:
+        """The modality of the inputs, None if there are several."""
+        return self.modalities[0] if len(self.modalities) == 1 else None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -154,6 +166,7 @@ class Kind:
         launchable: whether `m2pt launch` can train it in several processes.
         outputs: files that the training exports; the last one is written last.
         followed_by: the commands after the training. The last file of all is the evaluation.
+        several_modalities: whether a run may have inputs of several modalities.
         column: keys that a table's column must have, of `mode` and `transfer_from`; the others are refused.
         settings: class of an entry of the config section `NAME`, which has one for each dataset; None if it
             has no section, or one that `m2pt.config.config.Config` declares.
@@ -171,6 +184,7 @@ class Kind:
     launchable: bool = True
     outputs: tuple[str, ...]
     followed_by: tuple[FollowUp, ...] = ()
+    several_modalities: bool = False
     column: tuple[str, ...] = ()
     settings: str | None = None
     experiments: str

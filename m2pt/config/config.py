@@ -70,9 +70,9 @@ class Dataset(Strict):
         return self
 
     @property
-    def modality(self) -> str:
-        """Modality of the inputs."""
-        return catalog.layout(self.layout).modality
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities of the inputs."""
+        return catalog.layout(self.layout).modalities
 
     @property
     def classes(self) -> int | dict[str, int]:
@@ -280,10 +280,10 @@ class Config(Strict):
         if encoder.dataset is None:
             return None
         dataset = self.datasets[encoder.dataset]
-        if dataset.modality != encoder.modality:
+        if dataset.modalities != (encoder.modality,):
             return (
                 f"modality = {encoder.modality!r}: {encoder.dataset} has layout {dataset.layout}, whose "
-                f"modality is {dataset.modality}"
+                f"modality is {' and '.join(dataset.modalities)}"
             )
         if dataset.subsets is not None:
             return f"{encoder.dataset} has subsets; encoders are pretrained on datasets without"

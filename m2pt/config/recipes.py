@@ -6,6 +6,7 @@ defines the training and the model, and the dataset's layout adds `augmentation`
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -85,8 +86,24 @@ class Recipe(Strict):
         mix = getattr(self, "mix", None)
         return mix is not None and (mix.mixup > 0 or mix.cutmix > 0)
 
-    def check_fit(self, backbone: Backbone, modality: Any) -> None:
-        """Check the recipe against the config's backbone and its settings of the dataset's modality.
+    def transformers(self, modalities: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Return the modalities with a transformer, and what replaces its settings in the config.
+
+        Args:
+            modalities: those of the datasets.
+
+        Returns:
+            By modality, the settings `input` and `tokenizer` that this recipe replaces.
+        """
+        finer = {part: getattr(self, part) for part in ("input", "tokenizer") if hasattr(self, part)}
+        if len(modalities) > 1:
+            return {name: {} for name in modalities}
+        return {
+            name: {part: each.model_dump(mode="json") for part, each in finer.items()} for name in modalities
+        }
+
+    def check_fit(self, backbone: Backbone, modalities: Mapping[str, Any]) -> None:
+        """Check the recipe against the config's backbone and its sections of the model's modalities.
 
         Raises:
             ValueError: they do not fit; the message begins with the recipe's key.
@@ -123,7 +140,7 @@ class PointSegmentation(Recipe):
                 )
         return self
 
-    def check_fit(self, backbone: Backbone, modality: Any) -> None:
+    def check_fit(self, backbone: Backbone, modalities: Mapping[str, Any]) -> None:
         """Check that the taps ascend and end with the last block."""
         taps, last = list(self.model.taps), backbone.depth - 1
         if taps != sorted(set(taps)) or taps[-1] != last:
@@ -143,9 +160,9 @@ class Detection(Recipe):
     model: MaskRCNNSettings
     drop_path: Share = 0.0
 
-    def check_fit(self, backbone: Backbone, modality: Any) -> None:
+    def check_fit(self, backbone: Backbone, modalities: Mapping[str, Any]) -> None:
         """Check that patches fill the image."""
-        _check_image(self.input, modality)
+        _check_image(self.input, *modalities.values())
 
 
 class SemanticSegmentation(Recipe):
@@ -164,9 +181,9 @@ class SemanticSegmentation(Recipe):
             )
         return self
 
-    def check_fit(self, backbone: Backbone, modality: Any) -> None:
+    def check_fit(self, backbone: Backbone, modalities: Mapping[str, Any]) -> None:
         """Check that patches fill the crop and that the taps are ascending blocks."""
-        _check_image(self.input, modality)
+        _check_image(self.input, *modalities.values())
         taps = list(self.model.taps)
         if taps != sorted(set(taps)) or taps[-1] >= backbone.depth:
             raise ValueError(
@@ -248,6 +265,8 @@ def masked_recipe(layout: str) -> type[Pretraining]:
         InputError: there is no such entry, or its class cannot be imported.
     """
     modality = catalog.layout(layout).modality
+    if modality is None:
+        raise InputError(f"layout {layout} has several modalities; an encoder is pretrained on one")
     path = catalog.modality(modality).masked.recipe
     base: type[Pretraining] = catalog.load(path, f"modality {modality}: masked.recipe")
     return _compose(base, layout, catalog.augmentation(layout, pretraining=True))
@@ -267,6 +286,16 @@ def supervised_recipe(layout: str) -> type[Pretraining]:
     return _compose(SupervisedPretraining, layout, augmentation, mix="mix" in base.model_fields)
 
 
+def default_augmentation(layout: str) -> Any:
+    """Return the default settings of a layout's augmentation in a finetuning.
+
+    Raises:
+        InputError: there is no such entry, or its class cannot be imported.
+    """
+    path = catalog.augmentation(layout, pretraining=False)
+    return _with_default(path, f"layout {layout}: augmentation")[1]
+
+
 def _task_base(task: str) -> type[Recipe]:
     path, owner = catalog.task(task).recipe, f"task {task}: recipe"
     base: type[Recipe] = catalog.load(path, owner)
@@ -279,12 +308,16 @@ def _compose(
     base: type[AnyRecipe], layout: str, augmentation: str, *, mix: bool = False, views: str | None = None
 ) -> type[AnyRecipe]:
     fields: dict[str, Any] = {}
+    entry = catalog.layout(layout)
+    modalities = [catalog.modality(name) for name in entry.modalities]
     if mix:
-        kind = Mix if catalog.modality(catalog.layout(layout).modality).mixup else Smoothing
+        kind = Mix if len(modalities) == 1 and modalities[0].mixup else Smoothing
         fields["mix"] = (kind, kind())
     fields["augmentation"] = _with_default(augmentation, f"layout {layout}: augmentation")
     if views is not None:
         fields["evaluation"] = _with_default(views, f"layout {layout}: evaluation")
+    if entry.input is not None:
+        fields["input"] = _with_default(entry.input, f"layout {layout}: input")
     composed: type[AnyRecipe] = create_model(base.__name__, __base__=base, __module__=__name__, **fields)
     return composed
 

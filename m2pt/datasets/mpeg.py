@@ -13,12 +13,12 @@ _MAX_JUNK = 1 << 16
 """Bytes before the first frame that a decoder skips."""
 
 
-def declared_mp3(content: bytes, counted: int) -> int:
+def declared_mp3(content: bytes, num_samples: int) -> int:
     """Return how many samples per channel an MP3 file declares, or has frames for if it declares none.
 
     Args:
         content: the file.
-        counted: number of samples by libsndfile: from the Xing, Info or VBRI header if there is one, else
+        num_samples: of the file by libsndfile: from the Xing, Info or VBRI header if there is one, else
             estimated from the size of the file and the bit rate of its first frame.
 
     Raises:
@@ -29,7 +29,7 @@ def declared_mp3(content: bytes, counted: int) -> int:
     if frame is None:
         raise ValueError("it has no MP3 frame of layer III with a fixed bit rate: convert it to WAV or FLAC")
     if _has_count(content[position : position + frame.size]):
-        return counted
+        return num_samples
     frames, samples = 0, frame.samples
     while frame is not None:  # the last one counts even if it is truncated
         frames += 1

@@ -51,21 +51,21 @@ def complete(content: bytes, path: Path) -> bytes:
     return content
 
 
-def declared_samples(content: bytes, kind: str, counted: int) -> int:
+def declared_samples(content: bytes, kind: str, num_samples: int) -> int:
     """Return how many samples per channel a file declares, or 0 if it declares none.
 
     Args:
         content: the file, as returned by `complete`.
         kind: libsndfile's name of its format.
-        counted: number of samples by libsndfile.
+        num_samples: samples per channel by libsndfile.
     """
     if kind == "MP3":
-        return declared_mp3(content, counted)
+        return declared_mp3(content, num_samples)
     if kind == "AIFF":
         common = next((chunk for chunk in _chunks(content, ">I") if chunk.name == b"COMM"), None)
         frames = 0 if common is None else int.from_bytes(content[common.start + 2 : common.start + 6])
         return frames if frames < STREAMED // 64 else 0  # sox: 0x7F000000 bytes of samples
-    return counted
+    return num_samples
 
 
 # ---- RIFF and AIFF -----------------------------------------------------------------------------------------

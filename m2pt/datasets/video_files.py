@@ -105,11 +105,11 @@ class Index:
 
 
 class StoredFrame(NamedTuple):
-    """A frame as stored in the container: its time, whether it is a key frame, and whether it is shown."""
+    """A frame as stored in the container: time, whether it is a key frame, whether it is displayed."""
 
     time: int | None
     key: bool
-    shown: bool
+    displayed: bool
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ class VideoFile:
                     continue
                 if packet.is_corrupt:
                     raise InputError(f"{self._path} is damaged after {len(stored)} frames: {REPLACE}")
-                shown = not packet.is_discard and not self._hidden(packet)
-                stored.append(StoredFrame(packet.pts, packet.is_keyframe, shown))
+                displayed = not packet.is_discard and not self._hidden(packet)
+                stored.append(StoredFrame(packet.pts, packet.is_keyframe, displayed))
             declared = len(self._stream.index_entries) if self._format == "mov" else self._stream.frames
             if len(stored) < declared:
                 raise InputError(
@@ -201,13 +201,13 @@ class VideoFile:
             if start is None or start > time or not first.is_keyframe:
                 raise InputError(f"{self._path}: seeking does not reach a key frame.")
         expected = bisect_left(index.times, start)
-        sound = start == index.start  # there is no earlier frame to refer to
+        intact = start == index.start  # there is no earlier frame to refer to
         for picture in self._decoded(chain([first], packets)):
-            shown = picture.frame.pts
-            if shown is not None and shown < start:
-                continue  # stored after the key frame, shown before it
-            sound = sound or picture.frame.key_frame
-            if not sound or shown != index.times[expected]:
+            pts = picture.frame.pts
+            if pts is not None and pts < start:
+                continue  # stored after the key frame, displayed before it
+            intact = intact or picture.frame.key_frame
+            if not intact or pts != index.times[expected]:
                 raise InputError(f"{self._path}: seeking finds frames that are not in the index.")
             yield expected, picture
             expected += 1
@@ -264,13 +264,13 @@ def _main_stream(path: Path, container: InputContainer) -> VideoStream:
 
 def _index_of(stored: list[StoredFrame]) -> Index | None:
     """Return the index of a video that starts with a key frame and has frames with different times."""
-    shown = [frame.time for frame in stored if frame.shown]
-    known = sorted({time for time in shown if time is not None})
+    displayed = [frame.time for frame in stored if frame.displayed]
+    times = sorted({time for time in displayed if time is not None})
     keys = sorted(frame.time for frame in stored if frame.key and frame.time is not None)
     start = stored[0].time if stored and stored[0].key else None
-    if not known or len(known) < len(shown) or start is None or known[0] < start:
+    if not times or len(times) < len(displayed) or start is None or times[0] < start:
         return None
-    return Index(known, keys, start)
+    return Index(times, keys, start)
 
 
 def _upright(frame: av.VideoFrame) -> OrientedFrame:

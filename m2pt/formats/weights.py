@@ -168,7 +168,8 @@ def _check_records(path: Path) -> None:
                         pass
     except InputError:
         raise
-    except Exception as error:  # BadZipFile, struct.error, EOFError, NotImplementedError, …
+    # of a damaged file: BadZipFile, and what zipfile does not document: struct.error, EOFError, …
+    except Exception as error:
         raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or recreate it") from error
 
 

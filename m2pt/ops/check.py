@@ -11,12 +11,13 @@ from m2pt.catalog.entries import place_of
 from m2pt.command_line import CommandModule
 from m2pt.config.experiment import digest
 from m2pt.errors import InputError, listed, short
+from m2pt.ops.workflow_files import workflow_faults
 from m2pt.plan.jobs import used_encoders
 from m2pt.plan.plan import Plan, Run
 from m2pt.plan.specs import ExternalSpec, PretrainingSpec, RunSpec
 from m2pt.run_files import EVALUATION
 
-PARTS = ("architecture", "recipe", "dataset")
+PARTS = ("architecture", "architectures", "recipe", "dataset")
 """Parts of a spec that decide whether its model, optimizer and views can be built."""
 
 
@@ -32,8 +33,8 @@ def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str]
         The number of different trainings.
 
     Raises:
-        InputError: settings are inconsistent, an entry of the catalogue is incomplete, or a dataset or a file
-            has faults; all of them are named.
+        InputError: settings are inconsistent, an entry of the catalogue is incomplete, the workflow in the
+            current folder lacks a rule or resources, or a dataset or a file has faults; all are named.
     """
     _check_names(plan, datasets, encoders)
     if faults := list(_entry_faults(plan)):
@@ -109,7 +110,7 @@ def _check_file(subject: tuple[Plan, str]) -> None:
 
 
 def _is_new(seen: set[str], spec: RunSpec | PretrainingSpec, *others: Any) -> bool:
-    key = digest([[spec.stored[part] for part in PARTS], *others])
+    key = digest([[spec.stored.get(part) for part in PARTS], *others])
     if key in seen:
         return False
     seen.add(key)
@@ -152,7 +153,7 @@ def _check_training(model: Any, spec: RunSpec | PretrainingSpec) -> None:
         raise InputError(f"training.batch_size = {batch_size}: mixup and cutmix need an even number")
     check = getattr(layout_module(spec.dataset.layout), "check_augmentation", None)
     if check is not None:
-        check(recipe.augmentation, spec.architecture.input)
+        check(recipe.augmentation, spec.reader_input())
 
 
 def _entry_faults(plan: Plan) -> Iterator[str]:
@@ -164,7 +165,9 @@ def _entry_faults(plan: Plan) -> Iterator[str]:
 
     tasks = {run.experiment.task: run.spec for run in plan.runs.values()}
     encoders = [plan.encoders[name] for name in used_encoders(plan)]
-    architectures = [spec.architecture for spec in (*encoders, *(run.spec for run in plan.runs.values()))]
+    architectures = [spec.architecture for spec in encoders]
+    for run in plan.runs.values():
+        architectures += run.spec.architectures.values()
     for name in sorted({str(each.modality) for each in architectures if each.has_tokenizer}):
         yield from _lacking(f"modality {name}: tokenizer", Tokenizer, partial(tokenizer_class, name))
     datasets = [spec.dataset for spec in encoders if isinstance(spec, PretrainingSpec)]
@@ -173,8 +176,10 @@ def _entry_faults(plan: Plan) -> Iterator[str]:
         yield from _lacking(f"layout {name}: reader", LayoutModule, partial(layout_module, name))
     for name in sorted({dataset.layout for dataset in datasets if dataset.settings.miniature is not None}):
         yield from _lacking(f"layout {name}: miniature", MiniatureModule, partial(miniature_module, name))
-    for name in sorted({run.command for run in plan.runs.values()}):
+    kinds = sorted({run.command for run in plan.runs.values()})
+    for name in kinds:
         yield from _kind_errors(name)
+    yield from workflow_faults(kinds, Path.cwd())
     for name, spec in tasks.items():
         kind = catalog.task(name).kind
         interface = catalog.load(catalog.kind(kind).interface, f"kind {kind}: interface")

@@ -76,7 +76,7 @@ def _official_classes(entry: catalog.Layout, subset: str | None) -> int | None:
 def _windows(spec: RunSpec | PretrainingSpec, count: int) -> int:
     """Return the items in a split of so many units: bytes of a text, which is trained on in windows."""
     window = catalog.layout(spec.dataset.layout).window
-    return count // int((spec.architecture.input or {})[window]) if window else count
+    return count // int(spec.reader_input()[window]) if window else count
 
 
 def _miniature_size(plan: Plan, name: str, layout: str) -> int:
@@ -90,7 +90,7 @@ def _miniature_size(plan: Plan, name: str, layout: str) -> int:
 def _read(root: Path, spec: RunSpec | PretrainingSpec, key: str) -> int:
     from m2pt.datasets.layouts import reader
 
-    settings = dict(spec.architecture.input or {})
+    settings = spec.reader_input()
     if spec.dataset.subset is not None:
         settings["subset"] = spec.dataset.subset
     try:

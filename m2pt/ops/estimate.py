@@ -90,7 +90,7 @@ def estimate(
     estimates = []
     for training in trainings:
         # Sizes in bytes or clips become numbers of windows or views, which depend on the model's input.
-        key = f"{training.spec.dataset.key} {training.spec.architecture.input}"
+        key = f"{training.spec.dataset.key} {training.spec.reader_input()}"
         if key not in splits:
             splits[key] = training_items(plan, training.spec, sizes)
         items, shared = splits[key], work[cost_key(training.stored)]

@@ -83,7 +83,7 @@ def synthetic_batch(spec: RunSpec | PretrainingSpec, device: torch.device) -> An
     return layout_module(spec.dataset.layout).synthetic_batch(
         spec.recipe.training.batch_size,
         num_classes=spec.dataset.num_classes,
-        input=spec.architecture.input or {},
+        input=spec.reader_input(),
         augmentation=spec.recipe.augmentation,
         device=device,
     )

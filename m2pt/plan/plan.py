@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from m2pt import catalog
 from m2pt.config.config import Config, config_class
@@ -33,6 +33,8 @@ from m2pt.run_files import (
     encoder_after,
     training_folder,
 )
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -239,9 +241,7 @@ class Plan:
         Raises:
             InputError: the config has none.
         """
-        if name not in self.encoders:
-            raise InputError(f"no encoder {name!r} in {self.source}; it has {listed(self.encoders)}.")
-        return self.encoders[name]
+        return self._find("encoder", self.encoders, name)
 
     def table(self, name: str) -> Table:
         """Return the table of that name.
@@ -249,9 +249,7 @@ class Plan:
         Raises:
             InputError: the config does not list it.
         """
-        if name not in self.tables:
-            raise InputError(f"no table {name!r} in this config; its tables are: {listed(self.tables)}.")
-        return self.tables[name]
+        return self._find("table", self.tables, name)
 
     def figure(self, name: str) -> Figure:
         """Return the figure of that name.
@@ -259,10 +257,12 @@ class Plan:
         Raises:
             InputError: the config does not list it.
         """
-        if name not in self.figures:
-            known = listed(self.figures)
-            raise InputError(f"no figure {name!r} in this config; its figures are: {known}.")
-        return self.figures[name]
+        return self._find("figure", self.figures, name)
+
+    def _find(self, what: str, entries: Mapping[str, Entry], name: str) -> Entry:
+        if name not in entries:
+            raise InputError(f"no {what} {name!r} in {self.source}; it has {listed(entries)}.")
+        return entries[name]
 
     def cell_runs(self, table: str, row: Row, column: Column) -> tuple[Run, ...]:
         """Return the runs that a cell averages: one for each subset; none if the row does not run it."""

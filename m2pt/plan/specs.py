@@ -4,9 +4,10 @@ The stored form leaves out how a training is executed (`EXECUTION`): more loader
 checkpoints change no bit of a result, and must neither invalidate it nor run it again.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from m2pt import catalog
@@ -40,6 +41,11 @@ class DatasetSpec:
     def layout(self) -> str:
         """Layout of its files."""
         return self.settings.layout
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities of its inputs."""
+        return self.settings.modalities
 
     @property
     def num_classes(self) -> int:
@@ -129,6 +135,15 @@ class PretrainingSpec:
     epoch: int | None = None
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modality of the dataset."""
+        return self.dataset.modalities
+
+    def reader_input(self, dataset: DatasetSpec | None = None) -> dict[str, Any]:
+        """Return the input settings for the reader of the dataset."""
+        return dict(self.architecture.input or {})
+
+    @property
     def task(self) -> str:
         """Name of the objective in files."""
         return "masked_modelling" if self.objective == "masked" else "supervised"
@@ -153,7 +168,7 @@ class RunSpec:
     Args:
         experiment: its factors.
         dataset: what it is trained on.
-        architecture: of the target, with the input that the recipe asks for.
+        architectures: of the target's transformers by modality, with the inputs that the recipe asks for.
         recipe: how it is trained.
         inputs: specs of the weights that it reads: `target_init` or `transfer_from`, and auxiliaries by name.
         threads: threads of a process: other numbers give other bits.
@@ -162,7 +177,7 @@ class RunSpec:
 
     experiment: Experiment
     dataset: DatasetSpec
-    architecture: Architecture
+    architectures: Mapping[str, Architecture]
     recipe: Recipe
     inputs: "Mapping[str, Spec]"
     threads: int
@@ -173,15 +188,39 @@ class RunSpec:
         """All datasets that it is trained on, the evaluated one first."""
         return (self.dataset, *self.other_datasets)
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities of its datasets."""
+        return modalities_of(self.datasets)
+
+    @property
+    def architecture(self) -> Architecture:
+        """Architecture of the target of a run on one modality."""
+        (architecture,) = self.architectures.values()
+        return architecture
+
+    def reader_input(self, dataset: DatasetSpec | None = None) -> dict[str, Any]:
+        """Return the input settings for the reader of a dataset, by default of the evaluated one."""
+        dataset = dataset or self.dataset
+        if len(dataset.modalities) > 1:
+            return dict(vars(self.recipe.input)) if hasattr(self.recipe, "input") else {}
+        (modality,) = dataset.modalities
+        return dict(self.architectures[modality].input or {})
+
     @cached_property
     def stored(self) -> Stored:
         """What files store of it."""
         others = [each.stored for each in self.other_datasets]
+        architectures = {name: each.stored for name, each in self.architectures.items()}
+        if len(self.modalities) == 1:
+            of_models: Stored = {"architecture": self.architecture.stored}
+        else:
+            of_models = {"architectures": architectures}
         return {
             "experiment": self.experiment.model_dump(mode="json"),
             "dataset": self.dataset.stored,
             **({"other_datasets": others} if others else {}),
-            "architecture": self.architecture.stored,
+            **of_models,
             "recipe": stored_recipe(self.recipe),
             "inputs": {role: spec.stored for role, spec in self.inputs.items()},
             "threads": self.threads,
@@ -190,6 +229,11 @@ class RunSpec:
 
 EncoderSpec = ExternalSpec | PretrainingSpec
 Spec = EncoderSpec | RunSpec
+
+
+def modalities_of(datasets: Iterable[DatasetSpec]) -> tuple[str, ...]:
+    """Return the modalities of datasets, each once."""
+    return tuple(dict.fromkeys(chain.from_iterable(each.modalities for each in datasets)))
 
 
 def stored_recipe(recipe: Recipe) -> Stored:
@@ -214,10 +258,6 @@ class Specs:
         self._source = source
         self._target_encoders = target_encoders
         self._recipes: dict[tuple[Any, ...], Recipe] = {}
-
-    def modality(self, dataset: str) -> str:
-        """Return the modality of a dataset of the config."""
-        return self.config.datasets[dataset].modality
 
     def dataset(self, name: str, subset: str | None = None) -> DatasetSpec:
         """Return the spec of a dataset, or of one subset of it."""
@@ -303,35 +343,40 @@ class Specs:
                 raise self._error(experiment, f"no dataset {name!r} in the config; it has {known}")
             if experiment.datasets.count(name) > 1:
                 raise self._error(experiment, f"duplicate dataset {name!r}; each may be given once")
-        modality = self.modality(experiment.dataset)
+        dataset = self.dataset(experiment.dataset, experiment.subset)
+        others = tuple(self.dataset(name) for name in experiment.other_datasets)
+        modalities = modalities_of((dataset, *others))
+        if len(modalities) > 1 and not experiment.kind.several_modalities:
+            raise self._error(
+                experiment,
+                f"{experiment.task} is trained on one modality, but its data has {' and '.join(modalities)}",
+            )
         body: Body = "transformer"
         start = self.config.encoders.get((experiment.transfer_from or experiment).target_init)
         if start is not None:
             body = start.body
-            if start.modality != modality:
+            if start.modality not in modalities:
                 raise self._error(
                     experiment,
                     f"it starts from an encoder of modality {start.modality}, but {experiment.dataset} is a "
-                    f"dataset of modality {modality}",
+                    f"dataset of modality {' and '.join(modalities)}",
                 )
-        recipe = self._run_recipe(experiment, body)
-        architecture, values = self.architecture(modality, body), recipe.model_dump(mode="json")
-        finer: dict[str, Any] = {  # a dense task may read finer inputs than a pretraining
-            part: {**getattr(architecture, part), **values[part]}
-            for part in ("input", "tokenizer")
-            if part in values
+        recipe = self._run_recipe(experiment, modalities, body)
+        architectures = {
+            name: self._finer(self.architecture(name, body), settings)
+            for name, settings in recipe.transformers(modalities).items()
         }
-        return RunSpec(
-            experiment,
-            self.dataset(experiment.dataset, experiment.subset),
-            replace(architecture, **finer),
-            recipe,
-            inputs,
-            self.config.threads,
-            tuple(self.dataset(name) for name in experiment.other_datasets),
-        )
+        threads = self.config.threads
+        return RunSpec(experiment, dataset, architectures, recipe, inputs, threads, others)
 
-    def _run_recipe(self, experiment: Experiment, body: Body) -> Recipe:
+    def _finer(self, architecture: Architecture, settings: Mapping[str, Any]) -> Architecture:
+        """Replace settings of the config: a dense task may read finer inputs than a pretraining."""
+        changes: dict[str, Any] = {
+            part: {**getattr(architecture, part), **values} for part, values in settings.items()
+        }
+        return replace(architecture, **changes)
+
+    def _run_recipe(self, experiment: Experiment, modalities: Sequence[str], body: Body) -> Recipe:
         dataset = self.config.datasets[experiment.dataset]
         if catalog.layout(dataset.layout).labels != catalog.task(experiment.task).labels:
             raise self._error(
@@ -344,7 +389,8 @@ class Specs:
             raise self._error(experiment, str(error)) from None
         recipe = self._recipe(path, task_recipe, experiment.task, dataset.layout)
         try:
-            recipe.check_fit(self.config.backbone, self._section(dataset.modality))
+            sections = {name: self._section(name) for name in recipe.transformers(modalities)}
+            recipe.check_fit(self.config.backbone, sections)
         except ValueError as error:
             raise InputError(f"{path}: {error}.") from None
         return recipe

@@ -16,13 +16,13 @@ def test_each_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / folder).mkdir()
         for number in range(50):
             (tmp_path / folder / str(number)).touch()
-    asked: list[Path] = []
+    calls: list[Path] = []
     scandir, stat = os.scandir, Path.stat
-    monkeypatch.setattr(os, "scandir", lambda path: asked.append(Path(path)) or scandir(path))
-    monkeypatch.setattr(Path, "stat", lambda path, **options: asked.append(path) or stat(path, **options))
+    monkeypatch.setattr(os, "scandir", lambda path: calls.append(Path(path)) or scandir(path))
+    monkeypatch.setattr(Path, "stat", lambda path, **options: calls.append(path) or stat(path, **options))
     names = [f"{folder}/{number}" for number in range(50) for folder in ("a", "b", f"{tmp_path}/a")]
     assert missing_files(tmp_path, names, LIST) == {}
-    assert asked == [tmp_path / "a", tmp_path / "b", tmp_path / "a"]
+    assert calls == [tmp_path / "a", tmp_path / "b", tmp_path / "a"]
 
 
 def test_absent_files_are_told_from_folders_links_and_pipes(tmp_path: Path) -> None:

@@ -67,6 +67,14 @@ def test_the_miniature_is_read_whole_and_scores_100(layout: str, request: pytest
     assert verdict(layout, request.getfixturevalue(layout), classes) == []
 
 
+def assert_refused(layout: str, root: Path, change: Change, message: str) -> None:
+    """Both forms of the check find the same problems, the message among them."""
+    change(root)
+    problems = "\n".join(verdict(layout, root, 2))
+    assert re.search(message, problems), problems
+    assert set(check(layout, root, num_classes=2, full=False)) == set(problems.splitlines())
+
+
 # ---- ImageNet ----------------------------------------------------------------------------------------------
 
 
@@ -171,12 +179,7 @@ IMAGENET_REFUSED: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("name", IMAGENET_REFUSED)
 def test_imagenet_is_refused_by_name(name: str, small: Callable[[str], Path]) -> None:
-    root = small("imagenet")
-    change, message = IMAGENET_REFUSED[name]
-    change(root)
-    problems = "\n".join(verdict("imagenet", root, 2))
-    assert re.search(message, problems), problems
-    assert set(check("imagenet", root, num_classes=2, full=False)) == set(problems.splitlines())
+    assert_refused("imagenet", small("imagenet"), *IMAGENET_REFUSED[name])
 
 
 # ---- ADE20K ------------------------------------------------------------------------------------------------
@@ -335,12 +338,7 @@ ADE20K_REFUSED: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("name", ADE20K_REFUSED)
 def test_ade20k_is_refused_by_name(name: str, small: Callable[[str], Path]) -> None:
-    root = small("ade20k")
-    change, message = ADE20K_REFUSED[name]
-    change(root)
-    problems = "\n".join(verdict("ade20k", root, 2))
-    assert re.search(message, problems), problems
-    assert set(check("ade20k", root, num_classes=2, full=False)) == set(problems.splitlines())
+    assert_refused("ade20k", small("ade20k"), *ADE20K_REFUSED[name])
 
 
 def test_ade20k_reader_refuses_what_has_no_pair(small: Callable[[str], Path]) -> None:

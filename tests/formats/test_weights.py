@@ -108,8 +108,8 @@ def test_a_file_that_would_execute_code_is_rejected(tmp_path: Path, zipped: bool
     with pytest.raises(InputError, match=r"evil\.pth is refused: loading it would call \w+\.mkdir"):
         load_weights(path)
     assert not trace.exists()
-    torch.load(path, weights_only=False)
-    assert trace.exists()  # the file was dangerous indeed
+    torch.load(path, weights_only=False)  # our own file, to show that it would execute code
+    assert trace.exists()
 
 
 def test_a_pickled_module_is_rejected(tmp_path: Path) -> None:

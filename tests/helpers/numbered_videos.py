@@ -1,15 +1,20 @@
 """Videos whose frames carry their numbers, and how a clip's frames are read back."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from m2pt.datasets.augmentations import ClipAugmentation
 from m2pt.datasets.images import MEAN, STD
+from m2pt.datasets.video import read_frames, video_problem
+from m2pt.errors import InputError
 
 LENGTH = 60
 RAND_AUGMENT = "rand-m7-n4-mstd0.5-inc1"
@@ -62,17 +67,60 @@ def copy_packets(
     source: Path, target: Path, change: Callable[[int, bytes], bytes] = lambda number, data: data
 ) -> None:
     """Write the packets of a video's first stream to another file, perhaps with other content."""
-    with av.open(str(source)) as given, av.open(str(target), "w") as taken:
-        stream = taken.add_stream_from_template(given.streams.video[0])
-        packets = [packet for packet in given.demux(video=0) if packet.size]
+    with av.open(str(source)) as original, av.open(str(target), "w") as changed:
+        stream = changed.add_stream_from_template(original.streams.video[0])
+        packets = [packet for packet in original.demux(video=0) if packet.size]
         for number, packet in enumerate(packets):
             copy = av.Packet(change(number, bytes(packet)))
             copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
             copy.duration, copy.is_keyframe, copy.stream = packet.duration, packet.is_keyframe, stream
-            taken.mux(copy)
+            changed.mux(copy)
 
 
 def decoded(path: Path) -> np.ndarray:
     """Return all frames (N, H, W, 3) as they are stored, by decoding from the start."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def write_jpegs(path: Path, pictures: list[bytes]) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 48, "yuvj420p"
+        container.start_encoding()
+        for number, content in enumerate(pictures):
+            packet = av.Packet(content)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
+            packet.is_keyframe = True
+            container.mux(packet)
+
+
+def jpeg(pixels: np.ndarray, orientation: int | None = None) -> bytes:
+    exif, file = Image.Exif(), io.BytesIO()
+    if orientation:
+        exif[0x112] = orientation
+    Image.fromarray(pixels).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def frame_numbers(path: Path) -> list[int]:
+    """Return the numbers of all frames; they are the same when each is read by itself."""
+    seen: list[int] = []
+    together = numbers(read_frames(path, lambda length: seen.append(length) or range(length)))
+    assert seen == [len(together)]
+    for number in range(0, len(together), 7):
+        wanted = [number, number, len(together) - 1]
+        assert numbers(read_frames(path, lambda length, wanted=wanted: wanted)) == [
+            together[number] for number in wanted
+        ]
+    return together
+
+
+def refused(path: Path) -> str:
+    """Return the sentence of the check, which is the reader's also."""
+    problem = video_problem(path)
+    assert problem is not None and str(path) in problem
+    with pytest.raises(InputError) as error:
+        read_frames(path, range)
+    assert str(error.value) == problem
+    return problem

@@ -76,9 +76,9 @@ def test_coarser_levels_are_maxima() -> None:
 @pytest.mark.parametrize("kind", ["mask_rcnn", "upernet"])
 def test_frozen_encoder_does_not_change(kind: str) -> None:
     model = make_dense(kind, freeze_backbone=True)
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained
-    assert not any("encoder" in name for name in trained)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable
+    assert not any("encoder" in name for name in trainable)
 
 
 def test_frozen_encoder_stays_in_evaluation_mode_and_takes_no_gradient() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from m2pt import run_files
+from m2pt.catalog import commands
 from m2pt.commands import main
 from m2pt.locks import locked
 from m2pt.ops import cleanup
@@ -63,7 +65,7 @@ def clean(results, capsys):
     return run
 
 
-def asked_for(results, *seeds):
+def needed_trainings(results, *seeds):
     """A folder of every run and encoder that the tiny config needs."""
     plan = Plan.load(Path(TINY), {"results": str(results)})
     for seed in seeds or (0,):
@@ -73,7 +75,7 @@ def asked_for(results, *seeds):
 
 
 def test_without_a_terminal_it_only_lists(results, clean):
-    asked_for(results)
+    needed_trainings(results)
     old = training(results / "runs" / "imagenet-old-01234567" / "seed0")
     code, said = clean()
     assert code == 0 and str(old) in said and "0.0 MiB  in 1 folder that can be removed" in said
@@ -82,14 +84,14 @@ def test_without_a_terminal_it_only_lists(results, clean):
 
 
 def test_what_is_asked_for_stays_and_the_rest_goes_with_what_belongs_to_it(results, clean):
-    encoders, plan = asked_for(results)
+    encoders, plan = needed_trainings(results)
     name = "imagenet-old-01234567"
     run = training(
         results / "runs" / name / "seed0",
         extra=["attached.safetensors", ".resume.pt.0badcafe-17-4711-a1b2c3.part"],
     )
     encoder = training(results / "encoders" / "old" / "seed0", extra=["encoder.safetensors"])
-    unasked_seed = training(plan.run_directory(next(iter(plan.runs)), 7))
+    unused_seed = training(plan.run_directory(next(iter(plan.runs)), 7))
     kept_name = next(iter(plan.runs))
     gone = [
         file(results / "logs" / "runs" / f"{name}-seed0.finetune.log"),
@@ -108,11 +110,26 @@ def test_what_is_asked_for_stays_and_the_rest_goes_with_what_belongs_to_it(resul
     ]
     code, said = clean("--yes")
     assert code == 0, said
-    assert not any(path.exists() for path in (run, run.parent, encoder, encoder.parent, unasked_seed, *gone))
+    assert not any(path.exists() for path in (run, run.parent, encoder, encoder.parent, unused_seed, *gone))
     assert all(
         path.exists() for path in (*encoders, *(plan.run_directory(name, 0) for name in plan.runs), *stay)
     )
     assert "is needed by" in clean("--yes")[1]
+
+
+def test_all_logs_and_benchmarks_that_the_rules_write_for_a_training_are_removed(results, clean):
+    training(results / "runs" / "old-01234567" / "seed0")
+    training(results / "encoders" / "old" / "seed0")
+    rules = "".join(path.read_text() for path in Path("workflow/rules").glob("*.smk"))
+    folders = {"LOGS": results / "logs", "BENCHMARKS": results / "benchmarks", "files": run_files}
+    patterns = re.findall(r'^ +f"({(?:LOGS|BENCHMARKS)}/.*{{(?:run|encoder)}}.*)",?$', rules, re.MULTILINE)
+    written = {
+        file(Path(pattern.format(**folders).format(run="old-01234567", encoder="old", seed=0)))
+        for pattern in patterns
+    }
+    assert len(patterns) == 2 * (len(commands()) + 2)  # two rules make encoders
+    assert clean("--yes")[0] == 0
+    assert sorted(path for path in written if path.exists()) == []
 
 
 def test_random_encoders_of_every_seed_are_asked_for(results, clean):
@@ -124,8 +141,8 @@ def test_random_encoders_of_every_seed_are_asked_for(results, clean):
 
 
 def test_slurm_is_asked_once_and_a_run_whose_job_is_gone_can_go(results, clean, monkeypatch):
-    asked = []
-    monkeypatch.setattr(liveness, "_squeue", lambda: asked.append(True) or "2:RUNNING\n")
+    calls = []
+    monkeypatch.setattr(liveness, "_squeue", lambda: calls.append(True) or "2:RUNNING\n")
     gone, runs = (
         training(results / "runs" / f"{name}-01234567" / "seed0", finished=False, slurm_job=job)
         for name, job in (("gone", "1"), ("runs", "2"))
@@ -133,7 +150,7 @@ def test_slurm_is_asked_once_and_a_run_whose_job_is_gone_can_go(results, clean, 
     twenty_minutes_ago = time.time() - 20 * 60
     for folder in (gone, runs):
         os.utime(folder / "metrics.jsonl", (twenty_minutes_ago, twenty_minutes_ago))
-    assert clean("--yes")[0] == 0 and len(asked) == 1
+    assert clean("--yes")[0] == 0 and len(calls) == 1
     assert runs.exists() and not gone.exists()
 
 
@@ -234,7 +251,7 @@ def test_a_results_folder_may_itself_be_a_link(results, clean, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     results.symlink_to(scratch)
-    asked_for(results)
+    needed_trainings(results)
     old = training(scratch / "runs" / "old-01234567" / "seed0")
     log = file(scratch / "logs" / "runs" / "old-01234567-seed0.merge.log")
     assert clean("--yes")[0] == 0
@@ -255,11 +272,11 @@ def test_a_file_that_is_not_ours_stays_with_its_folder(results, clean):
 @pytest.mark.parametrize(("answer", "removed"), [("y", True), ("", False), ("n", False)])
 def test_it_asks_on_a_terminal(results, clean, monkeypatch, answer, removed):
     old = training(results / "runs" / "old-01234567" / "seed0")
-    asked = []
+    questions = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or answer)
+    monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or answer)
     assert clean()[0] == 0
-    assert asked == ["Remove 1 folder? [y/N] "] and old.exists() != removed
+    assert questions == ["Remove 1 folder? [y/N] "] and old.exists() != removed
 
 
 def test_a_training_at_work_stays_wherever_it_began(results, clean):

@@ -24,14 +24,14 @@ HEAD = 2 * DIM * CLASSES
 @pytest.mark.parametrize("name", ["imagenet-tune-from-image-07", "imagenet-tune-from-image-pointcloud"])
 def test_a_transformers_operations_are_the_closed_form(tiny, name):
     # backward costs twice the forward pass, but no gradient goes to the pixels; a pathway is elementwise
-    counted = operations(build_synthetic(find(tiny, f"finetune {name}"), META))
-    assert counted == BATCH * (2 * PATCHES + 3 * forward_of_blocks() + 3 * HEAD)
+    total = operations(build_synthetic(find(tiny, f"finetune {name}"), META))
+    assert total == BATCH * (2 * PATCHES + 3 * forward_of_blocks() + 3 * HEAD)
 
 
 def test_a_frozen_transformer_with_pathways_needs_its_weights_gradients(tiny):
-    counted = operations(build_synthetic(find(tiny, "finetune imagenet-fix-from-image-pointcloud"), META))
+    total = operations(build_synthetic(find(tiny, "finetune imagenet-fix-from-image-pointcloud"), META))
     first = 2 * TOKENS * LINEAR["qkv"]  # nothing below the first layer is trained
-    assert counted == BATCH * (PATCHES + 3 * forward_of_blocks() - first + 3 * HEAD)
+    assert total == BATCH * (PATCHES + 3 * forward_of_blocks() - first + 3 * HEAD)
 
 
 def test_a_detector_is_counted_as_it_runs(tiny):
@@ -50,7 +50,7 @@ def test_a_detector_is_counted_as_it_runs(tiny):
 def test_two_numbers_of_classes_tell_the_operations_of_any(tiny):
     training = find(tiny, "finetune partnet-chair-1")
 
-    def counted(classes):
+    def with_classes(classes):
         settings = training.spec.dataset.settings
         subsets = {**settings.subsets, training.spec.dataset.subset: classes}
         dataset = replace(training.spec.dataset, settings=settings.model_copy(update={"subsets": subsets}))
@@ -61,8 +61,8 @@ def test_two_numbers_of_classes_tell_the_operations_of_any(tiny):
 
     estimator = FlopEstimator()
     for classes in (5, 9):
-        estimator.flops(*counted(classes))
-    spec, count = counted(51)
+        estimator.flops(*with_classes(classes))
+    spec, count = with_classes(51)
     assert estimator.flops(spec, lambda: pytest.fail("counted a third time")) == count()
 
 

@@ -61,12 +61,12 @@ def test_a_dataset_of_yours_may_lie_elsewhere_and_a_miniature_is_no_dataset_of_y
 
 
 def test_what_is_not_ours_is_refused(plan, tmp_path, capsys):
-    pulled = with_source(plan, "image")
-    folder = pulled.encoder_checkpoint("image", 0)
-    for file in pulled.encoder_files("image"):
+    dvc_plan = with_source(plan, "image")
+    folder = dvc_plan.encoder_checkpoint("image", 0)
+    for file in dvc_plan.encoder_files("image"):
         save_weights(folder / file, {"weight": torch.ones(1)}, {})
-    write_checksums(folder, pulled.encoder_files("image"))
-    assert call(pulled, "import", "image") == 2
+    write_checksums(folder, dvc_plan.encoder_files("image"))
+    assert call(dvc_plan, "import", "image") == 2
     assert "it has no spec, so m2pt did not write it" in capsys.readouterr().err
 
 

@@ -122,8 +122,8 @@ def test_a_stale_result_is_refused_and_the_difference_named(plan):
     with pytest.raises(InputError) as error:
         read_cells(plan, "table")
     assert f"{path}: stale" in str(error.value)
-    asked = run.spec.stored["recipe"]["training"]["lr"]
-    assert f"spec.recipe.training.lr: stored 0.5, expected {asked}" in str(error.value)
+    expected = run.spec.stored["recipe"]["training"]["lr"]
+    assert f"spec.recipe.training.lr: stored 0.5, expected {expected}" in str(error.value)
 
 
 def test_a_result_of_another_seed_is_refused(plan):

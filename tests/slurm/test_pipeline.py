@@ -44,12 +44,12 @@ def training() -> Path:
     plan = Plan.load(Path(CONFIG))
     found = [
         name
-        for name, planned in plan.runs.items()
-        if planned.experiment.target_init == "scratch"
-        and planned.experiment.auxiliaries == ("random",)
-        and planned.experiment.mode == "tune"
-        and planned.experiment.dataset == "imagenet"
-        and planned.command == "finetune"
+        for name, run in plan.runs.items()
+        if run.experiment.target_init == "scratch"
+        and run.experiment.auxiliaries == ("random",)
+        and run.experiment.mode == "tune"
+        and run.experiment.dataset == "imagenet"
+        and run.command == "finetune"
     ]
     (name,) = found
     return plan.run_directory(name, 0)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from image_encoders import tiny_encoder
 from oracle_detector import OBJECTS, Oracle, Views, run_length, write_annotations
 from pycocotools.coco import COCO
 from torch import Tensor, nn
@@ -10,7 +11,6 @@ from torch.utils.data import DataLoader
 
 from m2pt.models.mask_rcnn import PlainMaskRCNN, build_mask_rcnn
 from m2pt.models.settings import MaskRCNNSettings
-from m2pt.models.transformer import build_encoder
 from m2pt.tasks import detection, evaluation
 
 CPU = torch.device("cpu")
@@ -83,13 +83,7 @@ def test_predictions_are_mapped_back_to_original_images_and_categories(annotatio
 
 
 def tiny_model(**changes: object) -> PlainMaskRCNN:
-    torch.manual_seed(0)
-    encoder = build_encoder(
-        "image",
-        input={"image_size": 32},
-        tokenizer={"patch_size": 8},
-        backbone={"dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2},
-    )
+    encoder = tiny_encoder(depth=2)
     settings: dict[str, object] = {
         "strides": (4, 8),
         "extra_level": False,

@@ -3,12 +3,12 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from image_encoders import tiny_encoder
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from m2pt.errors import InputError
-from m2pt.models.transformer import build_encoder
 from m2pt.models.upernet import UPerNet, build_upernet
 from m2pt.tasks import evaluation, semantic_segmentation
 
@@ -16,13 +16,7 @@ CPU = torch.device("cpu")
 
 
 def tiny_model(num_classes: int = 3, **changes: object) -> UPerNet:
-    torch.manual_seed(0)
-    encoder = build_encoder(
-        "image",
-        input={"image_size": 32},
-        tokenizer={"patch_size": 8},
-        backbone={"dim": 16, "depth": 4, "num_heads": 2, "mlp_ratio": 2},
-    )
+    encoder = tiny_encoder(depth=4)
     settings: dict[str, object] = {
         "taps": (0, 1, 2, 3),
         "channels": 16,
@@ -73,14 +67,14 @@ class ByColour(nn.Module):
 
 def test_a_split_without_a_labelled_pixel_has_no_score() -> None:
     labels = torch.full((4, 4), 255)
-    counted = semantic_segmentation.confusion_matrix(torch.zeros_like(labels), labels, 3)
+    confusion = semantic_segmentation.confusion_matrix(torch.zeros_like(labels), labels, 3)
     with pytest.raises(InputError, match="no pixel of the validation split is labelled"):
-        semantic_segmentation.SemanticSegmentation().summarize([counted], None)
+        semantic_segmentation.SemanticSegmentation().summarize([confusion], None)
 
 
 def test_evaluation_pools_all_pixels_and_resizes_predictions_to_the_labels() -> None:
-    def sample(shown: int, label: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        return torch.full((3, *size), float(shown)), label
+    def sample(predicted: int, label: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        return torch.full((3, *size), float(predicted)), label
 
     half = torch.zeros(8, 4, dtype=torch.int64)
     half[4:] = 2

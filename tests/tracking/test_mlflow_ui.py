@@ -54,8 +54,8 @@ def test_it_opens_on_the_default_store_with_its_artifacts(
     try:
         wait_until(lambda: ui.poll() is not None or answers(f"{at}/health"))
         assert b"<title>MLflow</title>" in get(f"{at}/")
-        asked = {"experiment_ids": ["1"], "filter": cell_filter(cell)}
-        [run] = json.loads(get(f"{at}/ajax-api/2.0/mlflow/runs/search", asked))["runs"]
+        query = {"experiment_ids": ["1"], "filter": cell_filter(cell)}
+        [run] = json.loads(get(f"{at}/ajax-api/2.0/mlflow/runs/search", query))["runs"]
         assert run["info"]["run_id"] == database.run()
         artifact = get(f"{at}/get-artifact?path=run.json&run_uuid={database.run()}")
         assert artifact == (training.folder / "run.json").read_bytes()
@@ -69,14 +69,14 @@ def test_it_opens_on_the_default_store_with_its_artifacts(
 
 
 @pytest.mark.parametrize(
-    ("uri", "shown"),
+    ("uri", "printed"),
     [
         ("http://host:5000", "http://host:5000"),
         ("https://user:secret@host/mlflow", "https://host/mlflow"),
         ("HTTP://host/?token=secret#secret", "HTTP://host/?token=***#***"),
     ],
 )
-def test_it_names_the_server_that_has_the_runs(tmp_path: Path, uri: str, shown: str) -> None:
+def test_it_names_the_server_that_has_the_runs(tmp_path: Path, uri: str, printed: str) -> None:
     ui = start(tmp_path, MLFLOW_TRACKING_URI=uri)
     said, _ = ui.communicate(timeout=60)
-    assert ui.returncode and f"The runs are on your server: {shown}\n" in said and "secret" not in said
+    assert ui.returncode and f"The runs are on your server: {printed}\n" in said and "secret" not in said

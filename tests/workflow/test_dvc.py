@@ -106,8 +106,8 @@ def test_metrics_and_plots_are_shown(lab):
     evaluation = json.loads((lab.path / "results/runs" / lab.run / "evaluation.json").read_text())
     value = stored["small_table"]["pretrained/M2PT"]["tune_acc"]
     assert value == pytest.approx(evaluation["metrics"]["top1"], abs=1e-4)
-    shown = json.loads(lab("dvc", "metrics", "show", "--json"))
-    assert shown[""]["data"]["checkpoints/metrics.json"]["data"] == stored
+    metrics = json.loads(lab("dvc", "metrics", "show", "--json"))
+    assert metrics[""]["data"]["checkpoints/metrics.json"]["data"] == stored
     plots = lab.path.parent / "plots"
     assert "failed" not in lab("dvc", "plots", "show", "--out", str(plots))
     page = (plots / "index.html").read_text()
@@ -124,8 +124,8 @@ def test_nothing_is_left_to_do_after_repro(lab):
 
 def test_an_experiment_runs_a_stage_with_another_value_and_is_listed(lab):
     lab("dvc", "exp", "run", "encoders", "--name", "other-device", "--set-param", f"{CONFIG}:device=auto")
-    shown = json.loads(lab("dvc", "exp", "show", "--json"))
-    (name,) = [each["name"] for each in shown[1]["experiments"] for each in each["revs"]]
+    listing = json.loads(lab("dvc", "exp", "show", "--json"))
+    (name,) = [each["name"] for each in listing[1]["experiments"] for each in each["revs"]]
     assert name == "other-device"
     assert lab.files("checkpoints/encoders") == ENCODERS
     lab("git", "checkout", "--quiet", ".")
@@ -133,8 +133,8 @@ def test_an_experiment_runs_a_stage_with_another_value_and_is_listed(lab):
 
 def test_a_clone_without_any_checkpoint_shows_what_would_be_run(new_clone):
     assert "deleted:            checkpoints/encoders" in new_clone("dvc", "status")
-    planned = new_clone("dvc", "repro", "--dry", "--force")
-    assert re.findall(r"Running stage '(\w+)'", planned) == ["encoders", "models", "tables"]
+    dry_run = new_clone("dvc", "repro", "--dry", "--force")
+    assert re.findall(r"Running stage '(\w+)'", dry_run) == ["encoders", "models", "tables"]
     assert "No file hash info found" in new_clone("dvc", "pull", "checkpoints/encoders", code=1)
 
 
@@ -148,9 +148,9 @@ def test_without_a_remote_dvc_says_how_to_add_one(lab):
 
 def test_a_clone_takes_what_it_pulled_and_pretrains_nothing(lab, clone, monkeypatch):
     assert clone.files("checkpoints/encoders") == ENCODERS
-    planned = clone.snakemake("--dry-run")
-    assert "import_encoder" in planned and "pretrain_encoder" not in planned
-    built = re.findall(r"Build the miniature (\w+)", planned)
+    dry_run = clone.snakemake("--dry-run")
+    assert "import_encoder" in dry_run and "pretrain_encoder" not in dry_run
+    built = re.findall(r"Build the miniature (\w+)", dry_run)
     assert built == ["imagenet"]  # shapenet55 is for a pretraining
     clone.snakemake(EARLY)
     monkeypatch.chdir(clone.path)

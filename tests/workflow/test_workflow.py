@@ -146,18 +146,18 @@ def test_merged_weights_are_plain_timm_and_score_what_was_reported(folder, plan,
 
 def test_fix_trains_the_scales_and_the_classifier_only(folder, plan):
     name = next(name for name in plan.runs if name.startswith("imagenet-fix-from-image-pointcloud"))
-    trained, _ = load_weights(seed_folder(folder, name) / "attached.safetensors")
+    attached, _ = load_weights(seed_folder(folder, name) / "attached.safetensors")
     target, _ = load_weights(folder / plan.encoder_weights("image", 0))
     auxiliary, _ = load_weights(folder / plan.encoder_weights("pointcloud", 0))
-    scales = [key for key in trained if key.endswith(".scale")]
+    scales = [key for key in attached if key.endswith(".scale")]
     assert len(scales) == 4 * plan.config.backbone.depth
-    assert all(trained[key].item() != 0 for key in scales)
-    for key, value in trained.items():
+    assert all(attached[key].item() != 0 for key in scales)
+    for key, value in attached.items():
         if ".pathways." in key and key.endswith(".weight"):
             assert torch.equal(value, auxiliary[key.replace(".pathways.pointcloud", "")])
         elif key.startswith("blocks.") and not key.endswith(".scale"):
             assert torch.equal(value, target[key])
-    assert trained["head.1.weight"].std() > 0
+    assert attached["head.1.weight"].std() > 0
 
 
 def test_kept_epochs_lie_beside_the_final_weights(folder, plan):
@@ -321,13 +321,13 @@ def test_no_training_of_the_shipped_config_is_planned_twice():
     """Runs and encoders that would do the same under two names are one job of the DAG too many."""
     plan = Plan.load(REPOSITORY / "config/config.yaml")
     stored = [spec.stored for spec in plan.encoders.values()]
-    trained = [spec for spec in stored if "recipe" in spec and "epoch" not in spec]
-    trained += [
+    specs = [spec for spec in stored if "recipe" in spec and "epoch" not in spec]
+    specs += [
         {key: value for key, value in run.spec.stored.items() if key != "experiment"}
         | {"pathway": run.spec.stored["experiment"]["pathway"], "mode": run.experiment.mode}
         for run in plan.runs.values()
     ]
-    digests = [digest(spec) for spec in trained]
+    digests = [digest(spec) for spec in specs]
     assert len(set(digests)) == len(digests)
     command = ["snakemake", "-n", "--quiet", "rules", "--cores", "2", "--config", "results=nowhere"]
     run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)

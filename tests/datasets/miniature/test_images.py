@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rebuilt import contents
 
 from m2pt.datasets.layouts import miniature_module
 from m2pt.datasets.manifest import build_manifest
@@ -16,12 +17,6 @@ from m2pt.errors import InputError
 
 LAYOUTS = ("imagenet", "coco", "ade20k")
 SIZES = {"train": 20, "val": 10}
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -64,8 +59,8 @@ def test_dealt_digits_come_by_turns() -> None:
 
 
 def test_splits_show_different_columns_of_the_photographs() -> None:
-    shown = {split: set(range(640)[columns]) for split, columns in COLUMNS.items()}
-    assert not shown["train"] & shown["val"]
+    columns_of = {split: set(range(640)[columns]) for split, columns in COLUMNS.items()}
+    assert not columns_of["train"] & columns_of["val"]
 
 
 def test_a_failed_build_leaves_what_was_there(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -100,8 +99,10 @@ def run(arguments: argparse.Namespace) -> None:
     training = Jobs(plan).training(run, seed)
 
     def set_up() -> session.Setup:
-        specs = [replace(run.spec, dataset=each) for each in run.spec.datasets]
-        datasets = [open_dataset(plan, spec, "train", seed=seed, training=True) for spec in specs]
+        datasets = [
+            open_dataset(plan, run.spec, "train", seed=seed, training=True, dataset=each)
+            for each in run.spec.datasets
+        ]
         start = partial(build.start_from_inputs, plan=plan, run=run, seed=seed)
         model, task = build.run_model(run, start, seed=seed), build.target_task(run.spec)
         return session.Setup(model, task.loss, Joined(datasets), task.collate, method=Halved())

@@ -22,7 +22,7 @@ from m2pt.tracking.tracker import Tracker
 TINY = Path("tests/tiny")
 
 
-def planned(results: Path, *tables: Path, seeds: tuple[int, ...] = (0,)) -> Plan:
+def plan_of(results: Path, *tables: Path, seeds: tuple[int, ...] = (0,)) -> Plan:
     """A plan of these tables alone."""
     changes = {"tables": [str(path) for path in tables], "seeds": list(seeds), "figures": [], "claims": None}
     return Plan.load(TINY / "config.yaml", {"results": str(results), **changes})
@@ -30,7 +30,7 @@ def planned(results: Path, *tables: Path, seeds: tuple[int, ...] = (0,)) -> Plan
 
 @pytest.fixture
 def plan(results: Path) -> Plan:
-    return planned(results, TINY / "table.yaml", seeds=(0, 1))
+    return plan_of(results, TINY / "table.yaml", seeds=(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def mirrored(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pla
     results = tmp_path_factory.mktemp("mirrored") / "results"
     results.mkdir()
     shutil.copy(empty_store, results / "mlflow.db")
-    plan = planned(results, TINY / "table.yaml", TINY / "targets.yaml", seeds=(0, 1))
+    plan = plan_of(results, TINY / "table.yaml", TINY / "targets.yaml", seeds=(0, 1))
     train(plan)
     mirror(results)
     return plan
@@ -107,7 +107,7 @@ def test_runs_are_filtered_by_target_auxiliary_setting_and_seed(mirrored: Plan) 
 def test_an_edited_table_moves_its_cells_without_a_training(
     results: Path, database: Database, tmp_path: Path
 ) -> None:
-    train(planned(results, TINY / "table.yaml"))
+    train(plan_of(results, TINY / "table.yaml"))
     mirror(results)
     before = set(database.rows("select run_uuid, key, value from tags where key != 'cells'"))
     edited: dict[str, Any] = yaml.safe_load((TINY / "table.yaml").read_text())
@@ -120,7 +120,7 @@ def test_an_edited_table_moves_its_cells_without_a_training(
     (tmp_path / "table.yaml").write_text(yaml.safe_dump(edited))
     old = found(results, "tags.cells LIKE '%|table:pretrained/MAE:tune_acc|%'")
 
-    write_snapshot(planned(results, tmp_path / "table.yaml"))
+    write_snapshot(plan_of(results, tmp_path / "table.yaml"))
     mirror(results)
     assert found(results, "tags.cells LIKE '%|table:pretrained/MAE:%'") == set()
     assert (

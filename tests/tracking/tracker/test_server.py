@@ -223,7 +223,7 @@ class LossyProxy(ThreadingHTTPServer):
 
     def __init__(self, server: Server) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.port, self.asked = server.port, set[tuple[str, str, bytes]]()
+        self.port, self.requests = server.port, set[tuple[str, str, bytes]]()
 
     def __enter__(self) -> "LossyProxy":
         Thread(target=self.serve_forever, daemon=True).start()
@@ -246,8 +246,8 @@ class _Handler(BaseHTTPRequestHandler):
         onward.close()
         self.close_connection = True
         request = self.command, self.path, body
-        if request not in self.server.asked:
-            self.server.asked.add(request)
+        if request not in self.server.requests:
+            self.server.requests.add(request)
             return
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))

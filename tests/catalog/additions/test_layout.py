@@ -1,0 +1,95 @@
+"""A stranger adds a dataset layout with one module and one entry, and reads what is missing."""
+
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+from strangers.commands import faults, run, trained
+
+from m2pt import catalog
+from m2pt.plan.plan import Plan
+
+ARRAYS = "strangers.arrays"
+ARRAYS_LAYOUT = catalog.Layout(
+    modalities=("image",), labels="class", reader=ARRAYS, augmentation="strangers.arrays:Noise"
+)
+
+
+def arrays_sections(recipe):
+    return {
+        "datasets": {"letters": {"layout": "arrays", "num_classes": 2, "miniature": {"seed": 0}}},
+        "finetune": {"letters": {"scratch_tune": recipe(augmentation={"noise": 0.1})}},
+        "column": {"dataset": "letters"},
+        "row": {"target_init": "scratch"},
+    }
+
+
+def test_a_new_layout_is_classified(write, recipe, monkeypatch):
+    monkeypatch.setitem(catalog.LAYOUTS, "arrays", ARRAYS_LAYOUT)
+    config = write(**arrays_sections(recipe))
+    run("check", "--config", str(config))
+    (name,) = Plan.load(config).runs
+    run("data", "build", "letters", "--config", str(config))
+    result = trained(config, name)
+    assert result["metrics"].keys() == {"top1"} and result["spec"]["recipe"]["augmentation"] == {"noise": 0.1}
+
+
+def test_what_a_layout_s_module_lacks_is_named(write, recipe, capsys, monkeypatch):
+    module = ModuleType("strangers.empty")
+    monkeypatch.setitem(sys.modules, "strangers.empty", module)
+    monkeypatch.setitem(catalog.LAYOUTS, "arrays", replace(ARRAYS_LAYOUT, reader="strangers.empty"))
+    said = faults(capsys, write(**arrays_sections(recipe)))
+    assert "layout arrays: reader: strangers.empty lacks Reader, check, classes, counts, files, " in said
+    assert "layout arrays: miniature: strangers.empty lacks build" in said
+
+
+def test_an_augmentation_without_defaults_is_named(write, recipe, capsys, monkeypatch):
+    entry = replace(ARRAYS_LAYOUT, augmentation="strangers.one_hot:Settings")
+    monkeypatch.setitem(catalog.LAYOUTS, "arrays", entry)
+    said = faults(capsys, write(**arrays_sections(recipe)))
+    assert (
+        "layout arrays: augmentation: every field of strangers.one_hot:Settings must have a default" in said
+    )
+
+
+def test_a_layout_of_an_unknown_modality_is_named(write, recipe, capsys, monkeypatch):
+    monkeypatch.setitem(catalog.LAYOUTS, "arrays", replace(ARRAYS_LAYOUT, modalities=("imge",)))
+    assert "there is no modality 'imge'; did you mean 'image'?" in faults(
+        capsys, write(**arrays_sections(recipe))
+    )
+
+
+SYNTAX, RAISES, EXITS = "def (", "undefined", "raise SystemExit(3)"
+
+
+@pytest.mark.parametrize("text", [SYNTAX, RAISES, EXITS, "raise ValueError('no')"])
+def test_a_module_that_cannot_be_imported_is_named(write, recipe, capsys, monkeypatch, tmp_path, text):
+    (tmp_path / "broken_module.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(catalog.LAYOUTS, "arrays", replace(ARRAYS_LAYOUT, reader="broken_module"))
+    said = faults(capsys, write(**arrays_sections(recipe)))
+    assert "layout arrays: reader: broken_module cannot be imported: " in said
+
+
+@pytest.mark.parametrize("path", ["", ".arrays", None, 3, "a b", "strangers.arrays:"])
+def test_a_path_of_another_form_is_named(write, recipe, capsys, monkeypatch, path):
+    monkeypatch.setitem(catalog.LAYOUTS, "arrays", replace(ARRAYS_LAYOUT, reader=path))
+    said = faults(capsys, write(**arrays_sections(recipe)))
+    assert f"layout arrays: reader: must be 'package.module:Name' or 'package.module', got {path!r}" in said
+
+
+@pytest.mark.parametrize("entry", [{}, "strangers.arrays", catalog.MODALITIES["image"]])
+def test_an_entry_of_another_form_is_named(write, recipe, capsys, monkeypatch, entry):
+    monkeypatch.setitem(catalog.LAYOUTS, "arrays", entry)
+    said = faults(capsys, write(**arrays_sections(recipe)))
+    assert f"dataset layout arrays: the entry must be a Layout, got {type(entry).__name__}" in said
+
+
+def test_a_member_that_cannot_be_called_is_named(write, recipe, capsys, monkeypatch):
+    module = ModuleType("strangers.not_callable")
+    vars(module).update({**vars(sys.modules[ARRAYS]), "check": [], "Reader": 3})
+    monkeypatch.setitem(sys.modules, "strangers.not_callable", module)
+    monkeypatch.setitem(catalog.LAYOUTS, "arrays", replace(ARRAYS_LAYOUT, reader="strangers.not_callable"))
+    said = faults(capsys, write(**arrays_sections(recipe)))
+    assert "layout arrays: reader: strangers.arrays lacks " in said and "check" in said
