@@ -33,7 +33,7 @@ PINS := $(if $(TORCH_FLAGS),<(grep --invert-match --extended-regexp '^(cuda|nvid
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install table1 tables test test-slurm lint report docs mlflow-ui constraints clean
+.PHONY: help install table1 tables agm test test-slurm lint report docs mlflow-ui constraints clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9.-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r target text; do printf 'make %-17s%s\n' "$$target" "$$text"; done
@@ -48,11 +48,15 @@ tables: $(INSTALLED) ## write every table and figure of the paper and results/su
 	@$(IN_VENV) snakemake --cores all
 	@cat results/summary.md
 
+agm: $(INSTALLED) ## write the tables and figures of AGM and the methods that it is compared with
+	@$(IN_VENV) snakemake --cores all agm
+	@cat results/agm_accuracy.md
+
 test: $(INSTALLED) ## run the tests
 	@$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slurm: $(INSTALLED) ## run the tests that need Slurm (tests/slurm/slurm-up starts one on this machine)
-	@$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist loadfile -m slurm tests/slurm $(EXECUTOR)/tests/slurm
+	@$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist loadgroup -m slurm tests/slurm $(EXECUTOR)/tests/slurm
 
 lint: $(INSTALLED) ## check style and types
 	@$(IN_VENV) ruff check

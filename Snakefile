@@ -1,4 +1,4 @@
-"""Multimodal Pathway, from raw data to printed tables: `snakemake --cores all results/table1.csv`."""
+"""M2PT and AGM, from raw data to printed tables: `snakemake --cores all results/table1.csv`."""
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -37,6 +37,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/transfer.smk"
+include: "workflow/rules/multimodal.smk"
 include: "workflow/rules/reporting.smk"
 include: "workflow/rules/checkpoints.smk"
 

@@ -117,3 +117,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON with its keys in the given order, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that replaces `path` if the block succeeds, and is deleted if not."""
+    folder, replaced = part_of(path), part_of(path)
+    folder.mkdir(parents=True)
+    clear_abandoned(folder.parent)
+    try:
+        yield folder
+        if path.exists():
+            path.rename(replaced)
+        folder.rename(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)

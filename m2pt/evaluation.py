@@ -116,24 +116,55 @@ def evaluate_merged(
     from m2pt.tasks.evaluation import evaluate
     from m2pt.training.launch import leave, rank_and_world
 
-    directory = subject.plan.run_directory(subject.run.name, subject.seed)
     device = next(subject.merged.parameters()).device
     metrics = evaluate(subject.task, subject.merged, subject.batches(*rank_and_world()), device)
     leave()
     if metrics is None:
         return None
-    check_metrics(subject.run.experiment.task, metrics)
+    write_evaluation(
+        subject.plan,
+        subject.run,
+        subject.seed,
+        metrics,
+        provenance,
+        scales=scales(subject.attached),
+        merged_difference=merged_difference,
+    )
+    return metrics
+
+
+def write_evaluation(
+    plan: Plan,
+    run: Run,
+    seed: int,
+    metrics: Mapping[str, float],
+    provenance: Mapping[str, Any],
+    **others: Any,
+) -> None:
+    """Write the evaluation.json of a run, with its spec and how it came about.
+
+    Args:
+        plan: plan of the run.
+        run: what was trained.
+        seed: seed of the run.
+        metrics: in percent.
+        provenance: provenance of this evaluation.
+        others: further values that a kind of run stores, such as `scales`.
+
+    Raises:
+        RunError: a metric is not one of the task's entry of the catalogue.
+    """
+    directory = plan.run_directory(run.name, seed)
+    check_metrics(run.experiment.task, metrics)
     result = {
         "metrics": metrics,
-        "scales": scales(subject.attached),
-        "merged_difference": merged_difference,
-        "seed": subject.seed,
-        "spec": subject.plan.stored_spec(subject.run, subject.seed),
+        **others,
+        "seed": seed,
+        "spec": plan.stored_spec(run, seed),
         "training": training_record(directory),
         "provenance": provenance,
     }
     write_json(directory / EVALUATION, result)
-    return metrics
 
 
 def check_metrics(task: str, metrics: Mapping[str, float]) -> None:

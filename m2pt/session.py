@@ -293,6 +293,11 @@ def tags(training: Training) -> dict[str, str]:
             "auxiliary": "",
         }
     origin = spec.experiment.transfer_from or spec.experiment
+    balancing = spec.experiment.balancing
+    if balancing is not None:
+        ((method, settings),) = spec.recipe.model_dump()["methods"].items()
+        always |= {"method": method, "fusion": str(spec.experiment.fusion)}
+        always |= {"alpha": str(settings["alpha"])} if "alpha" in settings else {}
     return {
         **always,
         "setting": "scratch" if origin.target_init == SCRATCH else "pretrained",

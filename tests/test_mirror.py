@@ -30,7 +30,8 @@ OTHER_TESTS = {
     "datasets/test_image_layouts.py": "the layouts of images, damaged",
     "datasets/test_signals.py": "the layouts of sounds, point clouds and text, damaged",
     "datasets/miniature/test_images.py": "all miniatures of images",
-    "datasets/miniature/test_signals.py": "all other miniatures",
+    "datasets/miniature/test_multimodal.py": "the miniatures with several modalities",
+    "datasets/miniature/test_signals.py": "the other miniatures of one modality",
     "formats/test_damaged_files.py": "every reader of a file that a run leaves",
     "reporting/test_damaged_results.py": "every command on damaged results",
     "reporting/figures/test_captions.py": "captions of all kinds of figures",
@@ -41,7 +42,7 @@ OTHER_TESTS = {
 """Tests of something other than one module: what they test."""
 
 TESTED_IN = {
-    "catalog/test_catalog.py": "catalog/entries",
+    "catalog/test_catalog.py": "catalog/entries catalog/layouts",
     "catalog/additions/test_kind.py": "build",
     "commands/test_check.py": "ops/check",
     "commands/test_import_.py": "ops/import_encoder",
@@ -55,6 +56,8 @@ TESTED_IN = {
     "datasets/miniature/test_images.py": "datasets/miniature/ade20k datasets/miniature/coco "
     "datasets/miniature/imagenet datasets/miniature/pictures datasets/miniature/scenes "
     "datasets/miniature/staging",
+    "datasets/miniature/test_multimodal.py": "datasets/miniature/avmnist datasets/miniature/cremad "
+    "datasets/miniature/spectra datasets/miniature/urfunny",
     "datasets/miniature/test_signals.py": "datasets/miniature/audioset datasets/miniature/kinetics "
     "datasets/miniature/objects datasets/miniature/partnet datasets/miniature/shapenet55 "
     "datasets/miniature/shapenetpart datasets/miniature/shapes datasets/miniature/soundfont "
@@ -63,6 +66,7 @@ TESTED_IN = {
     "datasets/test_audioset.py": "datasets/audio_augmentation datasets/fbank",
     "datasets/test_augmentations.py": "datasets/base",
     "datasets/test_signals.py": "datasets/pointclouds",
+    "datasets/test_avmnist.py": "datasets/arrays",
     "datasets/test_sound.py": "datasets/mpeg datasets/sound_containers",
     "formats/test_damaged_files.py": "inputs",
     "formats/test_weights.py": "formats/weight_files",
@@ -76,7 +80,7 @@ TESTED_IN = {
     "ops/test_export.py": "commands/export",
     "ops/test_plan_report.py": "ops/estimate",
     "ops/test_step_costs.py": "ops/measure",
-    "plan/test_plan.py": "plan/specs",
+    "plan/test_plan.py": "plan/resolution plan/specs",
     "reporting/figures/test_render.py": "commands/plot",
     "reporting/test_claims.py": "commands/summarize config/cell_names config/claims plan/claims",
     "reporting/test_tables.py": "commands/tabulate reporting/notes",

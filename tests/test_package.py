@@ -13,8 +13,8 @@ from m2pt import pathway
 
 PACKAGE = Path("m2pt")
 LIBRARY = {"errors", "ranges", "run_files", "job_log", "locks", "atomic", "formats"}
-"""What every part but `pathway` may import."""
-SETTINGS = {"m2pt.models.settings", "m2pt.training.settings"}
+"""What every part but `pathway` and `agm` may import."""
+SETTINGS = {"m2pt.models.settings", "m2pt.models.multimodal_settings", "m2pt.training.settings"}
 """Validated settings, which a config holds too. Every part may import them; they import the library only."""
 IMPORTS = {
     "errors": set(),
@@ -27,11 +27,12 @@ IMPORTS = {
     "caches": set(),
     "provenance": set(),
     "pathway": set(),
+    "agm": set(),
     "catalog": LIBRARY,
     "datasets": LIBRARY | {"catalog"},
     "modalities": LIBRARY,
     "models": LIBRARY | {"catalog", "modalities"},
-    "tasks": LIBRARY | {"datasets", "models"},
+    "tasks": LIBRARY | {"agm", "datasets", "models"},
     "training": LIBRARY | {"datasets", "pathway"},
     "config": LIBRARY | {"catalog"},
     "results": LIBRARY | {"config"},
@@ -39,16 +40,31 @@ IMPORTS = {
     "command_line": LIBRARY | {"plan"},
     "inputs": LIBRARY | {"datasets", "results", "config", "plan"},
     "build": LIBRARY | {"pathway", "catalog", "datasets", "models", "tasks", "config", "plan", "inputs"},
+    "multimodal": LIBRARY | {"agm", "catalog", "datasets", "models", "plan", "inputs"},
+    "selection": LIBRARY | {"agm", "tasks", "training"},
     "session": LIBRARY | {"provenance", "training", "config", "results", "plan", "inputs"},
     "evaluation": LIBRARY | {"pathway", "catalog", "tasks", "training", "plan", "session"},
     "reporting": LIBRARY | {"catalog", "config", "results", "plan"},
     "tracking": LIBRARY | {"config", "results"},
     "ops": LIBRARY
-    | {"pathway", "catalog", "datasets", "modalities", "models", "training", "config", "results", "plan"}
+    | {"pathway", "agm", "catalog", "datasets", "modalities", "models", "training", "config", "results"}
+    | {"plan"}
     | {"command_line", "inputs", "build", "session", "reporting", "tracking"},
     "commands": LIBRARY
     | {"caches", "provenance", "pathway", "catalog", "datasets", "models", "training", "config", "results"}
-    | {"plan", "command_line", "inputs", "build", "session", "evaluation", "reporting", "tracking", "ops"},
+    | {
+        "plan",
+        "command_line",
+        "inputs",
+        "build",
+        "multimodal",
+        "selection",
+        "session",
+        "evaluation",
+        "reporting",
+        "tracking",
+    }
+    | {"ops", "tasks"},
 }
 """What each module or package of m2pt may import; see "Imports point one way" in docs/architecture.md."""
 
@@ -115,9 +131,9 @@ def test_imports_point_one_way() -> None:
     assert not unused, "remove these from IMPORTS"
 
 
-def test_the_pathway_and_the_catalogue_can_be_used_alone() -> None:
-    """`pathway` needs torch alone; the catalogue is read by `m2pt --help`, which imports nothing heavy."""
-    for name, others in {"pathway": {"torch"}, "catalog": {"m2pt"}}.items():
-        paths = [PACKAGE / f"{name}.py"] if name == "pathway" else (PACKAGE / name).glob("*.py")
+def test_the_pathway_agm_and_the_catalogue_can_be_used_alone() -> None:
+    """`pathway` and `agm` need torch alone; the catalogue, read by `m2pt --help`, nothing heavy."""
+    for name, others in {"pathway": {"torch"}, "agm": {"torch", "m2pt"}, "catalog": {"m2pt"}}.items():
+        paths = [PACKAGE / f"{name}.py"] if name == "pathway" else (PACKAGE / name).rglob("*.py")
         found = {module.split(".")[0] for path in paths for module in modules_imported_by(path)}
         assert found - sys.stdlib_module_names <= others

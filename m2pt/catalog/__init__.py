@@ -1,4 +1,4 @@
-"""The catalogue: modalities, dataset layouts, kinds of run and tasks. There is no other list of them.
+"""The catalogue: modalities, dataset layouts, kinds of run, methods, tasks. There is no other list of them.
 
 A new one is a module and an entry here. An entry holds plain values and import paths, which `load` imports
 when they are needed: this module imports no torch, and neither do the settings classes that entries name, so
@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from m2pt.catalog.entries import (
     MASKED_LANGUAGE_MODELLING,
+    Balancing,
     FollowUp,
     Kind,
     Layout,
@@ -22,16 +23,19 @@ from m2pt.catalog.entries import (
     load,
     unknown,
 )
+from m2pt.catalog.layouts import LAYOUTS
 from m2pt.errors import InputError
-from m2pt.run_files import ATTACHED, EVALUATION, MERGED
+from m2pt.run_files import ATTACHED, EVALUATION, MERGED, MODEL
 
 __all__ = [
     "EVALUATE",
     "KINDS",
     "LAYOUTS",
     "MERGE",
+    "METHODS",
     "MODALITIES",
     "TASKS",
+    "Balancing",
     "FollowUp",
     "Kind",
     "Layout",
@@ -45,13 +49,14 @@ __all__ = [
     "kind",
     "layout",
     "load",
+    "method",
     "modality",
     "pretraining_task",
     "task",
     "unknown",
 ]
 
-Entry = TypeVar("Entry", Kind, Modality, Layout, Task)
+Entry = TypeVar("Entry", Kind, Modality, Layout, Task, Balancing)
 
 MODALITIES: dict[str, Modality] = {
     "image": Modality(
@@ -83,131 +88,6 @@ MODALITIES: dict[str, Modality] = {
         masked=MASKED_LANGUAGE_MODELLING,
         mixup=False,
         color="#E69F00",
-    ),
-}
-
-_PARTNET = {  # classes at the finest level, and shapes in the training split
-    "Bed-3": (15, 133),
-    "Bottle-3": (9, 315),
-    "Chair-3": (39, 4_489),
-    "Clock-3": (11, 406),
-    "Dishwasher-3": (7, 111),
-    "Display-3": (4, 633),
-    "Door-3": (5, 149),
-    "Earphone-3": (10, 147),
-    "Faucet-3": (12, 435),
-    "Knife-3": (10, 221),
-    "Lamp-3": (41, 1_554),
-    "Microwave-3": (6, 133),
-    "Refrigerator-3": (7, 136),
-    "StorageFurniture-3": (24, 1_588),
-    "Table-3": (51, 5_707),
-    "TrashCan-3": (11, 221),
-    "Vase-3": (6, 741),
-}
-
-# Many of AudioSet's and Kinetics' videos have been deleted since their publication: yours will be smaller.
-LAYOUTS: dict[str, Layout] = {
-    "ade20k": Layout(
-        modalities=("image",),
-        labels="pixels",
-        reader="m2pt.datasets.ade20k",
-        miniature="m2pt.datasets.miniature.ade20k",
-        augmentation="m2pt.datasets.augmentations:SegmentationAugmentation",
-        num_classes=150,
-        published={"ade20k": Published(20_210, "ADE20K, SceneParsing benchmark, training set")},
-    ),
-    "audioset": Layout(
-        modalities=("audio",),
-        labels="classes",
-        reader="m2pt.datasets.audioset",
-        miniature="m2pt.datasets.miniature.audioset",
-        augmentation="m2pt.datasets.augmentations:SpectrogramAugmentation",
-        pretraining_augmentation="m2pt.datasets.augmentations:WaveformAugmentation",
-        num_classes=527,
-        published={
-            "audioset": Published(22_176, "AudioSet's download page, balanced train"),
-            "audioset2m": Published(
-                2_042_985 + 22_176, "AudioSet's download page, unbalanced and balanced train"
-            ),
-        },
-    ),
-    "coco": Layout(
-        modalities=("image",),
-        labels="instances",
-        reader="m2pt.datasets.coco",
-        miniature="m2pt.datasets.miniature.coco",
-        augmentation="m2pt.datasets.augmentations:DetectionAugmentation",
-        num_classes=80,
-        published={"coco": Published(118_287, "COCO train2017, images")},
-        manifest_has_counts=False,  # images without an instance are counted, but not trained on
-    ),
-    "imagenet": Layout(
-        modalities=("image",),
-        labels="class",
-        reader="m2pt.datasets.imagenet",
-        miniature="m2pt.datasets.miniature.imagenet",
-        augmentation="m2pt.datasets.augmentations:ImageAugmentation",
-        num_classes=1000,
-        published={"imagenet": Published(1_281_167, "ImageNet-1k, training set")},
-    ),
-    "kinetics": Layout(
-        modalities=("video",),
-        labels="class",
-        reader="m2pt.datasets.kinetics",
-        miniature="m2pt.datasets.miniature.kinetics",
-        augmentation="m2pt.datasets.augmentations:ClipAugmentation",
-        pretraining_augmentation="m2pt.datasets.augmentations:ClipCropAugmentation",
-        evaluation="m2pt.datasets.augmentations:MultiView",
-        num_classes=400,
-        published={
-            "kinetics": Published(240_436, "Kinetics-400 as mmaction2 has it"),
-            "kinetics700": Published(542_357, "Kinetics-700 as mmaction2 has it", num_classes=700),
-        },
-    ),
-    "partnet": Layout(
-        modalities=("pointcloud",),
-        labels="points",
-        reader="m2pt.datasets.partnet",
-        miniature="m2pt.datasets.miniature.partnet",
-        augmentation="m2pt.datasets.augmentations:ShapeAugmentation",
-        num_classes={subset: classes for subset, (classes, _) in _PARTNET.items()},
-        subsets=True,
-        published={
-            f"partnet/{subset}": Published(
-                shapes, "PartNet (Mo et al. 2019), semantic segmentation, training split"
-            )
-            for subset, (_, shapes) in _PARTNET.items()
-        },
-        manifest_has_counts=False,  # the count is of all subsets together
-    ),
-    "shapenet55": Layout(
-        modalities=("pointcloud",),
-        labels="class",
-        reader="m2pt.datasets.shapenet55",
-        miniature="m2pt.datasets.miniature.shapenet55",
-        augmentation="m2pt.datasets.augmentations:PointcloudAugmentation",
-        num_classes=55,
-        published={"shapenet55": Published(41_952, "ShapeNet-55 (Point-BERT), train.txt")},
-    ),
-    "shapenetpart": Layout(
-        modalities=("pointcloud",),
-        labels="parts",
-        reader="m2pt.datasets.shapenetpart",
-        miniature="m2pt.datasets.miniature.shapenetpart",
-        augmentation="m2pt.datasets.augmentations:ShapeAugmentation",
-        pretraining_augmentation="m2pt.datasets.augmentations:PointcloudAugmentation",
-        num_classes=50,
-        published={"shapenetpart": Published(12_137 + 1_870, "ShapeNetPart, train and val lists")},
-    ),
-    "text": Layout(
-        modalities=("text",),
-        labels=None,
-        reader="m2pt.datasets.text",
-        miniature="m2pt.datasets.miniature.text",
-        augmentation="m2pt.datasets.augmentations:TextAugmentation",
-        num_classes=256,
-        window="length",  # bytes are counted
     ),
 }
 
@@ -246,6 +126,32 @@ KINDS: dict[str, Kind] = {
         model="m2pt.build:transfer_model",
         interface="m2pt.tasks.target:TransferTask",
     ),
+    "multimodal": Kind(  # one classifier on all modalities of a dataset, trained with one of METHODS
+        label="jointly trained",
+        help="train a classifier on several modalities with a balancing method and evaluate it",
+        outputs=(MODEL, EVALUATION),
+        several_modalities=True,
+        column=("fusion",),
+        settings="m2pt.config.multimodal:Fusions",
+        experiments="m2pt.plan.experiments:multimodal_experiments",
+        recipe="m2pt.plan.experiments:multimodal_recipe",
+        model="m2pt.multimodal:multimodal_model",
+        interface="m2pt.tasks.multimodal_classification:JointTask",
+    ),
+}
+
+METHODS: dict[str, Balancing] = {
+    "joint": Balancing(settings="m2pt.config.multimodal:Joint", build="m2pt.multimodal:joint"),
+    "ogm": Balancing(settings="m2pt.config.multimodal:OGM", build="m2pt.multimodal:ogm", has_alpha=True),
+    "ogm_ge": Balancing(
+        settings="m2pt.config.multimodal:OGM", build="m2pt.multimodal:ogm_ge", has_alpha=True
+    ),
+    "mslr": Balancing(settings="m2pt.config.multimodal:MSLR", build="m2pt.multimodal:mslr"),
+    "mses": Balancing(settings="m2pt.config.multimodal:MSES", build="m2pt.multimodal:mses"),
+    "gradient_blending": Balancing(
+        settings="m2pt.config.multimodal:GradientBlending", build="m2pt.multimodal:gradient_blending"
+    ),
+    "agm": Balancing(settings="m2pt.config.multimodal:AGM", build="m2pt.multimodal:agm", has_alpha=True),
 }
 
 TASKS: dict[str, Task] = {
@@ -293,6 +199,15 @@ TASKS: dict[str, Task] = {
         task="m2pt.tasks.semantic_segmentation:SemanticSegmentation",
         recipe="m2pt.config.recipes:SemanticSegmentation",
     ),
+    "multimodal_classification": Task(
+        kind="multimodal",
+        labels="class",
+        # of all modalities on the test split; the same of the selected epoch on the validation split; of the
+        # mono-modal responses on the test split
+        metrics=("top1", "val_top1", *(f"top1_{name}" for name in MODALITIES)),
+        task="m2pt.tasks.multimodal_classification:MultimodalClassification",
+        recipe="m2pt.config.multimodal:MultimodalClassification",
+    ),
 }
 
 
@@ -323,6 +238,15 @@ def task(name: str) -> Task:
     return _entry("task", TASKS, name)
 
 
+def method(name: str) -> Balancing:
+    """Return the entry of a method of joint training.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    return _entry("method", METHODS, name)
+
+
 def kind(name: str) -> Kind:
     """Return the entry of a kind of run.
 
@@ -341,7 +265,13 @@ def _entry(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:
     return entry
 
 
-_FORMS = {"modality": Modality, "dataset layout": Layout, "task": Task, "kind of run": Kind}
+_FORMS = {
+    "modality": Modality,
+    "dataset layout": Layout,
+    "task": Task,
+    "kind of run": Kind,
+    "method": Balancing,
+}
 
 
 def commands() -> dict[str, Kind | FollowUp]:

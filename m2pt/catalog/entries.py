@@ -167,7 +167,8 @@ class Kind:
         outputs: files that the training exports; the last one is written last.
         followed_by: the commands after the training. The last file of all is the evaluation.
         several_modalities: whether a run may have inputs of several modalities.
-        column: keys that a table's column must have, of `mode` and `transfer_from`; the others are refused.
+        column: keys that a table's column must have, of `mode`, `transfer_from` and `fusion`; the others are
+            refused.
         settings: class of an entry of the config section `NAME`, which has one for each dataset; None if it
             has no section, or one that `m2pt.config.config.Config` declares.
         experiments: function that yields the experiments of a cell, as
@@ -196,6 +197,26 @@ class Kind:
     def files(self) -> tuple[str, ...]:
         """Files of a run, in the order in which they are written."""
         return (*self.outputs, *(each.output for each in self.followed_by))
+
+    @property
+    def weights(self) -> str:
+        """File with the weights of the model that is evaluated."""
+        return [name for name in self.files if name.endswith(".safetensors")][-1]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Balancing:
+    """A method of joint training on several modalities.
+
+    Attributes:
+        settings: class of its settings in the `methods` of a recipe.
+        build: function of (model, settings, seed) that returns a `m2pt.agm.BalancingMethod`.
+        has_alpha: whether a row of a table may replace the recipe's `alpha`.
+    """
+
+    settings: str
+    build: str
+    has_alpha: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,7 +10,7 @@ from m2pt.caches import provide_cache
 from m2pt.errors import InputError, RunError
 
 BEFORE_RUNS = {
-    "data": "build a miniature dataset, or check any dataset in an official layout",
+    "data": "build a miniature dataset, check or convert a dataset in an official layout",
     "check": "build every model of the config once, without data, to find inconsistent settings",
     "plan": "print trainings, GPU-hours, storage and critical path of a config, without running anything",
     "clean": "list and remove runs and encoders that no table of the given configs needs",

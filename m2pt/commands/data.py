@@ -1,4 +1,8 @@
-"""`m2pt data build DATASET`, `m2pt data check DATASET [ROOT]`: build a miniature, check any dataset."""
+"""Datasets: build a miniature, check any dataset, convert downloaded files, extract frames of videos.
+
+`m2pt data build DATASET`, `m2pt data check DATASET [ROOT]`, `m2pt data convert LAYOUT ROOT`, and
+`m2pt data frames VIDEOS FRAMES`.
+"""
 
 import argparse
 from pathlib import Path
@@ -6,17 +10,19 @@ from pathlib import Path
 from m2pt import job_log
 from m2pt.command_line import add_plan_arguments, expect, load_plan
 from m2pt.config.config import Dataset
-from m2pt.errors import InputError
+from m2pt.errors import InputError, count
 from m2pt.plan.plan import Plan
 from m2pt.results import Manifest, read
 
 MAX_CLASSES = 1_000_000
 """Upper bound on the number of classes, since a check iterates over all of them."""
 
+LOWEST_FPS, HIGHEST_FPS = 0.001, 1000.0
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="build|check", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="build|check|convert|frames", required=True)
     building = actions.add_parser("build", help="write the miniature of a dataset of the config")
     building.add_argument("dataset", help="name of a dataset of the config")
     add_plan_arguments(building)
@@ -33,18 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--manifest", type=Path, metavar="FILE", help="write a manifest if the dataset is valid"
     )
     add_plan_arguments(checking)
+    converting = actions.add_parser("convert", help="make the files that a layout's reader reads")
+    converting.add_argument("layout", help="name of a layout whose files are converted, such as urfunny")
+    converting.add_argument("root", type=Path, help="folder of the dataset as it was downloaded")
+    extracting = actions.add_parser("frames", help="extract the frames of all videos in a folder")
+    extracting.add_argument("videos", type=Path, help="folder of the videos")
+    extracting.add_argument("frames", type=Path, help="folder that receives a folder of JPEGs for each")
+    extracting.add_argument(
+        "--fps", type=float, default=1.0, help="frames per second; default: 1, as CREMA-D"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Build or check a dataset.
+    """Build, check or convert a dataset, or extract frames.
 
     Raises:
         InputError: there is no such dataset or layout, or the dataset is invalid; all problems are listed.
     """
-    if arguments.action == "build":
-        _build(arguments)
-    else:
-        _check(arguments)
+    actions = {"build": _build, "check": _check, "convert": _convert, "frames": _extract_frames}
+    actions[arguments.action](arguments)
 
 
 def _build(arguments: argparse.Namespace) -> None:
@@ -83,6 +96,31 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.manifest is not None:
         write_manifest(layout, root, manifest_path=arguments.manifest, full=full)
         job_log.end(arguments.manifest, note=_sizes(arguments.manifest))
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from m2pt.datasets.layouts import layout_module
+
+    layout, root = arguments.layout, arguments.root
+    module = layout_module(layout)
+    if not hasattr(module, "convert"):
+        raise InputError(f"layout {layout} is read as it is distributed: there is nothing to convert.")
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder: give the folder that holds the {layout} dataset.")
+    job_log.begin(f"data convert {layout}", {"dataset": root})
+    module.convert(root)
+    job_log.end(root)
+
+
+def _extract_frames(arguments: argparse.Namespace) -> None:
+    from m2pt.datasets.frames import extract_all
+
+    videos, frames, fps = arguments.videos, arguments.frames, arguments.fps
+    if not LOWEST_FPS <= fps <= HIGHEST_FPS:  # also false for NaN
+        raise InputError(f"--fps {fps:g}: must be a number from {LOWEST_FPS:g} to {HIGHEST_FPS:g}.")
+    job_log.begin("data frames", {"videos": videos, "frames": frames})
+    extracted = extract_all(videos, frames, fps=fps)
+    job_log.end(frames, note=count(extracted, "video", "videos"))
 
 
 def _sizes(manifest: Path) -> str:

@@ -1,5 +1,6 @@
 """The config file: models, data and sizes of a workflow. See config/README.md."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -21,7 +22,8 @@ Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 
 def _counts_are_whole(sizes: "dict[str, int | float]") -> "dict[str, int | float]":
     for name, value in sizes.items():
-        if name not in ("seconds", "unlabelled") and not isinstance(value, int):
+        may_be_fraction = name in ("seconds", "unlabelled") or name.endswith("_noise")
+        if not may_be_fraction and not isinstance(value, int):
             raise ValueError(f"{name} = {value!r} must be an integer >= 1")
     return sizes
 
@@ -317,9 +319,17 @@ def config_class() -> type[Config]:
     Raises:
         InputError: the class of a section's entries cannot be imported.
     """
-    sections: dict[str, Any] = {}
+    sections = []
     for name, kind in catalog.KINDS.items():
         if kind.settings is not None:
-            entry: Any = catalog.load(kind.settings, f"kind {name}: settings")
-            sections[name] = (dict[Name, entry], Field(default_factory=dict))
-    return create_model("Config", __base__=Config, **sections) if sections else Config
+            sections.append((name, catalog.load(kind.settings, f"kind {name}: settings")))
+    return _with_sections(tuple(sections))
+
+
+@functools.cache  # configs of two classes are never equal
+def _with_sections(sections: tuple[tuple[str, Any], ...]) -> type[Config]:
+    fields: dict[str, Any] = {
+        name: (dict[Name, entry], Field(default_factory=dict))  # type: ignore[valid-type]
+        for name, entry in sections
+    }
+    return create_model("Config", __base__=Config, **fields) if fields else Config

@@ -3,13 +3,13 @@
 import hashlib
 import json
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from m2pt import catalog
-from m2pt.config.names import Name, SubsetName, TaskName
-from m2pt.config.strict import Strict, no_duplicates
+from m2pt.config.names import MethodName, Name, SubsetName, TaskName
+from m2pt.config.strict import Extended, Strict, no_duplicates
 
 Mode = Literal["tune", "fix"]
 Layer = Literal["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "conv_dw"]
@@ -53,8 +53,29 @@ class PathwaySpec(Strict):
         return self
 
 
-class Experiment(Strict):
+class Balancing(Strict):
+    """How a classifier of several modalities is trained."""
+
+    method: MethodName
+    alpha: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """Strength of the modulation, in place of the recipe's."""
+    modalities: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """Modalities that the model reads; all by default."""
+    encoders: dict[Name, Name] = Field(default_factory=dict)
+    """Encoders of this config that the model's transformers start from, by modality."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Balancing":
+        if self.alpha is not None and not catalog.method(self.method).has_alpha:
+            raise ValueError(f"method {self.method} takes no alpha")
+        no_duplicates("modalities", self.modalities or ())
+        return self
+
+
+class Experiment(Extended):
     """The factors of one training on a target task."""
+
+    added: ClassVar[tuple[str, ...]] = ("other_datasets", "fusion", "balancing")
 
     task: TaskName
     dataset: Name
@@ -69,20 +90,16 @@ class Experiment(Strict):
     """Experiment whose merged model a transfer starts from."""
     other_datasets: tuple[Name, ...] = ()
     """Datasets that the training reads besides `dataset`, for kinds of run that train on several."""
+    fusion: Name | None = None
+    """Name of the fusion of several modalities."""
+    balancing: Balancing | None = None
+    """Method of joint training on several modalities."""
 
     @model_validator(mode="after")
     def _merged_models_have_no_pathway(self) -> "Experiment":
         if self.transfer_from is not None and self.pathway is not None:
             raise ValueError("a transfer from a merged model takes no pathway")
         return self
-
-    @model_serializer(mode="wrap")
-    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `other_datasets` if it is empty: most kinds of run have none, and a run's name is a digest."""
-        values: dict[str, Any] = dump(self)
-        if not self.other_datasets:
-            del values["other_datasets"]
-        return values
 
     @property
     def command(self) -> str:
@@ -113,7 +130,15 @@ class Experiment(Strict):
             start = [Input("target_init", "target_init", self.target_init)]
         else:
             start = []
-        return (*start, *(Input(f"auxiliary.{name}", name, name) for name in self.auxiliaries))
+        encoders = self.balancing.encoders if self.balancing else {}
+        return (
+            *start,
+            *(Input(f"auxiliary.{name}", name, name) for name in self.auxiliaries),
+            *(
+                Input(f"encoder.{modality}", f"encoder.{modality}", name)
+                for modality, name in encoders.items()
+            ),
+        )
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -128,6 +153,13 @@ class Experiment(Strict):
         origin = self.transfer_from or self
         subset = [self.subset.lower()] if self.subset else []
         parts = [*self.datasets, *subset, self.mode, "from", origin.target_init, *origin.auxiliaries]
+        if self.balancing is not None:
+            parts = [
+                *self.datasets,
+                str(self.fusion),
+                self.balancing.method,
+                *(self.balancing.modalities or ()),
+            ]
         return "-".join([*parts, digest(self.model_dump(mode="json"), 8)])
 
 

@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from m2pt import catalog
 from m2pt.config.cell_names import locate
 from m2pt.config.names import ONE_LINE, Label, Line, Name, Text
 from m2pt.config.strict import Strict, no_duplicates
@@ -20,6 +22,20 @@ Gain = Annotated[float, Field(ge=-100, le=100)]
 """In percentage points."""
 
 
+def _finite(text: str) -> str:
+    try:
+        finite = isfinite(float(text))
+    except ValueError:
+        finite = False
+    if not finite:
+        raise ValueError("must be a number")
+    return text
+
+
+Abscissa = Annotated[str, Field(max_length=30), AfterValidator(_finite)]
+"""A number as the key of a mapping, where YAML has strings only."""
+
+
 class Plot(Strict, ABC):
     """Base of the kinds of plot: they show cells, and declare the requirements of a cell."""
 
@@ -30,7 +46,7 @@ class Plot(Strict, ABC):
     """How to read the plot, with several seeds and with one: a sentence for its caption."""
 
     @abstractmethod
-    def cells(self) -> Iterator[str]:
+    def cell_names(self) -> Iterator[str]:
         """Yield the names of the cells in the plot."""
 
 
@@ -83,7 +99,7 @@ class Grid(Plot):
                 if auxiliary in target.cells:
                     yield auxiliary, target
 
-    def cells(self) -> Iterator[str]:
+    def cell_names(self) -> Iterator[str]:
         """Yield the names of the pairs' cells."""
         for auxiliary, target in self.pairs():
             yield target.cells[auxiliary]
@@ -129,7 +145,7 @@ class AuxiliaryQuality(Plot):
     points: Annotated[tuple[Point, ...], Field(min_length=2)]
     needs_auxiliary: ClassVar[bool] = True
 
-    def cells(self) -> Iterator[str]:
+    def cell_names(self) -> Iterator[str]:
         """Yield the names of the points' cells."""
         yield from (point.cell for point in self.points)
 
@@ -144,7 +160,7 @@ class TrainingCurves(Plot):
     curves: Annotated[dict[Label, CellName], Field(min_length=1)]
     needs_gain: ClassVar[bool] = False
 
-    def cells(self) -> Iterator[str]:
+    def cell_names(self) -> Iterator[str]:
         """Yield the names of the curves' cells."""
         yield from self.curves.values()
 
@@ -156,9 +172,111 @@ class GainBars(Plot):
     marks: ClassVar[str] = _MARKED.format("a line spans")
     bars: Annotated[dict[Label, CellName], Field(min_length=1)]
 
-    def cells(self) -> Iterator[str]:
+    def cell_names(self) -> Iterator[str]:
         """Yield the names of the bars' cells."""
         yield from self.bars.values()
+
+
+class LoggedValues(Plot):
+    """Curves of what trainings log in metrics.jsonl: a colour for each key, a line style for each cell."""
+
+    kind: Literal["logged_values"]
+    marks: ClassVar[str] = (
+        "With several seeds a curve is the mean over them, its band one standard deviation. Against the "
+        "epoch, what is logged several times in an epoch is averaged."
+    )
+    panels: Annotated[dict[Label, Annotated[tuple[Label, ...], Field(min_length=1)]], Field(min_length=1)]
+    """Keys of metrics.jsonl, by the panels' titles."""
+    cells: Annotated[dict[Label, CellName], Field(min_length=1, max_length=4)]
+    """Cells by their titles; at most as many as there are line styles."""
+    x: Literal["epoch", "step"] = "epoch"
+    log: tuple[Label, ...] = ()
+    """Panels whose values have a logarithmic axis."""
+    needs_gain: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _colours_differ(self) -> "LoggedValues":
+        for title, keys in self.panels.items():
+            no_duplicates(f"panel {title}: keys", keys)
+            shown: dict[str, str] = {}
+            for key in keys:
+                modality = modality_of(key)
+                other = shown.setdefault(modality, key) if modality else key
+                if other != key:
+                    raise ValueError(
+                        f"panel {title}: {other} and {key} would both have the colour of {modality}; put "
+                        "them in two panels"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _logarithmic_panels_exist(self) -> "LoggedValues":
+        no_duplicates("log", self.log)
+        for title in self.log:
+            if title not in self.panels:
+                raise ValueError(f"log: no panel {title!r}; the panels are {listed(self.panels)}")
+        return self
+
+    def cell_names(self) -> Iterator[str]:
+        """Yield the names of the cells."""
+        yield from self.cells.values()
+
+
+def modality_of(key: str) -> str | None:
+    """Return the modality at the end of a logged key, such as audio in `score/audio` or `val_top1_audio`.
+
+    None if the key ends with no modality of the catalogue.
+    """
+    longest_first = sorted(catalog.MODALITIES, key=len, reverse=True)
+    return next((name for name in longest_first if f"/{key}".endswith((f"/{name}", f"_{name}"))), None)
+
+
+class Values(Plot):
+    """Results against a number, such as a hyper-parameter."""
+
+    kind: Literal["values"]
+    marks: ClassVar[str] = (
+        "With several seeds a point or a horizontal line is the mean over them, its bar or band one standard "
+        "deviation. Points of one seed are not joined, since their differences may be chance."
+    )
+    series: Annotated[
+        dict[Label, Annotated[dict[Abscissa, CellName], Field(min_length=1)]], Field(min_length=1)
+    ]
+    """Cells by their numbers, by the titles of the series."""
+    x_label: Label
+    """What the numbers are."""
+    log_x: bool = False
+    references: dict[Label, CellName] = Field(default_factory=dict)
+    """Cells without such a number, drawn as horizontal lines, by the lines' titles."""
+    needs_gain: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _titles_and_numbers_differ(self) -> "Values":
+        no_duplicates("series and references: titles", (*self.series, *self.references))
+        for title in self.series:
+            no_duplicates(f"series {title}", (x for x, _ in self.points(title)))
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_fit_the_axis(self) -> "Values":
+        for title in self.series:
+            x, _ = self.points(title)[0]
+            if self.log_x and x <= 0:
+                raise ValueError(
+                    f"series {title}: {x:g} has no place on a logarithmic axis; leave out log_x, or make it "
+                    "a reference"
+                )
+        return self
+
+    def points(self, title: str) -> list[tuple[float, str]]:
+        """Return the (number, cell) pairs of a series, sorted by the number."""
+        return sorted((float(text), name) for text, name in self.series[title].items())
+
+    def cell_names(self) -> Iterator[str]:
+        """Yield the names of the points' cells, then those of the references."""
+        for points in self.series.values():
+            yield from points.values()
+        yield from self.references.values()
 
 
 class Figure(Strict):
@@ -167,13 +285,14 @@ class Figure(Strict):
     title: Line
     caption: Text
     plot: Annotated[
-        GainMatrix | Scales | AuxiliaryQuality | TrainingCurves | GainBars, Field(discriminator="kind")
+        GainMatrix | Scales | AuxiliaryQuality | TrainingCurves | GainBars | LoggedValues | Values,
+        Field(discriminator="kind"),
     ]
 
     @property
     def tables(self) -> tuple[str, ...]:
         """Names of the tables that the cells are in."""
-        return tuple(dict.fromkeys(name.partition(":")[0] for name in self.plot.cells()))
+        return tuple(dict.fromkeys(name.partition(":")[0] for name in self.plot.cell_names()))
 
 
 def check_cells(figure: Figure, tables: Mapping[str, Table], path: str) -> Figure:
@@ -183,7 +302,7 @@ def check_cells(figure: Figure, tables: Mapping[str, Table], path: str) -> Figur
         InputError: a table, row or column does not exist, or a cell is not run or lacks the gain or the
             auxiliary that the plot needs; all of them are named.
     """
-    faults = [fault for name in figure.plot.cells() if (fault := _fault(name, figure.plot, tables))]
+    faults = [fault for name in figure.plot.cell_names() if (fault := _fault(name, figure.plot, tables))]
     if faults:
         raise InputError("\n".join(f"{path}: {fault}" for fault in dict.fromkeys(faults)))
     return figure

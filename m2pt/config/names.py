@@ -46,3 +46,4 @@ def _known(kind: str, entries: Mapping[str, Any]) -> AfterValidator:
 
 LayoutName = Annotated[Name, _known("dataset layout", catalog.LAYOUTS)]
 TaskName = Annotated[Name, _known("task", catalog.TASKS)]
+MethodName = Annotated[Name, _known("method", catalog.METHODS)]

@@ -5,10 +5,11 @@ defines the training and the model, and the dataset's layout adds `augmentation`
 `evaluation`.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from pydantic import Field, create_model, model_validator
 
@@ -27,6 +28,9 @@ from m2pt.models.settings import (
 )
 from m2pt.ranges import Epoch, Fraction, Share, Size, Strength
 from m2pt.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from m2pt.config.experiment import Experiment
 
 
 class Groups(Strict):
@@ -85,6 +89,14 @@ class Recipe(Strict):
         """Whether mixup or CutMix mix the samples of a batch in pairs."""
         mix = getattr(self, "mix", None)
         return mix is not None and (mix.mixup > 0 or mix.cutmix > 0)
+
+    def chosen(self, experiment: "Experiment", modalities: Sequence[str]) -> Self:
+        """Return the part of the recipe that an experiment on inputs of these modalities depends on.
+
+        Raises:
+            ValueError: the recipe lacks something that the experiment needs; the message begins with the key.
+        """
+        return self
 
     def transformers(self, modalities: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """Return the modalities with a transformer, and what replaces its settings in the config.
@@ -293,7 +305,7 @@ def default_augmentation(layout: str) -> Any:
         InputError: there is no such entry, or its class cannot be imported.
     """
     path = catalog.augmentation(layout, pretraining=False)
-    return _with_default(path, f"layout {layout}: augmentation")[1]
+    return _with_default(path, f"layout {layout}: augmentation")()
 
 
 def _task_base(task: str) -> type[Recipe]:
@@ -307,24 +319,27 @@ def _task_base(task: str) -> type[Recipe]:
 def _compose(
     base: type[AnyRecipe], layout: str, augmentation: str, *, mix: bool = False, views: str | None = None
 ) -> type[AnyRecipe]:
-    fields: dict[str, Any] = {}
     entry = catalog.layout(layout)
     modalities = [catalog.modality(name) for name in entry.modalities]
-    if mix:
-        kind = Mix if len(modalities) == 1 and modalities[0].mixup else Smoothing
-        fields["mix"] = (kind, kind())
-    fields["augmentation"] = _with_default(augmentation, f"layout {layout}: augmentation")
-    if views is not None:
-        fields["evaluation"] = _with_default(views, f"layout {layout}: evaluation")
-    if entry.input is not None:
-        fields["input"] = _with_default(entry.input, f"layout {layout}: input")
-    composed: type[AnyRecipe] = create_model(base.__name__, __base__=base, __module__=__name__, **fields)
-    return composed
+    mixes = len(modalities) == 1 and modalities[0].mixup
+    paths = {"augmentation": augmentation, "evaluation": views, "input": entry.input}
+    parts: dict[str, type] = {"mix": Mix if mixes else Smoothing} if mix else {}
+    for name, path in paths.items():
+        if path is not None:
+            parts[name] = _with_default(path, f"layout {layout}: {name}")
+    return _composed(base, tuple(parts.items()))
 
 
-def _with_default(path: str, owner: str) -> tuple[type, Any]:
-    settings = catalog.load(path, owner)
+@functools.cache  # pydantic takes milliseconds for each class
+def _composed(base: type[AnyRecipe], parts: tuple[tuple[str, type], ...]) -> type[AnyRecipe]:
+    fields: dict[str, Any] = {name: (kind, kind()) for name, kind in parts}
+    return create_model(base.__name__, __base__=base, __module__=__name__, **fields)
+
+
+def _with_default(path: str, owner: str) -> type:
+    settings: type = catalog.load(path, owner)
     try:
-        return settings, settings()
+        settings()
     except Exception as error:  # the class may be anybody's
         raise InputError(f"{owner}: every field of {path} must have a default: {error}") from error
+    return settings

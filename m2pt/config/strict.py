@@ -11,9 +11,16 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from m2pt.errors import InputError, listed, short
@@ -73,6 +80,18 @@ class Strict(BaseModel):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema: CoreSchema = _strict(handler(source), handler)
         return schema
+
+
+class Extended(Strict):
+    """A section that got optional keys after digests of it were stored: empty ones are not in its dump."""
+
+    added: ClassVar[tuple[str, ...]]
+    """Keys that are omitted if they are empty."""
+
+    @model_serializer(mode="wrap")
+    def _omit_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        return {name: value for name, value in values.items() if value or name not in self.added}
 
 
 Model = TypeVar("Model", bound=BaseModel)

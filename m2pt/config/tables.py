@@ -1,21 +1,23 @@
 """Tables as data: columns, rows, the row to compare with, the run of each cell, the published numbers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from m2pt import catalog
-from m2pt.config.experiment import Mode, PathwaySpec
+from m2pt.config.experiment import Balancing, Mode, PathwaySpec
 from m2pt.config.names import Label, Line, Name, TaskName, Text
-from m2pt.config.strict import Strict, no_duplicates
+from m2pt.config.strict import Extended, Strict, no_duplicates
 from m2pt.errors import listed
 from m2pt.ranges import Percent
 
 Setting = Literal["pretrained", "scratch", "control", "ablation", "extension"]
 
 
-class Column(Strict):
+class Column(Extended):
     """A metric of a task on a dataset."""
+
+    added: ClassVar[tuple[str, ...]] = ("fusion",)
 
     name: Name
     group: Line
@@ -28,6 +30,8 @@ class Column(Strict):
     """For tasks that are finetuned. The mode of a transfer follows from the config's `freeze_backbone`."""
     transfer_from: Name | None = None
     """For transfers: dataset on which the model that they start from is finetuned."""
+    fusion: Name | None = None
+    """For several modalities: name of their fusion, of which the config has the recipe."""
     note: Text = ""
     """Printed below the table."""
 
@@ -38,7 +42,7 @@ class Column(Strict):
             known = listed(task.metrics)
             raise ValueError(f"column {self.name}: {self.task} has no metric {self.metric!r}; it has {known}")
         needed = catalog.kind(task.kind).column
-        chosen = {"mode": self.mode, "transfer_from": self.transfer_from}
+        chosen = {"mode": self.mode, "transfer_from": self.transfer_from, "fusion": self.fusion}
         for key in needed:
             if key not in chosen:
                 raise ValueError(f"kind {task.kind}: column: {key!r} is not one of {listed(chosen)}")
@@ -49,14 +53,18 @@ class Column(Strict):
         return self
 
 
-class Factors(Strict):
+class Factors(Extended):
     """Factors that all cells of a row have in common."""
+
+    added: ClassVar[tuple[str, ...]] = ("balancing",)
 
     target_init: Name
     """Name of an encoder, or "scratch"."""
     pathway: PathwaySpec | None = None
     transfer_from: Literal["finetuned", "pretrained"] | None = None
     """What the row's transfers start from, instead of what the config says."""
+    balancing: Balancing | None = None
+    """Method of joint training, for columns with a `fusion`."""
 
 
 class Row(Strict):

@@ -228,3 +228,24 @@ class TextAugmentation:
 
     random_offset: bool = True
     """Let a window start at any byte of the file; otherwise windows are back to back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoAugmentation:
+    """No augmentation: AV-MNIST and UR-FUNNY are trained on as they are (AGM's released code)."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _FORBID_EXTRA
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameAugmentation:
+    """Random resized crop and flip, the same for all frames of a clip; torchvision's defaults (CREMA-D)."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _FORBID_EXTRA
+
+    scale: AreaRange = (0.08, 1.0)
+    """Bounds of the crop's area as a share of the frame's."""
+    ratio: FactorRange = (3 / 4, 4 / 3)
+    """Bounds of the crop's aspect ratio."""
+    hflip: Fraction = 0.5
+    """Probability of a horizontal flip."""

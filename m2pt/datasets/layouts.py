@@ -26,7 +26,10 @@ class LayoutModule(Protocol):
 
     @property
     def Reader(self) -> Callable[..., SeededDataset]:
-        """`Reader(root, split, *, num_classes, seed=0, augmentation=None, **input)`; "train" or "val"."""
+        """`Reader(root, split, *, num_classes, seed=0, augmentation=None, **input)`; "train" or "val".
+
+        A layout of several modalities also has "test"; its "val" is for selection and for methods that adapt.
+        """
         ...
 
     def check(self, root: Path, *, num_classes: Any, full: bool) -> list[str]:
@@ -45,7 +48,7 @@ class LayoutModule(Protocol):
         ...
 
     def counts(self, root: Path) -> dict[str, int]:
-        """Return the number of samples of each split: `{"train": ..., "val": ...}`."""
+        """Return the number of samples of each split, such as `{"train": ..., "val": ...}`."""
         ...
 
     def synthetic_batch(
@@ -63,6 +66,7 @@ class LayoutModule(Protocol):
         """
         ...
 
+    # `m2pt data convert` calls `convert(root)` of a module that has it, which makes the files that are read.
     # `m2pt check` also calls `check_augmentation(augmentation, input)` of a module that has it. It raises an
     # InputError for an augmentation that does not fit the input or is unknown to timm.
 

@@ -139,7 +139,22 @@ def _check_run(run: Run) -> None:
     build.target_task(run.spec)
     with torch.device("meta"):
         model = build.run_model(run, partial(build.attach_placeholders, run=run))
+    if run.kind.several_modalities:  # their encoders and their data are configured apart
+        _check_shapes(model, run.spec)
     _check_training(model, run.spec)
+
+
+def _check_shapes(model: Any, spec: RunSpec) -> None:
+    """Check that a model takes the inputs of its dataset, by a pass that computes nothing."""
+    import torch
+
+    from m2pt import build
+    from m2pt.ops.synthetic_training import synthetic_batch
+
+    try:
+        build.target_task(spec).loss(model.train(), synthetic_batch(spec, torch.device("meta")))
+    except RuntimeError as error:
+        raise InputError(f"the model does not take the inputs of {spec.dataset.name}: {error}") from None
 
 
 def _check_training(model: Any, spec: RunSpec | PretrainingSpec) -> None:

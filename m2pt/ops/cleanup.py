@@ -41,6 +41,7 @@ from m2pt.run_files import (
     LOGS,
     MERGED,
     METRICS,
+    MODEL,
     RESUME,
     RUN,
     RUNS,
@@ -60,7 +61,7 @@ QUIET_HOURS = 24
 
 _FILES = (
     *(RUN, METRICS, LOG, LOCK, RESUME, FINAL, FINISHED, INTERRUPTED, FAILED, KEPT_STATE),
-    *(ENCODER, ATTACHED, MERGED, EVALUATION, CHECKSUMS),
+    *(ENCODER, ATTACHED, MERGED, MODEL, EVALUATION, CHECKSUMS),
 )
 WRITTEN = re.compile("|".join([*map(re.escape, _FILES), ENCODER_EPOCH.pattern, PART.pattern]))
 """Names of the files that commands write into a training's folder and its subfolders."""

@@ -27,11 +27,12 @@ from m2pt.run_files import (
     FIGURE_FORMATS,
     MERGED,
     METRICS,
+    MODEL,
     RUN,
     TABLE_FORMATS,
 )
 
-_FILES = (ENCODER, MERGED, RUN, EVALUATION, METRICS, CHECKSUMS)
+_FILES = (ENCODER, MERGED, MODEL, RUN, EVALUATION, METRICS, CHECKSUMS)
 _REPORT = rf"\w+\.({'|'.join((*TABLE_FORMATS, *FIGURE_FORMATS))})"
 EXPORTED = re.compile("|".join([*map(re.escape, _FILES), ENCODER_EPOCH.pattern, _REPORT]))
 """Names of the files that an export writes; pruning removes no others."""
@@ -100,7 +101,7 @@ def _encoders(plan: Plan, faults: list[str]) -> Iterator[Final]:
 
 
 def _models(plan: Plan, faults: list[str]) -> Iterator[Final]:
-    """Yield the merged model and the evaluation of every run."""
+    """Yield the plain model and the evaluation of every run."""
     for name, seed in product(plan.runs, plan.config.seeds):
         source, target = plan.run_directory(name, seed), plan.run_checkpoint(name, seed)
         try:
@@ -108,10 +109,9 @@ def _models(plan: Plan, faults: list[str]) -> Iterator[Final]:
         except InputError as error:
             faults.append(str(error))
         yield Final(source / EVALUATION, target / EVALUATION)
-        merged = source / MERGED
-        spec = plan.stored_spec(plan.run(name), seed)
-        faults += _faults(merged, spec, seed, plan.command(merged, again=True))
-        yield Final(merged, target / MERGED)
+        weights, spec = plan.run(name).kind.weights, plan.stored_spec(plan.run(name), seed)
+        faults += _faults(source / weights, spec, seed, plan.command(source / weights, again=True))
+        yield Final(source / weights, target / weights)
 
 
 def _tables(plan: Plan, faults: list[str]) -> Iterator[Final]:

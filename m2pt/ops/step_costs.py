@@ -52,7 +52,7 @@ def cost_key(spec: Stored) -> str:
         "mode": experiment.get("mode"),
         "layout": spec["dataset"]["layout"],
         "num_classes": spec["dataset"]["num_classes"],
-        "architecture": spec.get("architectures") or spec["architecture"],
+        "architecture": spec["architecture"] if "architecture" in spec else spec["architectures"],
         "recipe": recipe,
         "training": {key: spec["recipe"]["training"].get(key) for key in _COST_SETTINGS},
         "threads": spec["threads"],

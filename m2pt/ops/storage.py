@@ -40,7 +40,7 @@ def footprint(
 
 def num_bytes(tensors: Iterable["Tensor"]) -> int:
     """Return the bytes of all tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(each.numel() * each.element_size() for each in tensors if hasattr(each, "numel"))
 
 
 def format_bytes(number: int) -> str:

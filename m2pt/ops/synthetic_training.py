@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 
 from m2pt import build
+from m2pt.agm import BalancingMethod
 from m2pt.datasets.layouts import layout_module
 from m2pt.models.bodies import build_body
 from m2pt.ops import flops
@@ -33,7 +34,7 @@ class SyntheticTraining:
     loss: Loss
     batch: Any
     saved: dict[str, dict[str, Tensor]]
-    """Tensors of each weight file that the run leaves: encoder, merged, attached."""
+    """Tensors of each weight file that the run leaves: encoder, merged, attached, model."""
 
 
 def build_synthetic(training: Training, device: torch.device) -> SyntheticTraining:
@@ -52,10 +53,13 @@ def build_synthetic(training: Training, device: torch.device) -> SyntheticTraini
     assert run is not None
     with torch.device(device):
         model = build.run_model(run, partial(build.attach_placeholders, run=run))
-    state = model.state_dict()
-    saved = {"merged": merge_state_dict(state)}
-    if ATTACHED in run.kind.outputs:
-        saved["attached"] = state
+    if isinstance(model, BalancingMethod):
+        saved = {"model": dict(model.model.state_dict())}
+    else:
+        state = model.state_dict()
+        saved = {"merged": merge_state_dict(state)}
+        if ATTACHED in run.kind.outputs:
+            saved["attached"] = state
     loss = build.target_task(spec).loss
     return SyntheticTraining(model.train(), loss, synthetic_batch(spec, device), saved)
 

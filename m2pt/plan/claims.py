@@ -69,6 +69,6 @@ def runs_of_result(plan: Plan, result: str) -> dict[str, Run]:
     if result in plan.tables:
         places = [(result, *cell) for cell in cells(plan.table(result))]
     else:
-        names = read_claims(plan).cells if result == SUMMARY else plan.figure(result).plot.cells()
+        names = read_claims(plan).cells if result == SUMMARY else plan.figure(result).plot.cell_names()
         places = [(*locate(plan.tables, name),) for name in names]
     return {run.name: run for place in places for run in plan.cell_and_baseline(*place)}

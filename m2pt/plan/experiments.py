@@ -5,11 +5,12 @@ what is wrong; the caller adds the config, and the column or run.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from m2pt.config.config import Body, Config
 from m2pt.config.experiment import SCRATCH, Experiment
 from m2pt.config.tables import Column, Factors
-from m2pt.errors import InputError
+from m2pt.errors import InputError, listed
 
 
 def target_init(config: Config, factors: Factors) -> str:
@@ -25,6 +26,7 @@ def finetune_experiments(config: Config, factors: Factors, column: Column) -> It
         factors: what the cells of the row have in common.
         column: the column, with the keys that the kind needs.
     """
+    _refuse_balancing(factors)
     for subset in config.datasets[column.dataset].subsets or (None,):
         yield Experiment(
             task=column.task,
@@ -64,6 +66,7 @@ def transfer_experiments(config: Config, factors: Factors, column: Column) -> It
         InputError: the config has no section for the dataset, or no classifier can be finetuned on the
             dataset that is transferred from.
     """
+    _refuse_balancing(factors)
     if column.dataset not in config.transfer:
         raise InputError(f"the config has no transfer.{column.dataset} section")
     transfer = config.transfer[column.dataset]
@@ -97,6 +100,63 @@ def transfer_recipe(config: Config, experiment: Experiment, body: Body) -> str:
     if body == "convnext":
         raise InputError(_CONVNEXT)
     return config.transfer[experiment.dataset].recipe
+
+
+def multimodal_experiments(config: Config, factors: Factors, column: Column) -> Iterator[Experiment]:
+    """Yield the experiment of a cell; see `finetune_experiments`.
+
+    Raises:
+        InputError: the row has no method or a key of another kind, or the method names a modality that the
+            dataset does not have.
+    """
+    balancing = factors.balancing
+    if balancing is None:
+        raise InputError("the task is trained with a method: give the row balancing: {method: ...}")
+    if factors.target_init != SCRATCH or factors.pathway is not None:
+        raise InputError("a row with balancing takes target_init: scratch and no pathway")
+    known = config.datasets[column.dataset].modalities
+    for name in (*(balancing.modalities or ()), *balancing.encoders):
+        if name not in known:
+            raise InputError(f"{column.dataset} has no modality {name!r}; it has {listed(known)}")
+    for name, encoder in balancing.encoders.items():
+        if name not in (balancing.modalities or known):
+            raise InputError(f"balancing.encoders: {name} is not among the modalities of the row")
+        found = config.encoders[encoder]
+        if (found.modality, found.body) != (name, "transformer"):
+            raise InputError(
+                f"balancing.encoders.{name}: {encoder} is a {found.body} of modality {found.modality}"
+            )
+    # the order in a row changes nothing, and all modalities are the default: equal trainings get one name
+    read = tuple(name for name in known if name in (balancing.modalities or known))
+    yield Experiment(
+        task=column.task,
+        dataset=column.dataset,
+        mode="tune",
+        target_init=SCRATCH,
+        fusion=column.fusion,
+        balancing=balancing.model_copy(update={"modalities": None if read == known else read}),
+    )
+
+
+def multimodal_recipe(config: Any, experiment: Experiment, body: Body) -> str:
+    """Return the recipe file of an experiment, by dataset and fusion; see `finetune_recipe`.
+
+    Raises:
+        InputError: the config has none.
+    """
+    dataset, fusion = experiment.dataset, experiment.fusion
+    if len(config.datasets[dataset].modalities) < 2:
+        raise InputError(f"{dataset} has one modality, but {experiment.task} is trained on several")
+    fusions = config.multimodal[dataset].fusions if dataset in config.multimodal else {}
+    if fusion not in fusions:
+        raise InputError(f"the config has no recipe multimodal.{dataset}.fusions.{fusion}")
+    path: str = fusions[fusion]
+    return path
+
+
+def _refuse_balancing(factors: Factors) -> None:
+    if factors.balancing is not None:
+        raise InputError("the task takes no balancing; leave this column out of the row's columns")
 
 
 _CONVNEXT = "a ConvNeXt can only be finetuned, with mode: tune"

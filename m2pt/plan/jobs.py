@@ -64,12 +64,12 @@ class Training:
 
     @property
     def stage(self) -> str:
-        """Heading that it is listed under: its encoder, or its dataset, mode and start."""
+        """Heading that it is listed under: its encoder, or its dataset with mode and start or with fusion."""
         if self.run is None:
             return self.name
         experiment = self.run.experiment
         if "mode" not in self.run.kind.column:
-            return experiment.dataset
+            return " ".join(filter(None, (experiment.dataset, experiment.fusion)))
         start = "scratch" if experiment.target_init == SCRATCH else "pretrained"
         body = self.spec.architecture.body
         return f"{experiment.dataset} {experiment.mode}, {start if body == 'transformer' else body}"

@@ -19,7 +19,8 @@ from m2pt.config.tables import Column, Factors, Row, Table
 from m2pt.errors import InputError, listed
 from m2pt.formats.documents import read_yaml
 from m2pt.plan.experiments import target_init
-from m2pt.plan.specs import EncoderSpec, PretrainingSpec, RunSpec, Spec, Specs, Stored
+from m2pt.plan.resolution import Specs
+from m2pt.plan.specs import EncoderSpec, PretrainingSpec, RunSpec, Spec, Stored
 from m2pt.run_files import (
     DATA,
     ENCODER,
@@ -85,7 +86,11 @@ class Plan:
         self.checkpoints = Path(config.checkpoints)
         self.tables = {Path(path).stem: read_part(Table, path, source) for path in config.tables}
         rows = [row for table in self.tables.values() for row in table.rows]
-        self.specs = Specs(config, {target_init(config, row.run) for row in rows if row.run}, source)
+        starts = {target_init(config, row.run) for row in rows if row.run}
+        for row in rows:
+            if row.run and row.run.balancing:
+                starts |= set(row.run.balancing.encoders.values())
+        self.specs = Specs(config, starts, source)
         self.encoders = {name: self.specs.encoder(name) for name in config.encoders}
         self.runs: dict[str, Run] = {}
         for name, table in self.tables.items():
@@ -307,7 +312,9 @@ class Plan:
 
     def _check_names(self, source: str, method: str, factors: Factors, column: Column) -> None:
         start = () if factors.target_init == SCRATCH else (factors.target_init,)
-        for name in (*start, *(factors.pathway.auxiliaries if factors.pathway else ())):
+        auxiliaries = factors.pathway.auxiliaries if factors.pathway else ()
+        encoders = factors.balancing.encoders.values() if factors.balancing else ()
+        for name in (*start, *auxiliaries, *encoders):
             if name not in self.config.encoders:
                 known = listed(self.config.encoders)
                 raise InputError(

@@ -248,6 +248,22 @@ class Rules:
         """Return all results: tables, figures and, if the config names claims, the summary."""
         return [str(self.plan.results / name) for name in self.plan.reports]
 
+    def multimodal_reports(self, wildcards: Wildcards) -> list[str]:
+        """Return the tables and figures of joint trainings on several modalities, in every format.
+
+        Raises:
+            InputError: the config has none.
+        """
+        names = [name for name in (*self.plan.tables, *self.plan.figures) if self._has("multimodal", name)]
+        if not names:
+            raise InputError(f"{self.plan.source}: no table has a run with balancing.")
+        paths = map(Path, self.plan.reports)
+        return [str(self.plan.results / path) for path in paths if path.stem in names]
+
+    def _has(self, kind: str, result: str) -> bool:
+        """Return whether a table or figure needs runs of a kind."""
+        return any(self.plan.runs[run].command == kind for run in runs_of_result(self.plan, result))
+
     def encoders(self) -> list[str]:
         """Return the weights of every pretrained encoder that the tables need."""
         folders = [self.plan.encoder_directory(*each) for each in pretrainings(self.plan)]

@@ -104,11 +104,15 @@ class Cell:
 
     @property
     def has_recipe_of_baseline(self) -> bool:
-        """Whether cell and baseline were trained with the same recipe; True without a comparison."""
+        """Whether cell and baseline were trained with the same recipe; True without a comparison.
+
+        The methods of joint training are what is compared, so that their own settings do not count.
+        """
         if self.baseline is None or not self.baseline.runs or not self.runs:
             return True
         ours, theirs = (
-            [stored_recipe(run.spec.recipe) for run in cell.runs] for cell in (self, self.baseline)
+            [{**stored_recipe(run.spec.recipe), "methods": None} for run in cell.runs]
+            for cell in (self, self.baseline)
         )
         return ours == theirs
 

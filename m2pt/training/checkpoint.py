@@ -152,8 +152,10 @@ def restoring(path: Path) -> Iterator[None]:
         ) from error
 
 
-def load_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_model(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Load the weights of a checkpoint, whose keys, shapes and types must be those of `model`.
+
+    What a module stores besides tensors (`get_extra_state`) is the module's own to check.
 
     Raises:
         TypeError: a type differs, which torch would convert silently.
@@ -161,5 +163,5 @@ def load_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """
     model.load_state_dict(state)
     for name, own in model.state_dict().items():
-        if state[name].dtype != own.dtype:
+        if isinstance(own, Tensor) and state[name].dtype != own.dtype:
             raise TypeError(f"{name} is {state[name].dtype}, not {own.dtype}")

@@ -20,7 +20,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     shutil.copy(STRANGERS_RULES, folder / "workflow/rules/strangers.smk")
     snakefile, profile = Path("Snakefile").read_text(), Path("profiles/slurm/config.yaml").read_text()
     (folder / "Snakefile").write_text(f'{snakefile}\n\ninclude: "workflow/rules/strangers.smk"\n')
-    added = profile.replace("  transfer: *training\n", "  transfer: *training\n  joint: *training\n  paired: *training\n")
+    added = profile.replace(
+        "  transfer: *training\n", "  transfer: *training\n  joint: *training\n  paired: *training\n"
+    )
     (folder / "profiles/slurm/config.yaml").write_text(added)
     monkeypatch.chdir(folder)
     return folder

@@ -22,7 +22,13 @@ TALK = {  # words of other things, in modules about themselves
     ("datasets/text.py", "text"),
     ("datasets/kinetics.py", "kinetics"),
     ("datasets/video_files.py", "video"),
+    ("datasets/frames.py", "video"),
+    ("commands/data.py", "video"),
 }
+
+
+SEVERAL = [name for name, layout in LAYOUTS.items() if len(layout.modalities) > 1]
+"""Layouts with modules that name the modalities of their samples."""
 
 
 def test_reading_it_imports_neither_torch_nor_pydantic():
@@ -40,7 +46,8 @@ def test_no_other_module_names_its_entries():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
     }
-    assert found == TALK
+    of_samples = {(path, name) for path, name in found if Path(path).stem in SEVERAL and name in MODALITIES}
+    assert found - of_samples - {("commands/data.py", "urfunny")} == TALK
 
 
 @pytest.mark.parametrize("name", MODALITIES)
@@ -59,9 +66,10 @@ def test_a_modality_s_modules_exist(name):
 def test_a_layout_s_modules_exist(name):
     entry = catalog.layout(name)
     assert layout_module(name).Reader and miniature_module(name).build
-    assert entry.modality in MODALITIES
+    assert entry.modalities and set(entry.modalities) <= set(MODALITIES)
     assert isinstance(entry.num_classes, dict) == entry.subsets
-    for path in filter(None, (entry.augmentation, entry.pretraining_augmentation, entry.evaluation)):
+    settings = (entry.augmentation, entry.pretraining_augmentation, entry.evaluation, entry.input)
+    for path in filter(None, settings):
         catalog.load(path, name)()
 
 
@@ -69,7 +77,7 @@ def test_a_layout_s_modules_exist(name):
 def test_a_task_s_modules_exist_and_some_layout_has_its_labels(name):
     entry = catalog.task(name)
     assert issubclass(catalog.load(entry.recipe, name), Recipe)
-    assert callable(catalog.load(entry.task, name).build_model)
+    assert callable(catalog.load(entry.task, name).from_recipe)
     assert any(layout.labels == entry.labels for layout in LAYOUTS.values())
 
 

@@ -11,8 +11,10 @@ from PIL import Image
 
 from m2pt.catalog import LAYOUTS
 from m2pt.commands import main
+from m2pt.datasets import urfunny
 from m2pt.datasets.coco import annotation_file
 from m2pt.datasets.layouts import check
+from m2pt.datasets.miniature.urfunny import build
 
 CLASSES = {"imagenet": 10, "coco": 10, "ade20k": 11}
 
@@ -199,3 +201,19 @@ def test_the_command_refuses_in_one_message(
     monkeypatch.chdir(tmp_path)
     assert main(["data", "check", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_convert_is_for_layouts_that_need_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "convert", "imagenet", str(tmp_path)]) == 2
+    assert "layout imagenet is read as it is distributed" in capsys.readouterr().err
+    assert main(["data", "convert", "imagnet", str(tmp_path)]) == 2
+    assert "did you mean 'imagenet'?" in capsys.readouterr().err
+
+
+def test_convert_calls_the_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2pt.datasets.layouts.layout_module", lambda layout: urfunny)
+    build(tmp_path / "a", seed=0, train=4, valid=2, test=2)
+    shutil.rmtree(tmp_path / "a" / urfunny.ARRAYS)
+    assert main(["data", "convert", "urfunny", str(tmp_path / "a")]) == 0
+    assert urfunny.check(tmp_path / "a", num_classes=2, full=True) == []
+    assert main(["data", "convert", "urfunny", str(tmp_path / "none")]) == 2

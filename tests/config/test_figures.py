@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from figure_results import FIGURES, TABLE
 
-from m2pt.config.figures import Figure, check_cells
+from m2pt import catalog
+from m2pt.config.figures import Figure, check_cells, modality_of
 from m2pt.config.strict import validate
 from m2pt.config.tables import Table
 from m2pt.errors import InputError
@@ -54,6 +55,89 @@ def test_a_faulty_figure_is_refused(change, words):
     with pytest.raises(InputError) as error:
         validate(Figure, figure, "here.yaml")
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"panels": {}}, "plot.logged_values.panels = {}"),
+        ({"panels": {"Loss": []}}, "plot.logged_values.panels.Loss"),
+        ({"panels": {"Loss": ["loss", "loss"]}, "log": []}, "panel Loss: keys: duplicate 'loss'"),
+        (
+            {"panels": {"a": ["score/audio", "loss", "val_top1_audio"]}, "log": []},
+            "panel a: score/audio and val_top1_audio would both have the colour of audio",
+        ),
+        ({"log": ["Loss"]}, "log: no panel 'Loss'; the panels are Coefficient, Accuracy"),
+        ({"log": ["Accuracy", "Accuracy"]}, "log: duplicate 'Accuracy'"),
+        ({"cells": {}}, "plot.logged_values.cells = {}"),
+        ({"cells": {str(i): "a:b:c" for i in range(5)}}, "at most 4 items"),
+        ({"x": "time"}, "'epoch' or 'step'"),
+        ({"panel": {}}, "did you mean 'panels'?"),
+    ],
+)
+def test_a_faulty_figure_of_logged_values_is_refused(change, words):
+    figure = {"title": "", "caption": "", "plot": {**FIGURES["logged"], **change}}
+    with pytest.raises(InputError) as error:
+        validate(Figure, figure, "here.yaml")
+    assert str(error.value).startswith("here.yaml: plot") and words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"series": {}}, "plot.values.series = {}"),
+        ({"series": {"AGM": {}}}, "plot.values.series.AGM = {}"),
+        ({"series": {"AGM": {"strong": "a:b:c"}}}, "'strong': must be a number"),
+        ({"series": {"AGM": {"nan": "a:b:c"}}}, "'nan': must be a number"),
+        ({"series": {"AGM": {"0.5": "a:b:c", "5e-1": "a:b:d"}}}, "series AGM: duplicate 0.5"),
+        (
+            {"series": {"AGM": {"2": "a:b:c", "0": "a:b:d"}}},
+            "series AGM: 0 has no place on a logarithmic axis",
+        ),
+        ({"references": {"AGM": "a:b:c"}}, "series and references: titles: duplicate 'AGM'"),
+        ({"x_label": " "}, "must not be blank"),
+    ],
+)
+def test_a_faulty_figure_of_values_is_refused(change, words):
+    figure = {"title": "", "caption": "", "plot": {**FIGURES["values"], **change}}
+    with pytest.raises(InputError) as error:
+        validate(Figure, figure, "here.yaml")
+    assert str(error.value).startswith("here.yaml: plot") and words in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["logged", "values"])
+def test_every_cell_of_a_plot_is_checked(name):
+    table = validate(Table, TABLE, "pairs")
+    plot = validate(Figure, {"title": "", "caption": "", "plot": FIGURES[name]}, "here.yaml")
+    assert check_cells(plot, {"pairs": table}, "here.yaml") is plot, "cells without a gain are fine"
+    with pytest.raises(InputError) as error:
+        check_cells(plot, {"apples": table}, "here.yaml")
+    assert {line.split(": ")[1] for line in str(error.value).splitlines()} == {
+        "logged": {"pairs:MAE:top1", "pairs:M2PT-Audio:top1"},
+        "values": {f"pairs:{row}:top1" for row in ("MAE", "M2PT-Audio", "M2PT-Point", "early", "random")},
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("key", "modality"),
+    [
+        ("score/audio", "audio"),
+        ("val_top1_pointcloud", "pointcloud"),
+        ("image", "image"),
+        ("val_top1", None),
+        ("coefficient/visual", None),
+        ("coefficient/subaudio", None),
+        ("audio/score", None),
+    ],
+)
+def test_the_modality_of_a_key_is_at_its_end(key, modality):
+    assert modality_of(key) == modality
+
+
+def test_a_modality_with_an_underscore_is_recognised(monkeypatch):
+    monkeypatch.setitem(catalog.MODALITIES, "noisy_audio", catalog.MODALITIES["audio"])
+    assert modality_of("score/noisy_audio") == modality_of("val_top1_noisy_audio") == "noisy_audio"
+    assert modality_of("score/audio") == "audio"
 
 
 def test_the_shipped_figure_3_has_the_published_gains():

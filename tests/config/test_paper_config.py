@@ -13,7 +13,7 @@ import yaml
 
 from m2pt import build, pathway
 from m2pt.catalog import LAYOUTS
-from m2pt.config.config import Config
+from m2pt.config.config import config_class
 from m2pt.errors import InputError
 from m2pt.models.masked_autoencoder import build_masked_autoencoder
 from m2pt.plan.plan import Plan, cells
@@ -76,7 +76,7 @@ def test_every_recipe_of_the_folder_is_used_and_no_other():
 
 def test_nothing_of_the_default_config_shows_through(plan):
     in_file = yaml.safe_load(PATH.read_text())
-    assert set(in_file) == set(Config.model_fields)
+    assert set(in_file) == set(config_class().model_fields)
     assert not any(dataset.miniature for dataset in plan.config.datasets.values())
     rules = Rules([str(PATH)], in_file)
     assert rules.plan.config == plan.config
@@ -94,6 +94,9 @@ def test_datasets_have_the_official_numbers_of_classes_and_lie_where_the_user_sa
         "coco": 80,
         "ade20k": 150,
         "kinetics": 400,
+        "avmnist": 10,
+        "cremad": 6,
+        "urfunny": 2,
         "kinetics700": 700,
         "audioset": 527,
         "audioset2m": 527,

@@ -71,8 +71,9 @@ CASES = {
 }
 
 
-def test_every_layout_has_a_case() -> None:
-    assert {name.partition(",")[0] for name in CASES} == set(LAYOUTS)
+def test_every_layout_of_one_modality_has_a_case() -> None:
+    single = {name for name, layout in LAYOUTS.items() if layout.modality is not None}
+    assert {name.partition(",")[0] for name in CASES} == single
 
 
 def form(batch: Any) -> Any:

@@ -28,8 +28,8 @@ from m2pt.plan.dvc import describe_differences
 from m2pt.plan.jobs import trainings
 from m2pt.plan.plan import Plan
 from m2pt.reporting.cells import check_metric, read_result
+from m2pt.reporting.figures.logs import read_log
 from m2pt.reporting.figures.scales import _read as read_scales
-from m2pt.reporting.figures.training_curves import read_losses
 from m2pt.results import Metrics, read
 from m2pt.session import training_record
 from m2pt.tracking.cursor import Cursor
@@ -251,7 +251,7 @@ def test_a_damaged_log(plan, run, data):
     restoring(
         path,
         content,
-        [lambda: read_losses(path), lambda: [parse_points(line, path) for line in folder.lines()]],
+        [lambda: read_log(path, ["loss"]), lambda: [parse_points(line, path) for line in folder.lines()]],
     )
 
 

@@ -90,6 +90,25 @@ FIGURES = {
         "curves": {"MAE": "pairs:MAE:top1", "with audio": "pairs:M2PT-Audio:top1"},
     },
     "bars": {"kind": "gain_bars", "bars": {"audio": "pairs:M2PT-Audio:top1", "early": "pairs:early:top1"}},
+    "logged": {
+        "kind": "logged_values",
+        "panels": {
+            "Coefficient": ["coefficient/audio", "coefficient/image"],
+            "Accuracy": ["val_top1", "val_top1_audio"],
+        },
+        "cells": {"Joint": "pairs:MAE:top1", "AGM": "pairs:M2PT-Audio:top1"},
+        "log": ["Coefficient"],
+    },
+    "values": {
+        "kind": "values",
+        "series": {
+            "AGM": {"4": "pairs:early:top1", "0.5": "pairs:M2PT-Audio:top1", "1e0": "pairs:M2PT-Point:top1"},
+            "MSLR": {"1": "pairs:random:top1"},
+        },
+        "x_label": "alpha",
+        "log_x": True,
+        "references": {"Joint": "pairs:MAE:top1"},
+    },
 }
 
 # By the auxiliary (None for a baseline): what each seed measures. Audio's gains are 1, 1.2 and 0.8.
@@ -106,6 +125,27 @@ SCALES = {
     "blocks.0.attn.qkv.pathways.{}.scale": 0.1,
     "blocks.3.mlp.fc2.pathways.{}.scale": -0.3,
 }
+
+
+def log(seed):
+    """Lines of a metrics.jsonl: one in each of two epochs, and one at the end of each.
+
+    The coefficients are 1 + seed and 1 / (1 + seed), and twice that in the second epoch.
+    """
+    lines = []
+    for epoch, loss in enumerate(LOSSES[seed], start=1):
+        when = {"step": 10 * epoch, "epoch": epoch}
+        coefficients = {"audio": epoch * (1 + seed), "image": epoch / (1 + seed)}
+        lines += [
+            {
+                **when,
+                "loss": loss,
+                **{f"coefficient/{name}": x for name, x in coefficients.items()},
+                "lr": 1e-3,
+            },
+            {**when, "val_top1": 50.0 + 10 * epoch + seed, "val_top1_audio": 40.0 + seed},
+        ]
+    return lines
 
 
 def scales(auxiliary, seed):

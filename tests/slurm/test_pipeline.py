@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from slurm_workflow import QUICK, Workflow, slurm, wait_until
+from slurm_workflow import ALL_GPU_NODES, QUICK, Workflow, slurm, wait_until
 
 from m2pt.formats.weight_files import file_digest
 from m2pt.formats.weights import load_weights
@@ -96,8 +96,9 @@ def test_a_training_that_is_requeued_and_out_of_time_ends_with_the_same_bits(cop
         assert file_digest(paths[0]) == file_digest(paths[1]), name
 
 
+@ALL_GPU_NODES
 def test_two_nodes_of_two_gpus_train_together_as_one_process_would_and_are_warned_together(copy, training):
-    recipe = "training: {epochs: 300, batch_size: 4, accumulation: 4, lr: 1.0e-3, log_every: 100}\n"
+    recipe = "training: {epochs: 150, batch_size: 4, accumulation: 4, lr: 1.0e-3, log_every: 100}\n"
     one = copy("one", "--cores", "1", recipe=recipe + MIX)
     two = copy("two", *ON_SLURM, recipe=recipe + MIX)
     target = str(training / "attached.safetensors")

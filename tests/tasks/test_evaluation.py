@@ -100,10 +100,11 @@ ENTRIES = {
 
 
 def test_metrics_are_those_of_the_entry_in_the_catalogue(tmp_path: Path) -> None:
-    assert set(ENTRIES.values()) == set(catalog.TASKS)
+    tasks = {name: entry for name, entry in catalog.TASKS.items() if entry.kind != "multimodal"}
+    assert set(ENTRIES.values()) == set(tasks)
     found = metrics(tmp_path)
     assert {task: tuple(found[name] or ()) for name, task in ENTRIES.items()} == {
-        task: entry.metrics for task, entry in catalog.TASKS.items()
+        task: entry.metrics for task, entry in tasks.items()
     }
 
 

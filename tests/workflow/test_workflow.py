@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from forked_commands import forked_commands
 
 from m2pt.config.experiment import digest
 from m2pt.datasets.layouts import reader
@@ -29,7 +30,7 @@ CONFIG = "tests/tiny/config.yaml"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
-def snakemake(folder, *arguments, check=True, configs=(CONFIG,)):
+def snakemake(folder, *arguments, check=True, configs=(CONFIG,), environment=ENVIRONMENT):
     command = [
         "snakemake",
         *arguments,
@@ -38,7 +39,7 @@ def snakemake(folder, *arguments, check=True, configs=(CONFIG,)):
         "--configfile",
         *configs,
     ]  # which swallows what follows
-    run = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert not check or run.returncode == 0, run.stdout + run.stderr
     return run.stdout + run.stderr
 
@@ -58,7 +59,8 @@ def folder(tmp_path_factory):
         shutil.copy(REPOSITORY / name, folder)
     for name in ("workflow", "profiles", "tests/tiny"):
         shutil.copytree(REPOSITORY / name, folder / name)
-    snakemake(folder)
+    with forked_commands() as programs:
+        snakemake(folder, environment=ENVIRONMENT | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"})
     return folder
 
 
@@ -332,7 +334,8 @@ def test_no_training_of_the_shipped_config_is_planned_twice():
     command = ["snakemake", "-n", "--quiet", "rules", "--cores", "2", "--config", "results=nowhere"]
     run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     counts = dict(re.findall(r"^(\w+)\s+(\d+)$", run.stdout + run.stderr, re.MULTILINE))
-    assert sum(int(counts[rule]) for rule in ("pretrain_encoder", "finetune", "transfer")) == len(digests)
+    rules = ("pretrain_encoder", "finetune", "transfer", "multimodal")
+    assert sum(int(counts[rule]) for rule in rules) == len(digests)
 
 
 def test_lint_finds_nothing(folder):

@@ -10,13 +10,12 @@ The bytes must depend on the arguments alone: draw from `numpy.random.default_rn
 module>])`, write no dates, and write files in a fixed order.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from m2pt.atomic import clear_abandoned, part_of, write_json
+from m2pt.atomic import replacing_folder, write_json
 from m2pt.errors import InputError
 
 RECORD = "miniature.json"
@@ -34,17 +33,8 @@ def staged(root: Path) -> Iterator[Path]:
         raise InputError(
             f"{root} exists and is not a miniature ({RECORD} is missing): choose another root or remove it."
         )
-    folder, replaced = part_of(root), part_of(root)
-    folder.mkdir(parents=True)
-    clear_abandoned(folder.parent)
-    try:
+    with replacing_folder(root) as folder:
         yield folder
-        if root.exists():
-            root.rename(replaced)
-        folder.rename(root)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_record(

@@ -22,7 +22,7 @@ class FigureCells:
     def __init__(self, plan: Plan, figure: Figure) -> None:
         self.plan = plan
         self.figure = figure
-        self._cells = read_named(plan, figure.plot.cells())
+        self._cells = read_named(plan, figure.plot.cell_names())
 
     def cell(self, name: str) -> Cell:
         """Return the cell of this name."""
@@ -46,7 +46,7 @@ class FigureCells:
 
     def provenance_note(self) -> str:
         """Return with which config, seeds, code and device the cells and their baselines were measured."""
-        cells = [self.cell(name) for name in self.figure.plot.cells()]
+        cells = [self.cell(name) for name in self.figure.plot.cell_names()]
         baselines = [cell.baseline for cell in cells if cell.baseline is not None]
         return provenance_note(self.plan, [*cells, *baselines])
 

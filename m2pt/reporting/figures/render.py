@@ -13,8 +13,25 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure as Picture
 
 from m2pt.atomic import replacing
-from m2pt.config.figures import AuxiliaryQuality, Figure, GainBars, GainMatrix, Scales, TrainingCurves
-from m2pt.reporting.figures import auxiliary_quality, gain_bars, gain_matrix, scales, training_curves
+from m2pt.config.figures import (
+    AuxiliaryQuality,
+    Figure,
+    GainBars,
+    GainMatrix,
+    LoggedValues,
+    Scales,
+    TrainingCurves,
+    Values,
+)
+from m2pt.reporting.figures import (
+    auxiliary_quality,
+    gain_bars,
+    gain_matrix,
+    logged_values,
+    scales,
+    training_curves,
+    values,
+)
 from m2pt.reporting.figures.cells import FigureCells
 from m2pt.run_files import PROVENANCE
 
@@ -37,8 +54,8 @@ def render(cells: FigureCells) -> tuple[Picture, Sequence[NamedTuple]]:
             gains = gain_matrix.collect(plot, cells)
             return gain_matrix.draw(plot, gains), gains
         case Scales() as plot:
-            values = scales.collect(plot, cells)
-            return scales.draw(plot, values), values
+            squares = scales.collect(plot, cells)
+            return scales.draw(plot, squares), squares
         case AuxiliaryQuality() as plot:
             points = auxiliary_quality.collect(plot, cells)
             return auxiliary_quality.draw(points), points
@@ -48,6 +65,12 @@ def render(cells: FigureCells) -> tuple[Picture, Sequence[NamedTuple]]:
         case GainBars() as plot:
             bars = gain_bars.collect(plot, cells)
             return gain_bars.draw(bars), bars
+        case LoggedValues() as plot:
+            logged = logged_values.collect(plot, cells)
+            return logged_values.draw(plot, logged), logged
+        case Values() as plot:
+            results = values.collect(plot, cells)
+            return values.draw(plot, results), results
 
 
 def write_figure(
@@ -57,7 +80,7 @@ def write_figure(
 
     `provenance` says how the numbers were measured; the metadata of the pictures holds it and the caption.
     """
-    values = {"title": figure.title, "description": f"{figure.caption} {provenance}"}
+    described = {"title": figure.title, "description": f"{figure.caption} {provenance}"}
     texts = {"csv": to_csv(records), PROVENANCE: f"{provenance}\n"}
     with ExitStack() as stack:
         paths = {
@@ -65,7 +88,7 @@ def write_figure(
             for suffix in (*_METADATA, *texts)
         }
         for suffix, keys in _METADATA.items():
-            metadata = {key: values[field] if field else None for key, field in keys.items()}
+            metadata = {key: described[field] if field else None for key, field in keys.items()}
             picture.savefig(paths[suffix], format=suffix, metadata=metadata)
         for suffix, text in texts.items():
             paths[suffix].write_text(text, encoding="utf-8")

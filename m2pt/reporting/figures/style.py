@@ -19,6 +19,9 @@ _OTHER_COLOURS = ("#56B4E9", "#882255", "#44AA99", "#999933")
 
 OURS, BASELINE, PUBLISHED = "#0072B2", "#000000", "#767676"
 
+SERIES = (OURS, *_OTHER_COLOURS[1:])
+"""Colours of curves that belong to no modality."""
+
 ONE_SEED = "#B0B0B0"
 """Colour of differences of one seed, whatever their sign: others would suggest gains and losses."""
 

@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from itertools import cycle
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from matplotlib.figure import Figure as Picture
 
 from m2pt.config.figures import TrainingCurves
-from m2pt.config.strict import validate
-from m2pt.errors import InputError
 from m2pt.reporting.figures.cells import FigureCells
+from m2pt.reporting.figures.logs import read_logs
 from m2pt.reporting.figures.style import BASELINE, COLUMN, footnote, modality_colours
-from m2pt.results import Record, Step, metrics_entry, metrics_lines
-from m2pt.run_files import METRICS
+
+_LOSS = "loss"
 
 
 class CurvePoint(NamedTuple):
@@ -41,71 +39,34 @@ def collect(plot: TrainingCurves, cells: FigureCells) -> list[CurvePoint]:
     """Return the points of every curve, one after the other.
 
     Raises:
-        InputError: a metrics.jsonl is missing or damaged, or those of two seeds have other steps; a cell
-            averages several runs.
+        InputError: as for `read_logs`.
     """
     return [point for title, name in plot.curves.items() for point in _curve(title, name, cells)]
 
 
 def _curve(title: str, name: str, cells: FigureCells) -> list[CurvePoint]:
     cell = cells.cell(name)
-    if len(cell.runs) != 1 or cell.mean is None:
-        raise InputError(
-            f"{name}: averages {len(cell.runs)} runs, but a training curve shows one; name a cell of another "
-            "column."
-        )
-    logs = [read_losses(path.with_name(METRICS)) for _, _, path in cells.results(name)]
-    if len({tuple(log) for log in logs}) != 1:
-        raise InputError(
-            f"run {cell.runs[0].name}: its seeds were logged at different steps; train them again."
-        )
+    logs = [log[_LOSS] for log in read_logs(cells, name, [_LOSS])]
     modality = cells.modality_of_auxiliary(name)
     points = []
-    for step, epoch in logs[0]:
-        losses = [log[step, epoch] for log in logs]
+    for moment in logs[0]:
+        losses = [log[moment] for log in logs]
         points.append(
             CurvePoint(
                 curve=title,
                 modality=modality,
                 run=cell.runs[0].name,
                 seeds=len(losses),
-                step=step,
-                epoch=epoch,
+                step=moment.step,
+                epoch=moment.epoch,
                 loss=fmean(losses),
                 loss_deviation=stdev(losses) if len(losses) > 1 else None,
                 metric=f"{cell.column.group} {cell.column.title}",
-                reached=cell.mean,
+                reached=fmean(cell.values.values()),
                 reached_deviation=cell.deviation,
             )
         )
     return points
-
-
-def read_losses(path: Path) -> dict[tuple[int, int], float]:
-    """Return the loss at each logged (step, epoch); lines without a loss are skipped.
-
-    Raises:
-        InputError: the file is missing, damaged or has no loss.
-    """
-    remedy = "delete the folder and train again"
-    losses = {}
-    try:
-        for number, line in enumerate(metrics_lines(path, growing=False), start=1):
-            entry = metrics_entry(line, f"line {number}")
-            if "loss" in entry:
-                point = validate(_Loss, entry, f"line {number}")
-                losses[point.step, point.epoch] = point.loss
-    except InputError as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); {remedy}.") from None
-    if not losses:
-        raise InputError(f"{path}: has no loss; {remedy}.")
-    return losses
-
-
-class _Loss(Record):
-    step: Step
-    epoch: Step
-    loss: float
 
 
 def draw(records: list[CurvePoint]) -> Picture:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from figure_results import FIGURES, LOSSES, MAP, TABLE, TOP1, scales
+from figure_results import FIGURES, MAP, TABLE, TOP1, log, scales
 from synthetic_results import TINY
 
 from m2pt.plan.plan import Plan
@@ -46,10 +46,5 @@ def plan(overrides):
                 "training": {"provenance": provenance, "seconds": 3600.0},
             }
             (folder / "evaluation.json").write_text(json.dumps(result))
-            lines = [
-                {"step": 10 * (i + 1), "epoch": i, "loss": loss, "lr": 1e-3}
-                for i, loss in enumerate(LOSSES[seed])
-            ]
-            lines.insert(1, {"step": 10, "epoch": 0, "blocks.0.attn.qkv.pathways.audio.scale": 0.1})
-            (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+            (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in log(seed)))
     return plan

@@ -17,4 +17,6 @@ def test_a_caption_explains_the_marks_of_its_kind_of_plot_and_no_others(plan, ov
     assert marked == {"gains", "bars"}
     assert {name for name, caption in captions.items() if "interval" in caption} == {*marked, "quality"}
     assert {name for name, caption in captions.items() if "and no gains" in caption} == {*marked, "quality"}
-    assert "band" in captions["curves"] and "square" in captions["scales"]
+    assert {name for name, caption in captions.items() if "band" in caption} == {"curves", "logged", "values"}
+    assert "square" in captions["scales"] and "epoch is averaged" in captions["logged"]
+    assert {name for name, caption in captions.items() if "not joined" in caption} == {"values"}

@@ -24,6 +24,8 @@ QUICK = (
     "--latency-wait",
     "5",
 )
+ALL_GPU_NODES = pytest.mark.xdist_group("all GPU nodes")
+"""Tests that take each other's nodes run one after the other."""
 
 
 def mark_slurm_tests(config: pytest.Config, items: list[pytest.Item], folder: Path) -> None:

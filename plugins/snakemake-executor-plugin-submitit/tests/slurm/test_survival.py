@@ -4,11 +4,12 @@ import json
 import os
 import signal
 
-from slurm_workflow import COUNTING, Workflow, all_steps, slurm
+from slurm_workflow import ALL_GPU_NODES, COUNTING, Workflow, all_steps, slurm
 
 WAIT_FOR_GO = "until test -e go; do sleep 0.2; done"
 
 
+@ALL_GPU_NODES
 def test_requeued_preempted_and_timed_out_jobs_finish(workflow):
     count = f"python3 {COUNTING} {{output}} {{output}}.state"
     workflow.write(
@@ -62,6 +63,7 @@ def test_restarts_are_bounded(workflow):
     assert f"slurm job {job_id}: restarted 1 times; no more restarts are allowed" in workflow.finish(code=1)
 
 
+@ALL_GPU_NODES
 def test_a_failed_node_s_job_runs_elsewhere(workflow):
     workflow.write(
         "Snakefile",

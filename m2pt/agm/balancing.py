@@ -1,0 +1,193 @@
+"""What all methods that balance modalities have in common.
+
+    method = OGM(model, alpha=0.8)
+    for epoch in range(1, epochs + 1):
+        for inputs, target in batches:
+            loss = method.loss(inputs, target)
+            optimizer.zero_grad()
+            loss.backward()
+            method.before_step()
+            optimizer.step()
+        method.after_epoch(epoch, validation)      # what was measured on the validation split
+    logits = method.model(inputs)
+
+In several processes wrap the method, not the model, in `DistributedDataParallel`; call the wrapped module for
+the loss, and the hooks on the method itself in every process. Each hook takes the same decisions everywhere.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from m2pt.agm.checks import (
+    BalancingError,
+    DeferredChecks,
+    Inputs,
+    check_classes,
+    check_inputs,
+    check_logits,
+    check_modalities,
+    check_target,
+)
+from m2pt.agm.encoders import check_separate, encoders_of, modalities_of
+from m2pt.agm.precision import at_least_float32, full_precision
+from m2pt.agm.processes import mean_over_processes
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was measured on the validation split after an epoch; never on the test split.
+
+    Losses are mean cross-entropies in nats, accuracies are fractions from 0 to 1. Mono-modal values are those
+    of the mono-modal logits, see `mono_modal_logits`.
+    """
+
+    accuracy: float
+    loss: float
+    mono_accuracy: Mapping[str, float]
+    mono_loss: Mapping[str, float]
+    method_loss: Mapping[str, float] = field(default_factory=dict)
+    """Means of what `BalancingMethod.validation_losses` returned, each batch weighted by its size."""
+
+
+class BalancingMethod(nn.Module):
+    """A model and the way it is trained. Without changes it is plain joint training.
+
+    Args:
+        model: called as `model(inputs)`, returns logits (B, num_classes).
+        modalities: names of the modalities, the keys of `inputs`; by default `model.modalities`.
+        encoders: the part of the model that belongs to each modality; by default `model.encoders`.
+
+    Raises:
+        BalancingError: fewer than `least_modalities`, names that do not fit, or, for a method that needs
+            encoders, encoders that are missing, have no parameters, share some, or are not in the model.
+    """
+
+    least_modalities = 2
+    needs_encoders = True
+
+    model: nn.Module
+    modalities: tuple[str, ...]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        modalities: Sequence[str] | None = None,
+        *,
+        encoders: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        method = type(self).__name__
+        self.model = model
+        names = modalities_of(model) if modalities is None else modalities
+        self.modalities = check_modalities(method, names, self.least_modalities)
+        # A plain dictionary: the encoders are registered once, as parts of the model
+        self._encoders = encoders_of(model, self.modalities, encoders)
+        if self.needs_encoders:
+            check_separate(method, model, self._encoders)
+        self._checks = DeferredChecks()
+        self._scalars: dict[str, Tensor] = {}
+
+    def forward(self, inputs: Inputs, target: Tensor) -> Tensor:
+        """Return the training loss of a batch, averaged over its samples.
+
+        Args:
+            inputs: the batch by modality: a tensor (B, ...), or a dict of tensors such as values and lengths.
+                A method of a single modality ignores the others.
+            target: class indices (B,).
+
+        Returns:
+            A scalar in float32 or better, to call `.backward()` on.
+
+        Raises:
+            BalancingError: the batch does not fit. On a GPU a label that is none of the classes is reported
+                one or two steps late.
+        """
+        self._check_batch(inputs, target)
+        return self._plain_loss(inputs, target)
+
+    def loss(self, inputs: Inputs, target: Tensor) -> Tensor:
+        """Return the training loss of a batch; the same as calling the method."""
+        loss: Tensor = self(inputs, target)
+        return loss
+
+    @property
+    def scalars(self) -> dict[str, Tensor]:
+        """Values to log, detached scalars on the model's device: the same names after each step."""
+        device = next(self.model.parameters()).device
+        return {name: value.to(device, non_blocking=True) for name, value in self._scalars.items()}
+
+    def before_step(self) -> None:
+        """Change gradients, after the last backward pass of a step and before the optimizer's step.
+
+        Gradients must be complete: summed over accumulated passes, averaged over processes, unscaled and not
+        yet clipped.
+        """
+
+    def after_epoch(self, epoch: int, validation: Validation | None = None) -> None:
+        """Act at the end of an epoch.
+
+        Args:
+            epoch: number of complete epochs, 1 after the first.
+            validation: what was measured on the validation split. A method that adapts needs it.
+
+        Raises:
+            BalancingError: the method needs a validation and it is None, or lacks a modality; or a check of
+                this epoch's batches failed.
+        """
+        self._checks.poll(wait=True)
+
+    @torch.no_grad()
+    def validation_losses(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
+        """Return further losses of a validation batch, which the method wants as `Validation.method_loss`.
+
+        Call it in evaluation mode, average each loss over the split (weighted by batch size) and over the
+        processes. Most methods want none.
+        """
+        return {}
+
+    def encoder_parameters(self, modality: str) -> Iterator[nn.Parameter]:
+        """Yield the parameters of a modality's encoder."""
+        return self._encoders[modality].parameters()
+
+    def _check_batch(self, inputs: Inputs, target: Tensor) -> int:
+        """Check a batch and return its size B."""
+        self._checks.poll()
+        batch = check_inputs(inputs, self.modalities, self._checks)
+        check_target(target, batch)
+        return batch
+
+    def _plain_loss(self, inputs: Inputs, target: Tensor) -> Tensor:
+        """Return the cross-entropy of the model for a checked batch."""
+        return self._cross_entropy(self.model({name: inputs[name] for name in self.modalities}), target)
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean cross-entropy, in float32 or better whatever the precision of the logits."""
+        check_logits(logits, len(target), type(self.model).__name__)
+        with full_precision(logits.device):
+            check_classes(target, logits.shape[-1], self._checks)
+            return functional.cross_entropy(at_least_float32(logits), target)
+
+    def _validated(
+        self, values: Mapping[str, float] | None, what: str, names: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """Return a value of each modality from a `Validation`, averaged over processes, after checks."""
+        names = self.modalities if names is None else names
+        if values is None:
+            raise BalancingError(
+                f"{type(self).__name__} adapts to the validation split: give after_epoch() a Validation"
+            )
+        for name in names:
+            if name not in values or not math.isfinite(values[name]):
+                raise BalancingError(
+                    f"{type(self).__name__}: {what} of the validation has no finite value for {name!r}, "
+                    f"got {dict(values)}"
+                )
+        device = next(self.model.parameters()).device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        found = torch.tensor([values[name] for name in names], dtype=dtype, device=device)
+        return dict(zip(names, mean_over_processes(found).tolist(), strict=True))

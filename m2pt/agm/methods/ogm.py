@@ -1,0 +1,176 @@
+"""OGM and OGM-GE: slow down the encoder of the modality that is ahead (Peng et al., CVPR 2022).
+
+arXiv 2203.15332; official code GeWu-Lab/OGM-GE_CVPR2022.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from m2pt.agm.balancing import BalancingMethod, Validation
+from m2pt.agm.checks import BalancingError, Inputs, check_number
+from m2pt.agm.feature_responses import forward_with_responses
+from m2pt.agm.processes import sum_over_processes
+from m2pt.agm.responses import ShapleyAttribution
+
+NOISE_FLOOR = 1e-8
+"""Added to the standard deviation of the noise in the official code."""
+
+
+class OGM(BalancingMethod):
+    """On-the-fly gradient modulation, with or without generalization enhancement (GE).
+
+    In each step s_m = Σᵢ softmax(logits_m)ᵢ[yᵢ] is the probability that the modality alone gives to the right
+    classes. With the ratio ρ_a = s_a / s_v, the gradients of the encoder of `a` are multiplied by
+
+        k_a = 1 − tanh(α ρ_a) if ρ_a > 1, else 1        (eq. 10)
+
+    GE then adds Gaussian noise to the gradients of both encoders. Its standard deviation is that of the
+    elements of the same gradient before modulation (official code, main.py).
+
+    The mono-modal logits are those of `forward_with_responses`: W_m h_m + b / M as in the paper for a
+    linear layer on concatenated features, the Shapley responses for any other fusion. In several processes
+    and under gradient accumulation, s_m is the sum over all samples of the step.
+
+    More than two modalities are not in the paper. Its authors suggest to average the pairwise ratios
+    (GeWu-Lab/OGM-GE_CVPR2022, issue 16, "we have not conducted related experiments"): here
+    ρ_m = mean over j ≠ m of s_m / s_j, so more than one modality can be slowed down.
+
+    Args:
+        model: see `BalancingMethod`.
+        modalities: see `BalancingMethod`.
+        encoders: see `BalancingMethod`.
+        alpha: α; 0 changes no gradient unless there is noise.
+        enhance: True adds the noise (OGM-GE).
+        parameters: "conv" acts on weights of four dimensions, as the official code does; "all" on all
+            parameters of an encoder, for encoders without such weights (AGM's authors do so for CREMA-D).
+        first_epoch: the first epoch that is modulated, counted from 1.
+        last_epoch: the last one; None is the last of the training.
+        seed: of the noise, which is a function of the seed and the step only: equal in all processes, and
+            the same again after a restart.
+
+    Raises:
+        BalancingError: as `BalancingMethod`; a negative `alpha`; an impossible window; "conv" and an encoder
+            without weights of four dimensions, on which the method would have no effect.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        modalities: Sequence[str] | None = None,
+        *,
+        alpha: float,
+        enhance: bool = False,
+        parameters: Literal["conv", "all"] = "conv",
+        first_epoch: int = 1,
+        last_epoch: int | None = None,
+        seed: int = 0,
+        encoders: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__(model, modalities, encoders=encoders)
+        check_number("OGM: alpha", alpha)
+        if parameters not in ("conv", "all"):
+            raise BalancingError(f"OGM: parameters must be 'conv' or 'all', got {parameters!r}")
+        if first_epoch < 1 or (last_epoch is not None and last_epoch < first_epoch):
+            raise BalancingError(f"OGM: no epoch lies between {first_epoch} and {last_epoch}")
+        self.alpha = alpha
+        self.enhance = enhance
+        self.first_epoch = first_epoch
+        self.last_epoch = last_epoch
+        self.seed = seed
+        self._modulated: dict[str, list[nn.Parameter]] = {}
+        for modality in self.modalities:
+            found = [p for p in self.encoder_parameters(modality) if parameters == "all" or p.ndim == 4]
+            if not found:
+                raise BalancingError(
+                    f"OGM: the encoder of {modality!r} has no convolution kernels of four dimensions, so it "
+                    "would be trained without modulation: use parameters='all'"
+                )
+            self._modulated[modality] = found
+        self.attribution = ShapleyAttribution(self.modalities)
+        self._epoch = 1
+        self._step = 0
+        self._sums: Tensor | None = None
+        """Σ over the samples of the step so far, of this process (M,). No buffer: DDP would broadcast it."""
+        self._report(torch.ones(len(self.modalities)), torch.ones(len(self.modalities)))
+
+    def forward(self, inputs: Inputs, target: Tensor) -> Tensor:
+        """Return the cross-entropy of a batch, and keep the scores of its modalities for `before_step`."""
+        batch = self._check_batch(inputs, target)
+        if not (self.training and torch.is_grad_enabled()):
+            return self._plain_loss(inputs, target)
+        logits, responses = forward_with_responses(self.model, self.attribution, inputs, batch)
+        loss = self._cross_entropy(logits, target)
+        chosen = target.view(1, -1, 1).expand(len(responses), -1, 1)
+        sums = responses.softmax(dim=-1).gather(-1, chosen).sum((1, 2))
+        self._sums = sums if self._sums is None else self._sums + sums
+        return loss
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Multiply the gradients of each encoder by its coefficient and add the noise.
+
+        Raises:
+            BalancingError: there was no forward pass in training mode since the last step.
+        """
+        if self._sums is None:
+            raise BalancingError("OGM.before_step() needs a forward pass in training mode first")
+        ratios = pairwise_ratios(sum_over_processes(self._sums))
+        self._sums = None
+        self._step += 1
+        coefficients = torch.ones_like(ratios)
+        if self.first_epoch <= self._epoch and (self.last_epoch is None or self._epoch <= self.last_epoch):
+            coefficients = torch.where(ratios > 1, 1 - torch.tanh(self.alpha * ratios), coefficients)
+            generators: dict[torch.device, torch.Generator] = {}
+            for modality, coefficient in zip(self.modalities, coefficients, strict=True):
+                for parameter in self._modulated[modality]:
+                    if parameter.grad is not None:
+                        self._modulate(parameter.grad, coefficient, generators)
+        self._report(ratios, coefficients)
+
+    def after_epoch(self, epoch: int, validation: Validation | None = None) -> None:
+        """Keep the number of the epoch, for the window. Nothing is adapted to the validation split."""
+        super().after_epoch(epoch, validation)
+        self._epoch = epoch + 1
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Return the epoch and the step, for `state_dict`."""
+        return {"epoch": self._epoch, "step": self._step}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore the epoch and the step."""
+        self._epoch, self._step = state["epoch"], state["step"]
+
+    def _modulate(
+        self, gradient: Tensor, coefficient: Tensor, generators: dict[torch.device, torch.Generator]
+    ) -> None:
+        """Change one gradient in place."""
+        if not self.enhance:
+            gradient.mul_(coefficient)
+            return
+        device = gradient.device
+        if device not in generators:
+            generators[device] = torch.Generator(device).manual_seed(_mixed(self.seed, self._step))
+        # A single element has no standard deviation: the official code would make it NaN
+        deviation = gradient.std(correction=min(1, gradient.numel() - 1)) + NOISE_FLOOR
+        noise = torch.randn(gradient.shape, generator=generators[device], device=device, dtype=gradient.dtype)
+        gradient.mul_(coefficient).add_(noise.mul_(deviation))
+
+    def _report(self, ratios: Tensor, coefficients: Tensor) -> None:
+        """Set the scalars to log."""
+        for modality, ratio, coefficient in zip(self.modalities, ratios, coefficients, strict=True):
+            self._scalars[f"ratio/{modality}"] = ratio
+            self._scalars[f"coefficient/{modality}"] = coefficient
+
+
+def pairwise_ratios(scores: Tensor) -> Tensor:
+    """Return ρ_m = mean over j ≠ m of s_m / s_j for scores (M,); of two s_a / s_v and s_v / s_a."""
+    ratios = scores.unsqueeze(1) / scores.unsqueeze(0)
+    return ratios.fill_diagonal_(0).sum(dim=1) / (len(scores) - 1)
+
+
+def _mixed(seed: int, step: int) -> int:
+    """Return a seed for one step; different seeds do not repeat each other's steps."""
+    return (seed * 1_000_003 + step) * 2_654_435_761 % 2**63

@@ -1,0 +1,168 @@
+"""Settings of joint training on several modalities in configs and recipes (AGM, arXiv 2308.07686)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BeforeValidator, Field, create_model, model_validator
+
+from m2pt import catalog
+from m2pt.config.architecture import Backbone
+from m2pt.config.experiment import Experiment
+from m2pt.config.names import Name
+from m2pt.config.paths import FilePath
+from m2pt.config.recipes import Recipe
+from m2pt.config.strict import Strict, nested, validate
+from m2pt.errors import InputError, listed
+from m2pt.models.multimodal_settings import MultimodalSettings, TransformerSettings
+
+Alpha = Annotated[float, Ge(0), Le(1000)]
+Epoch = Annotated[int, Ge(1), Le(10**6)]
+
+
+class Fusions(Strict):
+    """Recipe files of a dataset, by the name of a fusion; the recipe says what that fusion is."""
+
+    fusions: Annotated[dict[Name, FilePath], Field(min_length=1)]
+
+
+class Joint(Strict):
+    """The cross-entropy of the joint logits; also used for a single modality."""
+
+
+class AGM(Strict):
+    """Adaptive gradient modulation; see `m2pt.agm.AdaptiveGradientModulation`."""
+
+    alpha: Alpha
+    cap: Annotated[float, Gt(0), Le(1000)] | None = None
+    floor: Annotated[float, Ge(-1000), Lt(0)] | None = None
+    probability_floor: Annotated[float, Gt(0), Lt(1)] | None = None
+    direction: Literal["released", "opposite"] = "released"
+    window: tuple[Epoch, Epoch | None] = (1, None)
+    """First and last epoch in which gradients are modulated; null has no end."""
+    after_window: Literal["reset", "stays"] = "reset"
+    empty: Literal["omitted", "subtracted"] = "omitted"
+
+
+class OGM(Strict):
+    """On-the-fly gradient modulation, without (`ogm`) and with (`ogm_ge`) generalization enhancement."""
+
+    alpha: Alpha
+    parameters: Literal["conv", "all"] = "conv"
+    """Parameters of the encoders that are modulated."""
+    first_epoch: Epoch = 1
+    last_epoch: Epoch | None = None
+
+
+class MSLR(Strict):
+    """Modality-specific learning rates; see `m2pt.agm.methods.mslr`."""
+
+    coefficients: Annotated[dict[Name, Annotated[float, Gt(0), Le(1000)]], Field(min_length=1)]
+    strategy: Literal["dynamic", "keep"] = "dynamic"
+    memory: Epoch = 5
+
+
+class MSES(Strict):
+    """Modality-specific early stopping; see `m2pt.agm.methods.mses`."""
+
+    patience: Epoch
+    smoothing: Annotated[float, Ge(0), Lt(1)] = 0.6
+
+
+class GradientBlending(Strict):
+    """Gradient Blending, online; see `m2pt.agm.methods.gradient_blending`."""
+
+    super_epoch: Epoch = 5
+
+
+class Replaced(Strict):
+    """Settings of a transformer encoder that replace those of the config."""
+
+    input: dict[Name, Any] = Field(default_factory=dict)
+    tokenizer: dict[Name, Any] = Field(default_factory=dict)
+
+
+def _methods(given: Any) -> Any:
+    """Validate each of `methods` with the settings class that the catalogue names for it."""
+    if not isinstance(given, Mapping):
+        return given
+    classes: dict[str, Any] = {
+        name: (
+            catalog.load(entry.settings, f"method {name}: settings") | None if name in given else Any,
+            None,
+        )
+        for name, entry in catalog.METHODS.items()
+    }
+    given = {name: {} if value is None else value for name, value in given.items()}
+    sections = nested(create_model("Methods", __base__=Strict, **classes), given)
+    return {name: section for name in given if (section := getattr(sections, name)) is not None}
+
+
+class MultimodalClassification(Recipe):
+    """Joint training of a classifier on all modalities of a dataset."""
+
+    model: MultimodalSettings
+    architecture: dict[Name, Replaced] = Field(default_factory=dict)
+    """For encoders of kind transformer: what replaces the config's settings of their modality."""
+    head_clip: Annotated[float, Gt(0), Le(1000)] | None = None
+    """Clip the norm of all gradients to this if an element of the head's gradient exceeds it."""
+    methods: Annotated[dict[str, Any], BeforeValidator(_methods), Field(min_length=1)]
+    """Settings of the methods that tables compare on this dataset and fusion."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.training.epochs is None:
+            raise ValueError("training.steps: the epoch is selected on validation; give training.epochs")
+        for name in self.architecture:
+            if name not in self.transformers(tuple(self.model.encoders)):
+                raise ValueError(f"architecture.{name}: model.encoders has no transformer of this name")
+        return self
+
+    def chosen(self, experiment: Experiment, modalities: Sequence[str]) -> Self:
+        """Return the recipe with one method, and with the encoders of the modalities that it reads.
+
+        Raises:
+            ValueError: the recipe has no settings of the method, or other encoders than the dataset.
+        """
+        balancing = experiment.balancing
+        if balancing is None or balancing.method not in self.methods:
+            method = balancing and balancing.method
+            raise ValueError(f"methods: {method} is missing; this recipe has {listed(self.methods)}")
+        encoders = self.model.encoders
+        if sorted(encoders) != sorted(modalities):
+            raise ValueError(f"model.encoders: {listed(encoders)}; the dataset has {listed(modalities)}")
+        settings = self.methods[balancing.method]
+        if balancing.alpha is not None:
+            settings = settings.model_copy(update={"alpha": balancing.alpha})
+        # in the catalogue's order: digests ignore that of the recipe, but initial weights depend on it
+        used = {name: encoders[name] for name in modalities if name in (balancing.modalities or modalities)}
+        for name in balancing.encoders:
+            if not isinstance(used[name], TransformerSettings):
+                raise ValueError(f"model.encoders.{name}: only a transformer can start from an encoder")
+        architecture = {name: each for name, each in self.architecture.items() if name in used}
+        return self.model_copy(
+            update={
+                "model": replace(self.model, encoders=used),
+                "methods": {balancing.method: settings},
+                "architecture": architecture,
+            }
+        )
+
+    def check_fit(self, backbone: Backbone, modalities: Mapping[str, Any]) -> None:
+        """Check that what `architecture` replaces is valid in the config's section of the modality."""
+        for name, replaced in self.architecture.items():
+            values = modalities[name].model_dump()
+            for part in ("input", "tokenizer"):
+                values[part] |= getattr(replaced, part)
+            try:
+                validate(type(modalities[name]), values, f"architecture.{name}")
+            except InputError as error:
+                raise ValueError(str(error).removesuffix(".")) from None
+
+    def transformers(self, modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the modalities whose encoder is a transformer; see `Recipe.transformers`."""
+        found = (name for name, each in self.model.encoders.items() if isinstance(each, TransformerSettings))
+        return {
+            name: self.architecture[name].model_dump() if name in self.architecture else {} for name in found
+        }

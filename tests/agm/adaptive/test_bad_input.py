@@ -1,0 +1,77 @@
+"""Bad batches, settings and models through the public entry: one clear error each."""
+
+import pytest
+import torch
+from agm_oracle import BlackBox, Joint, batch
+from torch import nn
+
+from m2pt.agm import AdaptiveGradientModulation, BalancingError
+
+NAMES = ("audio", "visual")
+
+
+@pytest.fixture
+def agm() -> AdaptiveGradientModulation:
+    torch.manual_seed(0)
+    return AdaptiveGradientModulation(Joint(NAMES).double(), NAMES)
+
+
+def test_a_batch_that_does_not_fit(agm: AdaptiveGradientModulation) -> None:
+    inputs, target = batch(NAMES)
+    with pytest.raises(BalancingError, match="the batch lacks modality 'visual'; it has 'audio'"):
+        agm.loss({"audio": inputs["audio"]}, target)
+    with pytest.raises(BalancingError, match="the batch has modality 'text', which is not among"):
+        agm.loss({**inputs, "text": inputs["audio"]}, target)
+    with pytest.raises(BalancingError, match="differ in batch size"):
+        agm.loss({**inputs, "audio": inputs["audio"][:3]}, target)
+    with pytest.raises(BalancingError, match=r"target must have the shape \(6,\)"):
+        agm.loss(inputs, target[:3])
+
+
+@pytest.mark.parametrize("wrong", [4, -1, -100])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_class_that_does_not_exist(agm: AdaptiveGradientModulation, wrong: int, training: bool) -> None:
+    inputs, target = batch(NAMES)
+    target[2] = wrong
+    with pytest.raises(BalancingError, match="target has a class outside 0 to 3"):
+        agm.train(training).loss(inputs, target)
+
+
+def test_a_nan_names_the_modality_whose_response_it_reached(agm: AdaptiveGradientModulation) -> None:
+    inputs, target = batch(NAMES)
+    agm.loss(inputs, target)
+    inputs["visual"][0, 0] = torch.nan
+    with pytest.raises(BalancingError, match=r"the score of modality '\w+' is NaN or infinite"):
+        agm.loss(inputs, target)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"modalities": ["audio"]}, r"needs at least 2 modalities, got \['audio'\]"),
+        ({"alpha": -1.0}, "alpha must be a finite number, 0 or more, got -1.0"),
+        ({"alpha": float("nan")}, "alpha must be a finite number, 0 or more, got nan"),
+        ({"probability_floor": 0.0}, "probability_floor must lie between 0 and 1, got 0.0"),
+        ({"empty": "zero"}, "empty must be 'omitted' or 'subtracted'"),
+        ({"encoders": {"audio": nn.Linear(1, 1)}}, "encoders: no value for 'visual'"),
+    ],
+)
+def test_wrong_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AdaptiveGradientModulation(Joint(NAMES), **arguments)
+
+
+def test_a_model_that_does_not_name_its_modalities() -> None:
+    with pytest.raises(BalancingError, match="BlackBox has no `modalities`: give modalities="):
+        AdaptiveGradientModulation(BlackBox(Joint(NAMES)))
+
+
+def test_a_model_that_does_not_return_logits() -> None:
+    class Scalar(Joint):
+        def forward(self, inputs):
+            return super().forward(inputs).mean()
+
+    inputs, target = batch(NAMES)
+    agm = AdaptiveGradientModulation(BlackBox(Scalar(NAMES).double()), NAMES)
+    with pytest.raises(BalancingError, match=r"BlackBox must return logits \(6, num_classes\), got \(\)"):
+        agm.loss(inputs, target)

@@ -1,0 +1,130 @@
+"""What all methods share: wrong use, what a batch may be, and several processes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from balancing_models import Late, Stranger, batch, validation
+from balancing_processes import TRAINED, new_method, train
+from torch import Tensor, nn
+
+from m2pt.agm import MSLR, OGM, AdaptiveGradientModulation, BalancingError, Joint
+
+ONES = {"audio": 1.0, "visual": 1.0}
+
+
+BAD_METHODS: dict[str, tuple[Callable[[], object], str]] = {
+    "one modality, modulated": (
+        lambda: AdaptiveGradientModulation(Late("audio")),
+        r"AdaptiveGradientModulation needs at least 2 modalities, got \['audio'\]: train .* with Joint",
+    ),
+    "one modality": (
+        lambda: MSLR(Late("audio"), coefficients={"audio": 1.0}),
+        "of one modality with Joint",
+    ),
+    "no names": (lambda: Joint(Stranger()), "give modalities"),
+    "a name twice": (lambda: Joint(Stranger(), ["audio", "audio"]), "named twice"),
+    "no encoders": (lambda: MSLR(Stranger(), list(ONES), coefficients=ONES), "has no `encoders`"),
+    "an encoder lacks": (
+        lambda: MSLR(model := Stranger(), list(ONES), coefficients=ONES, encoders={"audio": model.net[0]}),
+        "no value for 'visual'",
+    ),
+    "unknown encoder": (
+        lambda: MSLR(Late("a", "b"), coefficients={"a": 1, "b": 1}, encoders={"c": nn.Linear(1, 1)}),
+        "unknown 'c'",
+    ),
+    "shared": (
+        lambda: OGM(m := Stranger(), list(ONES), alpha=1, encoders=dict.fromkeys(ONES, m.net[0])),
+        "'audio' and 'visual' share",
+    ),
+    "foreign": (
+        lambda: OGM(Stranger(), list(ONES), alpha=1, encoders={n: nn.Linear(5, 4) for n in ONES}),
+        "'audio' is not a part of the model",
+    ),
+    "empty": (
+        lambda: OGM(Stranger(), list(ONES), alpha=1, encoders={n: nn.Identity() for n in ONES}),
+        "'audio' has no parameters",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_METHODS)
+def test_a_method_that_cannot_be_built_says_why(case: str) -> None:
+    build, message = BAD_METHODS[case]
+    with pytest.raises(BalancingError, match=message):
+        build()
+
+
+ALL = ["joint", "agm", "ogm", "mslr", "mses", "blending"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_wrong_batch_is_named(name: str) -> None:
+    """The same checks for all methods, whatever the mode."""
+    method = new_method(name)
+    inputs, target = batch("audio", "visual")
+    visual = inputs["visual"]
+    wrong: list[tuple[dict[str, object], Tensor, str]] = [
+        ({"audio": inputs["audio"]}, target, "lacks modality 'visual'; it has 'audio'"),
+        (inputs | {"text": visual}, target, "has modality 'text', which is not among"),
+        (inputs | {"visual": visual[:4]}, target, "batch size: modality 'audio' 6, modality 'visual' 4"),
+        (inputs | {"visual": {"values": visual, "lengths": torch.ones(4)}}, target, "batch size"),
+        (inputs, target[:4], r"target must have the shape \(6,\), got \(4,\)"),
+        (inputs, target.double(), "class indices, got torch.float64"),
+        (inputs, target.clone().fill_(3), "target has a class outside 0 to 2"),
+    ]
+    for given, labels, message in wrong:
+        for training in (True, False):
+            with pytest.raises(BalancingError, match=message):
+                method.train(training).loss(given, labels)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_all_methods_have_one_interface(name: str) -> None:
+    """In evaluation, where nothing is balanced, the loss is that of joint training; blending's is its own."""
+    method = new_method(name)
+    inputs, target = batch("audio", "visual")
+    before = set(method.scalars)
+    loss = method.loss(inputs, target)
+    loss.backward()
+    method.before_step()
+    assert set(method.scalars) == before
+    assert not any(value.requires_grad for value in method.scalars.values())
+    assert (method.validation_losses(inputs, target) != {}) == (name == "blending")
+    if name != "blending":
+        expected = nn.functional.cross_entropy(method.model.eval()(inputs), target)
+        torch.testing.assert_close(method.eval().loss(inputs, target), expected)
+
+
+@pytest.mark.parametrize("name", ["mslr", "mses", "blending"])
+def test_a_method_that_adapts_wants_a_complete_validation(name: str) -> None:
+    method = new_method(name)
+    with pytest.raises(BalancingError, match="give after_epoch"):
+        method.after_epoch(1, None)
+    one = {"audio": 0.5}
+    with pytest.raises(BalancingError, match="no finite value for 'visual'"):
+        method.after_epoch(1, validation(one, one, one))
+    nan = {"audio": 0.5, "visual": float("nan"), "joint": 1.0}
+    with pytest.raises(BalancingError, match="no finite value for 'visual'"):
+        method.after_epoch(1, validation(nan, nan, nan))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_all_processes_end_with_the_same_weights(
+    name: str, two_processes: list[dict[str, dict[str, Tensor]]]
+) -> None:
+    first, second = (states[name] for states in two_processes)
+    parameters = [key for key in first if "running" not in key and "num_batches" not in key]
+    assert len(parameters) > 5
+    for key in parameters:
+        assert torch.equal(first[key], second[key]), key
+
+
+@pytest.mark.parametrize("name", ["ogm", "mslr", "blending"])
+def test_two_processes_equal_one(name: str, two_processes: list[dict[str, dict[str, Tensor]]]) -> None:
+    """On the whole batch, with unequal accumulated parts, and validations that differ by process."""
+    alone = train(new_method(name))
+    for key, value in two_processes[0][name].items():
+        torch.testing.assert_close(
+            value, alone[key], rtol=1e-5, atol=1e-7, msg=lambda m, key=key: f"{key}: {m}"
+        )

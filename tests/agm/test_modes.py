@@ -1,0 +1,124 @@
+"""Which modules depend on the mode, against outputs; and what a switch leaves behind."""
+
+import pytest
+import torch
+from timm.layers import DropPath
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from m2pt.agm.modes import depends_on_mode, evaluation_mode, mixes_samples
+
+
+class Noise(nn.Module):
+    """A stranger's module that reads its mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x) if self.training else x
+
+
+class Wrapped(nn.Module):
+    """Reads its mode in a method with a decorator."""
+
+    @torch.no_grad()
+    def scale(self) -> float:
+        return 2.0 if self.training else 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale() * x
+
+
+class Plain(nn.Module):
+    """Does not read it; it has a method of a similar name."""
+
+    def train(self, mode: bool = True) -> "Plain":
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sin()
+
+
+def layer(dropout: float) -> nn.Module:
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, dropout), 2, enable_nested_tensor=False)
+
+
+DEPENDENT = {
+    "batch norm": nn.BatchNorm1d(8),
+    "dropout": nn.Dropout(0.5),
+    "transformer": layer(0.5),
+    "attention": nn.MultiheadAttention(8, 2, dropout=0.5),
+    "drop path": DropPath(0.5),
+    "noise": Noise(),
+    "decorated": Wrapped(),
+    "random slope": nn.RReLU(0.1, 0.9),
+    "spectral norm": parametrizations.spectral_norm(nn.Linear(8, 8)),
+    "block": Block(8, 2, proj_drop=0.5),
+}
+INDEPENDENT = {
+    "linear": nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU()),
+    "dropout": nn.Dropout(0.0),
+    "transformer": layer(0.0),
+    "drop path": DropPath(0.0),
+    "block": Block(8, 2),
+    "batch norm without statistics": nn.BatchNorm1d(8, track_running_stats=False),
+    "plain": Plain(),
+}
+
+
+def output(module: nn.Module) -> Tensor:
+    x = torch.linspace(-2, 1, 320).view(5, 8, 8)
+    torch.manual_seed(1)
+    found = module(x, x, x) if isinstance(module, nn.MultiheadAttention) else module(x)
+    return found[0] if isinstance(found, tuple) else found
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_dependent_modules_are_found(name: str) -> None:
+    module = DEPENDENT[name]
+    with evaluation_mode(module):
+        evaluated = output(module)
+        assert not depends_on_mode(module.modules())
+    assert depends_on_mode(module.modules())
+    assert not torch.equal(output(module), evaluated)
+
+
+@pytest.mark.parametrize("name", INDEPENDENT)
+def test_independent_modules_give_the_same_output_in_both_modes(name: str) -> None:
+    module = INDEPENDENT[name]
+    assert not depends_on_mode(module.modules())
+    with evaluation_mode(module):
+        evaluated = output(module)
+    torch.testing.assert_close(output(module), evaluated)
+
+
+def test_hooks_and_a_replaced_forward_count_as_dependent() -> None:
+    hooked, replaced = nn.Linear(2, 2), nn.Linear(2, 2)
+    hooked.register_forward_hook(lambda *_: None)
+    replaced.forward = lambda x: x  # type: ignore[method-assign]
+    assert depends_on_mode([hooked]) and depends_on_mode([replaced])
+
+
+def test_recurrent_layers_stay_in_training_mode_without_dropout() -> None:
+    module = nn.LSTM(8, 8, 2, dropout=0.5)
+    x = torch.randn(3, 2, 8)
+    assert depends_on_mode([module]) and not depends_on_mode([nn.LSTM(8, 8)])
+    module.eval()
+    expected = module(x)[0]
+    module.train()
+    with evaluation_mode(module):
+        assert module.training
+        assert torch.equal(module(x)[0], expected)
+    assert module.training and module.dropout == 0.5
+
+
+def test_every_submodule_returns_to_its_own_mode_even_after_an_error() -> None:
+    module = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())
+    with pytest.raises(RuntimeError, match="stop"), evaluation_mode(module):
+        assert not any(each.training for each in module.modules())
+        raise RuntimeError("stop")
+    assert [each.training for each in module.modules()] == [True, True, False]
+
+
+def test_batch_norm_without_statistics_mixes_samples() -> None:
+    assert mixes_samples([nn.BatchNorm1d(2, track_running_stats=False)])
+    assert not mixes_samples([nn.BatchNorm1d(2), nn.Linear(2, 2)])

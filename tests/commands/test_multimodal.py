@@ -1,0 +1,125 @@
+"""`m2pt multimodal`: every method from data to evaluation, stopped and resumed, and from config to table."""
+
+import json
+import os
+import signal
+
+import pytest
+from multimodal_config import METHODS, write_config
+
+from m2pt.commands import main
+from m2pt.formats.weights import load_weights
+from m2pt.plan.plan import Plan
+from m2pt.run_files import EVALUATION, METRICS, MODEL
+from m2pt.selection import SelectedOnValidation
+from m2pt.training.signals import Interrupted
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Train every method, and one modality alone; return the plan."""
+    rows = {name: {"method": name} for name in METHODS} | {
+        "image alone": {"method": "joint", "modalities": ["image"]}
+    }
+    config = write_config(tmp_path_factory.mktemp("multimodal"), rows)
+    assert main(["check", "--config", str(config)]) == 0
+    assert main(["data", "build", "avmnist", "--config", str(config)]) == 0
+    plan = Plan.load(config)
+    for name in plan.runs:
+        assert main(["multimodal", name, "--seed", "0", "--config", str(config)]) == 0
+    return plan
+
+
+def folder_of(plan, method, modalities=None):
+    (found,) = (
+        run
+        for run in plan.runs.values()
+        if (run.experiment.balancing.method, run.experiment.balancing.modalities) == (method, modalities)
+    )
+    return plan.run_directory(found.name, 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_is_trained_and_evaluated(trained, method):
+    folder = folder_of(trained, method)
+    result = json.loads((folder / EVALUATION).read_text())
+    assert result["metrics"].keys() == {"top1", "top1_audio", "top1_image", "val_top1"}
+    assert list(result["spec"]["recipe"]["methods"]) == [method]
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "val_top1_image" in line] == [1, 2]
+    best = max((line["val_top1"], -line["epoch"]) for line in lines if "val_top1" in line)
+    assert (result["metrics"]["val_top1"], -result["selected_epoch"]) == pytest.approx(best)
+    state, _ = load_weights(folder / MODEL)
+    assert all(name.split(".")[0] in ("encoders", "fusion") for name in state)
+
+
+def test_one_modality_alone_has_its_encoder_only(trained):
+    folder = folder_of(trained, "joint", ("image",))
+    state, _ = load_weights(folder / MODEL)
+    assert not [name for name in state if "audio" in name]
+    assert json.loads((folder / EVALUATION).read_text())["metrics"].keys() == {"top1", "val_top1"}
+
+
+def test_methods_begin_with_the_same_weights(trained):
+    first = {
+        method: json.loads((folder_of(trained, method) / METRICS).read_text().splitlines()[0])["loss"]
+        for method in ("joint", "agm", "ogm", "mslr", "mses")
+    }
+    assert len({round(loss, 5) for loss in first.values()}) == 1
+
+
+def test_coefficients_are_logged(trained):
+    line = json.loads((folder_of(trained, "agm") / METRICS).read_text().splitlines()[0])
+    assert {"coefficient/audio", "coefficient/image", "score/audio", "score/image", "clipped"} <= line.keys()
+
+
+def test_tables_and_plans_have_these_runs(trained, capsys):
+    assert main(["tabulate", "table", "--config", trained.source]) == 0
+    table = (trained.results / "table.csv").read_text()
+    assert table.count("\n") > 2 * len(METHODS)
+    assert main(["show", "table:agm:image", "--config", trained.source]) == 0
+    assert "m2pt multimodal avmnist-late-agm-" in capsys.readouterr().out
+    assert main(["plan", "--counted", "--config", trained.source]) == 0
+    assert "jointly trained, model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["agm", "mses", "gradient_blending", "ogm_ge"])
+def test_a_stopped_training_resumes_to_the_same_bits(trained, tmp_path, monkeypatch, method):
+    config = write_config(tmp_path / "stopped", {method: {"method": method}})
+    (name,) = Plan.load(config).runs
+    assert main(["data", "build", "avmnist", "--config", str(config)]) == 0
+    after_epoch = SelectedOnValidation.after_epoch
+
+    def stop(self, model, epoch):
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return after_epoch(self, model, epoch)
+
+    monkeypatch.setattr(SelectedOnValidation, "after_epoch", stop)
+    words = ["multimodal", name, "--seed", "0", "--config", str(config)]
+    with pytest.raises(Interrupted):
+        main(words)
+    monkeypatch.setattr(SelectedOnValidation, "after_epoch", after_epoch)
+    assert main(words) == 0
+    resumed, whole = Plan.load(config).run_directory(name, 0), folder_of(trained, method)
+    assert (resumed / MODEL).read_bytes() == (whole / MODEL).read_bytes()
+    assert (resumed / METRICS).read_text() == (whole / METRICS).read_text()
+
+
+def test_the_test_split_is_read_once_and_at_the_end(trained, tmp_path, monkeypatch):
+    from m2pt.datasets import avmnist
+
+    config = write_config(tmp_path / "order", {"joint": {"method": "joint"}})
+    (name,) = Plan.load(config).runs
+    assert main(["data", "build", "avmnist", "--config", str(config)]) == 0
+    order = []
+    load = avmnist.Reader.load
+
+    def record(self, index):
+        order.append((len(self), index))
+        return load(self, index)
+
+    monkeypatch.setattr(avmnist.Reader, "load", record)
+    assert main(["multimodal", name, "--seed", "0", "--config", str(config)]) == 0
+    test = [position for position, (length, _) in enumerate(order) if position >= len(order) - 20]
+    assert sorted(order[position][1] for position in test) == list(range(20))

@@ -1,0 +1,93 @@
+"""Settings of joint training: what a recipe, a row and a config may say, and what reruns what."""
+
+import pytest
+from multimodal_config import METHODS, write_config
+
+from m2pt.commands import main
+from m2pt.plan.plan import Plan
+
+AGM = {"agm": {"method": "agm"}}
+
+
+def said(capsys, config):
+    capsys.readouterr()
+    assert main(["check", "--config", str(config)]) == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("rows", "recipe", "words"),
+    [
+        ({"x": {"method": "agn"}}, {}, "there is no method 'agn'; did you mean 'agm'?"),
+        ({"x": {"method": "joint", "alpha": 1.0}}, {}, "method joint takes no alpha"),
+        ({"x": {"method": "agm", "alpha": -1}}, {}, "alpha = -1: must be >= 0"),
+        ({"x": {"method": "joint", "modalities": ["video"]}}, {}, "avmnist has no modality 'video'; it has"),
+        ({"x": {"method": "agm", "modalities": ["audio"]}}, {}, "modalit"),
+        (AGM, {"methods": {"joint": {}}}, "methods: agm is missing; this recipe has joint"),
+        (AGM, {"methods": {"agm": {"alpha": 1, "cop": 2}}}, "methods.agm.cop: unknown key; did you mean"),
+        (AGM, {"methods": {"agm": {"alpha": ".nan"}}}, "methods.agm.alpha"),
+        (AGM, {"methods": {"amg": {}}}, "methods.amg: unknown key; did you mean 'agm'?"),
+        (AGM, {"head_clip": 0}, "head_clip = 0: must be > 0"),
+        (AGM, {"input": {"audio_size": 0}}, "input.audio_size = 0: must be >= 1"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, capsys, rows, recipe, words):
+    assert words in said(capsys, write_config(tmp_path, rows, **recipe))
+
+
+def test_encoders_must_be_those_of_the_dataset(tmp_path, capsys):
+    model = {"encoders": {"audio": {"kind": "resnet18"}}, "fusion": {"kind": "concat"}}
+    text = said(capsys, write_config(tmp_path, AGM, model=model))
+    assert "model.encoders: audio; the dataset has audio, image" in text
+
+
+def test_only_a_transformer_starts_from_an_encoder(tmp_path, capsys):
+    rows = {"x": {"method": "agm", "encoders": {"image": "none"}}}
+    assert "no encoder 'none'" in said(capsys, write_config(tmp_path, rows))
+
+
+def test_settings_of_another_method_do_not_rerun_a_run(tmp_path):
+    config = write_config(tmp_path, AGM)
+    (before,) = Plan.load(config).runs.values()
+    changed = METHODS | {"ogm": {"alpha": 2.0}, "agm": METHODS["agm"]}
+    (same,) = Plan.load(write_config(tmp_path, AGM, methods=changed)).runs.values()
+    changed = METHODS | {"agm": {"alpha": 2.0}}
+    (other,) = Plan.load(write_config(tmp_path, AGM, methods=changed)).runs.values()
+    assert before.digest == same.digest != other.digest
+
+
+def test_a_row_may_replace_alpha(tmp_path):
+    config = write_config(tmp_path, {"a": {"method": "agm"}, "b": {"method": "agm", "alpha": 9.0}})
+    alphas = [run.spec.recipe.methods["agm"].alpha for run in Plan.load(config).runs.values()]
+    assert alphas == [1.5, 9.0]
+
+
+def test_rows_of_pathways_and_of_methods_do_not_mix(tmp_path, capsys):
+    config = write_config(tmp_path, AGM)
+    table = (tmp_path / "table.yaml").read_text()
+    (tmp_path / "table.yaml").write_text(table.replace("    balancing:\n      method: agm\n", ""))
+    assert "column all: the task is trained with a method: give the row balancing" in said(capsys, config)
+
+
+TRANSFORMER = {
+    "encoders": {"audio": {"kind": "resnet18", "width": 4}, "image": {"kind": "transformer"}},
+    "fusion": {"kind": "concat"},
+}
+
+
+def test_a_model_that_does_not_take_the_inputs_is_named(tmp_path, capsys):
+    text = said(capsys, write_config(tmp_path, AGM, model=TRANSFORMER))
+    assert "the model does not take the inputs of avmnist: " in text and "channel" in text
+
+
+def test_what_replaces_settings_of_a_modality_is_checked(tmp_path, capsys):
+    architecture = {"image": {"input": {"image_side": 28}}}
+    text = said(capsys, write_config(tmp_path, AGM, model=TRANSFORMER, architecture=architecture))
+    assert "architecture.image: input.image_side: unknown key; did you mean 'image_size'?" in text
+
+
+def test_modalities_in_another_order_or_all_of_them_are_the_same_run(tmp_path):
+    rows = {"a": {"method": "agm"}, "b": {"method": "agm", "modalities": ["image", "audio"]}}
+    assert len(Plan.load(write_config(tmp_path, rows)).runs) == 1
