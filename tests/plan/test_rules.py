@@ -1,15 +1,20 @@
 """Parameters that the rules of the workflow get."""
 
+import shlex
 import subprocess
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from config_documents import TINY
+from snakemake.cli import parse_config
+from snakemake.utils import update_config
 
 from m2pt.command_line import parse_overrides
 from m2pt.formats.documents import read_yaml
+from m2pt.plan.plan import Plan
 from m2pt.plan.rules import MINIATURE, Rules
 
 
@@ -32,3 +37,35 @@ def test_an_override_reaches_the_commands_whatever_its_value():
     assert flags[:2] == ["--config", str(TINY)]
     overrides = parse_overrides([word for flag, word in pairwise(flags) if flag == "--set"])
     assert overrides == {"backbone": backbone, "seeds": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("seeds=[0, 1]", {"seeds": [0, 1]}),
+        ("backbone={dim: 32}", {"backbone": {"dim": 32, "depth": 4, "num_heads": 2, "mlp_ratio": 2.0}}),
+        ("backbone={dim: 16, mlp_ratio: 2.0}", {}),  # as in the file
+        ("results=results/123", {"results": "results/123"}),
+        ("figures=[]", {"figures": []}),
+        ("device=null", {"device": None}),
+    ],
+)
+def test_what_snakemake_makes_of_its_config_option_is_typed(monkeypatch, word, expected):
+    """It leaves numbers, booleans and nulls inside lists and mappings strings, and merges mappings."""
+    found = []
+    monkeypatch.setattr(Plan, "load", lambda path, overrides: found.append(overrides) or Plan)
+    monkeypatch.setattr(Plan, "arguments", [], raising=False)
+    merged = read_yaml(TINY)
+    update_config(merged, parse_config([word]))
+    Rules([str(TINY)], merged)
+    assert found == [expected]
+
+
+def test_the_command_that_messages_print_gives_snakemake_the_same_overrides():
+    overrides = {"seeds": [3, 4], "results": "results/5 6", "device": "cpu", "claims": None, "threads": 2}
+    words = shlex.split(Plan.load(TINY, overrides).command(Path("results/table.csv")))
+    merged = read_yaml(TINY)
+    update_config(merged, parse_config(words[words.index("--config") + 1 :]))
+    assert Rules([str(TINY)], merged).plan.overrides == {
+        key: value for key, value in overrides.items() if read_yaml(TINY).get(key) != value
+    }

@@ -366,3 +366,9 @@ def test_an_unknown_target_and_a_second_config_are_refused(folder):
     assert "no table or figure 'table9'; it has table, targets, curves" in refusal
     words = snakemake(folder, "--dry-run", check=False, configs=(CONFIG, "tests/tiny/table.yaml"))
     assert "configs are never merged" in words
+
+
+def test_several_seeds_from_the_command_line_are_planned(folder):
+    fewer = planned_jobs(folder, "results/table.csv", "--forceall", "--config", "seeds=[0]")
+    more = planned_jobs(folder, "results/table.csv", "--forceall", "--config", "seeds=[0,1]")
+    assert more["finetune"] == 2 * fewer["finetune"] > 0
