@@ -1,13 +1,19 @@
 """The notes below a table: how to read it, which rows are compared, how the numbers were measured."""
 
+import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
 
 from m2pt.config.tables import Row, Setting, Table
-from m2pt.plan.plan import Plan
+from m2pt.plan.plan import Plan, Run
+from m2pt.plan.specs import stored_recipe
 from m2pt.reporting.cells import Cell
 from m2pt.reporting.statistics import RULE
+from m2pt.training.settings import TrainingSettings
 
 SETTINGS: dict[Setting, str] = {
     "pretrained": "Pretrained setting",
@@ -31,6 +37,17 @@ VERDICT = f"Verdict: {RULE}"
 ONE_SEED = (
     "One seed: differences between rows are not printed, since one seed cannot tell them from chance. "
     "There is no deviation, no interval and no verdict."
+)
+
+SAME_RECIPE = (
+    "Baselines get the same recipe and the same tuning budget as the rows compared with them: one recipe "
+    "serves both, which is the baseline's own or was chosen on models without pathways. Its only value "
+    "that concerns pathways alone, the learning rate of the cross-modal scales (scale_lr), was set once "
+    "and not tuned."
+)
+SAME_RECIPE_OF_METHODS = (
+    "All methods share data, model, clipping and training; the settings of a method are its own. The epoch "
+    "is selected on the validation split, and the test split is evaluated once."
 )
 
 _UNLISTED_OVERRIDES = ("results", "seeds")
@@ -64,7 +81,7 @@ def table_notes(plan: Plan, table: Table, cells: list[Cell], provenance: str) ->
     """Return the notes of a table, one or a few sentences each; `provenance` is its `provenance_note`."""
     notes = [provenance, READING if has_several_seeds(plan) else READING_ONE_SEED]
     notes += verdict_notes(plan, cells)
-    return [*notes, *_baselines(cells), *_columns(table), *_rows(table)]
+    return [*notes, *_baselines(cells), *_recipes(cells), *_columns(table), *_rows(table)]
 
 
 def has_several_seeds(plan: Plan) -> bool:
@@ -106,16 +123,67 @@ def _baselines(cells: list[Cell]) -> list[str]:
                 other_recipe[_row_name(cell.row)] = None
     if not compared:
         return []
-    terms = (
-        "Baselines get the same recipe and the same tuning budget as the rows compared with them: one recipe "
-        "serves both, which is the baseline's own or was chosen on models without pathways. Its only value "
-        "that concerns pathways alone, the learning rate of the cross-modal scales (scale_lr), was set once "
-        "and not tuned."
-    )
+    runs = [run for cell in cells for run in cell.runs]
+    terms = SAME_RECIPE_OF_METHODS if any(map(_compares_methods, runs)) else SAME_RECIPE
     if other_recipe:
         terms += f" Exceptions, which have a recipe of their own: {', '.join(other_recipe)}."
     pairs = (f"Baseline {baseline}: {', '.join(methods)}." for baseline, methods in compared.items())
     return [terms, *pairs]
+
+
+def _recipes(cells: list[Cell]) -> list[str]:
+    """Return the recipe of each group of columns whose rows are methods of joint training.
+
+    What a row overrides, such as alpha, is not in a recipe.
+    """
+    shared: dict[str, Mapping[str, Any]] = {}
+    methods: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        for run in cell.runs:
+            balancing = run.experiment.balancing
+            if not _compares_methods(run) or (balancing and balancing.modalities):
+                continue
+            recipe = _compact(stored_recipe(run.spec.recipe))
+            recipe["training"] = _without_defaults(recipe["training"])
+            shared[cell.column.group] = {key: each for key, each in recipe.items() if key != "methods"}
+            if not (balancing and balancing.alpha is not None):
+                own = {name: settings for name, settings in recipe["methods"].items() if settings}
+                methods.setdefault(cell.column.group, {}).update(own)
+    return [
+        f"Recipe of {group}: {_flow(recipe)}; methods {_flow(methods.get(group, {}))}."
+        for group, recipe in shared.items()
+    ]
+
+
+def _compares_methods(run: Run) -> bool:
+    return run.experiment.balancing is not None
+
+
+def _without_defaults(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return training settings without those at their defaults, except for the optimizer."""
+    defaults = {each.name: each.default for each in dataclasses.fields(TrainingSettings)}
+    unlisted = {"log_every"}  # it changes no result
+    return {
+        key: value
+        for key, value in training.items()
+        if key == "optimizer" or (value != defaults[key] and key not in unlisted)
+    }
+
+
+def _compact(value: Any) -> Any:
+    """Return nested settings without those that are null or empty, except for a method without settings."""
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: _compact(each)
+        for key, each in value.items()
+        if each is not None and each != [] and (each != {} or key == "joint")
+    }
+
+
+def _flow(settings: Mapping[str, Any]) -> str:
+    """Return settings as one line of YAML."""
+    return yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, width=10**6).strip()
 
 
 def _columns(table: Table) -> list[str]:

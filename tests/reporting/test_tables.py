@@ -347,3 +347,30 @@ def test_rows_of_several_tables_that_mean_the_same_training_share_it():
     assert names("extensions", "M2PT-Point") == point
     for method in ("early auxiliary", "middle auxiliary"):
         assert names("extensions", method) == names("table5", method)
+
+
+def test_the_recipe_of_compared_methods_is_printed_below_their_table(tmp_path):
+    path = Path("config/recipes/mini/urfunny_late.yaml")
+    table = read_yaml(Path("config/tables/agm_accuracy.yaml"))
+    table["columns"] = [each for each in table["columns"] if each["name"] == "urfunny_late"]
+    table["rows"] = [
+        row | {"columns": ["urfunny_late"]} for row in table["rows"] if row["method"] in ("Joint", "AGM")
+    ]
+    stronger = {"target_init": "scratch", "balancing": {"method": "agm", "alpha": 9.0}}
+    table["rows"].append(table["rows"][1] | {"method": "AGM 9", "run": stronger})
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(table))
+    config, tables = Path("config/config.yaml"), [str(tmp_path / "table.yaml")]
+    plan = synthetic_plan(
+        tmp_path / "results", lambda *_: 50.0, config=config, tables=tables, figures=[], claims=None
+    )
+    markdown = written(plan, to_markdown)
+    (note,) = (line for line in markdown.splitlines() if line.startswith("- Recipe of UR-FUNNY, late: "))
+    shared, methods = note.removeprefix("- Recipe of UR-FUNNY, late: ").removesuffix(".").split("; methods ")
+    printed, recipe = yaml.safe_load(shared), read_yaml(path)
+    for key in ("epochs", "batch_size", "optimizer", "lr", "weight_decay"):
+        assert printed["training"][key] == recipe["training"][key]
+    assert printed["head_clip"] == recipe["head_clip"]
+    assert printed["model"]["encoders"]["text"]["dim"] == recipe["model"]["encoders"]["text"]["dim"]
+    assert yaml.safe_load(methods)["agm"].items() >= recipe["methods"]["agm"].items()  # not alpha 9
+    assert "All methods share data, model, clipping and training" in markdown and "scale_lr" not in markdown
+    assert r"\{" in written(plan, to_latex)
