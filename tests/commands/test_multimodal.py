@@ -1,8 +1,11 @@
 """`m2pt multimodal`: every method from data to evaluation, stopped and resumed, and from config to table."""
 
 import json
+import math
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from multimodal_config import METHODS, write_config
@@ -123,3 +126,36 @@ def test_the_test_split_is_read_once_and_at_the_end(trained, tmp_path, monkeypat
     assert main(["multimodal", name, "--seed", "0", "--config", str(config)]) == 0
     test = [position for position, (length, _) in enumerate(order) if position >= len(order) - 20]
     assert sorted(order[position][1] for position in test) == list(range(20))
+
+
+def log_of(plan):
+    """Return the lines of metrics.jsonl of each step of a config's only run."""
+    (name,) = plan.runs
+    lines = (plan.run_directory(name, 0) / METRICS).read_text().splitlines()
+    return [line for line in map(json.loads, lines) if "loss" in line]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_processes_train_as_one(tmp_path, accumulation):
+    training = {"epochs": 1, "batch_size": 8, "accumulation": accumulation, "optimizer": "sgd", "lr": 0.005}
+    config = write_config(
+        tmp_path / "config", {"agm": {"method": "agm"}}, training=training | {"log_every": 1}
+    )
+    options = ["--config", str(config), "--set", f"results={tmp_path / 'two'}"]
+    (name,) = Plan.load(config).runs
+    words = ["multimodal", name, "--seed", "0"]
+    assert main(["data", "build", "avmnist", "--config", str(config)]) == 0
+    assert main([*words, "--config", str(config)]) == 0
+    assert main(["data", "build", "avmnist", *options]) == 0
+    launch = [sys.executable, "-m", "m2pt", "launch", "--processes", "2", *words, *options]
+    done = subprocess.run(launch, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two = log_of(Plan.load(config)), log_of(Plan.load(config, {"results": str(tmp_path / "two")}))
+    assert len(one) == len(two) == 2 // accumulation
+    for single, shared in zip(one, two, strict=True):
+        assert shared["loss"] == pytest.approx(single["loss"], rel=1e-4)
+        if accumulation == 1:  # both have half of each batch: the scores are those of the whole
+            assert shared == pytest.approx(single, rel=1e-4)
+    # each has whole batches of its own: the scores, and with that the coefficients, are of both together
+    ahead = math.exp(two[0]["score/image"] - two[0]["score/audio"])
+    assert two[0]["coefficient/audio"] == pytest.approx(math.exp(1.5 * (1 - ahead)), rel=1e-5)
