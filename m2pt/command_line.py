@@ -27,11 +27,12 @@ class CommandModule(Protocol):
         ...
 
 
+DEFAULT_CONFIG = Path("config/config.yaml")
+
+
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --config, --set and --expect."""
-    parser.add_argument(
-        "--config", type=Path, default=Path("config/config.yaml"), help="default: %(default)s"
-    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
     add_set_argument(parser, "replace a top-level key of the config")
     parser.add_argument("--expect", metavar="DIGEST", help="stop if the config no longer has this digest")
 
@@ -53,7 +54,13 @@ def _seed(text: str) -> int:
 
 
 def load_plan(arguments: argparse.Namespace) -> Plan:
-    """Return the plan of --config and --set."""
+    """Return the plan of --config and --set.
+
+    Raises:
+        InputError: a file is missing or faulty, or an override is.
+    """
+    if arguments.config == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
+        raise InputError(f"there is no {DEFAULT_CONFIG} here: run m2pt in the clone, or give --config FILE.")
     return Plan.load(arguments.config, parse_overrides(arguments.set))
 
 

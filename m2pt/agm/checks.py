@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
@@ -97,6 +98,8 @@ def check_number(name: str, value: float, *, positive: bool = False) -> None:
     Raises:
         BalancingError: it is not.
     """
+    if not isinstance(value, Real):
+        raise BalancingError(f"{name} must be a number, got {value!r}")
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
         wanted = "above 0" if positive else "0 or more"
         raise BalancingError(f"{name} must be a finite number, {wanted}, got {value}")

@@ -14,6 +14,7 @@ is 0 and τ = 1. A modality that does worse than its long-run level (r < τ) get
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
+from numbers import Real
 from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
@@ -103,10 +104,10 @@ class Modulation(Float64Buffers):
     ) -> None:
         super().__init__()
         check_number("alpha", alpha)
-        if cap is not None and not cap > 0:
-            raise BalancingError(f"cap must be above 0 or None, got {cap}")
-        if floor is not None and not floor < 0:
-            raise BalancingError(f"floor must be below 0 or None, got {floor}")
+        if cap is not None:
+            check_number("cap", cap, positive=True)
+        if floor is not None and not (isinstance(floor, Real) and floor < 0):
+            raise BalancingError(f"floor must be a number below 0 or None, got {floor!r}")
         if direction not in get_args(Direction):
             raise BalancingError(f"direction must be 'released' or 'opposite', got {direction!r}")
         if after_window not in get_args(AfterWindow):

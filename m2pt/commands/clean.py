@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from m2pt.command_line import add_set_argument, parse_overrides
+from m2pt.command_line import DEFAULT_CONFIG, add_set_argument, parse_overrides
 from m2pt.plan.plan import Plan
 
 
@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         nargs="+",
-        default=[Path("config/config.yaml")],
-        help="configs to keep the results of; default: config/config.yaml",
+        default=[DEFAULT_CONFIG],
+        help=f"configs to keep the results of; default: {DEFAULT_CONFIG}",
     )
     add_set_argument(parser, "replace a top-level key of each config, as given to the runs to keep")
     parser.add_argument("--yes", action="store_true", help="remove without asking")

@@ -86,6 +86,8 @@ def _check(arguments: argparse.Namespace) -> None:
     layout, root = arguments.dataset, arguments.root
     if root is None:
         _, dataset, root = _from_config(arguments)
+        if dataset.miniature and not root.exists():
+            raise InputError(f"{root} does not exist yet; build it with: m2pt data build {arguments.dataset}")
         layout, full = dataset.layout, full or dataset.full_check
         num_classes = num_classes or dataset.classes
     job_log.begin(

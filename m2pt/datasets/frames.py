@@ -49,7 +49,10 @@ def extract_all(videos: Path, frames: Path, *, fps: float = 1.0) -> int:
                 raise InputError(f"{path} has the name of {named[path.stem].name}: remove one of them.")
             named[path.stem] = path
     if not named:
-        raise InputError(f"{videos} is missing or has no video ({', '.join(SUFFIXES)}).")
+        raise InputError(
+            f"{videos} is missing or has no video directly in it ({', '.join(SUFFIXES)}); give the folder "
+            "that holds the video files."
+        )
     frames.mkdir(parents=True, exist_ok=True)
     clear_abandoned(frames)
     waiting = [path for stem, path in named.items() if not (frames / stem).exists()]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from m2pt.errors import InputError
+from m2pt.errors import InputError, listed
 from m2pt.ops.dataset_sizes import Items, training_items
 from m2pt.ops.step_costs import FlopEstimator, StepCost, best, cost_key, finished_costs, measured_costs
 from m2pt.ops.storage import Footprint, footprint
@@ -117,11 +117,21 @@ def imported_bytes(plan: Plan, runs: Iterable[Run]) -> dict[str, int]:
 def _work(
     plan: Plan, trainings: Sequence[Training], estimator: FlopEstimator, *, timed: bool, device: str | None
 ) -> dict[str, _Work]:
-    """Return step cost and footprint of each kind of training, by `cost_key`."""
+    """Return step cost and footprint of each kind of training, by `cost_key`.
+
+    Raises:
+        InputError: a device is given of which no times are known.
+    """
     known: dict[str, list[StepCost]] = {}
     for source in (finished_costs, measured_costs) if timed else ():
         for key, costs in source(plan.results).items():
             known.setdefault(key, []).extend(costs)
+    devices = sorted({cost.device for costs in known.values() for cost in costs})
+    if timed and device is not None and device not in devices:
+        raise InputError(
+            f"--device {device!r}: there are no times of this device below {plan.results}; "
+            f"{f'known: {listed(devices)}' if devices else 'none of any device: use --measure there'}."
+        )
     work = {}
     for key, training in one_of_each_kind(trainings).items():
         synthetic = build_synthetic(training, torch.device("meta"))

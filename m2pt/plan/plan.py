@@ -3,6 +3,7 @@
 Rules and commands read the same plan, so a rule's shell line can be pasted into a terminal.
 """
 
+import difflib
 import json
 import shlex
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,9 @@ from m2pt.run_files import (
 )
 
 Entry = TypeVar("Entry")
+
+MOST_LISTED = 10
+"""Names of runs in a message, unless some are close to the one that was given."""
 
 
 @dataclass(frozen=True)
@@ -230,9 +234,14 @@ class Plan:
             InputError: no table of this config asks for it, or it is made by other commands.
         """
         if name not in self.runs:
-            raise InputError(
-                f"no run {name!r} in this config; its runs are:\n  " + "\n  ".join(sorted(self.runs))
-            )
+            known = sorted(run.name for run in self.runs.values() if command in (None, *run.commands))
+            near = [each for each in known if each.startswith(name)]
+            near = near[:MOST_LISTED] or difflib.get_close_matches(name, known, n=5)
+            shown = "\n  ".join(near or known[:MOST_LISTED])
+            more = f"\n  and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
+            listing = f"did you mean\n  {shown}" if near else f"it has\n  {shown}{more}"
+            by = f" made by m2pt {command}" if command else ""
+            raise InputError(f"no run {name!r}{by} in this config; {listing}")
         run = self.runs[name]
         if command is not None and command not in run.commands:
             others = run.commands[1:]

@@ -203,6 +203,27 @@ def test_the_command_refuses_in_one_message(
     assert message in capsys.readouterr().err
 
 
+def test_a_miniature_that_is_not_built_yet_is_no_wrong_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["data", "check", "coco", "--config", "tests/tiny/config.yaml", "--set", f"results={tmp_path}"])
+        == 2
+    )
+    assert (
+        f"{tmp_path}/data/coco does not exist yet; build it with: m2pt data build coco"
+        in capsys.readouterr().err
+    )
+
+
+def test_outside_a_clone_the_config_is_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan"]) == 2
+    assert "there is no config/config.yaml here: run m2pt in the clone" in capsys.readouterr().err
+
+
 def test_convert_is_for_layouts_that_need_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "convert", "imagenet", str(tmp_path)]) == 2
     assert "layout imagenet is read as it is distributed" in capsys.readouterr().err

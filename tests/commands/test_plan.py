@@ -20,6 +20,7 @@ from m2pt.commands import main
         (["--tflops-float32", "inf"], "from 1e-6 to 1e9"),
         (["--tflops", "1e-320"], "from 1e-6 to 1e9"),
         (["--counted", "--measure"], "--counted ignores times"),
+        (["--device", "NVIDIA X"], "--device 'NVIDIA X': there are no times of this device below results"),
         (["--items", "imagenet"], "--items imagenet: give DATASET=N"),
     ],
 )

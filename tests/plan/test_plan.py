@@ -174,8 +174,11 @@ def test_a_convnext_is_not_transferred(tmp_path):
 
 def test_an_unknown_run_table_or_encoder_is_named(config):
     plan = Plan.load(TINY)
-    with pytest.raises(InputError, match="no run 'imagenet-tune'"):
+    with pytest.raises(InputError, match=r"no run 'imagenet-tune' .*did you mean\n  imagenet-tune-"):
         plan.run("imagenet-tune")
+    with pytest.raises(InputError, match="no run 'x' made by m2pt transfer in") as refusal:
+        plan.run("x", "transfer")
+    assert "coco-fix-from" in str(refusal.value) and "imagenet" not in str(refusal.value)
     with pytest.raises(InputError, match="no table 'table9'"):
         plan.table("table9")
     del config["encoders"]["random"]

@@ -128,7 +128,7 @@ def test_commands_of_a_new_kind_of_run_are_listed_and_launched(joint, write, rec
     assert "joint     train on several datasets at once" in listed and "tally     count" in listed
     config = str(write(**joint_sections(recipe)))
     assert main(["launch", "joint", "x", "--config", config]) == 2
-    assert "no run 'x' in this config" in capsys.readouterr().err
+    assert "no run 'x' made by m2pt joint in this config" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["launch", "tally", "x"])
     assert "invalid choice: 'tally'" in capsys.readouterr().err
