@@ -31,6 +31,8 @@ STEP_COSTS = "step_costs.json"
 """Measured costs of optimizer steps."""
 MANIFEST = "manifest.json"
 """Suffix: DATASET.manifest.json says what a dataset consists of."""
+FRAMES = "frames.done"
+"""Suffix: DATASET.frames.done is empty, and there once the frames of a dataset's videos are extracted."""
 PROVENANCE = "made.txt"
 """Suffix: TABLE.made.txt says how a table, figure or summary was made."""
 

@@ -104,6 +104,8 @@ class Layout:
             "name/subset".
         manifest_has_counts: whether a manifest holds the number of items of an epoch.
         window: key of the modality's `input` that holds the number of counted units per item.
+        frames: folder below the dataset's, with frames of videos; the workflow extracts them if the config
+            says where the videos are.
     """
 
     modalities: tuple[str, ...]
@@ -119,6 +121,7 @@ class Layout:
     published: Mapping[str, Published] = field(default_factory=dict)
     manifest_has_counts: bool = True
     window: str | None = None
+    frames: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.modalities, str):

@@ -2,6 +2,8 @@
 
 from m2pt.catalog.entries import Layout, Published
 
+CREMAD_FRAMES = "Image-01-FPS"
+
 _PARTNET = {  # classes at the finest level, and shapes in the training split
     "Bed-3": (15, 133),
     "Bottle-3": (9, 315),
@@ -75,6 +77,7 @@ LAYOUTS: dict[str, Layout] = {
         augmentation="m2pt.datasets.augmentations:FrameAugmentation",
         input="m2pt.datasets.multimodal_settings:CremaDInput",
         num_classes=6,
+        frames=CREMAD_FRAMES,
         published={"cremad": Published(6_698 - 670, "CREMA-D, AGM's train.csv without the held-out tenth")},
     ),
     "imagenet": Layout(

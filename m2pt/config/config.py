@@ -52,6 +52,8 @@ class Dataset(Strict):
     """Folder of your dataset; or `miniature`."""
     miniature: Miniature | None = None
     """How to build a miniature below `results`; or `root`."""
+    videos: FilePath | None = None
+    """Folder of the videos whose frames the layout reads; the workflow extracts one frame per second."""
     full_check: bool = False
     """Open every file of your dataset and hash its contents before the first training, instead of checking
     its structure only."""
@@ -69,6 +71,13 @@ class Dataset(Strict):
     def _one_origin(self) -> "Dataset":
         if (self.root is None) == (self.miniature is None):
             raise ValueError("give either root (the folder of your dataset) or miniature (how to build one)")
+        return self
+
+    @model_validator(mode="after")
+    def _videos_have_a_use(self) -> "Dataset":
+        if self.videos is not None and (self.root is None or catalog.layout(self.layout).frames is None):
+            with_frames = [name for name, entry in catalog.LAYOUTS.items() if entry.frames is not None]
+            raise ValueError(f"videos: only for a dataset with root and layout {listed(with_frames)}")
         return self
 
     @property

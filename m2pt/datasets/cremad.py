@@ -21,6 +21,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
+from m2pt.catalog.layouts import CREMAD_FRAMES as FRAMES
 from m2pt.datasets.augmentations import FrameAugmentation
 from m2pt.datasets.base import PackedList, SeededDataset
 from m2pt.datasets.checks import (
@@ -47,7 +48,6 @@ LABELS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 SPLITS = ("train", "val", "test")
 LISTS = {"train": "CREMAD/train.csv", "test": "CREMAD/test.csv"}
 SOUNDS = "Audio"
-FRAMES = "Image-01-FPS"
 
 _MEAN, _STD = (torch.tensor(values).view(3, 1, 1, 1) for values in (MEAN, STD))
 

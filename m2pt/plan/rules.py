@@ -13,7 +13,7 @@ from m2pt.plan.claims import claims_digest, runs_of_result
 from m2pt.plan.dvc import check_fetched, is_pretrained_here
 from m2pt.plan.jobs import pretrainings
 from m2pt.plan.plan import Plan
-from m2pt.run_files import CHECKSUMS, ENCODER, EVALUATION, SUMMARY
+from m2pt.run_files import CHECKSUMS, DATA, ENCODER, EVALUATION, FRAMES, SUMMARY
 
 MINIATURE = "A miniature config shows that the pipeline works; it does not reproduce the paper's numbers."
 """Last sentence of a caption in the report, unless the config has the paper's scale."""
@@ -120,6 +120,10 @@ class Rules:
         """Return the pattern of the datasets on the user's disk."""
         return _any_of(name for name, dataset in self.plan.config.datasets.items() if dataset.root)
 
+    def datasets_with_videos(self) -> str:
+        """Return the pattern of the datasets whose frames are extracted from videos."""
+        return _any_of(name for name, dataset in self.plan.config.datasets.items() if dataset.videos)
+
     def pretrained_encoders(self) -> str:
         """Return the pattern of the encoders that are pretrained here."""
         return _any_of(name for name, each in self.plan.config.encoders.items() if each.is_trained_here)
@@ -172,6 +176,20 @@ class Rules:
         return claims_digest(self.plan)
 
     # ---- inputs -----------------------------------------------------------------------------------------
+
+    def videos(self, wildcards: Wildcards) -> str:
+        """Return the folder of a dataset's videos."""
+        return str(self.plan.config.datasets[wildcards.dataset].videos)
+
+    def frames(self, wildcards: Wildcards, output: object) -> str:
+        """Return the folder of their frames; a derived parameter, as in `arguments`."""
+        dataset = self.plan.config.datasets[wildcards.dataset]
+        return str(Path(str(dataset.root)) / str(catalog.layout(dataset.layout).frames))
+
+    def extracted_frames(self, wildcards: Wildcards) -> list[str]:
+        """Return the marker that a dataset's frames are extracted; nothing if it has no videos."""
+        has_videos = self.plan.config.datasets[wildcards.dataset].videos is not None
+        return [str(self.plan.results / DATA / f"{wildcards.dataset}.{FRAMES}")] if has_videos else []
 
     def encoder_source(self, wildcards: Wildcards) -> list[str]:
         """Return the files that an encoder is imported from; none for random weights.
@@ -227,12 +245,15 @@ class Rules:
         """Return the command that checks these jobs' inputs and models before the first of them starts.
 
         Empty if nothing will be trained. Your own datasets, and encoders from files or DVC, are checked here
-        although jobs of their own check them again: those jobs may only start after hours of training.
+        although jobs of their own check them again: those jobs may only start after hours of training. A
+        dataset that waits for its frames is only checked by its job.
         """
         jobs = list(jobs)
         if not any(job.rule.name in ("pretrain_encoder", *catalog.KINDS) for job in jobs):
             return ""
-        datasets = sorted({job.wildcards.dataset for job in jobs if job.rule.name == "check_dataset"})
+        waiting = {job.wildcards.dataset for job in jobs if job.rule.name == "extract_frames"}
+        checked = {job.wildcards.dataset for job in jobs if job.rule.name == "check_dataset"}
+        datasets = sorted(checked - waiting)
         imported = {job.wildcards.encoder for job in jobs if job.rule.name == "import_encoder"}
         given = {
             name for name, each in self.plan.config.encoders.items() if each.file or each.source == "dvc"

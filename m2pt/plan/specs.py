@@ -60,7 +60,7 @@ class DatasetSpec:
     def stored(self) -> Stored:
         """What files store of it."""
         values = {"name": self.name, **self.settings.model_dump(mode="json")}
-        del values["full_check"]
+        del values["full_check"], values["videos"]
         if self.subset is not None:
             values |= {"subset": self.subset, "num_classes": self.num_classes}
             del values["subsets"]

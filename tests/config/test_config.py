@@ -79,3 +79,16 @@ def test_an_encoder_on_an_unknown_dataset_or_of_another_modality_is_refused(conf
     assert "modality = 'image': shapenet55 has layout shapenet55, whose modality is pointcloud" in refused(
         Config, config
     )
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {"layout": "imagenet", "num_classes": 10, "root": "data"},
+        {"layout": "cremad", "num_classes": 6, "miniature": {}},
+    ],
+    ids=["layout without frames", "miniature"],
+)
+def test_videos_need_a_layout_that_reads_their_frames(config, dataset):
+    config["datasets"]["more"] = dataset | {"videos": "videos"}
+    assert "videos: only for a dataset with root and layout cremad" in refused(Config, config)

@@ -1,4 +1,4 @@
-# Datasets: build miniatures, check datasets on disk. Both write a manifest.
+# Datasets: build miniatures, extract frames of videos, check datasets on disk.
 
 
 rule build_miniature:
@@ -24,7 +24,32 @@ rule build_miniature:
         "m2pt data build {wildcards.dataset:q} {params.arguments} --expect {params.digest:q} > {log:q} 2>&1"
 
 
+rule extract_frames:
+    input:
+        videos=RULES.videos,
+    output:
+        done=touch(f"{DATA}/{{dataset}}.{files.FRAMES}"),
+    wildcard_constraints:
+        dataset=RULES.datasets_with_videos(),
+    params:
+        frames=RULES.frames,
+    log:
+        f"{LOGS}/{files.DATA}/{{dataset}}.frames.log",
+    benchmark:
+        f"{BENCHMARKS}/{files.DATA}/{{dataset}}.frames.tsv"
+    priority: 2
+    threads: 4
+    conda:
+        "../../environment.yml"
+    message:
+        "Extract the frames of the videos of {wildcards.dataset}"
+    shell:
+        "m2pt data frames {input.videos:q} {params.frames:q} > {log:q} 2>&1"
+
+
 rule check_dataset:
+    input:
+        frames=RULES.extracted_frames,
     output:
         manifest=f"{DATA}/{{dataset}}.{files.MANIFEST}",
     wildcard_constraints:
