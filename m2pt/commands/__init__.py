@@ -54,8 +54,8 @@ def command_module(name: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    0: success; 1: the run failed; 2: the input is wrong. A training that was interrupted after saving its
-    state exits with 75 (`m2pt.training.signals`).
+    0: success; 1: the run failed; 2: the input is wrong; 130: interrupted by Ctrl-C. A training that was
+    interrupted after saving its state exits with 75 (`m2pt.training.signals`).
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="m2pt", description="Multimodal Pathway (arXiv 2401.14405).")
@@ -77,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RunError as error:
         print(f"m2pt {parsed.command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # a training saves its state and exits by itself
+        print(f"m2pt {parsed.command}: interrupted", file=sys.stderr)
+        return 130
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0)
         if remedy is None:

@@ -9,12 +9,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model, model
 
 from m2pt import catalog
 from m2pt.config.architecture import Backbone, ConvNeXt
+from m2pt.config.experiment import SCRATCH
 from m2pt.config.names import LayoutName, Name, SubsetName
 from m2pt.config.paths import FilePath, InputFile, MadeFolder, check_places, check_result_name
 from m2pt.config.strict import Strict, nested, no_duplicates
 from m2pt.errors import InputError, listed
 from m2pt.ranges import Epoch, Size
 from m2pt.run_files import SUMMARY
+
+RESERVED = (SCRATCH, "target_init", "transfer_from")
+"""No names of encoders: what a row starts from in their place, and the roles of a run's inputs."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
@@ -282,6 +286,8 @@ class Config(Strict):
     @model_validator(mode="after")
     def _encoders_can_be_made(self) -> "Config":
         for name, encoder in self.encoders.items():
+            if name in RESERVED:
+                raise ValueError(f"encoders.{name}: this name has a meaning of its own; choose another")
             fault = self._pretraining_fault(encoder) or self._source_fault(encoder)
             if fault:
                 raise ValueError(f"encoders.{name}: {fault}")

@@ -7,6 +7,7 @@ what is wrong; the caller adds the config, and the column or run.
 from collections.abc import Iterator
 from typing import Any
 
+from m2pt import catalog
 from m2pt.config.config import Body, Config
 from m2pt.config.experiment import SCRATCH, Experiment
 from m2pt.config.tables import Column, Factors
@@ -118,6 +119,15 @@ def multimodal_experiments(config: Config, factors: Factors, column: Column) -> 
     for name in (*(balancing.modalities or ()), *balancing.encoders):
         if name not in known:
             raise InputError(f"{column.dataset} has no modality {name!r}; it has {listed(known)}")
+    # the order in a row changes nothing, and all modalities are the default: equal trainings get one name
+    read = tuple(name for name in known if name in (balancing.modalities or known))
+    measured = column.metric.rpartition("_")[2]  # the modality of top1_MODALITY
+    if measured in catalog.MODALITIES and (measured not in read or len(read) == 1):
+        raise InputError(
+            f"metric {column.metric}: the run reads {' and '.join(read)}, so it has "
+            f"{listed([f'top1_{name}' for name in read]) if len(read) > 1 else 'no response of a modality'}; "
+            "leave this column out of the row's columns"
+        )
     for name, encoder in balancing.encoders.items():
         if name not in (balancing.modalities or known):
             raise InputError(f"balancing.encoders: {name} is not among the modalities of the row")
@@ -126,8 +136,6 @@ def multimodal_experiments(config: Config, factors: Factors, column: Column) -> 
             raise InputError(
                 f"balancing.encoders.{name}: {encoder} is a {found.body} of modality {found.modality}"
             )
-    # the order in a row changes nothing, and all modalities are the default: equal trainings get one name
-    read = tuple(name for name in known if name in (balancing.modalities or known))
     yield Experiment(
         task=column.task,
         dataset=column.dataset,

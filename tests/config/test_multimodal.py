@@ -1,9 +1,11 @@
 """Settings of joint training: what a recipe, a row and a config may say, and what reruns what."""
 
 import pytest
+import yaml
 from multimodal_config import METHODS, write_config
 
 from m2pt.commands import main
+from m2pt.formats.documents import read_yaml
 from m2pt.plan.plan import Plan
 
 AGM = {"agm": {"method": "agm"}}
@@ -35,6 +37,28 @@ def said(capsys, config):
 )
 def test_what_is_wrong_is_named(tmp_path, capsys, rows, recipe, words):
     assert words in said(capsys, write_config(tmp_path, rows, **recipe))
+
+
+@pytest.mark.parametrize(
+    ("balancing", "metric", "words"),
+    [
+        (
+            {"method": "agm"},
+            "top1_video",
+            "run reads audio and image, so it has top1_audio, top1_image; leave",
+        ),
+        ({"method": "joint", "modalities": ["audio"]}, "top1_audio", "no response of a modality; leave"),
+        ({"method": "joint", "modalities": ["audio"]}, "top1_image", "no response of a modality; leave"),
+    ],
+)
+def test_a_metric_that_a_run_cannot_have_is_named_before_it(tmp_path, capsys, balancing, metric, words):
+    config = write_config(tmp_path, {"x": balancing})
+    table = read_yaml(tmp_path / "table.yaml")
+    table["columns"] = [table["columns"][0] | {"metric": metric}]
+    table["rows"][0]["columns"] = ["all"]
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(table))
+    text = said(capsys, config)
+    assert f"metric {metric}: the " in text and words in text
 
 
 def test_encoders_must_be_those_of_the_dataset(tmp_path, capsys):
