@@ -14,8 +14,8 @@ BEFORE_RUNS = {
     "check": "build every model of the config once, without data, to find inconsistent settings",
     "plan": "print trainings, GPU-hours, storage and critical path of a config, without running anything",
     "clean": "list and remove runs and encoders that no table of the given configs needs",
-    "pretrain": "pretrain an encoder by masked modelling or with labels",
-    "import": "take an encoder that came by DVC, from a file or a kept epoch, or initialise it at random",
+    "pretrain": "pretrain an encoder by masked modeling or with labels",
+    "import": "take an encoder that came by DVC, from a file or a kept epoch, or initialize it at random",
 }
 AFTER_RUNS = {
     "launch": "run a training or an evaluation in several processes, on one node or more",
@@ -39,7 +39,7 @@ _REMEDIES = {
 
 
 def commands() -> dict[str, str]:
-    """Return what each command does, by name; the catalogue has those that make the files of runs."""
+    """Return what each command does, by name; the catalog has those that make the files of runs."""
     of_runs = {name: entry.help for name, entry in catalog.commands().items()}
     return {**BEFORE_RUNS, **of_runs, **AFTER_RUNS}
 

@@ -103,7 +103,7 @@ def test_vit_base_loads_strictly_into_timm_and_back(pool):
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_every_modality_gives_normalised_tokens_and_taps(modality):
+def test_every_modality_gives_normalized_tokens_and_taps(modality):
     settings, shape, prefix, length = MODALITIES[modality]
     encoder = build_encoder(modality, **settings).eval()
     x = torch.randn(shape)
@@ -137,7 +137,7 @@ def test_blocks_of_all_modalities_have_the_same_keys_and_shapes():
 def test_positions_of_points_are_added_before_every_block():
     encoder = build_encoder("pointcloud", **MODALITIES["pointcloud"][0]).eval()
     tokens = encoder.tokenizer(torch.randn(2, 40, 3))
-    x, positions = tokens.values, encoder.tokenizer.pos_embed(tokens.centres)
+    x, positions = tokens.values, encoder.tokenizer.pos_embed(tokens.centers)
     for block in encoder.blocks:
         x = block(x + positions)
     torch.testing.assert_close(encoder.encode(tokens.values, tokens.positions), encoder.norm(x))
@@ -166,7 +166,7 @@ def test_layer_decay_counts_tokenizer_blocks_and_head():
     assert len(found) == len(named)
 
 
-def test_probing_head_standardises_features_without_parameters():
+def test_probing_head_standardizes_features_without_parameters():
     model = image_classifier("token", head="batchnorm_linear")
     norm, linear = model.head
     assert norm.eps == 1e-6
