@@ -93,7 +93,7 @@ MODALITIES: dict[str, Modality] = {
 
 MERGE = FollowUp(
     command="merge",
-    help="merge the pathways: plain weights, no inference cost",
+    help="merge the pathways into plain weights",
     output=MERGED,
     input=ATTACHED,
     launchable=False,

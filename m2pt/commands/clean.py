@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[Path("config/config.yaml")],
         help="configs to keep the results of; default: config/config.yaml",
     )
-    add_set_argument(parser, "replace a top-level key of each config, as given to the runs to keep")
+    add_set_argument(
+        parser, "replace a top-level key of each config, as given to the runs to keep, e.g. 'seeds=[0,1,2]'"
+    )
     parser.add_argument("--yes", action="store_true", help="remove without asking")
 
 

@@ -245,6 +245,13 @@ def test_missing_and_unknown_keys_are_named():
         load_exchange(model, state)
 
 
+def test_a_prefix_of_the_keys_is_named():
+    state = {f"model.{key}": value for key, value in to_exchange(image_classifier().state_dict()).items()}
+    for parts in (("blocks",), ("tokenizer", "blocks", "norm")):
+        with pytest.raises(InputError, match=r"lacks blocks.0.*; its keys begin with 'model\.': remove that"):
+            load_exchange(image_classifier(), state, parts=parts)
+
+
 def test_weights_without_blocks_are_rejected():
     with pytest.raises(InputError, match=r"lacks blocks.0.attn.proj.bias"):
         load_exchange(image_classifier(), {"weight": torch.zeros(1)}, parts=("blocks",))
