@@ -33,7 +33,7 @@ DEFAULT_CONFIG = Path("config/config.yaml")
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --config, --set and --expect."""
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
-    add_set_argument(parser, "replace a top-level key of the config")
+    add_set_argument(parser, "replace a top-level key of the config, e.g. 'seeds=[0,1,2]'")
     parser.add_argument("--expect", metavar="DIGEST", help="stop if the config no longer has this digest")
 
 

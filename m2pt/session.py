@@ -177,7 +177,9 @@ def restore_finished(plan: Plan, training: Training) -> bool:
         if state is not None and is_main_process():
             write_snapshot(plan)
             finished.restore(directory, state)
-            print(f"{name}: finished before; restored {', '.join(state['files'])} in {directory}", flush=True)
+            print(
+                f"{name}: already finished; restored {', '.join(state['files'])} in {directory}", flush=True
+            )
     except DamagedError as error:
         if is_main_process():
             aside = finished.move_to_damaged(directory)

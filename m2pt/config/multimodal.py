@@ -84,7 +84,7 @@ class Replaced(Strict):
 
 
 def _methods(given: Any) -> Any:
-    """Validate each of `methods` with the settings class that the catalogue names for it."""
+    """Validate each of `methods` with the settings class that the catalog names for it."""
     if not isinstance(given, Mapping):
         return given
     classes: dict[str, Any] = {
@@ -135,7 +135,7 @@ class MultimodalClassification(Recipe):
         settings = self.methods[balancing.method]
         if balancing.alpha is not None:
             settings = settings.model_copy(update={"alpha": balancing.alpha})
-        # in the catalogue's order: digests ignore that of the recipe, but initial weights depend on it
+        # in the catalog's order: digests ignore that of the recipe, but initial weights depend on it
         used = {name: encoders[name] for name in modalities if name in (balancing.modalities or modalities)}
         for name in balancing.encoders:
             if not isinstance(used[name], TransformerSettings):

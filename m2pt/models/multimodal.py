@@ -120,7 +120,7 @@ class MultimodalClassifier(nn.Module):
 
 
 class PooledEncoder(Encoder):
-    """An `Encoder` that returns the mean of its normalised tokens, without the class token.
+    """An `Encoder` that returns the mean of its normalized tokens, without the class token.
 
     Weights in the exchange format load as into any encoder:
     `load_exchange(encoder, state, parts=encoder.pretrained_parts)`.
@@ -142,7 +142,7 @@ def build_multimodal(
     """Build a classifier of several modalities, or of one alone.
 
     Args:
-        settings: encoders by modality, fusion and initialisation; a mapping is validated first.
+        settings: encoders by modality, fusion and initialization; a mapping is validated first.
         num_classes: number of classes.
         shapes: shape of a sample of each modality: (C, H, W) or (C, T, H, W) for a ResNet-18, (T, D) for
             sequences. Not needed for a transformer.
@@ -184,7 +184,7 @@ def build_fusion(settings: FusionSettings, dims: Mapping[str, int], num_classes:
 
 
 def init_released(model: nn.Module) -> None:
-    """Initialise all layers as the AGM code does for CREMA-D, in place.
+    """Initialize all layers as the AGM code does for CREMA-D, in place.
 
     Weights of linear layers are Xavier-normal, those of 2-D convolutions Kaiming-uniform in fan-out mode,
     batch norms 1 and 0. Biases of linear layers are 0 as in OGM-GE's `weight_init`, which AGM follows.

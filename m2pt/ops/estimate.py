@@ -155,6 +155,6 @@ def _steps(training: Training, items: Items | None) -> int | None:
     if items.count < effective:
         raise InputError(
             f"{training.id}: {items.count} items ({items.origin}) are fewer than one effective batch of "
-            f"{effective}."
+            f"{effective}: lower batch_size or accumulation in its recipe."
         )
     return settings.length(items.count // effective)

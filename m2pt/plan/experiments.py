@@ -1,6 +1,6 @@
 """The experiments of a table's cell and the recipe of an experiment, for each kind of run.
 
-`Kind.experiments` and `Kind.recipe` in the catalogue name these functions. They raise an InputError that says
+`Kind.experiments` and `Kind.recipe` in the catalog name these functions. They raise an InputError that says
 what is wrong; the caller adds the config, and the column or run.
 """
 

@@ -1,4 +1,4 @@
-"""Classifiers of several modalities: encoders and fusion together, their building and initialisation."""
+"""Classifiers of several modalities: encoders and fusion together, their building and initialization."""
 
 import copy
 import pickle
@@ -168,7 +168,7 @@ def test_modalities_are_chosen_and_ordered() -> None:
     assert alone({"sequence": batch()["sequence"]}).shape == (3, 2)
 
 
-def test_the_released_initialisation() -> None:
+def test_the_released_initialization() -> None:
     model = model_of("audio", "visual", fusion={"kind": "maxout"}, init="released")
     scaled: list[Tensor] = []
     for module in model.modules():

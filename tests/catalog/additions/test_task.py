@@ -40,6 +40,6 @@ def test_what_a_task_lacks_is_named(write, recipe, capsys, monkeypatch):
     assert "task one_hot: task: Task lacks build_model, collate, loss, measure, predict, summarize" in said
 
 
-def test_a_misspelt_task_of_a_column_is_named(write, capsys):
+def test_a_misspelled_task_of_a_column_is_named(write, capsys):
     said = faults(capsys, write(column={"task": "clasification"}))
     assert "columns.0.task = 'clasification': there is no task 'clasification'; did you mean" in said
