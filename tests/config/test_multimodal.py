@@ -115,3 +115,14 @@ def test_what_replaces_settings_of_a_modality_is_checked(tmp_path, capsys):
 def test_modalities_in_another_order_or_all_of_them_are_the_same_run(tmp_path):
     rows = {"a": {"method": "agm"}, "b": {"method": "agm", "modalities": ["image", "audio"]}}
     assert len(Plan.load(write_config(tmp_path, rows)).runs) == 1
+
+
+def test_an_alpha_that_a_row_repeats_from_the_recipe_makes_no_other_run(tmp_path):
+    alpha = METHODS["agm"]["alpha"]
+    rows = {
+        "x": {"method": "agm"},
+        "y": {"method": "agm", "alpha": alpha},
+        "z": {"method": "agm", "alpha": 9.0},
+    }
+    plan = Plan.load(write_config(tmp_path, rows))
+    assert sorted(run.spec.recipe.methods["agm"].alpha for run in plan.runs.values()) == [alpha, 9.0]
