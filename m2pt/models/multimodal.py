@@ -131,6 +131,21 @@ class PooledEncoder(Encoder):
         return super().forward(x)[:, self.num_prefix_tokens :].mean(dim=1)
 
 
+class PictureEncoder(PooledEncoder):
+    """A `PooledEncoder` of images that also takes gray ones and several frames.
+
+    A gray image is repeated to three channels. Of frames (B, C, T, H, W) the features are averaged, as
+    `ResNet18` does.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (B, dim) of images (B, C, H, W) or frames (B, C, T, H, W), C = 1 or 3."""
+        if x.ndim == 5:
+            frames = x.transpose(1, 2)
+            return self(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)
+        return super().forward(x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x)
+
+
 def build_multimodal(
     settings: MultimodalSettings | Mapping[str, Any],
     *,
@@ -226,7 +241,8 @@ def _build_encoder(
         input=architecture["input"],
         settings=architecture["tokenizer"],
     )
-    return PooledEncoder(tokenizer, **backbone, **options)
+    encoder = PictureEncoder if architecture["modality"] == "image" else PooledEncoder
+    return encoder(tokenizer, **backbone, **options)
 
 
 def _shape(
