@@ -102,8 +102,9 @@ TRANSFORMER = {
 
 
 def test_a_model_that_does_not_take_the_inputs_is_named(tmp_path, capsys):
-    text = said(capsys, write_config(tmp_path, AGM, model=TRANSFORMER))
-    assert "the model does not take the inputs of avmnist: " in text and "channel" in text
+    architecture = {"image": {"input": {"image_size": 56}}}
+    text = said(capsys, write_config(tmp_path, AGM, model=TRANSFORMER, architecture=architecture))
+    assert "the model does not take the inputs of avmnist: " in text and "[1, 64, 16]" in text
 
 
 def test_what_replaces_settings_of_a_modality_is_checked(tmp_path, capsys):
@@ -126,3 +127,27 @@ def test_an_alpha_that_a_row_repeats_from_the_recipe_makes_no_other_run(tmp_path
     }
     plan = Plan.load(write_config(tmp_path, rows))
     assert sorted(run.spec.recipe.methods["agm"].alpha for run in plan.runs.values()) == [alpha, 9.0]
+
+
+def test_official_gives_the_others_the_released_head_and_no_clipping(tmp_path):
+    rows = {name: {"method": name} for name in ("joint", "agm", "ogm")}
+    model = {"encoders": {name: {"kind": "resnet18", "width": 4} for name in ("audio", "image")}}
+
+    def chosen(name, **recipe):
+        plan = Plan.load(write_config(tmp_path / name, rows, **recipe))
+        recipes = {run.experiment.balancing.method: run.spec.recipe for run in plan.runs.values()}
+        return {method: (each.model.fusion.kind, each.head_clip) for method, each in recipes.items()}
+
+    equal = {"joint": ("concat", 1.0), "agm": ("concat", 1.0), "ogm": ("concat", 1.0)}
+    assert chosen("ours") == chosen("not", official=False) == equal
+    assert chosen("late", official=True) == equal | {"joint": ("sum", None), "ogm": ("sum", None)}
+    early = chosen(
+        "early", official=True, model=model | {"fusion": {"kind": "maxout", "hidden_dims": [8, 8]}}
+    )
+    assert set(early.values()) == {("maxout", 1.0)}
+
+
+def test_equal_terms_are_stored_as_ever(tmp_path):
+    for name, official in (("a", {}), ("b", {"official": False})):
+        (run,) = Plan.load(write_config(tmp_path / name, AGM, **official)).runs.values()
+        assert "official" not in run.spec.stored["recipe"]
