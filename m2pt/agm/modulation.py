@@ -161,8 +161,10 @@ class Modulation(Float64Buffers):
             if self.phase == "active":
                 self.coefficients.copy_(self._coefficients(scores))
             self.scores.copy_(scores)
-            self.batches += 1
-            self.running_scores += (scores - self.running_scores) / self.batches
+            finite = scores.isfinite().all()  # a batch that is refused leaves no trace in the means
+            self.batches += finite
+            step = (scores - self.running_scores) / self.batches.clamp(min=1)
+            self.running_scores += torch.where(finite, step, 0.0)
             self._check()
             return self.coefficients.clone()
 

@@ -37,12 +37,23 @@ def test_a_class_that_does_not_exist(agm: AdaptiveGradientModulation, wrong: int
         agm.train(training).loss(inputs, target)
 
 
-def test_a_nan_names_the_modality_whose_response_it_reached(agm: AdaptiveGradientModulation) -> None:
+def test_a_nan_in_an_input_is_named(agm: AdaptiveGradientModulation) -> None:
+    inputs, target = batch(NAMES)
+    inputs["visual"][0, 0] = torch.nan
+    with pytest.raises(BalancingError, match="modality 'visual' has NaN values"):
+        agm.loss(inputs, target)
+
+
+def test_a_nan_of_the_model_is_named_and_leaves_the_means_as_they_were(
+    agm: AdaptiveGradientModulation,
+) -> None:
     inputs, target = batch(NAMES)
     agm.loss(inputs, target)
-    inputs["visual"][0, 0] = torch.nan
+    before = agm.modulation.running_scores.clone(), agm.modulation.batches.clone()
+    inputs["visual"][0, 0] = torch.inf
     with pytest.raises(BalancingError, match=r"the score of modality '\w+' is NaN or infinite"):
         agm.loss(inputs, target)
+    assert torch.equal(agm.modulation.running_scores, before[0]) and agm.modulation.batches == before[1]
 
 
 @pytest.mark.parametrize(
