@@ -1,7 +1,7 @@
 """A stranger adds a dataset layout with one module and one entry, and reads what is missing."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import pytest
@@ -51,6 +51,38 @@ def test_an_augmentation_without_defaults_is_named(write, recipe, capsys, monkey
     assert (
         "layout arrays: augmentation: every field of strangers.one_hot:Settings must have a default" in said
     )
+
+
+class Plain:
+    """Settings without fields."""
+
+
+class Unknown:
+    """A type that pydantic cannot validate."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Settings with a field that no YAML gives."""
+
+    noise: Unknown | None = None
+
+
+@pytest.mark.parametrize("field", ["augmentation", "evaluation", "input"])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Plain, "{field}: strangers.arrays:Chosen must be a dataclass or a pydantic model"),
+        (lambda: None, "{field}: strangers.arrays:Chosen must be a dataclass or a pydantic model"),
+        (Unreadable, "{field}: PydanticSchemaGenerationError: "),
+    ],
+)
+def test_settings_of_another_form_are_named(write, recipe, capsys, monkeypatch, field, settings, words):
+    monkeypatch.setattr("strangers.arrays.Chosen", settings, raising=False)
+    entry = replace(ARRAYS_LAYOUT, **{field: "strangers.arrays:Chosen"})
+    monkeypatch.setitem(catalog.LAYOUTS, "arrays", entry)
+    said = faults(capsys, write(**arrays_sections(recipe)))
+    assert "layout arrays: " in said and words.format(field=field) in said
 
 
 def test_a_layout_of_an_unknown_modality_is_named(write, recipe, capsys, monkeypatch):
