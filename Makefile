@@ -44,7 +44,7 @@ table1: $(INSTALLED) ## train what Table 1 needs and write results/table1.csv
 	@$(IN_VENV) snakemake --cores all results/table1.csv
 	@cat results/table1.md
 
-tables: $(INSTALLED) ## write every table and figure of the paper and results/summary.md
+tables: $(INSTALLED) ## write every table and figure of both papers and results/summary.md
 	@$(IN_VENV) snakemake --cores all
 	@cat results/summary.md
 

@@ -95,7 +95,7 @@ def dense_model(spec: RunSpec, body: Encoder) -> Any:
 
 
 def dense_backbone(spec: RunSpec) -> Encoder:
-    """Return the backbone of a transfer, randomly initialised."""
+    """Return the backbone of a transfer, randomly initialized."""
     return build_encoder(**spec.architecture.stored, drop_path=getattr(spec.recipe, "drop_path", 0.0))
 
 

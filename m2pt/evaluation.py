@@ -110,7 +110,7 @@ def evaluate_merged(
 
     Raises:
         InputError: there is nothing to evaluate.
-        RunError: the task returns a metric that its entry of the catalogue does not list.
+        RunError: the task returns a metric that its entry of the catalog does not list.
     """
     from m2pt.pathway import scales
     from m2pt.tasks.evaluation import evaluate
@@ -152,7 +152,7 @@ def write_evaluation(
         others: further values that a kind of run stores, such as `scales`.
 
     Raises:
-        RunError: a metric is not one of the task's entry of the catalogue.
+        RunError: a metric is not one of the task's entry of the catalog.
     """
     directory = plan.run_directory(run.name, seed)
     check_metrics(run.experiment.task, metrics)
@@ -168,7 +168,7 @@ def write_evaluation(
 
 
 def check_metrics(task: str, metrics: Mapping[str, float]) -> None:
-    """Check that the metrics of an evaluation are among those of the task's entry in the catalogue.
+    """Check that the metrics of an evaluation are among those of the task's entry in the catalog.
 
     Raises:
         RunError: they are not, so that no table could show them.

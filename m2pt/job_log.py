@@ -27,9 +27,9 @@ def end(*paths: Path, metrics: Mapping[str, float] | None = None, note: str = ""
 
 
 def parameter_counts(model: "nn.Module") -> str:
-    """Return how many parameters a model has, and how many of them are trainable and in pathways."""
+    """Return how many parameters a model has, how many are trainable and, if any are, in pathways."""
     parameters = dict(model.named_parameters())
     total = sum(parameter.numel() for parameter in parameters.values())
     trainable = sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad)
     pathways = sum(parameter.numel() for name, parameter in parameters.items() if ".pathways." in name)
-    return f"{total:,}: {trainable:,} trainable, {pathways:,} in pathways"
+    return f"{total:,}: {trainable:,} trainable" + (f", {pathways:,} in pathways" if pathways else "")

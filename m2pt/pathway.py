@@ -15,7 +15,7 @@ into W: the merged model has the architecture, parameters and cost of the origin
 Attaching does not replace a layer's forward. It makes `layer.weight` *be* the effective weight W + Σ λᵢAᵢ for
 all code that reads it: `nn.Linear`, `nn.Conv2d`, custom classes, or an attention that uses `self.qkv.weight`
 and never calls `self.qkv`. W itself remains the parameter named `weight` in `named_parameters()` and
-`state_dict()`, next to `pathways.<auxiliary>.weight` and `.scale`. Initialise W before attaching: an in-place
+`state_dict()`, next to `pathways.<auxiliary>.weight` and `.scale`. Initialize W before attaching: an in-place
 change of `layer.weight` would modify a temporary.
 """
 
@@ -294,7 +294,7 @@ class _EffectiveWeight(torch.autograd.Function):
 def _weighted_sum(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
     """Return W + Σ λᵢAᵢ in `dtype`, summed in the tensors' own precision and rounded once.
 
-    λ stays a tensor: `alpha=` would need its value on the host, with a GPU synchronisation per layer.
+    λ stays a tensor: `alpha=` would need its value on the host, with a GPU synchronization per layer.
     """
     *first, (matrix, scale) = pairs
     for other, other_scale in first:

@@ -1,6 +1,6 @@
 """Ranges of the numbers that settings may have; `annotated_types`, so that no module needs pydantic for them.
 
-The ranges are enforced where a config is read: pydantic honours them.
+The ranges are enforced where a config is read: pydantic honors them.
 """
 
 from typing import Annotated

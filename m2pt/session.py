@@ -177,7 +177,9 @@ def restore_finished(plan: Plan, training: Training) -> bool:
         if state is not None and is_main_process():
             write_snapshot(plan)
             finished.restore(directory, state)
-            print(f"{name}: finished before; restored {', '.join(state['files'])} in {directory}", flush=True)
+            print(
+                f"{name}: already finished; restored {', '.join(state['files'])} in {directory}", flush=True
+            )
     except DamagedError as error:
         if is_main_process():
             aside = finished.move_to_damaged(directory)
@@ -239,7 +241,7 @@ def is_main_process() -> bool:
 def lock_run_folder(directory: Path) -> Iterator[None]:
     """Lock a run's folder within the block; record a request to stop there.
 
-    Waits up to two minutes for a training that is shutting down.
+    Waits up to two minutes for a training that is shutting down, and says so.
 
     Raises:
         InputError: the folder cannot be written.
@@ -251,7 +253,8 @@ def lock_run_folder(directory: Path) -> Iterator[None]:
     with ExitStack() as stack:
         path = directory / LOCK
         try:
-            if is_main_process() and holder(path):
+            if is_main_process() and (other := holder(path)):
+                print(f"{directory}: waiting up to {_ENDING_S:g} s for {other} to end", flush=True)
                 with exit_on_stop_signal():  # while waiting, the folder belongs to another process
                     stack.enter_context(locked(path, timeout=_ENDING_S))
             elif is_main_process():

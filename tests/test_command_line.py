@@ -3,6 +3,7 @@
 import pytest
 
 from m2pt.command_line import parse_overrides
+from m2pt.commands import main
 from m2pt.errors import InputError
 
 
@@ -31,3 +32,12 @@ def test_an_override_that_cannot_be_read_is_refused_briefly(pair, words):
 
 def test_the_last_value_of_an_override_counts():
     assert parse_overrides(["seeds=[0]", "seeds=[1, 2]"]) == {"seeds": [1, 2]}
+
+
+def test_ctrl_c_ends_in_one_line(monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("m2pt.command_line.Plan.load", interrupted)
+    assert main(["plan"]) == 130
+    assert capsys.readouterr().err == "m2pt plan: interrupted\n"

@@ -23,6 +23,7 @@ def test_a_log_ends_with_metrics_and_files(capsys):
 
 def test_parameters_are_counted_by_what_they_are():
     model = nn.Sequential(nn.Linear(3, 3, bias=False))
+    assert job_log.parameter_counts(model) == "9: 9 trainable"
     attach([model], [nn.Sequential(nn.Linear(3, 3, bias=False))], layers=["0"])
     dict(model.named_parameters())["0.weight"].requires_grad_(False)
     assert job_log.parameter_counts(model) == "19: 10 trainable, 10 in pathways"

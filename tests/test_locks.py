@@ -149,12 +149,13 @@ def test_a_lock_that_cannot_be_released_is_no_failure_of_what_it_was_for(tmp_pat
         monkeypatch.setattr(fcntl, "flock", failing(errno.ESTALE))
 
 
-def test_two_trainings_do_not_meet_in_a_folder(tmp_path, lock_elsewhere, monkeypatch):
+def test_two_trainings_do_not_meet_in_a_folder(tmp_path, lock_elsewhere, monkeypatch, capsys):
     monkeypatch.setattr(session, "_ENDING_S", 0)
     other = lock_elsewhere(tmp_path / LOCK, 60)
     told = f"process {other.pid} on .* is training here; wait for it"
     with pytest.raises(RunError, match=told), session.lock_run_folder(tmp_path):
         pass
+    assert f"waiting up to 0 s for process {other.pid} on " in capsys.readouterr().out
     monkeypatch.setattr(session, "_ENDING_S", 60)
     monkeypatch.setattr(time, "sleep", lambda _: signal.raise_signal(signal.SIGTERM))
     with (

@@ -1,4 +1,4 @@
-"""The classifier of a run and its method, for every method of the catalogue."""
+"""The classifier of a run and its method, for every method of the catalog."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from m2pt.plan.plan import Plan
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_method_of_the_catalogue_is_built(tmp_path, method):
+def test_each_method_of_the_catalog_is_built(tmp_path, method):
     (run,) = Plan.load(write_config(tmp_path, {method: {"method": method}})).runs.values()
     assert sample_shapes(run.spec) == {"audio": (1, 16, 16), "image": (1, 28, 28)}
     built = build_method(run, build_classifier(run.spec), 0)

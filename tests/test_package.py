@@ -131,8 +131,8 @@ def test_imports_point_one_way() -> None:
     assert not unused, "remove these from IMPORTS"
 
 
-def test_the_pathway_agm_and_the_catalogue_can_be_used_alone() -> None:
-    """`pathway` and `agm` need torch alone; the catalogue, read by `m2pt --help`, nothing heavy."""
+def test_the_pathway_agm_and_the_catalog_can_be_used_alone() -> None:
+    """`pathway` and `agm` need torch alone; the catalog, read by `m2pt --help`, nothing heavy."""
     for name, others in {"pathway": {"torch"}, "agm": {"torch", "m2pt"}, "catalog": {"m2pt"}}.items():
         paths = [PACKAGE / f"{name}.py"] if name == "pathway" else (PACKAGE / name).rglob("*.py")
         found = {module.split(".")[0] for path in paths for module in modules_imported_by(path)}

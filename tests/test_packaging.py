@@ -77,7 +77,7 @@ def test_neither_distribution_imports_the_other():
         assert not found
 
 
-def test_the_wheel_brings_the_command_the_licence_and_requires_torch_alone(wheel: zipfile.ZipFile):
+def test_the_wheel_brings_the_command_the_license_and_requires_torch_alone(wheel: zipfile.ZipFile):
     lines = re.findall(r"^Requires-Dist: (.*)$", metadata(wheel, "METADATA"), re.MULTILINE)
     requirements = [Requirement(line) for line in lines]
     assert [requirement.name for requirement in requirements if requirement.marker is None] == ["torch"]

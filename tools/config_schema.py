@@ -14,7 +14,7 @@ HEADER = {
 
 
 def config_schema() -> dict[str, Any]:
-    """Return the schema of a config, with the modalities, layouts and kinds of run of the catalogue."""
+    """Return the schema of a config, with the modalities, layouts and kinds of run of the catalog."""
     schema = config_class().model_json_schema()
     definitions = schema["$defs"]
     sections = {}

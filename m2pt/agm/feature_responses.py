@@ -20,7 +20,7 @@ def forward_with_responses(
 
     A model with `encode` and `fuse` is encoded once; muted are the *features*, by zeros. For a linear layer
     on concatenated features that gives exactly W_m h_m + b / M, the mono-modal logits of OGM's paper; for any
-    other fusion it is their generalisation. AGM mutes the inputs instead, after which an encoder's features
+    other fusion it is their generalization. AGM mutes the inputs instead, after which an encoder's features
     need not be 0. In any other model the inputs are muted by zeros here too.
 
     The passes with muted modalities are in evaluation mode, so that BatchNorm's running statistics and

@@ -1,4 +1,4 @@
-"""The catalogue: modalities, dataset layouts, kinds of run, methods, tasks. There is no other list of them.
+"""The catalog: modalities, dataset layouts, kinds of run, methods, tasks. There is no other list of them.
 
 A new one is a module and an entry here. An entry holds plain values and import paths, which `load` imports
 when they are needed: this module imports no torch, and neither do the settings classes that entries name, so
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from m2pt.catalog.entries import (
-    MASKED_LANGUAGE_MODELLING,
+    MASKED_LANGUAGE_MODELING,
     Balancing,
     FollowUp,
     Kind,
@@ -90,7 +90,7 @@ MODALITIES: dict[str, Modality] = {
     "text": Modality(
         settings="m2pt.config.architecture:Text",
         tokenizer="m2pt.modalities.text:TextTokenizer",
-        masked=MASKED_LANGUAGE_MODELLING,
+        masked=MASKED_LANGUAGE_MODELING,
         mixup=False,
         color="#E69F00",
     ),
@@ -98,7 +98,7 @@ MODALITIES: dict[str, Modality] = {
 
 MERGE = FollowUp(
     command="merge",
-    help="merge the pathways: plain weights, no inference cost",
+    help="merge the pathways into plain weights",
     output=MERGED,
     input=ATTACHED,
     launchable=False,

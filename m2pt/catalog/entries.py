@@ -1,4 +1,4 @@
-"""The forms of entries of the catalogue, and the import of what they name."""
+"""The forms of entries of the catalog, and the import of what they name."""
 
 import difflib
 import keyword
@@ -21,8 +21,8 @@ _INTERNAL = re.compile(r"[/\\]torch[/\\]|importlib|<frozen")
 
 
 @dataclass(frozen=True, eq=False)
-class MaskedModelling:
-    """Masked modelling of a modality: its self-supervised pretraining.
+class MaskedModeling:
+    """Masked modeling of a modality: its self-supervised pretraining.
 
     Attributes:
         recipe: class of the recipe files, a `m2pt.config.recipes.Pretraining`; layouts add `augmentation`.
@@ -34,12 +34,12 @@ class MaskedModelling:
     model: str
 
 
-MASKED_AUTOENCODING = MaskedModelling(
+MASKED_AUTOENCODING = MaskedModeling(
     recipe="m2pt.config.recipes:MaskedAutoencoding",
     model="m2pt.models.masked_autoencoder:build_masked_autoencoder",
 )
-MASKED_LANGUAGE_MODELLING = MaskedModelling(
-    recipe="m2pt.config.recipes:MaskedLanguageModelling",
+MASKED_LANGUAGE_MODELING = MaskedModeling(
+    recipe="m2pt.config.recipes:MaskedLanguageModeling",
     model="m2pt.models.masked_language_model:build_masked_language_model",
 )
 
@@ -67,15 +67,15 @@ class Modality:
     Attributes:
         settings: class of the section `modalities.NAME` of a config; has the fields `input` and `tokenizer`.
         tokenizer: subclass of `m2pt.modalities.tokenizer.Tokenizer`.
-        masked: masked modelling, for encoders with `objective: masked`.
+        masked: masked modeling, for encoders with `objective: masked`.
         plane: shape of the input if it is a plane; other modalities cannot have `body: convnext`.
         mixup: whether mixup and CutMix apply, which need inputs (B, ..., H, W).
-        color: colour of the modality's curves in figures, #rrggbb.
+        color: color of the modality's curves in figures, #rrggbb.
     """
 
     settings: str
     tokenizer: str
-    masked: MaskedModelling = MASKED_AUTOENCODING
+    masked: MaskedModeling = MASKED_AUTOENCODING
     plane: Plane | None = None
     mixup: bool = True
     color: str | None = None
@@ -177,7 +177,7 @@ class FollowUp:
 class Kind:
     """A kind of run: the experiments of its cells, its recipes, its model and its commands.
 
-    Its name in the catalogue is also that of the command and of the Snakemake rule that train a run, and that
+    Its name in the catalog is also that of the command and of the Snakemake rule that train a run, and that
     of its section in a config.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The dataset layouts of the catalogue."""
+"""The dataset layouts of the catalog."""
 
 from m2pt.catalog.entries import Layout, Published
 

@@ -9,19 +9,23 @@ from m2pt import catalog
 from m2pt.caches import provide_cache
 from m2pt.errors import InputError, RunError
 
+DESCRIPTION = (
+    "Multimodal Pathway (arXiv 2401.14405) and Adaptive Gradient Modulation (arXiv 2308.07686), "
+    "from raw data to printed table."
+)
 BEFORE_RUNS = {
     "data": "build a miniature dataset, check or convert a dataset in an official layout",
     "check": "build every model of the config once, without data, to find inconsistent settings",
     "plan": "print trainings, GPU-hours, storage and critical path of a config, without running anything",
     "clean": "list and remove runs and encoders that no table of the given configs needs",
-    "pretrain": "pretrain an encoder by masked modelling or with labels",
-    "import": "take an encoder that came by DVC, from a file or a kept epoch, or initialise it at random",
+    "pretrain": "pretrain an encoder by masked modeling or with labels",
+    "import": "load an encoder from DVC, a file or a saved epoch, or initialize it randomly",
 }
 AFTER_RUNS = {
     "launch": "run a training or an evaluation in several processes, on one node or more",
     "tabulate": "write a table from the result files",
     "plot": "draw a figure from the result files",
-    "summarize": "list the paper's claims with our verdicts",
+    "summarize": "list the papers' claims with our verdicts",
     "export": "copy final encoders, models or tables to a folder tracked by DVC",
     "show": "print the results, runs and commands of a table cell",
     "track": "mirror all runs to MLflow",
@@ -39,15 +43,15 @@ _REMEDIES = {
 
 
 def commands() -> dict[str, str]:
-    """Return what each command does, by name; the catalogue has those that make the files of runs.
+    """Return what each command does, by name; the catalog has those that make the files of runs.
 
     Raises:
-        InputError: the name of one in the catalogue is that of another command, or see `catalog.commands`.
+        InputError: the name of one in the catalog is that of another command, or see `catalog.commands`.
     """
     of_runs = {name: entry.help for name, entry in catalog.commands().items()}
     for name in of_runs:
         if name in BEFORE_RUNS or name in AFTER_RUNS:
-            raise InputError(f"the catalogue names a command {name!r}, but m2pt {name} exists; rename it")
+            raise InputError(f"the catalog names a command {name!r}, but m2pt {name} exists; rename it")
     return {**BEFORE_RUNS, **of_runs, **AFTER_RUNS}
 
 
@@ -61,8 +65,8 @@ def command_module(name: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    0: success; 1: the run failed; 2: the input is wrong. A training that was interrupted after saving its
-    state exits with 75 (`m2pt.training.signals`).
+    0: success; 1: the run failed; 2: the input is wrong; 130: interrupted by Ctrl-C. A training that was
+    interrupted after saving its state exits with 75 (`m2pt.training.signals`).
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -70,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"m2pt: error: {error}", file=sys.stderr)
         return 2
-    parser = argparse.ArgumentParser(prog="m2pt", description="Multimodal Pathway (arXiv 2401.14405).")
+    parser = argparse.ArgumentParser(prog="m2pt", description=DESCRIPTION)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in summaries.items():
         description = summary[0].upper() + summary[1:] + "."
@@ -79,22 +83,28 @@ def main(arguments: list[str] | None = None) -> int:
             module = importlib.import_module(command_module(name))
             module.add_arguments(subparser)
     parsed = parser.parse_args(arguments)
+    command = f"m2pt {parsed.command}"
+    if parsed.command == "data":
+        command = f"{command} {parsed.action}"
     provide_cache()
     try:
         return int(module.run(parsed) or 0)
     except InputError as error:
-        print(f"m2pt {parsed.command}: error: {error}", file=sys.stderr)
+        print(f"{command}: error: {error}", file=sys.stderr)
         return 2
     except RunError as error:
-        print(f"m2pt {parsed.command}: {error}", file=sys.stderr)
+        print(f"{command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # a training saves its state and exits by itself
+        print(f"m2pt {parsed.command}: interrupted", file=sys.stderr)
+        return 130
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0)
         if remedy is None:
             raise
         where = error.filename or "results"
         print(
-            f"m2pt {parsed.command}: error: {where}: {error.strerror}; {remedy} "
+            f"{command}: error: {where}: {error.strerror}; {remedy} "
             "and run the same command again; nothing already computed is lost.",
             file=sys.stderr,
         )

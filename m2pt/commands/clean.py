@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[DEFAULT_CONFIG],
         help=f"configs to keep the results of; default: {DEFAULT_CONFIG}",
     )
-    add_set_argument(parser, "replace a top-level key of each config, as given to the runs to keep")
+    add_set_argument(
+        parser, "replace a top-level key of each config, as given to the runs to keep, e.g. 'seeds=[0,1,2]'"
+    )
     parser.add_argument("--yes", action="store_true", help="remove without asking")
 
 

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     converting.add_argument("root", type=Path, help="folder of the dataset as it was downloaded")
     extracting = actions.add_parser("frames", help="extract the frames of all videos in a folder")
     extracting.add_argument("videos", type=Path, help="folder of the videos")
-    extracting.add_argument("frames", type=Path, help="folder that receives a folder of JPEGs for each")
+    extracting.add_argument("frames", type=Path, help="output folder; each video gets a subfolder of JPEGs")
     extracting.add_argument(
         "--fps", type=float, default=1.0, help="frames per second; default: 1, as CREMA-D"
     )

@@ -1,4 +1,4 @@
-"""`m2pt pretrain ENCODER`: masked modelling, or a supervised classifier; writes encoder.safetensors."""
+"""`m2pt pretrain ENCODER`: masked modeling, or a supervised classifier; writes encoder.safetensors."""
 
 import argparse
 from collections.abc import Mapping

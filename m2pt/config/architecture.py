@@ -110,7 +110,7 @@ class Video(Strict):
 
 
 class AudioInput(Strict):
-    """Log-mel filterbank of `frames` 10 ms steps, normalised as (x - mean) / (2 std); AudioSet's values."""
+    """Log-mel filterbank of `frames` 10 ms steps, normalized as (x - mean) / (2 std); AudioSet's values."""
 
     frames: Size
     mel_bins: Size = 128
@@ -152,7 +152,7 @@ class PointcloudInput(Strict):
 
 
 class PointcloudTokenizer(Strict):
-    """A token is one of `groups` neighbourhoods of `group_size` points."""
+    """A token is one of `groups` neighborhoods of `group_size` points."""
 
     groups: Size
     group_size: Size

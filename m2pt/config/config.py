@@ -9,12 +9,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model, model
 
 from m2pt import catalog
 from m2pt.config.architecture import Backbone, ConvNeXt
+from m2pt.config.experiment import SCRATCH
 from m2pt.config.names import LayoutName, Name, SubsetName
 from m2pt.config.paths import FilePath, InputFile, MadeFolder, check_places, check_result_name
 from m2pt.config.strict import Strict, nested, no_duplicates
 from m2pt.errors import InputError, listed
 from m2pt.ranges import Epoch, Size
 from m2pt.run_files import SUMMARY
+
+RESERVED = (SCRATCH, "target_init", "transfer_from")
+"""No names of encoders: what a row starts from in their place, and the roles of a run's inputs."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
@@ -103,7 +107,7 @@ Body = Literal["transformer", "convnext"]
 class Encoder(Strict):
     """Blocks to start a target from or to attach as an auxiliary.
 
-    They are pretrained (`dataset` and `pretrain`), read from a `file`, initialised at `random`, or taken from
+    They are pretrained (`dataset` and `pretrain`), read from a `file`, initialized at `random`, or taken from
     another encoder after an epoch that its recipe keeps (`epoch_of` and `epoch`).
     """
 
@@ -115,7 +119,7 @@ class Encoder(Strict):
     pretrain: FilePath | None = None
     """Recipe of the pretraining."""
     objective: Objective = "masked"
-    """Loss of the pretraining: the modality's masked modelling, or classification with labels."""
+    """Loss of the pretraining: the modality's masked modeling, or classification with labels."""
     source: Literal["train", "dvc"] = "train"
     """`dvc` takes a pretrained encoder from `checkpoints`. It must have been made with this dataset and
     recipe."""
@@ -124,7 +128,7 @@ class Encoder(Strict):
     file: InputFile | None = None
     """Checkpoint to read."""
     random: bool = False
-    """Initialise at random, differently for every seed."""
+    """Initialize at random, differently for every seed."""
     epoch_of: Name | None = None
     """Another encoder; its recipe must keep `epoch`."""
     epoch: Epoch | None = None
@@ -157,7 +161,7 @@ class Encoder(Strict):
 
 
 class FinetuneRecipes(Strict):
-    """Recipe files of a dataset, by initialisation of the target and by mode.
+    """Recipe files of a dataset, by initialization of the target and by mode.
 
     `tune` finetunes all weights, `fix` freezes the linear weights of the blocks. Recipes that no table needs
     may be left out.
@@ -181,11 +185,11 @@ class Transfer(Strict):
 
 
 class _Modalities(Strict):
-    """The section `modalities`; `_sections` adds a field for each modality of the catalogue."""
+    """The section `modalities`; `_sections` adds a field for each modality of the catalog."""
 
 
 def _sections(given: Any) -> Any:
-    """Validate each section of `modalities` with the settings class that the catalogue names for it."""
+    """Validate each section of `modalities` with the settings class that the catalog names for it."""
     if not isinstance(given, Mapping):
         return given
     settings: dict[str, Any] = {
@@ -282,6 +286,8 @@ class Config(Strict):
     @model_validator(mode="after")
     def _encoders_can_be_made(self) -> "Config":
         for name, encoder in self.encoders.items():
+            if name in RESERVED:
+                raise ValueError(f"encoders.{name}: this name has a meaning of its own; choose another")
             fault = self._pretraining_fault(encoder) or self._source_fault(encoder)
             if fault:
                 raise ValueError(f"encoders.{name}: {fault}")
@@ -327,7 +333,7 @@ SECTIONS = ("finetune", "transfer")
 
 
 def config_class() -> type[Config]:
-    """Return the class of configs, with the sections of the catalogue's further kinds of run.
+    """Return the class of configs, with the sections of the catalog's further kinds of run.
 
     Raises:
         InputError: a kind has the name of another key, or the class of a section's entries cannot be imported

@@ -108,7 +108,7 @@ class Experiment(Extended):
 
     @property
     def kind(self) -> catalog.Kind:
-        """Kind of run: the catalogue's for the task."""
+        """Kind of run: the catalog's for the task."""
         return catalog.kind(self.command)
 
     @property

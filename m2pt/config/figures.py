@@ -106,7 +106,7 @@ class Grid(Plot):
 
 
 _GAINS = (
-    "With several seeds gains are paired by seed; {}. With one seed ours are differences, drawn grey, and no "
+    "With several seeds gains are paired by seed; {}. With one seed ours are differences, drawn gray, and no "
     "gains, since one seed cannot tell them from chance."
 )
 
@@ -178,7 +178,7 @@ class GainBars(Plot):
 
 
 class LoggedValues(Plot):
-    """Curves of what trainings log in metrics.jsonl: a colour for each key, a line style for each cell."""
+    """Curves of what trainings log in metrics.jsonl: a color for each key, a line style for each cell."""
 
     kind: Literal["logged_values"]
     marks: ClassVar[str] = (
@@ -195,7 +195,7 @@ class LoggedValues(Plot):
     needs_gain: ClassVar[bool] = False
 
     @model_validator(mode="after")
-    def _colours_differ(self) -> "LoggedValues":
+    def _colors_differ(self) -> "LoggedValues":
         for title, keys in self.panels.items():
             no_duplicates(f"panel {title}: keys", keys)
             shown: dict[str, str] = {}
@@ -204,7 +204,7 @@ class LoggedValues(Plot):
                 other = shown.setdefault(modality, key) if modality else key
                 if other != key:
                     raise ValueError(
-                        f"panel {title}: {other} and {key} would both have the colour of {modality}; put "
+                        f"panel {title}: {other} and {key} would both have the color of {modality}; put "
                         "them in two panels"
                     )
         return self
@@ -225,7 +225,7 @@ class LoggedValues(Plot):
 def modality_of(key: str) -> str | None:
     """Return the modality at the end of a logged key, such as audio in `score/audio` or `val_top1_audio`.
 
-    None if the key ends with no modality of the catalogue.
+    None if the key ends with no modality of the catalog.
     """
     longest_first = sorted(catalog.MODALITIES, key=len, reverse=True)
     return next((name for name in longest_first if f"/{key}".endswith((f"/{name}", f"_{name}"))), None)

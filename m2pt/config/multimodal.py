@@ -15,7 +15,12 @@ from m2pt.config.paths import FilePath
 from m2pt.config.recipes import Recipe
 from m2pt.config.strict import Strict, nested, validate
 from m2pt.errors import InputError, listed
-from m2pt.models.multimodal_settings import MultimodalSettings, TransformerSettings
+from m2pt.models.multimodal_settings import (
+    ConcatSettings,
+    MultimodalSettings,
+    SumSettings,
+    TransformerSettings,
+)
 
 Alpha = Annotated[float, Ge(0), Le(1000)]
 Epoch = Annotated[int, Ge(1), Le(10**6)]
@@ -84,7 +89,7 @@ class Replaced(Strict):
 
 
 def _methods(given: Any) -> Any:
-    """Validate each of `methods` with the settings class that the catalogue names for it."""
+    """Validate each of `methods` with the settings class that the catalog names for it."""
     if not isinstance(given, Mapping):
         return given
     classes: dict[str, Any] = {
@@ -116,6 +121,9 @@ class MultimodalClassification(Recipe):
     """For encoders of kind transformer: what replaces the config's settings of their modality."""
     head_clip: Annotated[float, Gt(0), Le(1000)] | None = None
     """Clip the norm of all gradients to this if an element of the head's gradient exceeds it."""
+    official: Annotated[bool, Field(exclude=True)] = False
+    """Give methods other than AGM the head and the clipping of the released code with late fusion: a linear
+    layer for each modality instead of one for all, and no clipping. It is stored as those two."""
     methods: Annotated[dict[str, Any], BeforeValidator(_methods), Field(min_length=1)]
     """Settings of the methods that tables compare on this dataset and fusion."""
 
@@ -144,17 +152,20 @@ class MultimodalClassification(Recipe):
         settings = self.methods[balancing.method]
         if balancing.alpha is not None:
             settings = settings.model_copy(update={"alpha": balancing.alpha})
-        # in the catalogue's order: digests ignore that of the recipe, but initial weights depend on it
+        # in the catalog's order: digests ignore that of the recipe, but initial weights depend on it
         used = {name: encoders[name] for name in modalities if name in (balancing.modalities or modalities)}
         for name in balancing.encoders:
             if not isinstance(used[name], TransformerSettings):
                 raise ValueError(f"model.encoders.{name}: only a transformer can start from an encoder")
-        architecture = {name: each for name, each in self.architecture.items() if name in used}
+        fusion, head_clip = self.model.fusion, self.head_clip
+        if self.official and balancing.method != "agm" and isinstance(fusion, ConcatSettings):
+            fusion, head_clip = SumSettings(kind="sum"), None
         return self.model_copy(
             update={
-                "model": replace(self.model, encoders=used),
+                "model": replace(self.model, encoders=used, fusion=fusion),
                 "methods": {balancing.method: settings},
-                "architecture": architecture,
+                "architecture": {name: each for name, each in self.architecture.items() if name in used},
+                "head_clip": head_clip,
             }
         )
 

@@ -1,4 +1,4 @@
-"""Types of names and texts in a config, including names in the catalogue."""
+"""Types of names and texts in a config, including names in the catalog."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -34,7 +34,7 @@ Label = Annotated[Line, AfterValidator(_not_blank)]
 
 
 def _known(kind: str, entries: Mapping[str, Any]) -> AfterValidator:
-    """Return a validator that accepts the names of entries of the catalogue."""
+    """Return a validator that accepts the names of entries of the catalog."""
 
     def check(name: str) -> str:
         if name not in entries:

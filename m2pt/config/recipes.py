@@ -1,6 +1,6 @@
 """Recipe files: the hyper-parameters of one training, each with its source in a comment of the YAML.
 
-A recipe is composed: the class that the catalogue names for a task, or for a modality's masked modelling,
+A recipe is composed: the class that the catalog names for a task, or for a modality's masked modeling,
 defines the training and the model, and the dataset's layout adds `augmentation` and, where it has one,
 `evaluation`.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Groups(Strict):
-    """The tokens: `groups` neighbourhoods of `group_size` points. No weight depends on either number."""
+    """The tokens: `groups` neighborhoods of `group_size` points. No weight depends on either number."""
 
     groups: Size
     group_size: Size
@@ -241,7 +241,7 @@ class MaskedAutoencoding(Pretraining):
     """Stochastic depth of the last block of encoder and decoder; of the four, Point-MAE alone has it."""
 
 
-class MaskedLanguageModelling(Pretraining):
+class MaskedLanguageModeling(Pretraining):
     """Masked-token prediction (BERT)."""
 
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15
@@ -271,7 +271,7 @@ def task_recipe(task: str, layout: str) -> type[Recipe]:
 
 
 def masked_recipe(layout: str) -> type[Pretraining]:
-    """Return the class of the recipes for masked modelling on datasets of a layout.
+    """Return the class of the recipes for masked modeling on datasets of a layout.
 
     Raises:
         InputError: there is no such entry, or its class cannot be imported.

@@ -21,7 +21,7 @@ class Column(Extended):
 
     name: Name
     group: Line
-    """Heading above the titles of neighbouring columns."""
+    """Heading above the titles of neighboring columns."""
     title: Line
     metric: Label
     task: TaskName

@@ -1,6 +1,6 @@
 """ADE20K as ADEChallengeData2016: `{images,annotations}/{training,validation}` and `objectInfo150.txt`.
 
-An annotation is an 8-bit PNG of its image's size: 0 is unlabelled and ignored, k is the k-th class. Its name
+An annotation is an 8-bit PNG of its image's size: 0 is unlabeled and ignored, k is the k-th class. Its name
 is that of the image, apart from the suffix.
 """
 
@@ -39,16 +39,16 @@ from m2pt.models.settings import IGNORED
 FOLDERS = {"train": "training", "val": "validation"}
 
 _LABEL_PIXELS = ("L", "P", "P;1", "P;2", "P;4")
-"""Supported pixel formats of PNG files. Pillow would rescale grey pixels of 2 or 4 bits."""
+"""Supported pixel formats of PNG files. Pillow would rescale gray pixels of 2 or 4 bits."""
 
 CROP_TRIES = 10
 """Most crops drawn to find one without a class above `cat_max_ratio` (mmsegmentation's RandomCrop)."""
 
 
 class Reader(SeededDataset):
-    """Images and label maps: `(float32 (3, S, S), int64 (S, S))` with S = `image_size`, ImageNet-normalised.
+    """Images and label maps: `(float32 (3, S, S), int64 (S, S))` with S = `image_size`, ImageNet-normalized.
 
-    Labels are 0..num_classes-1, and 255 where a pixel is unlabelled or padding. Without `augmentation` the
+    Labels are 0..num_classes-1, and 255 where a pixel is unlabeled or padding. Without `augmentation` the
     transform is mmsegmentation's in evaluation: the whole image with its shorter side resized to S, and the
     label map in its original size. Sizes then differ between images: load them one by one.
 
@@ -123,7 +123,7 @@ class Reader(SeededDataset):
 
 
 def largest_share(frame: Frame, label: NDArray[np.uint8]) -> float:
-    """Return the share of the most frequent class among the labelled pixels of a window; 1 if it has none."""
+    """Return the share of the most frequent class among the labeled pixels of a window; 1 if it has none."""
     window = label[frame.top : frame.top + frame.height, frame.left : frame.left + frame.width]
     pixels = np.bincount(window.ravel(), minlength=IGNORED + 1)[:IGNORED]
     return float(pixels.max() / pixels.sum()) if pixels.any() else 1.0
@@ -179,7 +179,7 @@ def _opened_labels(path: Path) -> Iterator[ImageFile.ImageFile]:
     with opened(path, ("PNG",)) as image:
         stored = image.tile[0][3] if image.tile else image.mode
         if stored not in _LABEL_PIXELS:
-            raise InputError(f"{path} stores pixels as {stored}, not with 8 bits; save labels as 8-bit grey.")
+            raise InputError(f"{path} stores pixels as {stored}, not with 8 bits; save labels as 8-bit gray.")
         yield image
 
 

@@ -51,12 +51,12 @@ class Reader(SeededDataset):
     """Log mel spectrograms and labels: `(float32 (1, frames, mel_bins), multi-hot float32 (num_classes,))`.
 
     The waveform is the first channel in [-1, 1], resampled to `sample_rate` if necessary, minus its mean. Its
-    log mel energies are zero-padded or cut to `frames` (10 ms each) and then normalised as
+    log mel energies are zero-padded or cut to `frames` (10 ms each) and then normalized as
     (x - mean) / (2 std), so that the padding is not zero (0.467 with AudioSet's constants), as in AST.
 
     Mixup mixes a clip with another of the same list before the spectrogram is computed, and the labels in the
     same proportion: a class that only one of the two has gets that clip's share. Masks are zeros before the
-    normalisation, like the padding.
+    normalization, like the padding.
 
     Raises:
         InputError: a list or the classes are missing or malformed, a label is unknown, the number of classes

@@ -76,7 +76,7 @@ _FORBID_EXTRA: dict[str, object] = {"extra": "forbid"}
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAugmentation:
-    """Random resized crop, flip, colours and random erasing of an image (timm's training transform)."""
+    """Random resized crop, flip, colors and random erasing of an image (timm's training transform)."""
 
     __pydantic_config__: ClassVar[dict[str, object]] = _FORBID_EXTRA
 
@@ -90,7 +90,7 @@ class ImageAugmentation:
     auto_augment: Annotated[str, MaxLen(200), _Check(_policy)] | None = None
     """timm's name of an augmentation policy, such as "rand-m9-mstd0.5-inc1"."""
     color_jitter: Strength | None = None
-    """Strength of the colour jitter; unused with `auto_augment`, as in timm."""
+    """Strength of the color jitter; unused with `auto_augment`, as in timm."""
     reprob: Fraction = 0.0
     """Probability of random erasing, with noise."""
 
@@ -102,7 +102,7 @@ class ClipCropAugmentation:
     __pydantic_config__: ClassVar[dict[str, object]] = _FORBID_EXTRA
 
     crop_scales: Annotated[tuple[PositiveFraction, ...], Len(1)] = (1.0, 0.875, 0.75, 0.66)
-    """Sides of the crop as fractions of the shorter side; height and width are two neighbours of the list."""
+    """Sides of the crop as fractions of the shorter side; height and width are two neighbors of the list."""
     hflip: Fraction = 0.0
     """Probability of a horizontal flip."""
 
@@ -170,7 +170,7 @@ class SpectrogramAugmentation(WaveformAugmentation):
 
 @dataclass(frozen=True, kw_only=True)
 class PointcloudAugmentation:
-    """Random scale and shift of a normalised object (Point-MAE); each axis has its own factor."""
+    """Random scale and shift of a normalized object (Point-MAE); each axis has its own factor."""
 
     __pydantic_config__: ClassVar[dict[str, object]] = _FORBID_EXTRA
 
@@ -182,7 +182,7 @@ class PointcloudAugmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeAugmentation(PointcloudAugmentation):
-    """Random scale and shift of a normalised shape, for part segmentation (Point-MAE)."""
+    """Random scale and shift of a normalized shape, for part segmentation (Point-MAE)."""
 
     scale: FactorRange = (0.8, 1.25)
     """Bounds of the factor."""
@@ -206,7 +206,7 @@ class DetectionAugmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationAugmentation:
-    """Resize the image, take a crop of fixed size, flip, distort the colours (mmsegmentation)."""
+    """Resize the image, take a crop of fixed size, flip, distort the colors (mmsegmentation)."""
 
     __pydantic_config__: ClassVar[dict[str, object]] = _FORBID_EXTRA
 

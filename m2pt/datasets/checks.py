@@ -96,7 +96,7 @@ def _why_missing(root: Path, name: str) -> str | None:
         return "is a broken link" if (root / name).is_symlink() else "is missing"
     except (OSError, ValueError) as error:
         return f"cannot be read ({error_reason(error)})"
-    return None if stat.S_ISREG(mode) else f"is {file_kind(mode)}"  # a file system may normalise names
+    return None if stat.S_ISREG(mode) else f"is {file_kind(mode)}"  # a file system may normalize names
 
 
 def _printable(root: Path, name: str) -> str:

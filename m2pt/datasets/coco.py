@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Tensor)
 
 
 class Reader(SeededDataset):
-    """Images and their instances: `(float32 (3, S, S), target)`, S = `image_size`, ImageNet-normalised.
+    """Images and their instances: `(float32 (3, S, S), target)`, S = `image_size`, ImageNet-normalized.
 
     The target is that of torchvision's Mask R-CNN: `boxes` float32 (N, 4) x1 y1 x2 y2 in pixels of the view,
     `labels` int64 (N,) in 1..num_classes (ranks of the ids, which are in `category_ids`), `masks` uint8

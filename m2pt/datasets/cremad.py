@@ -59,7 +59,7 @@ class Reader(SeededDataset):
     `m2pt.datasets.spectrogram`). T = `frames` frames are spread evenly over those of the clip, in the order
     of their names, where a shorter name is first; a clip with fewer repeats some. They are scaled to squares
     of S = `image_size` pixels, with `augmentation` after a random crop that is the same for all of them, and
-    normalised as for ImageNet.
+    normalized as for ImageNet.
 
     Raises:
         InputError: a list is missing or malformed, or `num_classes` is not 6; when a sample is read, its

@@ -19,7 +19,7 @@ FRAME_SECONDS, SHIFT_SECONDS = 0.025, 0.010
 def log_mel(waveform: Tensor, *, sample_rate: int, mel_bins: int) -> Tensor:
     """Return the log mel energies (frames, mel_bins) of a waveform (samples,).
 
-    Frames of 25 ms every 10 ms without padding, each minus its mean, pre-emphasised, with a Hann window and
+    Frames of 25 ms every 10 ms without padding, each minus its mean, pre-emphasized, with a Hann window and
     a power spectrum of the next power of two; no dither and no energy, so that `htk_compat` changes nothing.
     A waveform shorter than one frame gives no frames.
     """

@@ -57,7 +57,7 @@ def random_frame(height: int, width: int, side: int, ratio: float) -> Frame:
 
 
 def normalized(pixels: Tensor) -> Tensor:
-    """Return uint8 (3, H, W) as float32, normalised with ImageNet's mean and standard deviation."""
+    """Return uint8 (3, H, W) as float32, normalized with ImageNet's mean and standard deviation."""
     return pixels.float().sub_(_MEAN).div_(_STD)
 
 

@@ -30,7 +30,7 @@ EVALUATION_CROP = 224 / 256
 
 
 class Reader(SeededDataset):
-    """Images and labels: `(float32 (3, image_size, image_size), int)`, ImageNet-normalised.
+    """Images and labels: `(float32 (3, image_size, image_size), int)`, ImageNet-normalized.
 
     Without `augmentation` the transform is that of evaluation: shorter side to `image_size * 256 / 224`, then
     the central crop.
@@ -81,7 +81,7 @@ def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Ima
     from timm.data import create_transform  # imported here: it takes 2 s, and a check does not need it
     from timm.data.random_erasing import RandomErasing
 
-    geometry_and_colours = create_transform(
+    geometry_and_colors = create_transform(
         image_size,
         is_training=True,
         scale=settings.scale,
@@ -94,11 +94,11 @@ def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Ima
         normalize=False,
     )
     erasing = [RandomErasing(settings.reprob, mode="pixel", device="cpu")] if settings.reprob else []
-    return Compose([geometry_and_colours, normalized, *erasing])
+    return Compose([geometry_and_colors, normalized, *erasing])
 
 
 def evaluation_view(image_size: int) -> Callable[[Image.Image], Tensor]:
-    """Return timm's evaluation transform: bicubic resize of the shorter side, central crop, normalise."""
+    """Return timm's evaluation transform: bicubic resize of the shorter side, central crop, normalize."""
     from timm.data import create_transform
 
     crop = create_transform(image_size, crop_pct=EVALUATION_CROP, interpolation="bicubic", normalize=False)

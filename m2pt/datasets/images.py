@@ -39,7 +39,7 @@ STD = (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's pixels in [0, 1], channels red, green, blue."""
 
 FILL = [round(255 * mean) for mean in MEAN]
-"""The colour of padding: ImageNet's mean, which is zero after normalisation."""
+"""The color of padding: ImageNet's mean, which is zero after normalization."""
 
 # Pillow warns from half of its limit on; here a file is read or rejected with a message.
 Image.MAX_IMAGE_PIXELS = LARGEST

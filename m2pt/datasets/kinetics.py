@@ -34,7 +34,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Reader(SeededDataset):
-    """Clips and labels: `(float32 (3, frames, image_size, image_size), int)`, normalised as for ImageNet.
+    """Clips and labels: `(float32 (3, frames, image_size, image_size), int)`, normalized as for ImageNet.
 
     With `augmentation` a clip is `frames` frames, `stride` apart, from a random start; a `ClipAugmentation`
     with `samples` > 1 gives a list of that many samples of one clip. Without it a sample is the central

@@ -54,7 +54,7 @@ class CremaDInput:
     n_fft: Annotated[int, Ge(2), Le(65_536)] = 512
     """Samples of a Hann window; the spectrogram has n_fft // 2 + 1 frequencies."""
     hop: Size = 353
-    """Samples between the centres of two windows."""
+    """Samples between the centers of two windows."""
     held_out: HeldOut = HELD_OUT
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class CremaDInput:
 
     @property
     def steps(self) -> int:
-        """Windows of the spectrogram, centred at 0, hop, 2 hop, ..."""
+        """Windows of the spectrogram, centered at 0, hop, 2 hop, ..."""
         return 1 + self.samples // self.hop
 
 

@@ -4,7 +4,7 @@
     sem_seg_h5/<Category>-<level>/<name>.h5                     n shapes of N points (officially 10,000):
         data (n, N, 3) float, data_num (n,) valid points, label_seg (n, N) integer
 
-A `<Category>-<level>` is called a subset here. It has its own part classes; 0 is unlabelled. Our "val" is
+A `<Category>-<level>` is called a subset here. It has its own part classes; 0 is unlabeled. Our "val" is
 the official test list; the official validation list is not used and may be missing.
 """
 
@@ -32,7 +32,7 @@ from m2pt.errors import InputError
 FOLDER = "sem_seg_h5"
 LISTS = {"train": "train_files.txt", "val": "test_files.txt"}
 UNUSED_LIST = "val_files.txt"
-UNLABELLED = 0
+UNLABELED = 0
 
 LARGEST = 1 << 20
 """Most shapes of a file and points of a shape: the header of a 10 KB file can declare any number."""
@@ -42,11 +42,11 @@ BLOCK = 1 << 24
 
 
 class Reader(SeededDataset):
-    """Shapes of one subset: points float32 (points, 3) and classes int64 (points,), 0 where unlabelled.
+    """Shapes of one subset: points float32 (points, 3) and classes int64 (points,), 0 where unlabeled.
 
-    Points are centred and scaled to the unit sphere. With `augmentation` they are a random sample of the
+    Points are centered and scaled to the unit sphere. With `augmentation` they are a random sample of the
     stored points; without it they are taken at equal steps: all of them in their order if `points` is their
-    number. `num_classes` counts the unlabelled class.
+    number. `num_classes` counts the unlabeled class.
 
     Raises:
         InputError: the subset, its list or a file of the list is missing or malformed, or a shape has fewer
@@ -78,7 +78,7 @@ class Reader(SeededDataset):
         return int(self._ends[-1])
 
     def load(self, index: int) -> tuple[Tensor, Tensor]:
-        """Read shape `index`, take a sample of its points, normalise and augment."""
+        """Read shape `index`, take a sample of its points, normalize and augment."""
         number = int(np.searchsorted(self._ends, index, side="right"))
         file = self._files[number]
         row = index - int(self._ends[number - 1] if number else 0)
@@ -163,7 +163,7 @@ def check(root: Path, *, num_classes: int | Mapping[str, int], full: bool) -> li
 
     Args:
         root: folder of the dataset.
-        num_classes: number of classes, including the unlabelled one, of each subset that is needed; an
+        num_classes: number of classes, including the unlabeled one, of each subset that is needed; an
             integer bounds the classes of all subsets present.
         full: whether to read the arrays.
     """
@@ -183,12 +183,12 @@ def check(root: Path, *, num_classes: int | Mapping[str, int], full: bool) -> li
             names = [path.name for path in paths]
             absent = missing_files(folder, names, folder / relative)
             sound = [path for path in paths if path.name not in absent]
-            labelled: list[Path] = []
-            examine = partial(_read_content, num_classes=number, labelled=labelled) if full else _read_header
+            labeled: list[Path] = []
+            examine = partial(_read_content, num_classes=number, labeled=labeled) if full else _read_header
             found += [*absent.values(), *duplicates(names, folder / relative, listed)]
             found += check_files(sound, partial(error_of, examine), what=f"partnet {subset}")
-            if full and not found and not labelled:
-                found.append(f"{folder / relative} lists no shape with a labelled point.")
+            if full and not found and not labeled:
+                found.append(f"{folder / relative} lists no shape with a labeled point.")
             problems += found
     return problems
 
@@ -249,8 +249,8 @@ def _read_header(path: Path, points: int | None = None) -> None:
             raise InputError(f"{path} {problem}.")
 
 
-def _read_content(path: Path, *, num_classes: int, labelled: list[Path]) -> None:
-    """Check all shapes; append `path` to `labelled` for each shape with a labelled point."""
+def _read_content(path: Path, *, num_classes: int, labeled: list[Path]) -> None:
+    """Check all shapes; append `path` to `labeled` for each shape with a labeled point."""
     with _opened(path) as file:
         if problem := _number_problem(file):
             raise InputError(f"{path} {problem}.")
@@ -262,8 +262,8 @@ def _read_content(path: Path, *, num_classes: int, labelled: list[Path]) -> None
             for row, (cloud, labels, total) in enumerate(shapes, start=start):
                 if problem := _shape_problem(cloud[:total], labels[:total], num_classes):
                     raise InputError(f"{path} shape {row} {problem}.")
-                if (labels[:total] != UNLABELLED).any():
-                    labelled.append(path)
+                if (labels[:total] != UNLABELED).any():
+                    labeled.append(path)
 
 
 def _layout_problem(file: h5py.File) -> str | None:

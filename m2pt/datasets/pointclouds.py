@@ -1,4 +1,4 @@
-"""Normalising, sampling and augmenting point clouds (n, 3), shared by the readers of point clouds."""
+"""Normalizing, sampling and augmenting point clouds (n, 3), shared by the readers of point clouds."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ SMALLEST = 1e-6
 
 
 def cloud_problem(cloud: NDArray[Any]) -> str | None:
-    """Return why a cloud (n, 3), n > 0, cannot be normalised; None if it can."""
+    """Return why a cloud (n, 3), n > 0, cannot be normalized; None if it can."""
     lowest, highest = cloud.min(axis=0), cloud.max(axis=0)  # NaN if there is one
     if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
         return "has coordinates that are infinite or NaN"
@@ -31,10 +31,10 @@ def cloud_problem(cloud: NDArray[Any]) -> str | None:
 
 
 def unit_sphere(cloud: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centre a cloud (n, 3) on its mean and scale it so that its farthest point has norm 1."""
-    centred = cloud - cloud.mean(axis=0)
-    radius = np.sqrt(np.square(centred).sum(axis=1).max())
-    return centred / max(radius, np.finfo(np.float32).tiny)
+    """Center a cloud (n, 3) on its mean and scale it so that its farthest point has norm 1."""
+    centered = cloud - cloud.mean(axis=0)
+    radius = np.sqrt(np.square(centered).sum(axis=1).max())
+    return centered / max(radius, np.finfo(np.float32).tiny)
 
 
 def sample_rows(total: int, wanted: int, *, random: bool) -> NDArray[np.int64]:

@@ -40,7 +40,7 @@ LARGEST_CLOUD = 1 << 28
 
 
 class Reader(SeededDataset):
-    """Point clouds and synsets: `(float32 (points, 3), int)`, centred and scaled to the unit sphere.
+    """Point clouds and synsets: `(float32 (points, 3), int)`, centered and scaled to the unit sphere.
 
     With `augmentation` the points are a random sample of the stored ones, without it those at equal steps
     through the file.
@@ -78,7 +78,7 @@ class Reader(SeededDataset):
         return len(self._items)
 
     def load(self, index: int) -> tuple[Tensor, int]:
-        """Read cloud `index`, take a sample of its points, normalise and augment."""
+        """Read cloud `index`, take a sample of its points, normalize and augment."""
         label, name = self._items[index]
         cloud = read_cloud(self._folder / name)
         if problem := _number_problem(cloud, self._points):
@@ -95,7 +95,7 @@ def read_cloud(path: Path) -> NDArray[np.float32]:
 
     Raises:
         InputError: the file is missing, truncated, too large, pickled, of another shape or type, or its
-            points cannot be normalised (see `cloud_problem`).
+            points cannot be normalized (see `cloud_problem`).
     """
     content = read_bytes(path, limit=LARGEST_CLOUD)
     with reading(path, "an array"):

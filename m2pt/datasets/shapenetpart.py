@@ -79,7 +79,7 @@ NUM_PARTS = 50
 class Reader(SeededDataset):
     """Shapes: points float32 (points, 3), category, part numbers int64 (points,).
 
-    The whole shape is centred and scaled to the unit sphere; then `points` of its points are drawn with
+    The whole shape is centered and scaled to the unit sphere; then `points` of its points are drawn with
     replacement, in evaluation too, as the official code does.
 
     Raises:
@@ -109,7 +109,7 @@ class Reader(SeededDataset):
         return len(self._items)
 
     def load(self, index: int) -> tuple[Tensor, int, Tensor]:
-        """Read shape `index`, normalise, draw points and augment."""
+        """Read shape `index`, normalize, draw points and augment."""
         category, name = self._items[index]
         points, parts = read_shape(self._root / name, self._parts[category])
         drawn = np.random.randint(len(points), size=self._points)
@@ -124,7 +124,7 @@ def read_shape(path: Path, allowed: range) -> tuple[NDArray[np.float32], NDArray
 
     Raises:
         InputError: the file is missing, empty, too large or not seven numbers per line, its points cannot be
-            normalised (see `cloud_problem`), or a part is not an integer in `allowed`.
+            normalized (see `cloud_problem`), or a part is not an integer in `allowed`.
     """
     rows = _parse_rows(path, read_bytes(path, limit=LARGEST_SHAPE))
     points, labels = rows[:, :3], rows[:, -1]

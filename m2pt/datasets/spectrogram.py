@@ -40,7 +40,7 @@ def repeated(waveform: NDArray[np.float32], samples: int) -> NDArray[np.float32]
 def log_magnitudes(waveform: Tensor, *, n_fft: int, hop: int) -> Tensor:
     """Return log(|STFT| + 1e-7), (n_fft // 2 + 1, 1 + samples // hop), of a waveform (samples,).
 
-    Periodic Hann windows of `n_fft` samples, centred at 0, hop, 2 hop, ...; the waveform is padded with
+    Periodic Hann windows of `n_fft` samples, centered at 0, hop, 2 hop, ...; the waveform is padded with
     zeros, as by librosa since 0.10.
     """
     transform = torch.stft(

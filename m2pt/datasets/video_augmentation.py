@@ -24,7 +24,7 @@ CROP_POSITIONS = [(row, column) for row in range(5) for column in range(5) if ro
 def multi_scale_crop(clip: Tensor, settings: ClipCropAugmentation) -> Tensor:
     """Crop a clip (T, C, H, W) and perhaps flip it, as VideoMAE's pretraining does.
 
-    Height and width of the crop are the shorter side times two neighbours in `crop_scales`; the crop is at
+    Height and width of the crop are the shorter side times two neighbors in `crop_scales`; the crop is at
     one of 13 places. Draws from torch's global generator.
     """
     height, width = clip.shape[-2:]
@@ -58,7 +58,7 @@ def finetuning_transform(side: int, settings: ClipAugmentation) -> Callable[[Ten
 class ClipRandAugment:
     """timm's RandAugment, with the same operations and magnitudes for all frames of a clip.
 
-    As in VideoMAE, interpolation is bicubic, and the area that a rotated or shifted frame uncovers is grey.
+    As in VideoMAE, interpolation is bicubic, and the area that a rotated or shifted frame uncovers is gray.
     """
 
     def __init__(self, name: str) -> None:
@@ -78,7 +78,7 @@ class ClipRandAugment:
 
 
 class ClipErasing:
-    """timm's random erasing: noise in a box that is the same in all frames of a normalised clip."""
+    """timm's random erasing: noise in a box that is the same in all frames of a normalized clip."""
 
     def __init__(self, probability: float) -> None:
         from timm.data.random_erasing import RandomErasing
@@ -97,7 +97,7 @@ def channels_first(clip: Tensor) -> Tensor:
 
 
 def to_input(clip: Tensor) -> Tensor:
-    """Turn uint8 (T, 3, H, W) into the model's float32 (3, T, H, W), normalised as for ImageNet."""
+    """Turn uint8 (T, 3, H, W) into the model's float32 (3, T, H, W), normalized as for ImageNet."""
     return channels_first(normalized(clip))
 
 

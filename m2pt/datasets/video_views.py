@@ -85,7 +85,7 @@ class MultiClipView(View):
 
     Every `stride`-th frame of the video is kept. `clips` windows of T kept frames are spread from the first
     to the last; the shorter side is scaled to S, and `crops` squares are spread along the longer one (three:
-    left, centre, right). A single clip or crop is in the middle.
+    left, center, right). A single clip or crop is in the middle.
     """
 
     def __init__(self, frames: int, stride: int, side: int, views: MultiView) -> None:

@@ -31,7 +31,7 @@ from m2pt.formats.weight_files import (
 _CONTAINERS = ("model", "module", "state_dict", "base_model", "model_state_dict")
 
 _FOLDER = 0x10
-"""Attribute of a ZIP record. torch reads nothing for such a record and leaves its tensor uninitialised."""
+"""Attribute of a ZIP record. torch reads nothing for such a record and leaves its tensor uninitialized."""
 
 _NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Data types of weights. Integers and float8 are meaningful only together with a scale."""

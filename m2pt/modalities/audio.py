@@ -1,4 +1,4 @@
-"""Audio as tokens, as in AudioMAE: normalised log-mel spectrograms (B, 1, frames, mel bins)."""
+"""Audio as tokens, as in AudioMAE: normalized log-mel spectrograms (B, 1, frames, mel bins)."""
 
 from collections.abc import Mapping
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""Images as tokens, as in MAE: (B, 3, H, W), normalised with the ImageNet statistics."""
+"""Images as tokens, as in MAE: (B, 3, H, W), normalized with the ImageNet statistics."""
 
 import math
 from collections.abc import Mapping

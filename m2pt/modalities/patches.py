@@ -22,11 +22,11 @@ def count_patches(name: str, size: int, patch: int, stride: int) -> int:
     return (size - patch) // stride + 1
 
 
-def centre(values: Tensor) -> tuple[Tensor, Tensor]:
+def center(values: Tensor) -> tuple[Tensor, Tensor]:
     """Subtract the mean over the last axis and return the unbiased variance, (..., 1), as well."""
-    centred = values - values.mean(dim=-1, keepdim=True)
+    centered = values - values.mean(dim=-1, keepdim=True)
     # two passes: `torch.var_mean` is seven times slower on a CPU
-    return centred, centred.square().sum(dim=-1, keepdim=True) / (values.shape[-1] - 1)
+    return centered, centered.square().sum(dim=-1, keepdim=True) / (values.shape[-1] - 1)
 
 
 class PatchEmbed(nn.Module):
@@ -91,8 +91,8 @@ class PatchTokenizer(Tokenizer):
     def target(self, source: Tensor, masked: Tensor) -> Tensor:
         """Return the masked patches, each with mean 0 and unbiased variance 1 (`norm_pix_loss`)."""
         patches = take(self.patches(source), masked)
-        centred, variance = centre(patches)
-        return centred / (variance + 1e-6).sqrt()
+        centered, variance = center(patches)
+        return centered / (variance + 1e-6).sqrt()
 
     def decoder_positions(self, dim: int) -> nn.Module:
         """Return the sine-cosine table at the decoder's width, without a row for the class token."""

@@ -40,9 +40,9 @@ def distances(one: Tensor, other: Tensor) -> Tensor:
     return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def nearest_points(points: Tensor, centres: Tensor, count: int) -> Tensor:
-    """Return indices (B, G, count) of the points (B, N, 3) nearest each centre (B, G, 3), nearest first."""
-    return distances(centres, points).topk(count, largest=False).indices
+def nearest_points(points: Tensor, centers: Tensor, count: int) -> Tensor:
+    """Return indices (B, G, count) of the points (B, N, 3) nearest each center (B, G, 3), nearest first."""
+    return distances(centers, points).topk(count, largest=False).indices
 
 
 def chamfer_distance(predicted: Tensor, target: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class PointEmbed(nn.Module):
 
 
 class PointCloudTokenizer(Tokenizer):
-    """Groups of neighbours around farthest points; a network maps the group centres to positions.
+    """Groups of neighbors around farthest points; a network maps the group centers to positions.
 
     No class token, as in Point-MAE's pretraining and part segmentation. Source: Point-MAE, `Point_MAE.py`.
     """
@@ -133,27 +133,27 @@ class PointCloudTokenizer(Tokenizer):
         return cls(dim, points=input["points"], **settings)
 
     def init_linear(self, weight: Tensor) -> None:
-        """Initialise with a truncated normal of standard deviation .02."""
+        """Initialize with a truncated normal of standard deviation .02."""
         nn.init.trunc_normal_(weight, std=0.02)
 
     def group(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Split (B, N, 3) into neighbours relative to their centre (B, G, S, 3) and centres (B, G, 3)."""
-        centres = take(x, farthest_points(x, self.num_tokens))
-        index = nearest_points(x, centres, self.group_size)
-        neighbours = take(x, index.flatten(1)).unflatten(1, (self.num_tokens, self.group_size))
-        return neighbours - centres.unsqueeze(2), centres
+        """Split (B, N, 3) into neighbors relative to their center (B, G, S, 3) and centers (B, G, 3)."""
+        centers = take(x, farthest_points(x, self.num_tokens))
+        index = nearest_points(x, centers, self.group_size)
+        neighbors = take(x, index.flatten(1)).unflatten(1, (self.num_tokens, self.group_size))
+        return neighbors - centers.unsqueeze(2), centers
 
     def forward(self, x: Tensor) -> Tokens:
         """Map (B, N, 3) to one token per group."""
-        groups, centres = self.group(x)
-        return Tokens(self.patch_embed(groups), self.pos_embed(centres), source=groups, centres=centres)
+        groups, centers = self.group(x)
+        return Tokens(self.patch_embed(groups), self.pos_embed(centers), source=groups, centers=centers)
 
     def draw_mask(self, batch: int, ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
         """Draw groups uniformly; int(ratio * groups) are masked (Point-MAE's `rand`)."""
         return random_split(batch, self.num_tokens, int(ratio * self.num_tokens), device)
 
     def target(self, source: Tensor, masked: Tensor) -> Tensor:
-        """Return the centred neighbours of the masked groups, (B, M, 3 * group_size)."""
+        """Return the centered neighbors of the masked groups, (B, M, 3 * group_size)."""
         return take(source.flatten(2), masked)
 
     def decoder_positions(self, dim: int) -> nn.Module:
@@ -161,6 +161,6 @@ class PointCloudTokenizer(Tokenizer):
         return position_network(dim)
 
     def reconstruction_loss(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the Chamfer distance of predicted and true neighbours; both (B, M, 3 * group_size)."""
+        """Return the Chamfer distance of predicted and true neighbors; both (B, M, 3 * group_size)."""
         shape = (-1, self.group_size, 3)
         return chamfer_distance(predicted.reshape(shape), target.reshape(shape))

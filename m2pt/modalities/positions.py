@@ -55,6 +55,6 @@ class PositionTable(nn.Module):
         super().__init__()
         self.register_buffer("table", table.unsqueeze(0), persistent=False)
 
-    def forward(self, centres: Tensor | None) -> Tensor:
+    def forward(self, centers: Tensor | None) -> Tensor:
         """Return the table, (1, L, D), whatever the input."""
         return self.table

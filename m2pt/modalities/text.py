@@ -40,7 +40,7 @@ class TextTokenizer(Tokenizer):
         return cls(dim, length=input["length"], **settings)
 
     def init_linear(self, weight: Tensor) -> None:
-        """Initialise with a truncated normal of standard deviation .02."""
+        """Initialize with a truncated normal of standard deviation .02."""
         nn.init.trunc_normal_(weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tokens:

@@ -18,13 +18,13 @@ class Tokens(NamedTuple):
         values: (B, L, D).
         positions: (B, L, D), or (1, L, D) if all samples share them.
         source: input that the reconstruction target is computed from; only `Tokenizer.target` reads it.
-        centres: (B, L, 3) if tokens have coordinates (point clouds), else None.
+        centers: (B, L, 3) if tokens have coordinates (point clouds), else None.
     """
 
     values: Tensor
     positions: Tensor
     source: Tensor
-    centres: Tensor | None = None
+    centers: Tensor | None = None
 
 
 class Tokenizer(nn.Module, ABC):
@@ -68,7 +68,7 @@ class Tokenizer(nn.Module, ABC):
 
     @abstractmethod
     def decoder_positions(self, dim: int) -> nn.Module:
-        """Build a decoder's positions: a module from `Tokens.centres` to (1 or B, L, dim)."""
+        """Build a decoder's positions: a module from `Tokens.centers` to (1 or B, L, dim)."""
 
     def prefix(self) -> Tensor | None:
         """Return the prefix token with its position added, (1, num_prefix_tokens, D), or None."""
@@ -82,7 +82,7 @@ class Tokenizer(nn.Module, ABC):
         return dict(state)
 
     def init_linear(self, weight: Tensor) -> None:
-        """Initialise the weight of a linear layer of the transformer as the modality's method does."""
+        """Initialize the weight of a linear layer of the transformer as the modality's method does."""
         nn.init.xavier_uniform_(weight)
 
     def reconstruction_loss(self, predicted: Tensor, target: Tensor) -> Tensor:

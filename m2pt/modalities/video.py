@@ -1,4 +1,4 @@
-"""Video clips as tokens, as in VideoMAE: (B, 3, T, H, W), normalised with the ImageNet statistics."""
+"""Video clips as tokens, as in VideoMAE: (B, 3, T, H, W), normalized with the ImageNet statistics."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -7,7 +7,7 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from m2pt.modalities.patches import PatchEmbed, centre, count_patches
+from m2pt.modalities.patches import PatchEmbed, center, count_patches
 from m2pt.modalities.positions import PositionTable, sinusoid_1d
 from m2pt.modalities.tokenizer import Tokenizer, Tokens, random_split, take
 
@@ -66,8 +66,8 @@ class VideoTokenizer(Tokenizer):
             (B, M, tubelet * patch * patch * 3), channel fastest.
         """
         pixels = take(self.cubes(source), masked) * self.std + self.mean
-        centred, variance = centre(pixels)
-        return (centred / (variance.sqrt() + 1e-6)).transpose(2, 3).flatten(2)
+        centered, variance = center(pixels)
+        return (centered / (variance.sqrt() + 1e-6)).transpose(2, 3).flatten(2)
 
     def decoder_positions(self, dim: int) -> nn.Module:
         """Return the sinusoid table at the decoder's width."""

@@ -16,9 +16,9 @@ from m2pt.models.transformer import Encoder, build_tokenizer
 
 
 def build_head(kind: Head, dim: int, num_classes: int) -> nn.Module:
-    """Build a head, initialised as in MAE for finetuning (std 2e-5) or for linear probing (std 0.01).
+    """Build a head, initialized as in MAE for finetuning (std 2e-5) or for linear probing (std 0.01).
 
-    `batchnorm_linear` standardises the features of the frozen encoder before the linear layer
+    `batchnorm_linear` standardizes the features of the frozen encoder before the linear layer
     (MAE, `main_linprobe.py`).
 
     Raises:
@@ -105,7 +105,7 @@ def build_classifier(
     """Build a classifier.
 
     Args:
-        modality: a modality of the catalogue; see `m2pt.catalog.MODALITIES`.
+        modality: a modality of the catalog; see `m2pt.catalog.MODALITIES`.
         input: as for `build_encoder`.
         tokenizer: as for `build_encoder`.
         backbone: as for `build_encoder`.

@@ -27,7 +27,7 @@ REDUCTION = 32
 class ConvNeXtClassifier(ConvNeXt):
     """timm's ConvNeXt with the same keys, plus `blocks` and `pretrained_parts` as an `Encoder` has them.
 
-    Maps (B, C, H, W) to logits (B, num_classes), or to normalised features (B, dims[-1]) if `num_classes` is
+    Maps (B, C, H, W) to logits (B, num_classes), or to normalized features (B, dims[-1]) if `num_classes` is
     0. Source: Liu et al. 2022, "A ConvNet for the 2020s".
     """
 
@@ -54,7 +54,7 @@ def build_convnext(
     """Build a ConvNeXt.
 
     Args:
-        modality: image, audio or another plane of the catalogue.
+        modality: image, audio or another plane of the catalog.
         input: its sides, such as `image_size`, or `frames` and `mel_bins`; each at least 32.
         depths: number of blocks of each of the four stages, (3, 3, 9, 3) in ConvNeXt-T.
         dims: channels of each stage, (96, 192, 384, 768) in ConvNeXt-T.

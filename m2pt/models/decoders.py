@@ -40,12 +40,12 @@ class Decoder(nn.Module, ABC):
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
 
-    def forward(self, encoded: Tensor, centres: Tensor | None, visible: Tensor, masked: Tensor) -> Tensor:
+    def forward(self, encoded: Tensor, centers: Tensor | None, visible: Tensor, masked: Tensor) -> Tensor:
         """Predict the masked tokens.
 
         Args:
             encoded: (B, P + K, D), prefix tokens first.
-            centres: `Tokens.centres`.
+            centers: `Tokens.centers`.
             visible: indices (B, K).
             masked: indices (B, M).
 
@@ -57,7 +57,7 @@ class Decoder(nn.Module, ABC):
         prefix, x = x[:, :-num_visible], x[:, -num_visible:]
         x = torch.cat([x, self.mask_token.expand(*masked.shape, -1)], dim=1)
         order = torch.cat([visible, masked], dim=1)
-        x = self.decode(prefix, x, take(self.positions(centres), order), order)
+        x = self.decode(prefix, x, take(self.positions(centers), order), order)
         return self.pred(self.norm(x[:, -masked.shape[1] :]))
 
     @abstractmethod

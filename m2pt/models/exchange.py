@@ -94,7 +94,7 @@ def load_exchange(
     _check_body(model, given, source)
     if "tokenizer" in parts:
         given = _adapt(model, given)
-    _check_keys(expected, given, source)
+    _check_keys(expected, given, state, source)
     for key, name in expected.items():
         if given[key].shape != current[name].shape:
             raise InputError(
@@ -122,7 +122,9 @@ def _adapt(model: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**given, **tokenizer.adapt(stored)}
 
 
-def _check_keys(expected: Collection[str], given: Collection[str], source: str) -> None:
+def _check_keys(
+    expected: Collection[str], given: Collection[str], state: Collection[str], source: str
+) -> None:
     missing = sorted(set(expected) - set(given))
     unexpected = sorted(set(given) - set(expected))
     if missing or unexpected:
@@ -132,4 +134,18 @@ def _check_keys(expected: Collection[str], given: Collection[str], source: str) 
             if keys
         ]
         held = f"; it has {', '.join(sorted(given)[:3])} ..." if missing and given else ""
-        raise InputError(f"{source}: {'; '.join(faults)}{held}; use weights of this model, without a prefix")
+        prefix = _prefix(missing, state)
+        fix = (
+            "use weights of this model" if prefix is None else f"its keys begin with {prefix!r}: remove that"
+        )
+        raise InputError(f"{source}: {'; '.join(faults)}{held}; {fix}")
+
+
+def _prefix(missing: Collection[str], state: Collection[str]) -> str | None:
+    """Return the prefix under which a state has all missing keys, or None."""
+    first = next(iter(missing), None)
+    for key in state if first is not None else ():
+        prefix = key.removesuffix(f".{first}")
+        if prefix != key and all(f"{prefix}.{name}" in state for name in missing):
+            return f"{prefix}."
+    return None

@@ -3,7 +3,7 @@
 All are built from the width of each modality's features and the number of classes, and called with features
 (B, D) by modality. Their order is that of `dims`, whatever the order of the mapping that a call gives. The
 last linear layer is `head`; `SumFusion` has one for each modality in `heads`. Layers have torch's own
-initialisation.
+initialization.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class Maxout(nn.Module):
         self.linear = nn.Linear(in_dim, dim * PIECES)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, in_dim) to (B, dim); the pieces of a unit are neighbours."""
+        """Map (B, in_dim) to (B, dim); the pieces of a unit are neighbors."""
         return self.linear(x).unflatten(-1, (-1, PIECES)).max(dim=-1).values
 
 

@@ -74,7 +74,7 @@ def build_mask_rcnn(
     Args:
         encoder: image encoder built for square inputs of `image_size`.
         num_classes: number of categories, without background.
-        image_size: side in pixels to which normalised images, at most this large, are padded.
+        image_size: side in pixels to which normalized images, at most this large, are padded.
         freeze_backbone: freeze the encoder and train pyramid and heads only.
         **settings: fields of `MaskRCNNSettings`.
 

@@ -32,7 +32,7 @@ class MaskedAutoencoder(nn.Module):
         tokens = tokenizer(x)
         visible, masked = tokenizer.draw_mask(len(x), self.mask_ratio, x.device)
         encoded = self.encoder.encode(take(tokens.values, visible), take(tokens.positions, visible))
-        predicted = self.decoder(encoded, tokens.centres, visible, masked)
+        predicted = self.decoder(encoded, tokens.centers, visible, masked)
         return tokenizer.reconstruction_loss(predicted, tokenizer.target(tokens.source, masked))
 
 

@@ -1,4 +1,4 @@
-"""Masked language modelling: predict masked bytes of a text from all the others."""
+"""Masked language modeling: predict masked bytes of a text from all the others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -90,5 +90,5 @@ def build_masked_language_model(
         modality, input=input, tokenizer=tokenizer, backbone=backbone, drop_path=drop_path
     )
     if not isinstance(encoder.tokenizer, TextTokenizer):
-        raise InputError(f"masked language modelling is for text, not for {modality}: choose another task")
+        raise InputError(f"masked language modeling is for text, not for {modality}: choose another task")
     return MaskedLanguageModel(encoder, mask_ratio=mask_ratio)

@@ -120,7 +120,7 @@ class MultimodalClassifier(nn.Module):
 
 
 class PooledEncoder(Encoder):
-    """An `Encoder` that returns the mean of its normalised tokens, without the class token.
+    """An `Encoder` that returns the mean of its normalized tokens, without the class token.
 
     Weights in the exchange format load as into any encoder:
     `load_exchange(encoder, state, parts=encoder.pretrained_parts)`.
@@ -129,6 +129,21 @@ class PooledEncoder(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, dim) of a batch as the modality's tokenizer takes it."""
         return super().forward(x)[:, self.num_prefix_tokens :].mean(dim=1)
+
+
+class PictureEncoder(PooledEncoder):
+    """A `PooledEncoder` of images that also takes gray ones and several frames.
+
+    A gray image is repeated to three channels. Of frames (B, C, T, H, W) the features are averaged, as
+    `ResNet18` does.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (B, dim) of images (B, C, H, W) or frames (B, C, T, H, W), C = 1 or 3."""
+        if x.ndim == 5:
+            frames = x.transpose(1, 2)
+            return self(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)
+        return super().forward(x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x)
 
 
 def build_multimodal(
@@ -142,7 +157,7 @@ def build_multimodal(
     """Build a classifier of several modalities, or of one alone.
 
     Args:
-        settings: encoders by modality, fusion and initialisation; a mapping is validated first.
+        settings: encoders by modality, fusion and initialization; a mapping is validated first.
         num_classes: number of classes.
         shapes: shape of a sample of each modality: (C, H, W) or (C, T, H, W) for a ResNet-18, (T, D) for
             sequences. Not needed for a transformer.
@@ -184,7 +199,7 @@ def build_fusion(settings: FusionSettings, dims: Mapping[str, int], num_classes:
 
 
 def init_released(model: nn.Module) -> None:
-    """Initialise all layers as the AGM code does for CREMA-D, in place.
+    """Initialize all layers as the AGM code does for CREMA-D, in place.
 
     Weights of linear layers are Xavier-normal, those of 2-D convolutions Kaiming-uniform in fan-out mode,
     batch norms 1 and 0. Biases of linear layers are 0 as in OGM-GE's `weight_init`, which AGM follows.
@@ -226,7 +241,8 @@ def _build_encoder(
         input=architecture["input"],
         settings=architecture["tokenizer"],
     )
-    return PooledEncoder(tokenizer, **backbone, **options)
+    encoder = PictureEncoder if architecture["modality"] == "image" else PooledEncoder
+    return encoder(tokenizer, **backbone, **options)
 
 
 def _shape(

@@ -55,7 +55,7 @@ class SequenceEncoderSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerSettings(Settings):
-    """The tokenizer and transformer of a modality of the catalogue, with sizes from its architecture."""
+    """The tokenizer and transformer of a modality of the catalog, with sizes from its architecture."""
 
     kind: Literal["transformer"]
     drop_path: Share = 0.0
@@ -137,13 +137,13 @@ FusionSettings: TypeAlias = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class MultimodalSettings(Settings):
-    """Encoders, fusion and initialisation of a `MultimodalClassifier`."""
+    """Encoders, fusion and initialization of a `MultimodalClassifier`."""
 
     encoders: Annotated[dict[Modality, EncoderSettings], Len(1)]
     """An encoder for each modality. Their order is that of the features in the fusion."""
     fusion: FusionSettings
     init: Literal["default", "released"] = "default"
-    """Initialisation of each layer's own code, or that of the AGM code for CREMA-D; see `init_released`."""
+    """Initialization of each layer's own code, or that of the AGM code for CREMA-D; see `init_released`."""
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> Self:

@@ -19,24 +19,24 @@ from m2pt.modalities.tokenizer import Tokenizer
 from m2pt.models.settings import PartSegmenterSettings
 from m2pt.models.transformer import Encoder, build_tokenizer
 
-NEIGHBOURS = 3
+NEIGHBORS = 3
 
 
-def interpolation_weights(points: Tensor, centres: Tensor) -> Tensor:
-    """Return weights that interpolate features from the centres to the points, `weights @ features`.
+def interpolation_weights(points: Tensor, centers: Tensor) -> Tensor:
+    """Return weights that interpolate features from the centers to the points, `weights @ features`.
 
-    The three nearest centres of a point are weighted by their inverse squared distance (PointNet++'s feature
+    The three nearest centers of a point are weighted by their inverse squared distance (PointNet++'s feature
     propagation).
 
     Args:
         points: (B, N, 3).
-        centres: (B, G, 3).
+        centers: (B, G, 3).
 
     Returns:
         (B, N, G), each row with at most three non-zero weights that sum to 1.
     """
-    distance = distances(points, centres)
-    nearest, index = distance.topk(min(NEIGHBOURS, centres.shape[1]), largest=False)
+    distance = distances(points, centers)
+    nearest, index = distance.topk(min(NEIGHBORS, centers.shape[1]), largest=False)
     weights = 1 / (nearest.square() + 1e-8)
     weights = weights / weights.sum(2, keepdim=True)
     return torch.zeros_like(distance).scatter_(2, index, weights)
@@ -123,20 +123,20 @@ class SegmentationHead(nn.Module):
         self.classify = nn.Linear(hidden_dims[-1], num_classes)
 
     def forward(
-        self, points: Tensor, centres: Tensor, features: Tensor, category: Tensor | None = None
+        self, points: Tensor, centers: Tensor, features: Tensor, category: Tensor | None = None
     ) -> Tensor:
         """Classify points.
 
         Args:
             points: (B, N, 3).
-            centres: (B, G, 3), centres of the groups.
+            centers: (B, G, 3), centers of the groups.
             features: (B, G, dim), features of the groups.
             category: (B,) integers, if `num_categories` > 0.
 
         Returns:
             Logits (B, N, num_classes).
         """
-        local = self.propagate(points, features, interpolation_weights(points, centres))
+        local = self.propagate(points, features, interpolation_weights(points, centers))
         whole = [features.amax(1), features.mean(1)]
         if self.num_categories:
             one_hot = functional.one_hot(cast(Tensor, category), self.num_categories)
@@ -146,9 +146,9 @@ class SegmentationHead(nn.Module):
 
 
 class PartSegmenter(Encoder):
-    """A point cloud encoder and a `SegmentationHead` on the normalised tokens after the blocks `taps`.
+    """A point cloud encoder and a `SegmentationHead` on the normalized tokens after the blocks `taps`.
 
-    All taps share one norm, initialised from the pretrained encoder as in Point-MAE.
+    All taps share one norm, initialized from the pretrained encoder as in Point-MAE.
 
     Raises:
         InputError: the encoder is not one of point clouds, or the taps are not ascending block numbers up
@@ -181,7 +181,7 @@ class PartSegmenter(Encoder):
         tokens = self.tokenizer(points)
         taps = self.encode_taps(tokens.values, tokens.positions, self.taps)
         features = self.norm(torch.stack(taps, dim=2)).flatten(2)
-        return self.head(points, cast(Tensor, tokens.centres), features, category)
+        return self.head(points, cast(Tensor, tokens.centers), features, category)
 
 
 def build_part_segmenter(

@@ -52,7 +52,7 @@ class ClassifierSettings(Settings):
     pool: Pool = "avg"
     """Mean of the tokens, or the class token."""
     head: Head = "linear"
-    """A linear layer, or one on features standardised by a batch norm (MAE's linear probing)."""
+    """A linear layer, or one on features standardized by a batch norm (MAE's linear probing)."""
     drop_path: Share = 0.0
     """Stochastic depth rate of the last block."""
 

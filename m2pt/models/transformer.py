@@ -59,12 +59,12 @@ class Encoder(nn.Module):
         return ("tokenizer", "blocks")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return normalised tokens (B, P + L, D), prefix tokens first."""
+        """Return normalized tokens (B, P + L, D), prefix tokens first."""
         tokens = self.tokenizer(x)
         return self.encode(tokens.values, tokens.positions)
 
     def encode(self, values: Tensor, positions: Tensor) -> Tensor:
-        """Encode any subset of tokens (B, K, D) with positions (1 or B, K, D): normalised (B, P + K, D)."""
+        """Encode any subset of tokens (B, K, D) with positions (1 or B, K, D): normalized (B, P + K, D)."""
         x = self._start(values, positions)
         for block in self.blocks:
             x = block(self._place(x, positions))
@@ -101,7 +101,7 @@ class Encoder(nn.Module):
 
 
 def tokenizer_class(modality: str) -> type[Tokenizer]:
-    """Import and return the tokenizer of a modality of the catalogue.
+    """Import and return the tokenizer of a modality of the catalog.
 
     Raises:
         InputError: there is no such modality, or its tokenizer cannot be imported.
@@ -134,7 +134,7 @@ def build_encoder(
     """Build an encoder.
 
     Args:
-        modality: a modality of the catalogue; see `m2pt.catalog.MODALITIES`.
+        modality: a modality of the catalog; see `m2pt.catalog.MODALITIES`.
         input: input settings of the dataset (image_size, frames, mel_bins, points, length, ...).
         tokenizer: patch_size, and tubelet_size (video) or stride (audio); groups and group_size (pointcloud);
             nothing (text).

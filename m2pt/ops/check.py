@@ -44,7 +44,7 @@ def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str]
         The number of different trainings.
 
     Raises:
-        InputError: settings are inconsistent, an entry of the catalogue is incomplete, the workflow in the
+        InputError: settings are inconsistent, an entry of the catalog is incomplete, the workflow in the
             current folder lacks a rule or resources, or a dataset or a file has faults; all are named.
     """
     _check_names(plan, datasets, encoders)
@@ -246,7 +246,7 @@ def _check_training(model: Any, spec: RunSpec | PretrainingSpec) -> None:
 
 
 def _entry_faults(plan: Plan) -> Iterator[str]:
-    """Yield what is missing in the plan's entries of the catalogue and in the modules that they name."""
+    """Yield what is missing in the plan's entries of the catalog and in the modules that they name."""
     from m2pt import build
     from m2pt.datasets.layouts import LayoutModule, MiniatureModule, layout_module, miniature_module
     from m2pt.modalities.tokenizer import Tokenizer

@@ -78,7 +78,7 @@ def estimate(
 
     Raises:
         InputError: `sizes` names a dataset that no training uses, a split is smaller than an effective batch,
-            a file with times is damaged, or what an entry of the catalogue names fails.
+            a file with times is damaged, or what an entry of the catalog names fails.
     """
     used = {training.spec.dataset.key for training in trainings}
     for name in sizes:
@@ -157,6 +157,6 @@ def _steps(training: Training, items: Items | None) -> int | None:
     if items.count < effective:
         raise InputError(
             f"{training.id}: {items.count} items ({items.origin}) are fewer than one effective batch of "
-            f"{effective}."
+            f"{effective}: lower batch_size or accumulation in its recipe."
         )
     return settings.length(items.count // effective)

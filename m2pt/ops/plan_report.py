@@ -86,7 +86,7 @@ class Report:
         return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))
 
     def _stages(self) -> Iterator[str]:
-        what = "not yet finished " if self.remaining_only else ""
+        what = "unfinished " if self.remaining_only else ""
         seeds = len({each.training.seed for each in self.estimates if each.training.run is not None})
         names = ", ".join(self.names) if len(self.names) < 4 else f"{len(self.names)} tables and figures"
         yield (

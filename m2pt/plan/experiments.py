@@ -1,14 +1,17 @@
 """The experiments of a table's cell and the recipe of an experiment, for each kind of run.
 
-`Kind.experiments` and `Kind.recipe` in the catalogue name these functions. They raise an InputError that says
+`Kind.experiments` and `Kind.recipe` in the catalog name these functions. They raise an InputError that says
 what is wrong; the caller adds the config, and the column or run.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
+from m2pt import catalog
 from m2pt.config.config import Body, Config
-from m2pt.config.experiment import SCRATCH, Experiment
+from m2pt.config.experiment import SCRATCH, Balancing, Experiment
+from m2pt.config.recipes import task_recipe
+from m2pt.config.strict import read_part
 from m2pt.config.tables import Column, Factors
 from m2pt.errors import InputError, listed
 
@@ -118,6 +121,15 @@ def multimodal_experiments(config: Config, factors: Factors, column: Column) -> 
     for name in (*(balancing.modalities or ()), *balancing.encoders):
         if name not in known:
             raise InputError(f"{column.dataset} has no modality {name!r}; it has {listed(known)}")
+    # equal trainings get one name: neither the order in a row nor a default that it repeats counts
+    read = tuple(name for name in known if name in (balancing.modalities or known))
+    measured = column.metric.rpartition("_")[2]  # the modality of top1_MODALITY
+    if measured in catalog.MODALITIES and (measured not in read or len(read) == 1):
+        raise InputError(
+            f"metric {column.metric}: the run reads {' and '.join(read)}, so it has "
+            f"{listed([f'top1_{name}' for name in read]) if len(read) > 1 else 'no response of a modality'}; "
+            "leave this column out of the row's columns"
+        )
     for name, encoder in balancing.encoders.items():
         if name not in (balancing.modalities or known):
             raise InputError(f"balancing.encoders: {name} is not among the modalities of the row")
@@ -126,16 +138,33 @@ def multimodal_experiments(config: Config, factors: Factors, column: Column) -> 
             raise InputError(
                 f"balancing.encoders.{name}: {encoder} is a {found.body} of modality {found.modality}"
             )
-    # the order in a row changes nothing, and all modalities are the default: equal trainings get one name
-    read = tuple(name for name in known if name in (balancing.modalities or known))
+    alpha = None if balancing.alpha == _recipe_alpha(config, balancing, column) else balancing.alpha
     yield Experiment(
         task=column.task,
         dataset=column.dataset,
         mode="tune",
         target_init=SCRATCH,
         fusion=column.fusion,
-        balancing=balancing.model_copy(update={"modalities": None if read == known else read}),
+        balancing=balancing.model_copy(
+            update={"modalities": None if read == known else read, "alpha": alpha}
+        ),
     )
+
+
+def _recipe_alpha(config: Any, balancing: Balancing, column: Column) -> float | None:
+    """Return the recipe's own alpha of a row's method, which the row need not repeat.
+
+    Raises:
+        InputError: the recipe cannot be read.
+    """
+    section = config.multimodal.get(column.dataset)
+    path = None if section is None else section.fusions.get(column.fusion)
+    if balancing.alpha is None or path is None:
+        return None
+    layout = config.datasets[column.dataset].layout
+    recipe: Any = read_part(task_recipe(column.task, layout), path, f"multimodal.{column.dataset}.fusions")
+    alpha: float | None = getattr(recipe.methods.get(balancing.method), "alpha", None)
+    return alpha
 
 
 def multimodal_recipe(config: Any, experiment: Experiment, body: Body) -> str:

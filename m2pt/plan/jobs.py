@@ -59,7 +59,7 @@ class Training:
 
     @property
     def settings(self) -> TrainingSettings:
-        """Optimisation settings."""
+        """Optimization settings."""
         return self.spec.recipe.training
 
     @property

@@ -1,4 +1,4 @@
-"""Semantic segmentation of partly labelled point clouds: loss, PartNet's mean IoU."""
+"""Semantic segmentation of partly labeled point clouds: loss, PartNet's mean IoU."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from m2pt.datasets.partnet import UNLABELLED
+from m2pt.datasets.partnet import UNLABELED
 from m2pt.errors import InputError
 from m2pt.models.part_segmentation import build_part_segmenter
 from m2pt.tasks.part_segmentation import overlaps
@@ -18,21 +18,21 @@ Batch = Sequence[Tensor]
 class PointSegmentation:
     """One subset of PartNet, evaluated as by its authors (`partnet_seg_exps`, `test_general_seg.py`).
 
-    A batch is points (B, N, 3) and classes (B, N), 0 for unlabelled points. The model maps points to logits
-    (B, N, C). Class 0 is never predicted. Unlabelled points count neither in the loss (the authors' networks
+    A batch is points (B, N, 3) and classes (B, N), 0 for unlabeled points. The model maps points to logits
+    (B, N, C). Class 0 is never predicted. Unlabeled points count neither in the loss (the authors' networks
     learn them as a class) nor in any metric (the authors' accuracy counts them as correct).
     """
 
     collate = None
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the cross-entropy over classes 1 to C - 1, averaged over labelled points; 0 without any."""
+        """Return the cross-entropy over classes 1 to C - 1, averaged over labeled points; 0 without any."""
         logits = self.predict(model, batch)[..., 1:]
         labels = batch[1].flatten()
         total = functional.cross_entropy(
-            logits.flatten(0, 1), labels - 1, ignore_index=UNLABELLED - 1, reduction="sum"
+            logits.flatten(0, 1), labels - 1, ignore_index=UNLABELED - 1, reduction="sum"
         )
-        return total / (labels != UNLABELLED).sum().clamp(min=1), {}
+        return total / (labels != UNLABELED).sum().clamp(min=1), {}
 
     @classmethod
     def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
@@ -48,11 +48,11 @@ class PointSegmentation:
         return model(batch[0])
 
     def measure(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Count the labelled points of each shape and class; see `count`."""
+        """Count the labeled points of each shape and class; see `count`."""
         return self.count(self.predict(model, batch), batch[1]).cpu()
 
     def summarize(self, measured: Sequence[Tensor], dataset: Any) -> dict[str, float]:
-        """Return the metrics over all labelled points in percent.
+        """Return the metrics over all labeled points in percent.
 
         Returns:
             miou: IoU of each class, pooled over all shapes, averaged over the classes that occur in labels or
@@ -62,10 +62,10 @@ class PointSegmentation:
             point_accuracy: share of the points with the correct class.
 
         Raises:
-            InputError: there is no labelled point.
+            InputError: there is no labeled point.
         """
         if not measured or not (total := torch.cat(list(measured)).double()).any():
-            raise InputError("there is nothing to evaluate: the validation split has no labelled point")
+            raise InputError("there is nothing to evaluate: the validation split has no labeled point")
         intersection, union, truth = total.unbind(1)
         pooled = intersection.sum(0) / union.sum(0)
         return {
@@ -75,11 +75,11 @@ class PointSegmentation:
         }
 
     def count(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Count the labelled points of each shape and class, given logits (B, N, C) and classes (B, N).
+        """Count the labeled points of each shape and class, given logits (B, N, C) and classes (B, N).
 
         Returns:
             int64 (B, 3, C - 1): points of the class in both prediction and labels, in either, in the labels.
         """
         predicted = logits[..., 1:].argmax(2) + 1
-        predicted = predicted.where(labels != UNLABELLED, UNLABELLED)
+        predicted = predicted.where(labels != UNLABELED, UNLABELED)
         return overlaps(predicted, labels, logits.shape[2])[..., 1:]

@@ -24,7 +24,7 @@ def classifier_encoder(model: Classifier | ConvNeXtClassifier) -> dict[str, Tens
     """Return the encoder of a trained classifier: its `pretrained_parts`, without head.
 
     A classifier that averages its tokens has no `norm`, so its file has none either. Such an encoder can
-    serve as an auxiliary, which needs blocks only, or initialise another classifier.
+    serve as an auxiliary, which needs blocks only, or initialize another classifier.
     """
     exchanged = to_exchange(model.state_dict())
     return {key: value for key, value in exchanged.items() if part_of(key) in model.pretrained_parts}

@@ -47,7 +47,7 @@ class SemanticSegmentation:
         return build_upernet(encoder, image_size=input["image_size"], **settings)
 
     def measure(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the confusion matrix of all labelled pixels.
+        """Return the confusion matrix of all labeled pixels.
 
         Logits are resized to the label map, which keeps its original size when the image is scaled.
         """
@@ -59,21 +59,21 @@ class SemanticSegmentation:
         return torch.stack(counts).sum(0)
 
     def summarize(self, measured: Sequence[Tensor], dataset: Any) -> dict[str, float]:
-        """Return `miou` and `pixel_accuracy` in percent over all labelled pixels.
+        """Return `miou` and `pixel_accuracy` in percent over all labeled pixels.
 
         Raises:
-            InputError: there are no images, or none of their pixels is labelled.
+            InputError: there are no images, or none of their pixels is labeled.
         """
         if not measured:
             raise InputError("there is nothing to evaluate: the validation split is empty")
         confusion = torch.stack(list(measured)).sum(0)
         if not confusion.any():
-            raise InputError("there is nothing to evaluate: no pixel of the validation split is labelled")
+            raise InputError("there is nothing to evaluate: no pixel of the validation split is labeled")
         return scores(confusion)
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Count the pixels of each (true class, predicted class), without those labelled 255.
+    """Count the pixels of each (true class, predicted class), without those labeled 255.
 
     Args:
         predicted: integer classes, any shape.

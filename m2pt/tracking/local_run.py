@@ -99,7 +99,7 @@ class LocalRun:
     """A run on disk: run.json is written first, then metrics.jsonl, then the files that mark its end.
 
     run.json is {"name", "spec", "seed", "provenance", "tags"} and, if the run starts from weights, their
-    digests as "inputs". A training that was killed is recognised if its provenance names the `host` and `pid`
+    digests as "inputs". A training that was killed is recognized if its provenance names the `host` and `pid`
     of its process and, under Slurm, the `slurm_job`.
     """
 

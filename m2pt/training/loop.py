@@ -66,7 +66,7 @@ def fit(
     overrides `train` to keep that part in evaluation mode.
 
     Args:
-        model: initialised; frozen parameters have `requires_grad` False.
+        model: initialized; frozen parameters have `requires_grad` False.
         loss: maps (the possibly DDP-wrapped model, a batch on the device) to the mean loss over the batch and
             further scalars to log, the same names each time.
         dataset: map-style, of keys (epoch, index); see `m2pt.datasets.base`.

@@ -27,21 +27,21 @@ class StopAgreement:
         self._accelerator = accelerator
         self._schedule_exchange(step, after=1)
 
-    def reached(self, step: int, signalled: bool) -> bool:
+    def reached(self, step: int, signaled: bool) -> bool:
         """Return whether to stop after `step`; all processes call this after each step.
 
         Args:
             step: steps done so far.
-            signalled: whether this process has received a signal.
+            signaled: whether this process has received a signal.
         """
         if self._accelerator.num_processes == 1:
-            return signalled
+            return signaled
         if step < self._next_step:
             return False
         seconds_per_step = (time.monotonic() - self._last_time) / (step - self._last_step)
         wait = max(1, min(EXCHANGE_EVERY, int(EXCHANGE_SECONDS / seconds_per_step)))
         # The main process decides for all how long to wait: their clocks differ.
-        message = [float(signalled), float(wait) if self._accelerator.is_main_process else 0.0]
+        message = [float(signaled), float(wait) if self._accelerator.is_main_process else 0.0]
         tensor = torch.tensor(message, device=self._accelerator.device)
         signals, wait = self._accelerator.reduce(tensor, "sum").tolist()
         self._schedule_exchange(step, after=int(wait))

@@ -75,7 +75,7 @@ class Other(Joint):
         return 2 * super().forward(inputs)
 
 
-class Centred(Joint):
+class Centered(Joint):
     """A model in which a sample depends on the others of its batch."""
 
     def encode(self, modality, value):
@@ -83,7 +83,7 @@ class Centred(Joint):
         return features - features.mean(0)
 
 
-@pytest.mark.parametrize("cls", [Other, Centred])
+@pytest.mark.parametrize("cls", [Other, Centered])
 def test_a_fast_path_that_differs_from_the_model(cls: type[Joint]) -> None:
     torch.manual_seed(0)
     model = cls(NAMES)

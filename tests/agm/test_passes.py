@@ -129,7 +129,7 @@ class PackedEncoder(nn.Module):
 
 
 def without_statistics(model: Joint) -> Joint:
-    """Return a model whose encoders and fusion normalise by the batch in both modes."""
+    """Return a model whose encoders and fusion normalize by the batch in both modes."""
     for encoder in model.encoders.values():
         encoder[1] = nn.BatchNorm1d(7, track_running_stats=False)
     model.fusion = nn.Sequential(nn.BatchNorm1d(15, track_running_stats=False), nn.Linear(15, 4))

@@ -1,4 +1,4 @@
-"""Tests of the catalogue run in a project whose workflow has the rules of the kinds of run that they add."""
+"""Tests of the catalog run in a project whose workflow has the rules of the kinds of run that they add."""
 
 import shutil
 from pathlib import Path

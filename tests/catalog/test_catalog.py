@@ -1,4 +1,4 @@
-"""The catalogue is the only list of modalities, layouts, tasks and kinds of run. What it names exists."""
+"""The catalog is the only list of modalities, layouts, tasks and kinds of run. What it names exists."""
 
 import ast
 import subprocess

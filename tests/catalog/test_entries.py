@@ -1,4 +1,4 @@
-"""What an entry of the catalogue may say, and what is said of one that a stranger got wrong."""
+"""What an entry of the catalog may say, and what is said of one that a stranger got wrong."""
 
 from dataclasses import replace
 

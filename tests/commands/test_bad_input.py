@@ -98,7 +98,7 @@ def encoder_state(path, **backbone):
     )
 
 
-def test_a_misspelt_config_key(refuse, config):
+def test_a_misspelled_config_key(refuse, config):
     message = refuse("tabulate", "table", "--config", config(sedes=[0]))
     assert "config.yaml: sedes: unknown key; did you mean 'seeds'?" in message
 

@@ -96,7 +96,7 @@ def test_a_backbone_that_positions_do_not_fit_is_named(check):
         ("depth", "second_third", "second_third"),
     ],
 )
-def test_a_misspelt_pathway_is_found_in_the_table(tmp_path, key, value, words, capsys):
+def test_a_misspelled_pathway_is_found_in_the_table(tmp_path, key, value, words, capsys):
     table = read_yaml(Path("tests/tiny/table.yaml"))
     table["rows"][2]["run"]["pathway"][key] = value
     path = tmp_path / "table.yaml"

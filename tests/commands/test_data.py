@@ -158,7 +158,7 @@ def test_ade20k_pairs_and_labels(copied: Callable) -> None:
         f"{two} has no image.",
         f"{three} is 96x95, but its image is 96x96.",
         f"{four} has label 12, but there are 11 classes.",
-        f"{five} stores pixels as I;16B, not with 8 bits; save labels as 8-bit grey.",
+        f"{five} stores pixels as I;16B, not with 8 bits; save labels as 8-bit gray.",
     }
 
 

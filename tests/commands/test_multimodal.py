@@ -8,12 +8,13 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from multimodal_config import METHODS, write_config
 
 from m2pt.commands import main
 from m2pt.formats.weights import load_weights
 from m2pt.plan.plan import Plan
-from m2pt.run_files import EVALUATION, METRICS, MODEL
+from m2pt.run_files import ENCODER, EVALUATION, METRICS, MODEL
 from m2pt.selection import SelectedOnValidation
 from m2pt.training.signals import Interrupted
 
@@ -126,6 +127,33 @@ def test_the_test_split_is_read_once_and_at_the_end(trained, tmp_path, monkeypat
     assert main(["multimodal", name, "--seed", "0", "--config", str(config)]) == 0
     test = [position for position, (length, _) in enumerate(order) if position >= len(order) - 20]
     assert sorted(order[position][1] for position in test) == list(range(20))
+
+
+def test_a_pretrained_encoder_of_the_config_is_where_a_transformer_starts(tmp_path):
+    encoders = {"audio": {"kind": "resnet18", "width": 4}, "image": {"kind": "transformer"}}
+    rows = {"x": {"method": "agm", "encoders": {"image": "start"}}, "scratch": {"method": "agm"}}
+    config = write_config(
+        tmp_path / "config", rows, model={"encoders": encoders, "fusion": {"kind": "concat"}}
+    )
+    values = yaml.safe_load(config.read_text())
+    values["encoders"] = {"start": {"modality": "image", "random": True}}
+    config.write_text(yaml.safe_dump(values))
+    options = ["--config", str(config)]
+    assert main(["check", *options]) == 0
+    assert main(["data", "build", "avmnist", *options]) == 0
+    assert main(["import", "start", *options]) == 0
+    plan = Plan.load(config)
+    started = next(name for name, run in plan.runs.items() if run.experiment.balancing.encoders)
+    first = {}
+    for name in plan.runs:
+        assert main(["multimodal", name, "--seed", "0", *options]) == 0
+        first[name] = json.loads((plan.run_directory(name, 0) / METRICS).read_text().splitlines()[0])["loss"]
+    weights, _ = load_weights(plan.encoder_directory("start", 0) / ENCODER)
+    trained, _ = load_weights(plan.run_directory(started, 0) / MODEL)
+    key = "blocks.0.mlp.fc1.weight"
+    moved = (trained[f"encoders.image.{key}"] - weights[key]).norm() / weights[key].norm()
+    assert 0 < moved < 0.2  # two epochs from where it started
+    assert len(set(first.values())) == 2
 
 
 def log_of(plan):

@@ -92,3 +92,9 @@ def test_an_encoder_on_an_unknown_dataset_or_of_another_modality_is_refused(conf
 def test_videos_need_a_layout_that_reads_their_frames(config, dataset):
     config["datasets"]["more"] = dataset | {"videos": "videos"}
     assert "videos: only for a dataset with root and layout cremad" in refused(Config, config)
+
+
+@pytest.mark.parametrize("name", ["scratch", "target_init", "transfer_from"])
+def test_no_encoder_has_a_name_with_a_meaning_of_its_own(config, name):
+    config["encoders"][name] = {"modality": "image", "random": True}
+    assert f"encoders.{name}: this name has a meaning of its own" in refused(Config, config)

@@ -65,7 +65,7 @@ def test_a_faulty_figure_is_refused(change, words):
         ({"panels": {"Loss": ["loss", "loss"]}, "log": []}, "panel Loss: keys: duplicate 'loss'"),
         (
             {"panels": {"a": ["score/audio", "loss", "val_top1_audio"]}, "log": []},
-            "panel a: score/audio and val_top1_audio would both have the colour of audio",
+            "panel a: score/audio and val_top1_audio would both have the color of audio",
         ),
         ({"log": ["Loss"]}, "log: no panel 'Loss'; the panels are Coefficient, Accuracy"),
         ({"log": ["Accuracy", "Accuracy"]}, "log: duplicate 'Accuracy'"),
@@ -134,7 +134,7 @@ def test_the_modality_of_a_key_is_at_its_end(key, modality):
     assert modality_of(key) == modality
 
 
-def test_a_modality_with_an_underscore_is_recognised(monkeypatch):
+def test_a_modality_with_an_underscore_is_recognized(monkeypatch):
     monkeypatch.setitem(catalog.MODALITIES, "noisy_audio", catalog.MODALITIES["audio"])
     assert modality_of("score/noisy_audio") == modality_of("val_top1_noisy_audio") == "noisy_audio"
     assert modality_of("score/audio") == "audio"

@@ -1,9 +1,11 @@
 """Settings of joint training: what a recipe, a row and a config may say, and what reruns what."""
 
 import pytest
+import yaml
 from multimodal_config import METHODS, write_config
 
 from m2pt.commands import main
+from m2pt.formats.documents import read_yaml
 from m2pt.plan.plan import Plan
 
 AGM = {"agm": {"method": "agm"}}
@@ -35,6 +37,28 @@ def said(capsys, config):
 )
 def test_what_is_wrong_is_named(tmp_path, capsys, rows, recipe, words):
     assert words in said(capsys, write_config(tmp_path, rows, **recipe))
+
+
+@pytest.mark.parametrize(
+    ("balancing", "metric", "words"),
+    [
+        (
+            {"method": "agm"},
+            "top1_video",
+            "run reads audio and image, so it has top1_audio, top1_image; leave",
+        ),
+        ({"method": "joint", "modalities": ["audio"]}, "top1_audio", "no response of a modality; leave"),
+        ({"method": "joint", "modalities": ["audio"]}, "top1_image", "no response of a modality; leave"),
+    ],
+)
+def test_a_metric_that_a_run_cannot_have_is_named_before_it(tmp_path, capsys, balancing, metric, words):
+    config = write_config(tmp_path, {"x": balancing})
+    table = read_yaml(tmp_path / "table.yaml")
+    table["columns"] = [table["columns"][0] | {"metric": metric}]
+    table["rows"][0]["columns"] = ["all"]
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(table))
+    text = said(capsys, config)
+    assert f"metric {metric}: the " in text and words in text
 
 
 def test_encoders_must_be_those_of_the_dataset(tmp_path, capsys):
@@ -78,8 +102,9 @@ TRANSFORMER = {
 
 
 def test_a_model_that_does_not_take_the_inputs_is_named(tmp_path, capsys):
-    text = said(capsys, write_config(tmp_path, AGM, model=TRANSFORMER))
-    assert "the model does not take the inputs of avmnist: " in text and "channel" in text
+    architecture = {"image": {"input": {"image_size": 56}}}
+    text = said(capsys, write_config(tmp_path, AGM, model=TRANSFORMER, architecture=architecture))
+    assert "the model does not take the inputs of avmnist: " in text and "[1, 64, 16]" in text
 
 
 def test_what_replaces_settings_of_a_modality_is_checked(tmp_path, capsys):
@@ -91,3 +116,38 @@ def test_what_replaces_settings_of_a_modality_is_checked(tmp_path, capsys):
 def test_modalities_in_another_order_or_all_of_them_are_the_same_run(tmp_path):
     rows = {"a": {"method": "agm"}, "b": {"method": "agm", "modalities": ["image", "audio"]}}
     assert len(Plan.load(write_config(tmp_path, rows)).runs) == 1
+
+
+def test_an_alpha_that_a_row_repeats_from_the_recipe_makes_no_other_run(tmp_path):
+    alpha = METHODS["agm"]["alpha"]
+    rows = {
+        "x": {"method": "agm"},
+        "y": {"method": "agm", "alpha": alpha},
+        "z": {"method": "agm", "alpha": 9.0},
+    }
+    plan = Plan.load(write_config(tmp_path, rows))
+    assert sorted(run.spec.recipe.methods["agm"].alpha for run in plan.runs.values()) == [alpha, 9.0]
+
+
+def test_official_gives_the_others_the_released_head_and_no_clipping(tmp_path):
+    rows = {name: {"method": name} for name in ("joint", "agm", "ogm")}
+    model = {"encoders": {name: {"kind": "resnet18", "width": 4} for name in ("audio", "image")}}
+
+    def chosen(name, **recipe):
+        plan = Plan.load(write_config(tmp_path / name, rows, **recipe))
+        recipes = {run.experiment.balancing.method: run.spec.recipe for run in plan.runs.values()}
+        return {method: (each.model.fusion.kind, each.head_clip) for method, each in recipes.items()}
+
+    equal = {"joint": ("concat", 1.0), "agm": ("concat", 1.0), "ogm": ("concat", 1.0)}
+    assert chosen("ours") == chosen("not", official=False) == equal
+    assert chosen("late", official=True) == equal | {"joint": ("sum", None), "ogm": ("sum", None)}
+    early = chosen(
+        "early", official=True, model=model | {"fusion": {"kind": "maxout", "hidden_dims": [8, 8]}}
+    )
+    assert set(early.values()) == {("maxout", 1.0)}
+
+
+def test_equal_terms_are_stored_as_ever(tmp_path):
+    for name, official in (("a", {}), ("b", {"official": False})):
+        (run,) = Plan.load(write_config(tmp_path / name, AGM, **official)).runs.values()
+        assert "official" not in run.spec.stored["recipe"]

@@ -104,7 +104,7 @@ def test_a_recipe_says_how_samples_are_repeated_mixed_and_viewed() -> None:
 CLASSIFICATION = task_recipe("classification", "imagenet")
 
 
-def test_a_misspelt_training_setting_is_named(tmp_path):
+def test_a_misspelled_training_setting_is_named(tmp_path):
     recipe = read_yaml(Path("tests/tiny/recipes/imagenet_tune.yaml"))
     recipe["training"]["weight_decy"] = 0.1
     assert "training.weight_decy: unknown key; did you mean 'weight_decay'?" in refused(

@@ -43,7 +43,7 @@ def test_the_shipped_configs_are_valid_and_name_it(path, validator):
         ("encoders", "x", {"modality": "image", "objective": "mask"}),
     ],
 )
-def test_a_misspelt_key_or_name_is_found(section, key, value, validator):
+def test_a_misspelled_key_or_name_is_found(section, key, value, validator):
     config = copy.deepcopy(read_yaml(CONFIGS[0]))
     config[section][key] = value
     assert len(list(validator.iter_errors(config))) == 1

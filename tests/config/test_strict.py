@@ -10,7 +10,7 @@ from m2pt.config.tables import Table
 from m2pt.formats.documents import read_yaml
 
 
-def test_a_misspelt_key_is_named_with_its_path_and_the_key_that_was_meant(config):
+def test_a_misspelled_key_is_named_with_its_path_and_the_key_that_was_meant(config):
     config["backbone"]["dmi"] = config["backbone"].pop("dim")
     message = refused(Config, config)
     assert "here.yaml: backbone.dmi: unknown key; did you mean 'dim'?" in message

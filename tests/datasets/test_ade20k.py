@@ -46,7 +46,7 @@ def test_labels_are_shifted_and_zero_is_ignored(ade20k: Path) -> None:
 def test_evaluation_resizes_the_image_and_keeps_the_labels(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 4, (40, 60), dtype=np.uint8)
     palette = Image.fromarray(labels, "P")
-    palette.putpalette([255, 0, 0] * 256)  # a palette's colours are not labels
+    palette.putpalette([255, 0, 0] * 256)  # a palette's colors are not labels
     root = write_pair(tmp_path, np.zeros((40, 60, 3), np.uint8), palette)
     image, target = Reader(root, "val", num_classes=3, image_size=20)[0]
     assert image.shape == (3, 20, 30)

@@ -112,7 +112,7 @@ def test_a_waveform_shorter_than_a_frame_has_no_frames() -> None:
     assert log_mel(torch.zeros(399), sample_rate=RATE, mel_bins=128).shape == (0, 128)
 
 
-def test_sample_is_normalised_padded_and_labelled(root: Path) -> None:
+def test_sample_is_normalized_padded_and_labeled(root: Path) -> None:
     reader = open_reader(root, "val", num_classes=3, frames=120)
     spectrogram, labels = reader[0]
     wave, _ = soundfile.read(root / "sound/val 0.wav")
@@ -205,7 +205,7 @@ def test_masks_are_stretches_of_every_length_and_place() -> None:
     assert hit[:-1].min() > 0  # rounding down hardly ever reaches the last one
 
 
-def test_masks_become_what_a_zero_is_after_normalisation(root: Path) -> None:
+def test_masks_become_what_a_zero_is_after_normalization(root: Path) -> None:
     settings = SpectrogramAugmentation(time_mask=60, frequency_mask=48)
     plain = open_reader(root, "train", num_classes=3, frames=98)
     masked = open_reader(root, "train", num_classes=3, frames=98, augmentation=settings)

@@ -123,7 +123,7 @@ def test_evaluation_keeps_crowds_empty_images_and_the_way_back(small: Path) -> N
     assert target["original_size"].tolist() == [40, 60]
     assert target["view_size"].tolist() == [20, 30]
     assert image.shape == (3, 30, 30)
-    assert image[:, 20:].abs().max() < 0.01  # padding is the mean colour
+    assert image[:, 20:].abs().max() < 0.01  # padding is the mean color
     torch.testing.assert_close(target["boxes"][0] * 2, torch.tensor([10.0, 20, 30, 30]))
     assert target["masks"][1].nonzero().min(0).values.tolist() == [3, 15]
     assert target["masks"][2].sum() == 20 * 5

@@ -20,13 +20,13 @@ INPUT = {"image_size": 16, "sample_rate": 4000, "seconds": 0.2, "n_fft": 64, "ho
 RATE = 4000
 
 
-def colour(number: int, frame: int) -> tuple[int, int, int]:
+def color(number: int, frame: int) -> tuple[int, int, int]:
     return (10 * number % 256, 40 * frame, 99)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Write 24 and 6 clips of three frames in one colour each, PNG data so that colours are exact."""
+    """Write 24 and 6 clips of three frames in one color each, PNG data so that colors are exact."""
     draw = np.random.default_rng(0)
     (tmp_path / "CREMAD").mkdir()
     (tmp_path / "Audio").mkdir()
@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
             folder = tmp_path / "Image-01-FPS" / f"{listed}{number}"
             folder.mkdir(parents=True)
             for frame in range(3):
-                image = Image.new("RGB", (30, 20), colour(number, frame))
+                image = Image.new("RGB", (30, 20), color(number, frame))
                 image.save(folder / f"{8 + frame}.jpg", format="PNG")  # 8, 9, 10: the last is the third
     return tmp_path
 
@@ -48,8 +48,8 @@ def opened(root: Path, split: str, **changes: Any) -> cremad.Reader:
     return cremad.Reader(root, split, num_classes=6, **{**INPUT, **changes})
 
 
-def normalised(number: int, frame: int) -> np.ndarray:
-    return (np.array(colour(number, frame)) / 255 - MEAN) / STD
+def normalized(number: int, frame: int) -> np.ndarray:
+    return (np.array(color(number, frame)) / 255 - MEAN) / STD
 
 
 @pytest.mark.parametrize(("frames", "chosen"), [(1, [1]), (2, [0, 2]), (3, [0, 1, 2]), (4, [0, 0, 1, 2])])
@@ -63,7 +63,7 @@ def test_frames_are_spread_over_the_clip_in_the_order_of_their_numbers(
         assert label == number and inputs["image"].shape == (3, frames, 16, 16)
         for place, frame in enumerate(chosen):
             pixels = inputs["image"][:, place].flatten(1).T.numpy()
-            np.testing.assert_allclose(pixels, np.tile(normalised(number, frame), (256, 1)), atol=1e-5)
+            np.testing.assert_allclose(pixels, np.tile(normalized(number, frame), (256, 1)), atol=1e-5)
 
 
 def test_the_spectrogram_is_that_of_the_repeated_sound(root: Path) -> None:
@@ -84,16 +84,16 @@ def test_the_released_sizes(root: Path) -> None:
 
 
 def test_train_and_val_divide_the_training_list_whatever_its_order(root: Path) -> None:
-    def colours(split: str, size: int) -> set[tuple[float, ...]]:
+    def colors(split: str, size: int) -> set[tuple[float, ...]]:
         reader = opened(root, split, held_out=0.25)
         assert len(reader) == size
         return {tuple(reader[i][0]["image"][:, 0, 0, 0].tolist()) for i in range(size)}
 
-    train, val = colours("train", 18), colours("val", 6)
+    train, val = colors("train", 18), colors("val", 6)
     assert not train & val and len(train | val) == 24
     path = root / cremad.LISTS["train"]
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
-    assert colours("val", 6) == val
+    assert colors("val", 6) == val
     assert sorted(opened(root, "val", held_out=0.25)[i][1] for i in range(6)) == list(range(6))
 
 
@@ -151,7 +151,7 @@ def cut(file: str) -> Any:
     return apply
 
 
-def unlabelled(root: Path) -> None:
+def unlabeled(root: Path) -> None:
     path = root / cremad.LISTS["test"]
     path.write_text(path.read_text().replace("ANG", "SAD"))
 
@@ -176,7 +176,7 @@ FAULTS = {
     "truncated frame": (cut(f"{FRAMES}/9.jpg"), "9.jpg cannot be read as an image"),
     "other size": (lambda r: Image.new("RGB", (9, 9)).save(r / FRAMES / "9.jpg"), "9.jpg has another size"),
     "stray file": (lambda r: (r / FRAMES / "9.mp4").touch(), "test2 has 1 file that is not an image"),
-    "empty class": (unlabelled, "class 5 (ANG) is empty"),
+    "empty class": (unlabeled, "class 5 (ANG) is empty"),
 }
 
 

@@ -105,7 +105,7 @@ IMAGENET_SOUND: dict[str, tuple[Change, int]] = {
     "TIFF": (in_class("c.TIF", "TIFF"), 3),
     "PPM": (in_class("c.ppm"), 3),
     "CMYK": (lambda root: noise().convert("CMYK").save(root / "train/n00/c.JPEG"), 3),
-    "16-bit grey": (lambda root: Image.new("I;16", SIZE, 40_000).save(root / "train/n00/c.png"), 3),
+    "16-bit gray": (lambda root: Image.new("I;16", SIZE, 40_000).save(root / "train/n00/c.png"), 3),
     "one pixel": (lambda root: Image.new("RGB", (1, 1)).save(root / "train/n00/c.png"), 3),
     "a narrow one": (lambda root: Image.new("L", (1, 100)).save(root / "train/n00/c.png"), 3),
     "a link to an image": (lambda root: (root / "train/n00/c.JPEG").symlink_to(root / "train/n01/b.JPEG"), 3),
@@ -259,9 +259,9 @@ ADE20K_REFUSED: dict[str, tuple[Change, str]] = {
         "a.png differs from a.jpg only in its suffix; remove one",
     ),
     "an annotation twice": (twice("annotations", "a.PNG"), "a.png differs from a.PNG only in its suffix"),
-    "colours": (annotation(labels().convert("RGB")), "stores pixels as RGB, not with 8 bits"),
-    "colours and alpha": (annotation(labels().convert("RGBA")), "stores pixels as RGBA"),
-    "grey and alpha": (annotation(labels().convert("LA")), "stores pixels as LA"),
+    "colors": (annotation(labels().convert("RGB")), "stores pixels as RGB, not with 8 bits"),
+    "colors and alpha": (annotation(labels().convert("RGBA")), "stores pixels as RGBA"),
+    "gray and alpha": (annotation(labels().convert("LA")), "stores pixels as LA"),
     "1 bit": (annotation(labels().convert("1")), "stores pixels as 1, not with 8 bits"),
     "2 bits": (annotation(labels(), bits=2), "stores pixels as L;2, not with 8 bits"),
     "4 bits": (annotation(labels(), bits=4), "stores pixels as L;4, not with 8 bits"),
@@ -278,7 +278,7 @@ ADE20K_REFUSED: dict[str, tuple[Change, str]] = {
         lambda root: (root / "images/validation/a.jpg").write_bytes(b""),
         "a.jpg cannot be read",
     ),
-    "nothing labelled": (
+    "nothing labeled": (
         several(
             annotation(Image.new("L", SIZE)),
             lambda root: shutil.copy(

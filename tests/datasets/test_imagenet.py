@@ -31,7 +31,7 @@ def test_labels_are_the_ranks_of_the_sorted_folders(imagenet: Path, tmp_path: Pa
     assert len(list(files(root))) == 81
 
 
-def test_evaluation_resizes_by_256_224_and_crops_the_centre(imagenet: Path, tmp_path: Path) -> None:
+def test_evaluation_resizes_by_256_224_and_crops_the_center(imagenet: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(imagenet, root)
     wnid = classes(root)[0]

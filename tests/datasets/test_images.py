@@ -23,8 +23,8 @@ from m2pt.datasets.images import (
 from m2pt.errors import InputError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY = np.arange(256, dtype=np.uint8).reshape(8, 32)
-COLOURS = np.random.default_rng(0).integers(0, 256, (8, 32, 3), dtype=np.uint8)
+GRAY = np.arange(256, dtype=np.uint8).reshape(8, 32)
+COLORS = np.random.default_rng(0).integers(0, 256, (8, 32, 3), dtype=np.uint8)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -38,7 +38,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_with(extra: bytes, image: Image.Image | None = None) -> bytes:
-    content = encoded(image or Image.fromarray(COLOURS), "PNG")
+    content = encoded(image or Image.fromarray(COLORS), "PNG")
     return content[:33] + extra + content[33:]
 
 
@@ -51,10 +51,10 @@ def png_of_parts(width: int, *parts: bytes) -> bytes:
 
 
 def tiff_16(order: str) -> bytes:
-    """A grey TIFF of 16 bits, written by hand in the given byte order."""
-    height, width = GREY.shape
-    tags = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 2 * GREY.size}
-    pixels = (GREY.astype(np.uint16) * 257).astype(f"{order}u2").tobytes()
+    """A gray TIFF of 16 bits, written by hand in the given byte order."""
+    height, width = GRAY.shape
+    tags = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 2 * GRAY.size}
+    pixels = (GRAY.astype(np.uint16) * 257).astype(f"{order}u2").tobytes()
     entries = b"".join(
         struct.pack(f"{order}HHI", tag, 4, 1) + struct.pack(f"{order}I", value) for tag, value in tags.items()
     )
@@ -66,39 +66,39 @@ def tiff_16(order: str) -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        pytest.param(encoded(Image.fromarray(GREY.astype(np.uint16) * 257), "PNG"), id="PNG"),
-        pytest.param(encoded(Image.fromarray(GREY.astype(np.uint16) * 257), "TIFF"), id="TIFF"),
+        pytest.param(encoded(Image.fromarray(GRAY.astype(np.uint16) * 257), "PNG"), id="PNG"),
+        pytest.param(encoded(Image.fromarray(GRAY.astype(np.uint16) * 257), "TIFF"), id="TIFF"),
         pytest.param(tiff_16("<"), id="TIFF, little-endian"),
         pytest.param(tiff_16(">"), id="TIFF, big-endian"),
-        pytest.param(b"P5 32 8 65535\n" + (GREY.astype(">u2") * 257).tobytes(), id="PGM"),
-        pytest.param(b"P5 32 8 255\n" + GREY.tobytes(), id="PGM of 8 bits"),
+        pytest.param(b"P5 32 8 65535\n" + (GRAY.astype(">u2") * 257).tobytes(), id="PGM"),
+        pytest.param(b"P5 32 8 255\n" + GRAY.tobytes(), id="PGM of 8 bits"),
     ],
 )
-def test_grey_keeps_its_values(content: bytes, tmp_path: Path) -> None:
+def test_gray_keeps_its_values(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(content)
     pixels = np.asarray(open_image(tmp_path / "a.png"))
-    assert (pixels == GREY[..., None]).all()
+    assert (pixels == GRAY[..., None]).all()
 
 
-def test_colours_of_16_bits_keep_their_values(tmp_path: Path) -> None:
-    rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in COLOURS)
+def test_colors_of_16_bits_keep_their_values(tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in COLORS)
     header = struct.pack(">IIBBBBB", 32, 8, 16, 2, 0, 0, 0)
     parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     (tmp_path / "a.png").write_bytes(SIGNATURE + b"".join(parts))
-    assert (np.asarray(open_image(tmp_path / "a.png")) == COLOURS).all()
+    assert (np.asarray(open_image(tmp_path / "a.png")) == COLORS).all()
 
 
 def test_other_pixels_are_those_of_a_conversion_to_rgb(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    colours = Image.fromarray(COLOURS)
+    colors = Image.fromarray(COLORS)
     for kind in ("PNG", "BMP", "TIFF", "PPM"):
-        path.write_bytes(encoded(colours, kind))
-        assert (np.asarray(open_image(path)) == COLOURS).all()
-    path.write_bytes(encoded(colours, "WEBP", lossless=True))
-    assert (np.asarray(open_image(path)) == COLOURS).all()
+        path.write_bytes(encoded(colors, kind))
+        assert (np.asarray(open_image(path)) == COLORS).all()
+    path.write_bytes(encoded(colors, "WEBP", lossless=True))
+    assert (np.asarray(open_image(path)) == COLORS).all()
     for mode in ("1", "L", "P", "LA", "RGBA"):
-        path.write_bytes(encoded(colours.convert(mode), "PNG"))
-        assert open_image(path).tobytes() == colours.convert(mode).convert("RGB").tobytes()
+        path.write_bytes(encoded(colors.convert(mode), "PNG"))
+        assert open_image(path).tobytes() == colors.convert(mode).convert("RGB").tobytes()
     path.write_bytes(encoded(Image.new("CMYK", (9, 5), (255, 0, 0, 0)), "JPEG"))
     assert np.abs(np.asarray(open_image(path), int) - [0, 255, 255]).max() < 4
 
@@ -146,11 +146,11 @@ BROKEN: dict[str, bytes] = {
     "too few pixels": png_of_parts(8, chunk(b"IDAT", zlib.compress(b"\0abc")), chunk(b"IEND", b"")),
     "no width": png_of_parts(0),
     "a short header": SIGNATURE + chunk(b"IHDR", b"\0\0"),
-    "half a JPEG": encoded(Image.fromarray(COLOURS), "JPEG")[:400],
-    "half a BMP": encoded(Image.fromarray(COLOURS), "BMP")[:400],
-    "half a TIFF": encoded(Image.fromarray(COLOURS), "TIFF")[:300],
-    "half a WebP": encoded(Image.fromarray(COLOURS), "WEBP", lossless=True)[:300],
-    "half a PPM": encoded(Image.fromarray(COLOURS), "PPM")[:300],
+    "half a JPEG": encoded(Image.fromarray(COLORS), "JPEG")[:400],
+    "half a BMP": encoded(Image.fromarray(COLORS), "BMP")[:400],
+    "half a TIFF": encoded(Image.fromarray(COLORS), "TIFF")[:300],
+    "half a WebP": encoded(Image.fromarray(COLORS), "WEBP", lossless=True)[:300],
+    "half a PPM": encoded(Image.fromarray(COLORS), "PPM")[:300],
     "32-bit integers": encoded(Image.fromarray(np.full((8, 8), 70_000, np.int32)), "TIFF"),
     "32-bit floats": encoded(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF"),
     "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n",
@@ -167,7 +167,7 @@ def test_what_cannot_be_read_is_refused_by_name(name: str, tmp_path: Path) -> No
 
 
 SOUND = {
-    kind: encoded(Image.fromarray(COLOURS), kind) for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+    kind: encoded(Image.fromarray(COLORS), kind) for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 }
 
 
@@ -197,7 +197,7 @@ def test_damage_is_refused_or_read(
 
 
 def test_what_is_no_file_is_neither_listed_nor_waited_for(tmp_path: Path) -> None:
-    Image.fromarray(COLOURS).save(tmp_path / "a.jpg")
+    Image.fromarray(COLORS).save(tmp_path / "a.jpg")
     (tmp_path / "link.jpg").symlink_to(tmp_path / "a.jpg")
     (tmp_path / "._a.jpg").write_bytes(b"\0\5\26\7")
     (tmp_path / ".hidden.png").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""The PartNet reader: shapes across files, sampling, unlabelled points, every problem; its miniature."""
+"""The PartNet reader: shapes across files, sampling, unlabeled points, every problem; its miniature."""
 
 import json
 import os
@@ -59,9 +59,9 @@ def reader(root: Path, split: str = "train", **changes: object) -> Reader:
     return Reader(root, split, **{"subset": "Bag-1", "num_classes": 4, "points": 60, **changes})
 
 
-def normalised(cloud: np.ndarray) -> np.ndarray:
-    centred = cloud.astype(np.float64) - cloud.mean(axis=0, dtype=np.float64)
-    return centred / np.linalg.norm(centred, axis=1).max()
+def normalized(cloud: np.ndarray) -> np.ndarray:
+    centered = cloud.astype(np.float64) - cloud.mean(axis=0, dtype=np.float64)
+    return centered / np.linalg.norm(centered, axis=1).max()
 
 
 def test_evaluation_takes_every_point_in_its_order_from_all_files(root: Path) -> None:
@@ -71,11 +71,11 @@ def test_evaluation_takes_every_point_in_its_order_from_all_files(root: Path) ->
     for index, (file, row) in enumerate(stored):
         points, labels = items[index]
         assert points.dtype == torch.float32 and labels.dtype == torch.int64
-        np.testing.assert_allclose(points, normalised(file["data"][row]), atol=1e-6)
+        np.testing.assert_allclose(points, normalized(file["data"][row]), atol=1e-6)
         assert np.array_equal(labels, file["label_seg"][row])
     fewer, labels = reader(root, points=20)[4]
     every_third = np.arange(0, 60, 3)
-    np.testing.assert_allclose(fewer, normalised(stored[4][0]["data"][1][every_third]), atol=1e-6)
+    np.testing.assert_allclose(fewer, normalized(stored[4][0]["data"][1][every_third]), atol=1e-6)
     assert np.array_equal(labels, stored[4][0]["label_seg"][1][every_third])
 
 
@@ -86,7 +86,7 @@ def test_only_the_points_that_count_are_read(folder: Path, root: Path) -> None:
     content["label_seg"][:, 40:] = 99
     write(folder / "test-00.h5", **content)
     points, labels = reader(root, "val", points=40)[1]
-    np.testing.assert_allclose(points, normalised(content["data"][1, :40]), atol=1e-6)
+    np.testing.assert_allclose(points, normalized(content["data"][1, :40]), atol=1e-6)
     assert np.array_equal(labels, content["label_seg"][1, :40])
 
 
@@ -94,7 +94,7 @@ def test_training_draws_points_without_repetition_and_labels_follow(root: Path) 
     file = arrays(3, 0)
     views = reader(root, augmentation=ShapeAugmentation(scale=(1, 1), translate=0))
     points, labels = views[(1, 2)]
-    among = normalised(file["data"][2])
+    among = normalized(file["data"][2])
     distance = np.linalg.norm(points.numpy()[:, None] - among, axis=2)
     drawn = distance.argmin(axis=1)
     assert distance.min(axis=1).max() < 1e-5 and sorted(drawn) == list(range(60))
@@ -277,14 +277,14 @@ def samples(root: Path, split: str, subset: str) -> Iterator[tuple[torch.Tensor,
 
 
 @pytest.mark.parametrize("subset", ["Chair-1", "Lamp-1"])
-def test_a_miniatures_shapes_have_all_classes_and_a_piece_unlabelled(small: Path, subset: str) -> None:
+def test_a_miniatures_shapes_have_all_classes_and_a_piece_unlabeled(small: Path, subset: str) -> None:
     seen = set()
     for points, labels in samples(small, "train", subset):
         seen |= set(labels.tolist())
-        unlabelled = points[labels == 0]
-        assert len(unlabelled) == 20
-        reach = torch.cdist(unlabelled, points).sort(dim=1).values[:, 19]
-        assert torch.isclose(reach, torch.cdist(unlabelled, unlabelled).max(dim=1).values).any()
+        unlabeled = points[labels == 0]
+        assert len(unlabeled) == 20
+        reach = torch.cdist(unlabeled, points).sort(dim=1).values[:, 19]
+        assert torch.isclose(reach, torch.cdist(unlabeled, unlabeled).max(dim=1).values).any()
     assert seen == {0, 1, 2, 3, 4}
 
 

@@ -1,4 +1,4 @@
-"""The ShapeNet-55 reader: normalisation, sampling, augmentation by definition, and every problem."""
+"""The ShapeNet-55 reader: normalization, sampling, augmentation by definition, and every problem."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def cloud(root: Path, name: str) -> np.ndarray:
     return np.load(root / shapenet55.CLOUDS / name)
 
 
-def test_evaluation_view_is_the_normalised_cloud(root: Path) -> None:
+def test_evaluation_view_is_the_normalized_cloud(root: Path) -> None:
     reader = shapenet55.Reader(root, "val", num_classes=2, points=500)
     points, label = reader[1]
     raw = cloud(root, NAMES["val"][1]).astype(np.float64)
@@ -46,14 +46,14 @@ def test_evaluation_view_is_the_normalised_cloud(root: Path) -> None:
 def test_training_view_scales_and_shifts_a_random_sample(root: Path) -> None:
     settings = PointcloudAugmentation(scale=(2 / 3, 3 / 2), translate=0.2)
     reader = shapenet55.Reader(root, "train", num_classes=2, points=500, augmentation=settings)
-    normalised = shapenet55.Reader(root, "train", num_classes=2, points=500)[0][0].numpy()
+    normalized = shapenet55.Reader(root, "train", num_classes=2, points=500)[0][0].numpy()
     factors, shifts = [], []
     for epoch in range(50):
         view = reader[(epoch, 0)][0].numpy()
-        factor = np.ptp(view, axis=0) / np.ptp(normalised, axis=0)
-        shift = view.min(axis=0) - factor * normalised.min(axis=0)
+        factor = np.ptp(view, axis=0) / np.ptp(normalized, axis=0)
+        shift = view.min(axis=0) - factor * normalized.min(axis=0)
         restored = (view - shift) / factor
-        np.testing.assert_allclose(np.sort(restored, axis=0), np.sort(normalised, axis=0), atol=1e-4)
+        np.testing.assert_allclose(np.sort(restored, axis=0), np.sort(normalized, axis=0), atol=1e-4)
         factors.append(factor)
         shifts.append(shift)
     assert 2 / 3 - 1e-3 < np.min(factors) < 0.75 and 1.4 < np.max(factors) < 3 / 2 + 1e-3

@@ -1,4 +1,4 @@
-"""The ShapeNetPart reader: normalisation, sampling, augmentation by definition; all problems; miniature."""
+"""The ShapeNetPart reader: normalization, sampling, augmentation by definition; all problems; miniature."""
 
 import json
 from functools import partial
@@ -38,7 +38,7 @@ def rows(root: Path, shape: str) -> np.ndarray:
     return np.array([line.split() for line in (root / f"{shape}.txt").read_text().splitlines()], dtype=float)
 
 
-def normalised(root: Path, shape: str) -> np.ndarray:
+def normalized(root: Path, shape: str) -> np.ndarray:
     points = rows(root, shape)[:, :3]
     points = points - points.mean(axis=0)
     return points / max(np.linalg.norm(point) for point in points)
@@ -67,12 +67,12 @@ def nearest(points: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_an_item_is_a_sample_with_replacement_of_the_normalised_shape(root: Path, index: int) -> None:
+def test_an_item_is_a_sample_with_replacement_of_the_normalized_shape(root: Path, index: int) -> None:
     shape = SHAPES["test"][index]
     points, category, parts = Reader(root, "val", num_classes=50, points=300)[index]
     assert points.shape == (300, 3) and points.dtype == torch.float32
     assert parts.shape == (300,) and parts.dtype == torch.int64 and category == CATEGORY[shape.split("/")[0]]
-    drawn = nearest(points.numpy(), normalised(root, shape))
+    drawn = nearest(points.numpy(), normalized(root, shape))
     assert np.array_equal(parts, rows(root, shape)[drawn, 6])
     assert 70 < len(set(drawn)) <= 80, "300 draws meet 80 points 3.75 times each, and hardly leave one out"
 
@@ -80,7 +80,7 @@ def test_an_item_is_a_sample_with_replacement_of_the_normalised_shape(root: Path
 def test_the_official_validation_shapes_are_trained_on(root: Path) -> None:
     reader = Reader(root, "train", num_classes=50, points=50)
     for index, shape in enumerate([*SHAPES["train"], *SHAPES["val"]]):
-        nearest(reader[index][0].numpy(), normalised(root, shape))
+        nearest(reader[index][0].numpy(), normalized(root, shape))
     assert len(reader) == 4 and len(Reader(root, "val", num_classes=50, points=50)) == 2
 
 

@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[Callable[[Document], Any], str]] = {
     "bbox a hair": (changed(bbox=[4, 5, 1e-15, 8]), "without area"),
     "bbox elsewhere": (changed(bbox=[20, 1, 4, 4]), r"but its segmentation spans \[4, 5, 10, 8.5\]"),
     "bbox in parts of the image": (changed(bbox=[4 / 30, 5 / 20, 10 / 30, 8.5 / 20]), "a bbox is in pixels"),
-    "bbox around a centre": (changed(bbox=[9, 9.25, 10, 8.5]), "but its segmentation spans"),
+    "bbox around a center": (changed(bbox=[9, 9.25, 10, 8.5]), "but its segmentation spans"),
     "bbox by its corners": (every(corners), "which is|outside its image"),
     "bbox by corners that fit": (changed(bbox=[4, 5, 14, 13.5]), r"which is \[x1, y1, x2, y2\]"),
     "segmentation missing": (

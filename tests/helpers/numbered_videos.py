@@ -35,7 +35,7 @@ def numbers(frames: np.ndarray) -> list[int]:
 
 
 def pixels(clip: torch.Tensor) -> np.ndarray:
-    """Undo the normalisation of a clip (3, T, H, W): frames (T, H, W, 3) in 0 to 255."""
+    """Undo the normalization of a clip (3, T, H, W): frames (T, H, W, 3) in 0 to 255."""
     return (255 * (clip.permute(1, 2, 3, 0) * torch.tensor(STD) + torch.tensor(MEAN))).numpy()
 
 

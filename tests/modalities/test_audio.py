@@ -32,7 +32,7 @@ def test_tokens_run_over_frequency_first():
 
 
 @pytest.mark.parametrize("stride", [4, 2])
-def test_target_is_each_masked_patch_standardised(stride):
+def test_target_is_each_masked_patch_standardized(stride):
     tokenizer = make(stride)
     x = torch.randn(2, 1, 16, 8) * 2 - 1
     masked = torch.tensor([[5, 0], [7, 3]])

@@ -55,7 +55,7 @@ def test_positions_are_trained_unless_fixed_and_the_class_token_starts_without()
     assert tokenizer.cls_token.requires_grad
 
 
-def test_target_is_each_masked_patch_standardised_with_unbiased_variance():
+def test_target_is_each_masked_patch_standardized_with_unbiased_variance():
     tokenizer = ImageTokenizer(8, image_size=12, patch_size=4)
     x = torch.randn(2, 3, 12, 12) * 3 + 1
     masked = torch.tensor([[8, 0, 4], [1, 2, 7]])

@@ -32,10 +32,10 @@ def test_farthest_points_equal_brute_force(cloud):
 
 
 def test_nearest_points_equal_a_kd_tree(cloud):
-    centres = cloud[:, :7] + 0.01
-    found = nearest_points(cloud, centres, 5)
+    centers = cloud[:, :7] + 0.01
+    found = nearest_points(cloud, centers, 5)
     for sample in range(3):
-        _, expected = KDTree(cloud[sample].numpy()).query(centres[sample].numpy(), k=5)
+        _, expected = KDTree(cloud[sample].numpy()).query(centers[sample].numpy(), k=5)
         np.testing.assert_array_equal(found[sample], expected)
 
 
@@ -44,14 +44,14 @@ def test_nearest_points_are_exact_far_from_the_origin():
     assert nearest_points(points, points[:, 2:], 3).tolist() == [[[2, 1, 0]]]
 
 
-def test_groups_are_relative_to_their_centres(cloud):
+def test_groups_are_relative_to_their_centers(cloud):
     tokenizer = PointCloudTokenizer(8, points=60, groups=6, group_size=4, hidden=128)
-    groups, centres = tokenizer.group(cloud)
+    groups, centers = tokenizer.group(cloud)
     for sample in range(3):
         tree = KDTree(cloud[sample].numpy())
         for group in range(6):
-            _, index = tree.query(centres[sample, group].numpy(), k=4)
-            expected = cloud[sample].numpy()[index] - centres[sample, group].numpy()
+            _, index = tree.query(centers[sample, group].numpy(), k=4)
+            expected = cloud[sample].numpy()[index] - centers[sample, group].numpy()
             np.testing.assert_allclose(groups[sample, group], expected, atol=1e-6)
             assert not groups[sample, group, 0].any()
 
@@ -85,7 +85,7 @@ def test_default_embedding_has_the_official_sizes():
     assert sizes == [(128, 3), (256, 128), (512, 512), (384, 512)]
 
 
-def test_chamfer_distance_equals_nearest_neighbour_queries():
+def test_chamfer_distance_equals_nearest_neighbor_queries():
     torch.manual_seed(0)
     predicted, target = torch.randn(4, 7, 3), torch.randn(4, 9, 3)
     forth = [KDTree(t).query(p)[0] ** 2 for p, t in zip(predicted.numpy(), target.numpy(), strict=True)]

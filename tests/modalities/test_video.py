@@ -65,7 +65,7 @@ def test_tubes_are_the_same_in_all_time_steps():
     assert not np.array_equal(frames[0], frames[1])
 
 
-def test_target_is_each_masked_cube_standardised_per_channel_in_pixel_values():
+def test_target_is_each_masked_cube_standardized_per_channel_in_pixel_values():
     tokenizer = make()
     x = torch.rand(2, 3, 4, 12, 12, dtype=torch.float64).float()
     x[0, :, :2, :4, :4] = 0.3  # a flat cube, where the place of the small constant shows
@@ -74,8 +74,8 @@ def test_target_is_each_masked_cube_standardised_per_channel_in_pixel_values():
     target = tokenizer.target(x, masked)
     for sample in range(2):
         for place, index in enumerate(masked[sample].tolist()):
-            normalised = cube(x[sample].numpy().astype(np.float64), index).reshape(3, -1).T
-            pixels = normalised * STD + MEAN
+            normalized = cube(x[sample].numpy().astype(np.float64), index).reshape(3, -1).T
+            pixels = normalized * STD + MEAN
             expected = (pixels - pixels.mean(0)) / (pixels.std(0, ddof=1) + 1e-6)
             np.testing.assert_allclose(
                 target[sample, place], expected.ravel(), atol=0.05 if index == 0 else 1e-4

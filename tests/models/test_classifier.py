@@ -103,7 +103,7 @@ def test_vit_base_loads_strictly_into_timm_and_back(pool):
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_every_modality_gives_normalised_tokens_and_taps(modality):
+def test_every_modality_gives_normalized_tokens_and_taps(modality):
     settings, shape, prefix, length = MODALITIES[modality]
     encoder = build_encoder(modality, **settings).eval()
     x = torch.randn(shape)
@@ -137,7 +137,7 @@ def test_blocks_of_all_modalities_have_the_same_keys_and_shapes():
 def test_positions_of_points_are_added_before_every_block():
     encoder = build_encoder("pointcloud", **MODALITIES["pointcloud"][0]).eval()
     tokens = encoder.tokenizer(torch.randn(2, 40, 3))
-    x, positions = tokens.values, encoder.tokenizer.pos_embed(tokens.centres)
+    x, positions = tokens.values, encoder.tokenizer.pos_embed(tokens.centers)
     for block in encoder.blocks:
         x = block(x + positions)
     torch.testing.assert_close(encoder.encode(tokens.values, tokens.positions), encoder.norm(x))
@@ -166,7 +166,7 @@ def test_layer_decay_counts_tokenizer_blocks_and_head():
     assert len(found) == len(named)
 
 
-def test_probing_head_standardises_features_without_parameters():
+def test_probing_head_standardizes_features_without_parameters():
     model = image_classifier("token", head="batchnorm_linear")
     norm, linear = model.head
     assert norm.eps == 1e-6
@@ -243,6 +243,13 @@ def test_missing_and_unknown_keys_are_named():
     state["blocks.0.attn.gate"] = state.pop("blocks.0.attn.proj.bias")
     with pytest.raises(InputError, match=r"lacks blocks.0.attn.proj.bias; has unknown blocks.0.attn.gate"):
         load_exchange(model, state)
+
+
+def test_a_prefix_of_the_keys_is_named():
+    state = {f"model.{key}": value for key, value in to_exchange(image_classifier().state_dict()).items()}
+    for parts in (("blocks",), ("tokenizer", "blocks", "norm")):
+        with pytest.raises(InputError, match=r"lacks blocks.0.*; its keys begin with 'model\.': remove that"):
+            load_exchange(image_classifier(), state, parts=parts)
 
 
 def test_weights_without_blocks_are_rejected():

@@ -113,13 +113,13 @@ def test_maxout_fusion_in_numpy() -> None:
     fusion, given = build(MaxoutFusion, hidden_dims=(10, 8), dropout=0.0), features(PAIR, batch=6)
     x = np.concatenate([value.numpy() for value in given.values()], axis=1)
 
-    def normalise(x: np.ndarray, eps: float) -> np.ndarray:
+    def normalize(x: np.ndarray, eps: float) -> np.ndarray:
         return (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + eps)
 
     first, second = fusion.hidden[1].linear, fusion.hidden[4].linear
-    x = linear(first, normalise(x, 1e-4)).reshape(6, 10, 2).max(axis=2)
-    x = linear(second, normalise(x, 1e-5)).reshape(6, 8, 2).max(axis=2)
-    np.testing.assert_allclose(fusion(given).detach(), linear(fusion.head, normalise(x, 1e-5)), atol=1e-10)
+    x = linear(first, normalize(x, 1e-4)).reshape(6, 10, 2).max(axis=2)
+    x = linear(second, normalize(x, 1e-5)).reshape(6, 8, 2).max(axis=2)
+    np.testing.assert_allclose(fusion(given).detach(), linear(fusion.head, normalize(x, 1e-5)), atol=1e-10)
 
 
 def test_maxout_fusion_has_the_official_sizes() -> None:

@@ -39,7 +39,7 @@ def batch(modality: str, size: int = 3) -> torch.Tensor:
 
 
 def in_double(model: MaskedAutoencoder) -> MaskedAutoencoder:
-    """Randomise all weights, for a sharp comparison."""
+    """Randomize all weights, for a sharp comparison."""
     torch.manual_seed(2)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -123,19 +123,19 @@ def test_loss_of_groups_equals_point_maes():
     model, x = in_double(make("pointcloud")), batch("pointcloud").double()
     loss, mask = loss_and_mask(model, x)
     encoder, decoder = model.encoder, model.decoder
-    groups, centres = encoder.tokenizer.group(x)
+    groups, centers = encoder.tokenizer.group(x)
     tokens = encoder.tokenizer.patch_embed(groups)
     forth, back = [], []
     for sample in range(3):
         seen, hidden = ~mask[sample], mask[sample]
         state = tokens[sample][seen].unsqueeze(0)
         for block in encoder.blocks:
-            state = block(state + encoder.tokenizer.pos_embed(centres[sample][seen]))
+            state = block(state + encoder.tokenizer.pos_embed(centers[sample][seen]))
         places = decoder.mask_token[0].repeat(10, 1)
         places[seen] = encoder.norm(state)[0]
         state = places.unsqueeze(0)
         for block in decoder.blocks:
-            state = block(state + decoder.positions(centres[sample]))
+            state = block(state + decoder.positions(centers[sample]))
         predicted = decoder.pred(decoder.norm(state))[0, hidden].view(-1, 6, 3).detach().numpy()
         for ours, theirs in zip(predicted, groups[sample][hidden].numpy(), strict=True):
             forth.append(KDTree(theirs).query(ours)[0] ** 2)

@@ -1,4 +1,4 @@
-"""Masked language modelling of bytes: masking and loss compared with their definitions."""
+"""Masked language modeling of bytes: masking and loss compared with their definitions."""
 
 import math
 
@@ -88,8 +88,8 @@ def test_loss_is_the_cross_entropy_of_the_chosen_bytes():
             state = model.encoder.norm(state)[0]
             for place in chosen[sample].tolist():
                 raised = torch.nn.functional.gelu(dense.weight @ state[place] + dense.bias)
-                centred = raised - raised.mean()
-                normal = centred / (centred.square().mean() + 1e-6).sqrt() * norm.weight + norm.bias
+                centered = raised - raised.mean()
+                normal = centered / (centered.square().mean() + 1e-6).sqrt() * norm.weight + norm.bias
                 logits = (embedding[:256] @ normal + model.bias).numpy()
                 values.append(np.log(np.exp(logits).sum()) - logits[int(x[sample, place])])
     assert loss == pytest.approx(np.mean(values), rel=1e-6)
@@ -135,7 +135,7 @@ def test_every_parameter_gets_a_gradient_and_the_embedding_is_stored_once():
 
 
 def test_a_text_of_two_words_is_learned():
-    """Given its neighbours a masked letter is certain, except for four at which either word fits."""
+    """Given its neighbors a masked letter is certain, except for four at which either word fits."""
     torch.manual_seed(0)
     model = make(16, backbone={**BACKBONE, "dim": 32, "num_heads": 4})
     words = torch.tensor(list(b"abcdefgh" + b"stuvwxyz")).view(2, 8)

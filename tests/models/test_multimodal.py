@@ -1,4 +1,4 @@
-"""Classifiers of several modalities: encoders and fusion together, their building and initialisation."""
+"""Classifiers of several modalities: encoders and fusion together, their building and initialization."""
 
 import copy
 import pickle
@@ -153,6 +153,14 @@ def test_a_transformer_loads_a_pretrained_encoder_and_averages_its_tokens() -> N
     torch.testing.assert_close(model.encode("image", x), pretrained(x)[:, 1:].mean(dim=1))
 
 
+def test_a_transformer_of_images_takes_gray_ones_and_frames() -> None:
+    encoder = model_of("image").encoders["image"]
+    gray, frames = torch.randn(2, 1, 16, 16), torch.randn(2, 3, 4, 16, 16)
+    torch.testing.assert_close(encoder(gray), encoder(torch.cat([gray] * 3, dim=1)))
+    expected = torch.stack([encoder(frames[:, :, step]) for step in range(4)]).mean(dim=0)
+    torch.testing.assert_close(encoder(frames), expected)
+
+
 def test_a_transformer_of_another_width_is_not_loaded() -> None:
     other = build_encoder(**{**ARCHITECTURES["image"], "backbone": {**BODY, "dim": 32}})
     encoder = model_of("image").encoders["image"]
@@ -168,7 +176,7 @@ def test_modalities_are_chosen_and_ordered() -> None:
     assert alone({"sequence": batch()["sequence"]}).shape == (3, 2)
 
 
-def test_the_released_initialisation() -> None:
+def test_the_released_initialization() -> None:
     model = model_of("audio", "visual", fusion={"kind": "maxout"}, init="released")
     scaled: list[Tensor] = []
     for module in model.modules():

@@ -37,24 +37,24 @@ def clouds(count: int = 3) -> tuple[Tensor, Tensor]:
 
 def test_interpolation_is_the_inverse_distance_mean_of_the_three_nearest() -> None:
     draw = np.random.default_rng(0)
-    points, centres, features = (
+    points, centers, features = (
         draw.normal(size=(2, 30, 3)),
         draw.normal(size=(2, 8, 3)),
         draw.normal(size=(2, 8, 5)),
     )
-    weights = interpolation_weights(torch.tensor(points), torch.tensor(centres))
+    weights = interpolation_weights(torch.tensor(points), torch.tensor(centers))
     carried = (weights @ torch.tensor(features)).numpy()
     assert (weights.count_nonzero(dim=2) == 3).all()
     for sample in range(2):
-        distance, index = KDTree(centres[sample]).query(points[sample], k=3)
+        distance, index = KDTree(centers[sample]).query(points[sample], k=3)
         share = 1 / distance**2
         expected = (features[sample][index] * share[..., None]).sum(1) / share.sum(1, keepdims=True)
         np.testing.assert_allclose(carried[sample], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_point_on_a_centre_takes_its_features_and_few_centres_suffice() -> None:
-    centres = torch.tensor([[[0.0, 0, 0], [1, 0, 0]]])
-    weights = interpolation_weights(torch.tensor([[[1.0, 0, 0], [0.5, 0, 0]]]), centres)
+def test_a_point_on_a_center_takes_its_features_and_few_centers_suffice() -> None:
+    centers = torch.tensor([[[0.0, 0, 0], [1, 0, 0]]])
+    weights = interpolation_weights(torch.tensor([[[1.0, 0, 0], [0.5, 0, 0]]]), centers)
     torch.testing.assert_close(weights, torch.tensor([[[0.0, 1], [0.5, 0.5]]]))
 
 
@@ -68,7 +68,7 @@ def convolution(linear: nn.Module) -> nn.Conv1d:
 
 
 def official_head(
-    head: SegmentationHead, points: Tensor, centres: Tensor, features: Tensor, category: Tensor
+    head: SegmentationHead, points: Tensor, centers: Tensor, features: Tensor, category: Tensor
 ) -> Tensor:
     """Everything repeated for every point and joined before each layer, channels first; batch statistics."""
 
@@ -76,7 +76,7 @@ def official_head(
         return functional.relu(functional.batch_norm(convolution(linear)(x), None, None, training=True))
 
     size = points.shape[1]
-    interpolated = interpolation_weights(points, centres) @ features
+    interpolated = interpolation_weights(points, centers) @ features
     local = layer(torch.cat([points, interpolated], dim=2).transpose(1, 2), head.propagate.linear)
     local = layer(local, head.propagated[0])
     one_hot = torch.eye(3)[category].unsqueeze(2)
@@ -100,9 +100,9 @@ def test_the_head_is_the_official_chain_of_convolutions() -> None:
         dropout=0.0,
     )
     points, category = clouds()
-    centres, features = points[:, :6], torch.randn(3, 6, 24)
-    expected = official_head(head, points, centres, features, category)
-    torch.testing.assert_close(head(points, centres, features, category), expected, atol=1e-5, rtol=1e-4)
+    centers, features = points[:, :6], torch.randn(3, 6, 24)
+    expected = official_head(head, points, centers, features, category)
+    torch.testing.assert_close(head(points, centers, features, category), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("dim", "joined", "first"), [(384, 3392, 1155), (768, 5696, 2307)])
@@ -121,7 +121,7 @@ def test_the_published_sizes_of_the_head(dim: int, joined: int, first: int) -> N
     assert sizes == [(64, 16), (4 * dim, first), (1024, 4 * dim), (512, joined), (256, 512), (50, 256)]
 
 
-def test_the_head_reads_normalised_tokens_of_the_taps() -> None:
+def test_the_head_reads_normalized_tokens_of_the_taps() -> None:
     model = segmenter().eval()
     points, category = clouds()
     after: list[Tensor] = []
@@ -130,8 +130,8 @@ def test_the_head_reads_normalised_tokens_of_the_taps() -> None:
     logits = model(points, category)
     assert logits.shape == (3, 40, 5)
     features = torch.cat([model.norm(tap) for tap in after], dim=2)
-    centres = model.tokenizer(points).centres
-    torch.testing.assert_close(logits, model.head(points, centres, features, category))
+    centers = model.tokenizer(points).centers
+    torch.testing.assert_close(logits, model.head(points, centers, features, category))
 
 
 def test_gradients_reach_every_tap_and_every_parameter() -> None:

@@ -9,7 +9,7 @@ from m2pt.errors import InputError
 from m2pt.models.resnet import ResNet18
 
 
-def randomise_batch_norms(model: nn.Module) -> None:
+def randomize_batch_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -21,7 +21,7 @@ def randomise_batch_norms(model: nn.Module) -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_features_equal_torchvisions_for_the_same_weights(training: bool) -> None:
     theirs, ours = resnet18(), ResNet18(3)
-    randomise_batch_norms(theirs)
+    randomize_batch_norms(theirs)
     theirs.fc = nn.Identity()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     theirs.train(training)
@@ -65,7 +65,7 @@ def test_a_small_stem_keeps_the_resolution() -> None:
 
 def test_frames_are_encoded_one_by_one_and_averaged() -> None:
     encoder = ResNet18(3, width=4).eval()
-    randomise_batch_norms(encoder)
+    randomize_batch_norms(encoder)
     clips = torch.randn(2, 3, 4, 24, 32)
     expected = torch.stack([encoder(clips[:, :, t]) for t in range(4)]).mean(dim=0)
     torch.testing.assert_close(encoder(clips), expected)

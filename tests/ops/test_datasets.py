@@ -43,7 +43,7 @@ def test_build_writes_dataset_and_manifest(tmp_path: Path) -> None:
     assert again["content_sha256"] != manifest["content_sha256"]
 
 
-def test_a_misspelt_size_is_named(tmp_path: Path) -> None:
+def test_a_misspelled_size_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no size 'trian'; its sizes are train, val"):
         build_miniature(
             "coco", tmp_path / "coco", seed=0, sizes={"trian": 3}, manifest_path=tmp_path / "m.json"

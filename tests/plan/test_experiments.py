@@ -1,4 +1,4 @@
-"""Cells to experiments and recipes, for the kinds of run of the catalogue."""
+"""Cells to experiments and recipes, for the kinds of run of the catalog."""
 
 from pathlib import Path
 

@@ -49,7 +49,7 @@ def test_pretraining_seeds_are_dealt_out_in_turn(config):
 
 
 def test_random_weights_are_drawn_anew_for_every_run_s_seed():
-    """Also the ConvNeXt "from scratch", whose initialisation is an encoder: else its seeds share one."""
+    """Also the ConvNeXt "from scratch", whose initialization is an encoder: else its seeds share one."""
     overrides = {"tables": ["config/tables/extensions.yaml"], "figures": [], "claims": None}
     plan = Plan.load(CONFIG, {**overrides, "seeds": [3, 4], "pretrain_seeds": [7]})
     for name in ("random", "image_convnext", "random_convnext"):

@@ -13,6 +13,7 @@ from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
 from m2pt.command_line import parse_overrides
+from m2pt.errors import InputError
 from m2pt.formats.documents import read_yaml
 from m2pt.plan.plan import Plan
 from m2pt.plan.rules import MINIATURE, Rules
@@ -53,8 +54,8 @@ def test_an_override_reaches_the_commands_whatever_its_value():
 def test_what_snakemake_makes_of_its_config_option_is_typed(monkeypatch, word, expected):
     """It leaves numbers, booleans and nulls inside lists and mappings strings, and merges mappings."""
     found = []
-    monkeypatch.setattr(Plan, "load", lambda path, overrides: found.append(overrides) or Plan)
-    monkeypatch.setattr(Plan, "arguments", [], raising=False)
+    plan = SimpleNamespace(arguments=[], config=SimpleNamespace(claims=None))
+    monkeypatch.setattr(Plan, "load", lambda path, overrides: found.append(overrides) or plan)
     merged = read_yaml(TINY)
     update_config(merged, parse_config([word]))
     Rules([str(TINY)], merged)
@@ -69,3 +70,9 @@ def test_the_command_that_messages_print_gives_snakemake_the_same_overrides():
     assert Rules([str(TINY)], merged).plan.overrides == {
         key: value for key, value in overrides.items() if read_yaml(TINY).get(key) != value
     }
+
+
+def test_faulty_claims_are_refused_before_anything_is_trained(tmp_path):
+    (tmp_path / "claims.yaml").write_text("claims: [{claim: x, source: y, comparisons: [{gain: 'a:b:c'}]}]")
+    with pytest.raises(InputError, match="no table 'a'"):
+        Rules([str(TINY)], read_yaml(TINY) | {"claims": str(tmp_path / "claims.yaml")})

@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 class Said(nn.Module):
-    """Returns its inputs, which are logits slightly in favour of the labels."""
+    """Returns its inputs, which are logits slightly in favor of the labels."""
 
     def forward(self, inputs: Tensor, *others: Tensor) -> Tensor:
         return inputs
@@ -99,7 +99,7 @@ ENTRIES = {
 }
 
 
-def test_metrics_are_those_of_the_entry_in_the_catalogue(tmp_path: Path) -> None:
+def test_metrics_are_those_of_the_entry_in_the_catalog(tmp_path: Path) -> None:
     tasks = {name: entry for name, entry in catalog.TASKS.items() if entry.kind != "multimodal"}
     assert set(ENTRIES.values()) == set(tasks)
     found = metrics(tmp_path)

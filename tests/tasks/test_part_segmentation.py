@@ -115,7 +115,7 @@ def evaluate_points(logits: list[Tensor], labels: list[Tensor]) -> dict[str, flo
     return evaluation.evaluate(PointSegmentation(), Fixed(logits), loader, CPU)
 
 
-def test_partnet_miou_pools_shapes_and_ignores_unlabelled_points() -> None:
+def test_partnet_miou_pools_shapes_and_ignores_unlabeled_points() -> None:
     """Class 1: 3 of 4 points of both shapes; class 2: 1 of 3 (one predicted wrongly); class 3: nowhere."""
     labels = torch.tensor([[1, 1, 2, 0], [1, 2, 0, 0]])
     predicted = one_hot([[1, 1, 2, 3], [1, 1, 1, 2]], 4)
@@ -158,7 +158,7 @@ def test_partnet_scores_of_random_shapes_equal_a_loop() -> None:
     assert found["point_accuracy"] == pytest.approx(100 * hits / known)
 
 
-def test_the_partnet_loss_ignores_unlabelled_points_and_class_0() -> None:
+def test_the_partnet_loss_ignores_unlabeled_points_and_class_0() -> None:
     logits = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([[1, 0, 3], [0, 0, 2]])
     value, _ = PointSegmentation().loss(Fixed([logits]), [logits, labels])
@@ -172,10 +172,10 @@ def test_the_partnet_loss_ignores_unlabelled_points_and_class_0() -> None:
     assert nothing.item() == 0
 
 
-def test_an_empty_or_unlabelled_split_is_an_error() -> None:
+def test_an_empty_or_unlabeled_split_is_an_error() -> None:
     with pytest.raises(InputError, match="the validation split is empty"):
         evaluation.evaluate(PartSegmentation(), Fixed([]), [], CPU)
-    with pytest.raises(InputError, match="no labelled point"):
+    with pytest.raises(InputError, match="no labeled point"):
         evaluate_points([torch.zeros(1, 3, 4)], [torch.zeros(1, 3).long()])
-    with pytest.raises(InputError, match="no labelled point"):
+    with pytest.raises(InputError, match="no labeled point"):
         evaluation.evaluate(PointSegmentation(), Fixed([]), [], CPU)

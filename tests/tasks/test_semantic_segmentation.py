@@ -58,17 +58,17 @@ def test_class_in_neither_truth_nor_prediction_is_left_out_and_one_only_predicte
     assert scores["pixel_accuracy"] == pytest.approx(100 * 2 / 3)
 
 
-class ByColour(nn.Module):
+class ByColor(nn.Module):
     """Predicts the class given by the first channel."""
 
     def forward(self, images: Tensor) -> Tensor:
         return nn.functional.one_hot(images[:, 0].long(), 3).permute(0, 3, 1, 2).float()
 
 
-def test_a_split_without_a_labelled_pixel_has_no_score() -> None:
+def test_a_split_without_a_labeled_pixel_has_no_score() -> None:
     labels = torch.full((4, 4), 255)
     confusion = semantic_segmentation.confusion_matrix(torch.zeros_like(labels), labels, 3)
-    with pytest.raises(InputError, match="no pixel of the validation split is labelled"):
+    with pytest.raises(InputError, match="no pixel of the validation split is labeled"):
         semantic_segmentation.SemanticSegmentation().summarize([confusion], None)
 
 
@@ -84,7 +84,7 @@ def test_evaluation_pools_all_pixels_and_resizes_predictions_to_the_labels() -> 
         sample(2, torch.full((4, 4), 2), (6, 6)),
     ]
     loader = DataLoader(samples, batch_size=2, collate_fn=semantic_segmentation.SemanticSegmentation.collate)  # type: ignore[arg-type]
-    scores = evaluation.evaluate(semantic_segmentation.SemanticSegmentation(), ByColour(), loader, CPU)
+    scores = evaluation.evaluate(semantic_segmentation.SemanticSegmentation(), ByColor(), loader, CPU)
     assert scores["miou"] == pytest.approx(100 * (16 / 32 + 4 / 4 + 16 / 32) / 3)
     assert scores["pixel_accuracy"] == pytest.approx(100 * 36 / 52)
 

@@ -41,7 +41,7 @@ def test_deleted_outputs_are_restored_without_training(report: dict[str, dict], 
             assert again["code"] == -signal.SIGKILL and not has_trained(again)
             continue
         assert again["code"] == 0, again["output"]
-        assert again["output"].count("\n") == 1 and "finished before; restored" in again["output"]
+        assert again["output"].count("\n") == 1 and "already finished; restored" in again["output"]
         assert again["files"] == first["files"]
 
 

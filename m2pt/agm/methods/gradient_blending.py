@@ -33,7 +33,7 @@ class GradientBlending(BalancingMethod):
     The weights are large for classifiers that generalize and do not overfit, w_k ∝ G_k / O_k², and add up to
     1; see `blending_weights`. Only the joint classifier, `method.model`, predicts.
 
-    What is established: the paper (arXiv 1905.12681) blends losses by an overfitting-to-generalization ratio.
+    What we know: the paper (arXiv 1905.12681) blends losses by an overfitting-to-generalization ratio.
     Two public ports of it (MultiBench, `training_structures/gradient_blend.py`, and one for survival data)
     have one classifier for each modality and one for all, weights that are estimated anew every few epochs,
     and the ratio G_k / O_k². G and O are differences between two checkpoints in one of them and an option,

@@ -17,10 +17,11 @@ class MSLR(BalancingMethod):
     number `memory` + 1 on, by the mono-modal accuracy on the validation split divided by its mean over the
     `memory` epochs before: c_m · acc_m / mean(acc_m of the last 5). The ratio replaces the one of the epoch
     before, it does not accumulate. That is how AGM's authors coded it, except that they take accuracies of
-    the test split. The paper's third strategy, "smooth", could not be established and is left out.
+    the test split. The paper's third strategy, "smooth", could not be verified and is left out.
 
     Their coefficients: AV-MNIST audio 1.3, visual 0.7; CREMA-D audio 0.9, visual 1.1; UR-FUNNY audio 0.9,
-    visual 1.4, text 0.7.
+    visual 1.4, text 0.7. Names of modalities are free: what they call visual is `image` or `video` in the
+    datasets of this project.
 
     As in their code the gradients are multiplied, not the learning rates. With SGD, also with momentum, the
     two are the same but for weight decay, which keeps the common learning rate, and for the momentum

@@ -34,7 +34,7 @@ class OGM(BalancingMethod):
     linear layer on concatenated features, the Shapley responses for any other fusion. In several processes
     and under gradient accumulation, s_m is the sum over all samples of the step.
 
-    More than two modalities are not in the paper. Its authors suggest to average the pairwise ratios
+    More than two modalities are not in the paper. Its authors suggest averaging the pairwise ratios
     (GeWu-Lab/OGM-GE_CVPR2022, issue 16, "we have not conducted related experiments"): here
     ρ_m = mean over j ≠ m of s_m / s_j, so more than one modality can be slowed down.
 

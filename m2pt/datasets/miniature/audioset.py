@@ -1,6 +1,6 @@
-"""A small AudioSet: phrases of recorded notes, labelled with the General MIDI families that play them.
+"""A small AudioSet: phrases of recorded notes, labeled with the General MIDI families that play them.
 
-See `soundfont` for the recordings and their licence. A phrase is a sequence of notes of one family; in some
+See `soundfont` for the recordings and their license. A phrase is a sequence of notes of one family; in some
 clips a second family plays along, so that clips have several labels as in AudioSet. Recordings that several
 families share are left out, and so are families with hardly any others: synthesizers and sound effects.
 """
@@ -47,7 +47,7 @@ def build(root: Path, *, seed: int, train: int = 2000, val: int = 400, seconds: 
     Every recording is used in one split only.
     """
     draw = np.random.default_rng([seed, STREAM])
-    pools = split_notes(labelled(load_notes()), draw)
+    pools = split_notes(labeled(load_notes()), draw)
     sources: dict[str, list[str]] = {}
     with staged(root) as folder:
         with (folder / CLASSES).open("w", newline="", encoding="utf-8") as file:
@@ -76,7 +76,7 @@ def mid(label: int) -> str:
     return f"/m/gm_{LABELS[label].lower().replace(' ', '_')}"
 
 
-def labelled(notes: Sequence[Note]) -> list[Note]:
+def labeled(notes: Sequence[Note]) -> list[Note]:
     """Return the recordings of exactly one family of `LABELS`, with its label as their `families`."""
     chosen = []
     for note in notes:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from m2pt.datasets.miniature.audioset import LABELS, labelled, split_notes
+from m2pt.datasets.miniature.audioset import LABELS, labeled, split_notes
 from m2pt.datasets.miniature.pictures import CLASSES, SIDE, load_digits
 from m2pt.datasets.miniature.soundfont import Note, load_notes, play
 from m2pt.datasets.miniature.spectra import log_spectrogram
@@ -56,7 +56,7 @@ def build(
         audio_noise: standard deviation of the noise in a sound whose peak is 1.
     """
     draw = np.random.default_rng([seed, STREAM])
-    pools = split_notes(labelled(load_notes()), draw)
+    pools = split_notes(labeled(load_notes()), draw)
     sources: dict[str, list[str]] = {}
     with staged(root) as folder:
         for modality in ("image", "audio"):

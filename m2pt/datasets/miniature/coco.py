@@ -110,5 +110,5 @@ def _shape(digit: Placed, *, polygon: bool) -> dict[str, Any]:
 def _outlines(coverage: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """Return the closed lines (n, 2) of x and y in COCO's pixels where coverage crosses `SOLID`."""
     lines = contourpy.contour_generator(z=np.pad(coverage, 1)).lines(SOLID)
-    # The padding shifts by 1, and COCO has the centre of a pixel at 0.5.
+    # The padding shifts by 1, and COCO has the center of a pixel at 0.5.
     return [np.asarray(line, np.float64) - 0.5 for line in lines]

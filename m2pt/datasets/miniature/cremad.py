@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from m2pt.datasets.cremad import FRAMES, LABELS, LISTS, SOUNDS
 from m2pt.datasets.miniature.audioset import LABELS as INSTRUMENTS
-from m2pt.datasets.miniature.audioset import labelled, split_notes
+from m2pt.datasets.miniature.audioset import labeled, split_notes
 from m2pt.datasets.miniature.kinetics import BOUNDARY
 from m2pt.datasets.miniature.pictures import load_photographs
 from m2pt.datasets.miniature.soundfont import Note, load_notes, play
@@ -38,7 +38,7 @@ SHAPES: tuple[tuple[tuple[float, float], ...], ...] = (
     tuple((1.0 if step % 2 else 0.3, np.pi * step / 4) for step in range(8)),  # star of four
     tuple((1.0, angle) for angle in (-0.25, 0.25, np.pi - 0.25, np.pi + 0.25)),  # bar
 )
-"""Corners of each shape as distance from its centre and angle in radians."""
+"""Corners of each shape as distance from its center and angle in radians."""
 
 FINER = 4
 """Shapes are drawn this much larger and scaled down, so that their edges are smooth."""
@@ -72,7 +72,7 @@ def build(
         audio_noise: standard deviation of the noise in a sound whose peak is 1.
     """
     draw = np.random.default_rng([seed, STREAM])
-    pools = split_notes(labelled(load_notes()), draw)
+    pools = split_notes(labeled(load_notes()), draw)
     photographs = load_photographs()
     sources: dict[str, list[str]] = {}
     with staged(root) as folder:
@@ -116,7 +116,7 @@ def _film(
     height, width = region.shape[:2]
     top, left = draw.integers(height - size + 1), draw.integers(width - size + 1)
     background = 0.35 + 0.3 * region[top : top + size, left : left + size] / 255
-    colour = np.abs(draw.integers(2) - draw.uniform(0, 0.3, 3))
+    color = np.abs(draw.integers(2) - draw.uniform(0, 0.3, 3))
     radius = draw.uniform(0.25, 0.32) * size
     start, end = draw.uniform(radius, size - radius, (2, 2))
     angle, turn = draw.uniform(-0.4, 0.4), draw.uniform(-0.4, 0.4)
@@ -133,6 +133,6 @@ def _film(
         drawn = Image.new("L", (FINER * size, FINER * size))
         ImageDraw.Draw(drawn).polygon(corners, fill=255)
         cover = np.asarray(drawn.resize((size, size), Image.Resampling.BOX))[..., None] / 255
-        picture = background + cover * (colour - background) + noise * draw.standard_normal((size, size, 3))
+        picture = background + cover * (color - background) + noise * draw.standard_normal((size, size, 3))
         pictures.append(Image.fromarray((255 * np.clip(picture, 0, 1)).astype(np.uint8)))
     return pictures

@@ -1,4 +1,4 @@
-"""A small ImageNet: handwritten digits in random light colours on a black background.
+"""A small ImageNet: handwritten digits in random light colors on a black background.
 
 The digits are MNIST's (see `m2pt.datasets.miniature.pictures`). The ten folders are named like wnids, with a
 first digit 9 that WordNet does not use.
@@ -17,7 +17,7 @@ STREAM = 1
 """Keeps this dataset's random numbers independent of those of the others."""
 
 INK = (150, 255)
-"""Range of the digits' colours. The background is black: masked autoencoding standardises each patch, so with
+"""Range of the digits' colors. The background is black: masked autoencoding standardizes each patch, so with
 any other background most of its loss would be noise or shading."""
 
 

@@ -1,6 +1,6 @@
 """A small Kinetics: camera moves over scikit-learn's two photographs, as mp4 files.
 
-See `pictures` for the photographs and their licences. A horizontal flip turns no class into another: pans to
+See `pictures` for the photographs and their licenses. A horizontal flip turns no class into another: pans to
 the left and to the right are one class, and so are both senses of rotation.
 """
 
@@ -33,13 +33,13 @@ LARGEST_HEIGHT = 112
 PLACES = 5
 """Places drawn for a video, which shows the one of highest contrast: in the sky no move is visible."""
 
-RATE, KEY_FRAME_EVERY, QUANTISER = 12, 12, 3
-"""Frames per second, frames between key frames, MPEG-4 quantiser from 1 (best) to 31."""
+RATE, KEY_FRAME_EVERY, QUANTIZER = 12, 12, 3
+"""Frames per second, frames between key frames, MPEG-4 quantizer from 1 (best) to 31."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """The visible rectangle at one time: centred at (x, y) and rotated by `angle` degrees.
+    """The visible rectangle at one time: centered at (x, y) and rotated by `angle` degrees.
 
     Lengths are in units of the mean height of the rectangle; y points down.
     """
@@ -56,7 +56,7 @@ class Shot:
 
     @property
     def reach(self) -> NDArray[np.float64]:
-        """Distances from the centre, along x and y, that the rectangle may extend to."""
+        """Distances from the center, along x and y, that the rectangle may extend to."""
         return np.full(2, np.hypot(*self.half)) if self.angle else self.half
 
 
@@ -152,11 +152,11 @@ def film(
     region: NDArray[np.uint8], shots: Sequence[Shot], size: int, draw: Generator
 ) -> list[NDArray[np.uint8]]:
     """Return the frames (size, about size * ASPECT, 3) of shots at a random scale and place in a region."""
-    centres, reaches = (
+    centers, reaches = (
         np.array([(shot.x, shot.y) for shot in shots]),
         np.array([shot.reach for shot in shots]),
     )
-    low, high = (centres - reaches).min(axis=0), (centres + reaches).max(axis=0)
+    low, high = (centers - reaches).min(axis=0), (centers + reaches).max(axis=0)
     room = np.array(region.shape[1::-1])
     scale = draw.uniform(0.6, 1) * min(LARGEST_HEIGHT, *(room / (high - low)))
     photograph = Image.fromarray(region)
@@ -170,15 +170,15 @@ def film(
 def _see(
     photograph: Image.Image, origin: NDArray[np.float64], scale: float, shot: Shot, size: int
 ) -> NDArray[np.uint8]:
-    centre = origin + scale * np.array([shot.x, shot.y])
+    center = origin + scale * np.array([shot.x, shot.y])
     if shot.angle:
-        left, top = (centre - scale * shot.reach).astype(int).tolist()
-        right, bottom = ((centre + scale * shot.reach).astype(int) + 1).tolist()
+        left, top = (center - scale * shot.reach).astype(int).tolist()
+        right, bottom = ((center + scale * shot.reach).astype(int) + 1).tolist()
         photograph = photograph.crop((left, top, right, bottom))
-        centre = centre - (left, top)
-        photograph = photograph.rotate(shot.angle, Image.Resampling.BILINEAR, center=tuple(centre))
+        center = center - (left, top)
+        photograph = photograph.rotate(shot.angle, Image.Resampling.BILINEAR, center=tuple(center))
     half = scale * shot.half
-    box = (*(centre - half).tolist(), *(centre + half).tolist())
+    box = (*(center - half).tolist(), *(center + half).tolist())
     width = 2 * round(size * ASPECT / 2)  # the encoder needs an even number
     return np.asarray(photograph.resize((width, size), Image.Resampling.BILINEAR, box=box))
 
@@ -192,7 +192,7 @@ def encode(path: Path, pictures: Sequence[NDArray[np.uint8]]) -> None:
     height, width = pictures[0].shape[:2]
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(
-            "mpeg4", rate=RATE, options={"qmin": str(QUANTISER), "qmax": str(QUANTISER)}
+            "mpeg4", rate=RATE, options={"qmin": str(QUANTIZER), "qmax": str(QUANTIZER)}
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context

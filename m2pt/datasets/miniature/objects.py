@@ -28,8 +28,8 @@ def airplane(draw: Generator) -> list[Part]:
     for side in (-1, 1):
         wing = (side * (span / 2 + radius), 0, position - sweep / 2)
         parts.append((1, _slab(wing, (side * span, 0, -sweep), (0, 0.03, 0), (0, 0, chord))))
-        stabiliser = (side * 0.2, radius / 2, tail + 0.1)
-        parts.append((2, _slab(stabiliser, (side * 0.4, 0, -0.15), (0, 0.02, 0), (0, 0, 0.2))))
+        stabilizer = (side * 0.2, radius / 2, tail + 0.1)
+        parts.append((2, _slab(stabilizer, (side * 0.4, 0, -0.15), (0, 0.02, 0), (0, 0, 0.2))))
         for number in range(1, engines + 1):
             reach = number / (engines + 1)
             x, z = side * (radius + reach * span), position - reach * sweep
@@ -144,8 +144,8 @@ def rocket(draw: Generator) -> list[Part]:
     for angle in 2 * np.pi * (np.arange(count) + draw.random()) / count:
         outwards = np.array([np.cos(angle), 0, np.sin(angle)])
         sideways = np.array([-np.sin(angle), 0, np.cos(angle)])
-        centre = (radius + fin / 2) * outwards
-        parts.append((1, _slab(centre, fin * outwards - [0, 0.2, 0], (0, rise, 0), 0.02 * sideways)))
+        center = (radius + fin / 2) * outwards
+        parts.append((1, _slab(center, fin * outwards - [0, 0.2, 0], (0, rise, 0), 0.02 * sideways)))
     return parts
 
 
@@ -198,14 +198,14 @@ CATEGORIES: dict[str, Callable[[Generator], list[Part]]] = {
 """The WordNet synset of each kind, as in ShapeNet's file names."""
 
 
-def _box(centre: tuple[float, ...], size: tuple[float, float, float]) -> Box:
+def _box(center: tuple[float, ...], size: tuple[float, float, float]) -> Box:
     width, height, depth = size
-    return _slab(centre, (width, 0, 0), (0, height, 0), (0, 0, depth))
+    return _slab(center, (width, 0, 0), (0, height, 0), (0, 0, depth))
 
 
-def _slab(centre: object, *edges: object) -> Box:
+def _slab(center: object, *edges: object) -> Box:
     """Return a parallelepiped of plain floats from any vectors that NumPy accepts."""
-    return Box(_plain(centre), tuple(_plain(edge) for edge in edges))
+    return Box(_plain(center), tuple(_plain(edge) for edge in edges))
 
 
 def _plain(vector: object) -> tuple[float, ...]:

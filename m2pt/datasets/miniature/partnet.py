@@ -1,4 +1,4 @@
-"""A small PartNet: parametric chairs and lamps at level 1, with a piece of each shape left unlabelled."""
+"""A small PartNet: parametric chairs and lamps at level 1, with a piece of each shape left unlabeled."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from m2pt.datasets.miniature.objects import chair, lamp
 from m2pt.datasets.miniature.shapes import parameter_digest, sample_surfaces
 from m2pt.datasets.miniature.staging import staged, write_record
-from m2pt.datasets.partnet import FOLDER, LISTS, UNLABELLED
+from m2pt.datasets.partnet import FOLDER, LISTS, UNLABELED
 
 STREAM = 24
 """Keeps this dataset's random numbers independent of those of the others."""
 
 SUBSETS = {"Chair-1": chair, "Lamp-1": lamp}
-"""Both have four parts and so, with the unlabelled one, five classes."""
+"""Both have four parts and so, with the unlabeled one, five classes."""
 
 
 def build(
@@ -39,7 +39,7 @@ def build(
                     surfaces = make(draw)
                     cloud, parts = sample_surfaces(surfaces, points, draw)
                     parts += 1
-                    parts[_piece(cloud, round(unlabelled * points), draw)] = UNLABELLED
+                    parts[_piece(cloud, round(unlabelled * points), draw)] = UNLABELED
                     clouds.append(cloud)
                     labels.append(parts)
                     sources[split].append(f"{subset}-{parameter_digest(surfaces)}")
@@ -55,5 +55,5 @@ def build(
 
 def _piece(cloud: NDArray[np.float32], size: int, draw: Generator) -> NDArray[np.int64]:
     """Return the indices of the `size` points nearest to a random one, including itself."""
-    centre = cloud[draw.integers(len(cloud))]
-    return np.linalg.norm(cloud - centre, axis=1).argsort()[:size]
+    center = cloud[draw.integers(len(cloud))]
+    return np.linalg.norm(cloud - center, axis=1).argsort()[:size]

@@ -27,9 +27,9 @@ class Surface(Protocol):
 
 @dataclass(frozen=True)
 class Box:
-    """A parallelepiped around `centre` with three edge vectors (rows of `edges`)."""
+    """A parallelepiped around `center` with three edge vectors (rows of `edges`)."""
 
-    centre: tuple[float, ...]
+    center: tuple[float, ...]
     edges: tuple[tuple[float, ...], ...]
 
     @property
@@ -44,7 +44,7 @@ class Box:
         coordinates = generator.random((count, 3))
         rows = np.arange(count)
         coordinates[rows, fixed] = np.round(coordinates[rows, fixed])
-        return np.asarray(self.centre) + (coordinates - 0.5) @ np.asarray(self.edges)
+        return np.asarray(self.center) + (coordinates - 0.5) @ np.asarray(self.edges)
 
     def _faces(self) -> Points:
         a, b, c = np.asarray(self.edges)
@@ -97,9 +97,9 @@ class Cone:
 
 @dataclass(frozen=True)
 class Arc:
-    """A bent tube in the plane z = centre's: an arc of a ring, angles in radians from +x towards +y."""
+    """A bent tube in the plane z = center's: an arc of a ring, angles in radians from +x toward +y."""
 
-    centre: tuple[float, ...]
+    center: tuple[float, ...]
     ring_radius: float
     tube_radius: float
     start: float
@@ -116,7 +116,7 @@ class Arc:
         around = generator.uniform(0, 2 * np.pi, count)
         distance = self.ring_radius + self.tube_radius * np.cos(around)
         offset = [distance * np.cos(along), distance * np.sin(along), self.tube_radius * np.sin(around)]
-        return np.asarray(self.centre) + np.stack(offset, axis=1)
+        return np.asarray(self.center) + np.stack(offset, axis=1)
 
 
 Part = tuple[int, Surface]

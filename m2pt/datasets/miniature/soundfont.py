@@ -78,7 +78,7 @@ def load_notes() -> list[Note]:
         return [
             Note(
                 name=sample.name,
-                wave=_normalised(sample.raw_sample_data),
+                wave=_normalized(sample.raw_sample_data),
                 rate=sample.sample_rate,
                 loop=(sample.start_loop, sample.end_loop) if looped[sample.name] else None,
                 families=tuple(sorted(families[sample.name])),
@@ -109,7 +109,7 @@ def play(note: Note, *, semitones: float, seconds: float, rate: int) -> NDArray[
     return resampled[:length].astype(np.float32)
 
 
-def _normalised(raw: bytes) -> NDArray[np.float32]:
+def _normalized(raw: bytes) -> NDArray[np.float32]:
     wave = np.frombuffer(raw, dtype=np.int16).astype(np.float32)
     return wave / np.abs(wave).max()
 

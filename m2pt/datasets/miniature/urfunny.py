@@ -22,7 +22,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from m2pt.datasets.miniature.audioset import LABELS as INSTRUMENTS
-from m2pt.datasets.miniature.audioset import labelled, split_notes
+from m2pt.datasets.miniature.audioset import labeled, split_notes
 from m2pt.datasets.miniature.pictures import Digits, load_digits
 from m2pt.datasets.miniature.soundfont import Note, load_notes, play
 from m2pt.datasets.miniature.spectra import WINDOW, log_spectrogram
@@ -164,7 +164,7 @@ def _split_prose(sizes: dict[str, int], draw: Generator) -> dict[str, list[list[
 
 def _split_recordings(draw: Generator) -> dict[str, list[Note]]:
     """Return the recordings of each split; "valid" and "test" share those that `split_notes` holds out."""
-    pools = split_notes([note for note in labelled(load_notes()) if _family(note) != "Ethnic"], draw)
+    pools = split_notes([note for note in labeled(load_notes()) if _family(note) != "Ethnic"], draw)
     names = [note.name for note in pools["val"]]
     halves: dict[str, list[Note]] = {"train": pools["train"], "valid": [], "test": []}
     taken = {family: 0 for families in FAMILIES for family in families}

@@ -89,16 +89,16 @@ def pretraining_epochs(plan: Plan, encoder: str) -> tuple[int, int]:
 def draw(records: list[QualityPoint]) -> Picture:
     """Draw ours, with intervals, and the published gains, each with its own axis of epochs.
 
-    Differences of one seed are grey and not joined.
+    Differences of one seed are gray and not joined.
     """
     picture = Picture(figsize=(COLUMN, 2.6))
     axes = picture.subplots()
     zero_line(axes)
     shares = [record.share for record in records]
     seeds, metric = records[0].seeds, records[0].metric
-    form, colour = ("o-", OURS) if seeds > 1 else ("o", ONE_SEED)  # a line would suggest a trend
+    form, color = ("o-", OURS) if seeds > 1 else ("o", ONE_SEED)  # a line would suggest a trend
     heights = [drawn_gain(record.gain, record.one_seed_difference) for record in records]
-    axes.plot(shares, heights, form, color=colour, markersize=4, label="ours")
+    axes.plot(shares, heights, form, color=color, markersize=4, label="ours")
     for record in records:
         if record.interval_low is not None and record.interval_high is not None:
             axes.vlines(record.share, record.interval_low, record.interval_high, color=OURS, linewidth=0.8)

@@ -43,7 +43,7 @@ def collect(plot: GainBars, cells: FigureCells) -> list[Bar]:
 def draw(records: list[Bar]) -> Picture:
     """Draw the bars side by side; a gain whose interval excludes 0 is bold and has an asterisk.
 
-    Differences of one seed are grey.
+    Differences of one seed are gray.
     """
     picture = Picture(figsize=(COLUMN, 2.2))
     axes = picture.subplots()

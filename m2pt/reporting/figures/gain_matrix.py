@@ -45,9 +45,9 @@ def collect(plot: GainMatrix, cells: FigureCells) -> list[PairGain]:
 
 
 def draw(plot: GainMatrix, records: list[PairGain]) -> Picture:
-    """Draw two matrices in one colour scale; a gain whose interval excludes 0 is bold and has an asterisk.
+    """Draw two matrices in one color scale; a gain whose interval excludes 0 is bold and has an asterisk.
 
-    Below each target is the metric of its gains. Differences of one seed are grey.
+    Below each target is the metric of its gains. Differences of one seed are gray.
     """
     several = records[0].seeds > 1
     rows = list(plot.auxiliaries.values())
@@ -66,8 +66,8 @@ def draw(plot: GainMatrix, records: list[PairGain]) -> Picture:
     for record in records:
         place = columns.index(record.target), rows.index(record.auxiliary)
         value = drawn_gain(record.gain, record.one_seed_difference)
-        colour = colormaps[DIVERGING](norm(value)) if several else to_rgba(ONE_SEED)
-        _fill(left, place, value, colour, _interval(record), significant=bool(record.significant))
+        color = colormaps[DIVERGING](norm(value)) if several else to_rgba(ONE_SEED)
+        _fill(left, place, value, color, _interval(record), significant=bool(record.significant))
         if record.published_gain is not None:
             _fill(right, place, record.published_gain, colormaps[DIVERGING](norm(record.published_gain)))
     bar = picture.colorbar(ScalarMappable(norm, DIVERGING), ax=[left, right], pad=0.01, aspect=25)
@@ -78,7 +78,7 @@ def draw(plot: GainMatrix, records: list[PairGain]) -> Picture:
 
 
 def _lay_out(axes: Axes, rows: list[str], columns: list[str]) -> None:
-    """Set up the axes with an empty, labelled place for every pair."""
+    """Set up the axes with an empty, labeled place for every pair."""
     axes.set_xticks(range(len(columns)), columns, fontsize=6)
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel="target", xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
@@ -91,16 +91,16 @@ def _fill(
     axes: Axes,
     place: tuple[int, int],
     gain: float,
-    colour: tuple[float, float, float, float],
+    color: tuple[float, float, float, float],
     interval: str = "",
     *,
     significant: bool = False,
 ) -> None:
-    """Colour one place, write the gain into it and the interval below."""
-    red, green, blue, _ = colour
+    """Color one place, write the gain into it and the interval below."""
+    red, green, blue, _ = color
     ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
     column, row = place
-    axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=colour, linewidth=0))
+    axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=color, linewidth=0))
     axes.text(
         column,
         row - 0.12 * bool(interval),

@@ -82,7 +82,7 @@ def _by_epoch(values: dict[Moment, float]) -> dict[Moment, float]:
 
 
 def draw(plot: LoggedValues, records: list[LoggedPoint]) -> Picture:
-    """Draw a panel for each group of keys: a colour for each key, a line style for each cell.
+    """Draw a panel for each group of keys: a color for each key, a line style for each cell.
 
     A key without a modality is black if it is the first of its panel. What is not above 0 falls below a
     logarithmic axis.
@@ -91,12 +91,12 @@ def draw(plot: LoggedValues, records: list[LoggedPoint]) -> Picture:
     rows = math.ceil(len(plot.panels) / columns)
     picture = Picture(figsize=(COLUMN, 2.4) if columns == 1 else (PAGE, 0.4 + 2 * rows))
     grid = picture.subplots(rows, columns, squeeze=False).flatten()
-    colours = modality_colours(record.modality or record.key for record in records)
+    colors = modality_colours(record.modality or record.key for record in records)
     styles = dict(zip(plot.cells, _STYLES, strict=False))
     for panel, axes in zip(plot.panels, grid, strict=False):
         points = [record for record in records if record.panel == panel]
         others = [record.key for record in points if record.modality is None]
-        _draw_panel(axes, plot, points, colours | dict.fromkeys(others[:1], BASELINE), styles)
+        _draw_panel(axes, plot, points, colors | dict.fromkeys(others[:1], BASELINE), styles)
         axes.set(title=panel, xlabel="epoch" if plot.x == "epoch" else "optimizer step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         if panel in plot.log:
@@ -114,7 +114,7 @@ def _draw_panel(
     axes: Axes,
     plot: LoggedValues,
     records: list[LoggedPoint],
-    colours: dict[str, str],
+    colors: dict[str, str],
     styles: dict[str, _Style],
 ) -> None:
     curves: dict[tuple[str, str], list[LoggedPoint]] = defaultdict(list)
@@ -127,7 +127,7 @@ def _draw_panel(
         axes.plot(
             places,
             values,
-            color=colours[name],
+            color=colors[name],
             linestyle=styles[cell],
             marker="" if len(points) > 1 else ".",
             label=name if cell == next(iter(styles)) else None,
@@ -136,7 +136,7 @@ def _draw_panel(
             low, high = (
                 [point.value + sign * (point.deviation or 0) for point in points] for sign in (-1, 1)
             )
-            axes.fill_between(places, low, high, color=colours[name], alpha=0.15, linewidth=0)
+            axes.fill_between(places, low, high, color=colors[name], alpha=0.15, linewidth=0)
     axes.legend()
 
 

@@ -66,7 +66,7 @@ def _read(path: Path, command: str) -> Iterator[tuple[int, str, float]]:
 def draw(plot: Scales, records: list[Scale]) -> Picture:
     """Draw a column of panels for each target: layers × blocks, the mean over runs and seeds.
 
-    Each target has its own colour range: next to scales that are ten times as large, others would look white.
+    Each target has its own color range: next to scales that are ten times as large, others would look white.
     """
     found: dict[tuple[str, str], dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:

@@ -1,4 +1,4 @@
-"""The style of all figures: sizes for a paper's columns, one font, colours safe for the colour-blind."""
+"""The style of all figures: sizes for a paper's columns, one font, colors safe for the color-blind."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -14,16 +14,16 @@ from m2pt import catalog
 COLUMN, PAGE = 3.4, 6.9
 """Width in inches of a picture for one column of a two-column paper, and for both."""
 
-_OTHER_COLOURS = ("#56B4E9", "#882255", "#44AA99", "#999933")
-"""Colours for modalities without their own: the rest of that palette, and three of Paul Tol's."""
+_OTHER_COLORS = ("#56B4E9", "#882255", "#44AA99", "#999933")
+"""Colors for modalities without their own: the rest of that palette, and three of Paul Tol's."""
 
 OURS, BASELINE, PUBLISHED = "#0072B2", "#000000", "#767676"
 
-SERIES = (OURS, *_OTHER_COLOURS[1:])
-"""Colours of curves that belong to no modality."""
+SERIES = (OURS, *_OTHER_COLORS[1:])
+"""Colors of curves that belong to no modality."""
 
 ONE_SEED = "#B0B0B0"
-"""Colour of differences of one seed, whatever their sign: others would suggest gains and losses."""
+"""Color of differences of one seed, whatever their sign: others would suggest gains and losses."""
 
 DIVERGING = "RdBu"
 """Red below zero, blue above."""
@@ -61,8 +61,8 @@ def style() -> AbstractContextManager[None]:
 
 
 def modality_colours(modalities: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each modality: the catalogue's or, without one, the next of `_OTHER_COLOURS`."""
-    others = cycle(_OTHER_COLOURS)
+    """Return a color for each modality: the catalog's or, without one, the next of `_OTHER_COLORS`."""
+    others = cycle(_OTHER_COLORS)
     own = {name: entry.color for name, entry in catalog.MODALITIES.items()}
     return {name: own.get(name) or next(others) for name in dict.fromkeys(modalities)}
 

@@ -73,18 +73,18 @@ def draw(records: list[CurvePoint]) -> Picture:
     """Draw a curve for each run with a band of one deviation; the legend shows the final value."""
     picture = Picture(figsize=(COLUMN, 2.4))
     axes = picture.subplots()
-    colours = modality_colours(record.modality for record in records if record.modality)
+    colors = modality_colours(record.modality for record in records if record.modality)
     dashes: dict[str | None, Iterator[str]] = {}
     for title in dict.fromkeys(record.curve for record in records):
         points = [record for record in records if record.curve == title]
         first = points[0]
-        colour = colours[first.modality] if first.modality else BASELINE
+        color = colors[first.modality] if first.modality else BASELINE
         spread = "" if first.reached_deviation is None else f" ± {first.reached_deviation:.1f}"
         steps = [point.step for point in points]
         axes.plot(
             steps,
             [point.loss for point in points],
-            color=colour,
+            color=color,
             linestyle=next(dashes.setdefault(first.modality, cycle(("-", "--", ":", "-.")))),
             label=f"{title}: {first.reached:.1f}{spread}",
         )
@@ -92,7 +92,7 @@ def draw(records: list[CurvePoint]) -> Picture:
             low, high = (
                 [point.loss + sign * (point.loss_deviation or 0) for point in points] for sign in (-1, 1)
             )
-            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set(xlabel="optimizer step", ylabel="training loss")
     axes.legend(title=records[0].metric, title_fontsize=7, alignment="left")
     footnote(picture, records[0].seeds, "band: one standard deviation")

@@ -47,14 +47,14 @@ def draw(plot: Values, records: list[ValuePoint]) -> Picture:
     picture = Picture(figsize=(COLUMN, 2.6))
     axes = picture.subplots()
     seeds = records[0].seeds
-    for title, colour, marker in zip(plot.series, cycle(SERIES), cycle(_MARKERS), strict=False):
+    for title, color, marker in zip(plot.series, cycle(SERIES), cycle(_MARKERS), strict=False):
         points = [record for record in records if record.series == title]
         axes.errorbar(
             [point.x for point in points if point.x is not None],
             [point.value for point in points],
             [point.deviation or 0 for point in points] if seeds > 1 else None,
             fmt=f"{marker}-" if seeds > 1 else marker,  # a line would suggest a trend
-            color=colour,
+            color=color,
             markersize=4,
             capsize=2,
             elinewidth=0.8,

@@ -44,7 +44,7 @@ class FakeCluster:
 
 @pytest.fixture
 def executor(tmp_path):
-    """An executor that is past its initialisation."""
+    """An executor that is past its initialization."""
     made = object.__new__(Executor)
     made._cluster = FakeCluster(tmp_path)
     made._ledger = Ledger(tmp_path / "ledger.jsonl")

@@ -52,7 +52,7 @@ def test_out_of_memory_is_added_to_the_failure_of_a_job_that_outlived_its_progra
     )
 
 
-def test_out_of_memory_is_recognised_in_the_log(job):
+def test_out_of_memory_is_recognized_in_the_log(job):
     job.paths.stdout.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=5.batch.\n")
     assert [check_job(job, {"5": "FAILED"}, 1).reason for _ in range(CONFIRMATIONS)][-1].startswith(
         "OUT_OF_MEMORY (FAILED)"

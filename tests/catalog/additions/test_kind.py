@@ -183,7 +183,7 @@ def test_a_function_that_fails_is_named(joint, write, recipe, capsys, monkeypatc
     assert words in faults(capsys, write(**joint_sections(recipe)))
 
 
-TAKEN = "the catalogue names a command '{0}', but m2pt {0} exists; rename it"
+TAKEN = "the catalog names a command '{0}', but m2pt {0} exists; rename it"
 OTHER = "another entry has the command '{0}'; rename one"
 FORM = "'{0}': a name has lower-case letters"
 KEY = "kind {0}: '{0}' has another meaning in a config; rename the kind"

@@ -142,7 +142,7 @@ def test_a_member_that_does_not_do_its_work_is_named(write, recipe, capsys, monk
     assert words in faults(capsys, write(**arrays_sections(recipe)))
 
 
-def test_a_misspelt_size_of_a_miniature_is_named(write, recipe, capsys, monkeypatch):
+def test_a_misspelled_size_of_a_miniature_is_named(write, recipe, capsys, monkeypatch):
     monkeypatch.setitem(catalog.LAYOUTS, "arrays", ARRAYS_LAYOUT)
     sections = arrays_sections(recipe)
     sections["datasets"]["letters"]["miniature"]["sizes"] = {"trian": 4}

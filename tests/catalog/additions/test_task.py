@@ -131,6 +131,6 @@ def test_a_loss_that_reads_values_is_not_at_fault(write, recipe, monkeypatch, re
     run("check", "--config", str(write(**one_hot_sections(recipe))))
 
 
-def test_a_misspelt_task_of_a_column_is_named(write, capsys):
+def test_a_misspelled_task_of_a_column_is_named(write, capsys):
     said = faults(capsys, write(column={"task": "clasification"}))
     assert "columns.0.task = 'clasification': there is no task 'clasification'; did you mean" in said

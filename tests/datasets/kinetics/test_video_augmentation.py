@@ -24,7 +24,7 @@ from m2pt.datasets.video_augmentation import (
 )
 
 
-def test_multi_scale_crops_have_thirteen_places_and_neighbouring_scales() -> None:
+def test_multi_scale_crops_have_thirteen_places_and_neighboring_scales() -> None:
     scales = (1, 0.875, 0.75, 0.66)
     settings = ClipCropAugmentation(crop_scales=scales)
     rows, columns = torch.meshgrid(torch.arange(64), torch.arange(96), indexing="ij")
@@ -39,8 +39,8 @@ def test_multi_scale_crops_have_thirteen_places_and_neighbouring_scales() -> Non
         )
     sizes = [int(64 * scale) for scale in scales]
     assert set(seen) == {(a, b) for i, a in enumerate(sizes) for j, b in enumerate(sizes) if abs(i - j) <= 1}
-    corners_to_centre = {(0, 0), (0, 48), (16, 0), (16, 48), (8, 24)}
-    assert corners_to_centre <= seen[(48, 48)] and len(seen[(48, 48)]) == 13
+    corners_to_center = {(0, 0), (0, 48), (16, 0), (16, 48), (8, 24)}
+    assert corners_to_center <= seen[(48, 48)] and len(seen[(48, 48)]) == 13
     assert (4, 12) in seen[(48, 48)]
 
 

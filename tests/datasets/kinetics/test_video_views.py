@@ -48,7 +48,7 @@ def test_test_crops_slide_along_the_long_side(tall: bool) -> None:
     )
     assert seen.shape == (3, 3, 2, 8, 8)
     lines = [pixels(clip)[0, :, 0, 0] if tall else pixels(clip)[0, 0, :, 0] for clip in seen]
-    starts = [0, 6, 13]  # left (or top), centre, right (or bottom)
+    starts = [0, 6, 13]  # left (or top), center, right (or bottom)
     np.testing.assert_allclose(lines, [np.arange(start, start + 8) for start in starts], atol=1e-4)
 
 

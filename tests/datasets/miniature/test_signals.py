@@ -18,7 +18,7 @@ from m2pt.datasets.augmentations import ClipCropAugmentation, PointcloudAugmenta
 from m2pt.datasets.base import SeededDataset
 from m2pt.datasets.layouts import layout_module, miniature_module
 from m2pt.datasets.miniature import kinetics as films
-from m2pt.datasets.miniature.audioset import LABELS, labelled, split_notes
+from m2pt.datasets.miniature.audioset import LABELS, labeled, split_notes
 from m2pt.datasets.miniature.objects import CATEGORIES
 from m2pt.datasets.miniature.shapes import Arc, Box, Cone, sample_surfaces
 from m2pt.datasets.miniature.soundfont import Note, load_notes, play
@@ -114,7 +114,7 @@ def notes() -> list[Note]:
 
 def test_every_family_has_recordings_in_both_splits(notes: list[Note]) -> None:
     assert len({note.name for note in notes}) == len(notes) > 500
-    own = labelled(notes)
+    own = labeled(notes)
     assert all(len(note.families) == 1 for note in own)
     pools = split_notes(own, np.random.default_rng(0))
     names = [{note.name for note in pool} for pool in pools.values()]

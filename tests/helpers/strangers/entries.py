@@ -1,4 +1,4 @@
-"""Entries of the catalogue that several tests add."""
+"""Entries of the catalog that several tests add."""
 
 from m2pt import catalog
 
