@@ -1,11 +1,19 @@
 """A stranger adds a method of joint training with a class, a function and an entry; faults are named."""
 
+import importlib
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 from multimodal_config import write_config
-from strangers.commands import faults
+from strangers.commands import faults, run
 
 from m2pt import catalog
 from m2pt.config.strict import Strict
+from m2pt.plan.plan import Plan
+from m2pt.run_files import EVALUATION, METRICS
 
 HERE = __name__
 
@@ -20,6 +28,37 @@ class NotStrict:
 
 def settings():
     """A function in place of a class."""
+
+
+EXAMPLE = Path("docs/extending.md").read_text(encoding="utf-8").partition("## A balancing method\n")[2]
+
+
+def test_the_documented_method_is_trained(tmp_path, monkeypatch):
+    *files, entry = re.findall(r"^```python\n(.*?)^```$", EXAMPLE, re.MULTILINE | re.DOTALL)
+    method, *additions = files
+    new = ModuleType("equalized")
+    exec(method, vars(new))
+    for text, added in zip(additions, ("Equalized", "equalized"), strict=True):
+        name = text.removeprefix("# ").partition(".py")[0].replace("/", ".")
+        module = importlib.import_module(name)
+        names = {"Equalized": new.Equalized, **vars(module), "__name__": name}
+        exec(text, names)
+        monkeypatch.setattr(module, added, names[added], raising=False)
+    entries = eval(f"{{{entry}}}", {"Balancing": catalog.Balancing})
+    monkeypatch.setitem(catalog.METHODS, "equalized", entries["equalized"])
+    methods = {"equalized": {"strength": 0.5}}
+    config = write_config(tmp_path, {"x": {"method": "equalized"}}, methods=methods)
+    run("check", "--config", str(config))
+    run("data", "build", "avmnist", "--config", str(config))
+    plan = Plan.load(config)
+    (name,) = plan.runs
+    run("multimodal", name, "--config", str(config))
+    folder = plan.run_directory(name, 0)
+    assert json.loads((folder / EVALUATION).read_text())["spec"]["recipe"]["methods"] == methods
+    steps = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    factors = [(line["factor/audio"], line["factor/image"]) for line in steps if "factor/audio" in line]
+    # f = (m / n)^(1/2) with the mean m of both norms n: 1 / f² is the norm in units of the mean
+    assert factors and all(1 / a**2 + 1 / b**2 == pytest.approx(2, rel=1e-4) for a, b in factors)
 
 
 @pytest.mark.parametrize(
