@@ -202,6 +202,10 @@ def _check_pass(model: Any, loss: Any, spec: RunSpec | PretrainingSpec) -> None:
     from m2pt.ops.synthetic_training import synthetic_batch
 
     batch = synthetic_batch(spec, torch.device("meta"))
+    if any(each.device.type != "meta" for each in _tensors(batch)):
+        raise InputError(
+            f"layout {spec.dataset.layout}: reader: synthetic_batch must make tensors on `device`"
+        )
     model = flops.without_pathways(model.to("meta").train())
     try:
         if isinstance(model, MaskRCNN):
@@ -216,6 +220,15 @@ def _check_pass(model: Any, loss: Any, spec: RunSpec | PretrainingSpec) -> None:
         raise InputError(
             f"the model does not take the inputs of {spec.dataset.name}: {place_of(error)}"
         ) from None
+
+
+def _tensors(batch: Any) -> Iterator[Any]:
+    """Yield the tensors in a batch of nested mappings, lists and tuples."""
+    if hasattr(batch, "device"):
+        yield batch
+    elif isinstance(batch, Mapping | list | tuple):
+        for each in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _tensors(each)
 
 
 def _check_loss(returned: Any) -> None:

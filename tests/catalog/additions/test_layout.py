@@ -106,6 +106,14 @@ def fail(*_, **__):
     raise NotImplementedError("yet")
 
 
+def on_the_device(size, *, device, **_):
+    return torch.randn(size, 7, device=device), 0
+
+
+def on_the_cpu(size, **_):
+    return [{"pictures": torch.randn(size, 3, 32, 32)}]
+
+
 def build_with_other_sizes(root, *, seed, items=8):
     pass
 
@@ -124,9 +132,10 @@ def build_with_a_required_size(root, *, seed, side, train=8):
         ({"synthetic_batch": fail}, "NotImplementedError: yet ("),
         ({"synthetic_batch": lambda size: size}, "TypeError: <lambda>() got an unexpected keyword argument"),
         (
-            {"synthetic_batch": lambda size, **_: (torch.randn(size, 7), 0)},
+            {"synthetic_batch": on_the_device},
             "the model does not take the inputs of letters",
         ),
+        ({"synthetic_batch": on_the_cpu}, "must make tensors on `device`"),
         ({"build": fail}, "miniature: build(*_, **__): must have a parameter train"),
         ({"build": lambda root, *, seed, **sizes: None}, "must have a parameter train, with a number as def"),
         ({"build": build_with_other_sizes}, "build(root, *, seed, items=8): must have a parameter train"),
