@@ -17,7 +17,7 @@ Base = TypeVar("Base")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
-_INTERNAL = re.compile(r"[/\\]torch[/\\]|importlib|<frozen")
+_INTERNAL = re.compile(r"[/\\](torch|pydantic)[/\\]|importlib|<frozen")
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,7 +306,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return an error of a module that an entry names, with the last line of code outside of torch."""
+    """Return an error of a module that an entry names, with the last line outside of torch and pydantic."""
     frames = traceback.extract_tb(error.__traceback__)
     named = [frame for frame in frames if not _INTERNAL.search(frame.filename)]
     place = f" ({named[-1].filename}, line {named[-1].lineno})" if named else ""
