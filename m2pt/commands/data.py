@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     extracting.add_argument(
         "--fps", type=float, default=1.0, help="frames per second; default: 1, as CREMA-D"
     )
+    extracting.add_argument("--threads", type=int, help="videos to read at once; default: one per core")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -120,8 +121,10 @@ def _extract_frames(arguments: argparse.Namespace) -> None:
     videos, frames, fps = arguments.videos, arguments.frames, arguments.fps
     if not LOWEST_FPS <= fps <= HIGHEST_FPS:  # also false for NaN
         raise InputError(f"--fps {fps:g}: must be a number from {LOWEST_FPS:g} to {HIGHEST_FPS:g}.")
+    if arguments.threads is not None and arguments.threads < 1:
+        raise InputError(f"--threads {arguments.threads}: must be an integer >= 1.")
     job_log.begin("data frames", {"videos": videos, "frames": frames})
-    extracted = extract_all(videos, frames, fps=fps)
+    extracted = extract_all(videos, frames, fps=fps, threads=arguments.threads)
     job_log.end(frames, note=count(extracted, "video", "videos"))
 
 

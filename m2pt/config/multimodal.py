@@ -158,7 +158,12 @@ class MultimodalClassification(Recipe):
             if not isinstance(used[name], TransformerSettings):
                 raise ValueError(f"model.encoders.{name}: only a transformer can start from an encoder")
         fusion, head_clip = self.model.fusion, self.head_clip
-        if self.official and balancing.method != "agm" and isinstance(fusion, ConcatSettings):
+        if (
+            self.official
+            and len(used) > 1
+            and balancing.method != "agm"
+            and isinstance(fusion, ConcatSettings)
+        ):
             fusion, head_clip = SumSettings(kind="sum"), None
         return self.model_copy(
             update={

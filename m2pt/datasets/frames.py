@@ -24,8 +24,8 @@ QUALITY = 95
 """JPEG quality of a frame."""
 
 
-def extract_all(videos: Path, frames: Path, *, fps: float = 1.0) -> int:
-    """Extract the frames of all videos in a folder to a folder for each, in a thread per core.
+def extract_all(videos: Path, frames: Path, *, fps: float = 1.0, threads: int | None = None) -> int:
+    """Extract the frames of all videos in a folder to a folder for each.
 
     Folders that exist are left as they are: one is complete once it has its name, so that an extraction that
     was stopped goes on where it was.
@@ -34,6 +34,7 @@ def extract_all(videos: Path, frames: Path, *, fps: float = 1.0) -> int:
         videos: folder of the video files.
         frames: folder that receives a folder of frames for each, named as the file without its suffix.
         fps: frames per second of video.
+        threads: videos to read at once; by default one per core.
 
     Returns:
         The number of videos that were extracted now.
@@ -56,7 +57,7 @@ def extract_all(videos: Path, frames: Path, *, fps: float = 1.0) -> int:
     frames.mkdir(parents=True, exist_ok=True)
     clear_abandoned(frames)
     waiting = [path for stem, path in named.items() if not (frames / stem).exists()]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         done = pool.map(partial(_extract_into, frames, fps=fps), waiting)
         for _ in tqdm(done, total=len(waiting), desc="extracting frames", unit="video", disable=None):
             pass

@@ -46,8 +46,8 @@ SAME_RECIPE = (
     "and not tuned."
 )
 SAME_RECIPE_OF_METHODS = (
-    "All methods share data, model, clipping and training; the settings of a method are its own. The epoch "
-    "is selected on the validation split, and the test split is evaluated once."
+    "Below are the recipes: what the methods share, and the settings of each method. The epoch is selected "
+    "on the validation split, and the test split is evaluated once."
 )
 
 _UNLISTED_OVERRIDES = ("results", "seeds")
@@ -132,27 +132,24 @@ def _baselines(cells: list[Cell]) -> list[str]:
 
 
 def _recipes(cells: list[Cell]) -> list[str]:
-    """Return the recipe of each group of columns whose rows are methods of joint training.
+    """Return the recipes of each group of columns whose rows are methods of joint training.
 
-    What a row overrides, such as alpha, is not in a recipe.
+    Runs on one modality alone have the same recipe with fewer encoders. What a row overrides, such as alpha,
+    is not in a recipe.
     """
-    shared: dict[str, Mapping[str, Any]] = {}
-    methods: dict[str, dict[str, Any]] = {}
+    methods: dict[tuple[str, str], dict[str, Any]] = {}
     for cell in cells:
         for run in cell.runs:
             balancing = run.experiment.balancing
-            if not _compares_methods(run) or (balancing and balancing.modalities):
+            if balancing is None or balancing.modalities:
                 continue
             recipe = _compact(stored_recipe(run.spec.recipe))
             recipe["training"] = _without_defaults(recipe["training"])
-            shared[cell.column.group] = {key: each for key, each in recipe.items() if key != "methods"}
-            if not (balancing and balancing.alpha is not None):
-                own = {name: settings for name, settings in recipe["methods"].items() if settings}
-                methods.setdefault(cell.column.group, {}).update(own)
-    return [
-        f"Recipe of {group}: {_flow(recipe)}; methods {_flow(methods.get(group, {}))}."
-        for group, recipe in shared.items()
-    ]
+            settings = recipe.pop("methods")
+            known = methods.setdefault((cell.column.group, _flow(recipe)), {})
+            if balancing.alpha is None:
+                known.update(settings)
+    return [f"Recipe of {group}: {shared}; methods {_flow(own)}." for (group, shared), own in methods.items()]
 
 
 def _compares_methods(run: Run) -> bool:

@@ -7,16 +7,21 @@ import signal
 import subprocess
 import sys
 
+import mlflow
 import pytest
 import yaml
 from multimodal_config import METHODS, write_config
 
 from m2pt.commands import main
+from m2pt.datasets import avmnist
 from m2pt.formats.weights import load_weights
 from m2pt.plan.plan import Plan
-from m2pt.run_files import ENCODER, EVALUATION, METRICS, MODEL
+from m2pt.run_files import ENCODER, EVALUATION, METRICS, MLFLOW_DATABASE, MODEL
 from m2pt.selection import SelectedOnValidation
 from m2pt.training.signals import Interrupted
+
+INPUT = {"image_size": 28, "audio_size": 16, "held_out": 0.25}
+"""Ten of forty samples for validation, and twenty for testing."""
 
 
 @pytest.fixture(scope="module")
@@ -111,22 +116,70 @@ def test_a_stopped_training_resumes_to_the_same_bits(trained, tmp_path, monkeypa
 
 
 def test_the_test_split_is_read_once_and_at_the_end(trained, tmp_path, monkeypatch):
-    from m2pt.datasets import avmnist
-
-    config = write_config(tmp_path / "order", {"joint": {"method": "joint"}})
+    config = write_config(tmp_path / "order", {"joint": {"method": "joint"}}, input=INPUT)
     (name,) = Plan.load(config).runs
     assert main(["data", "build", "avmnist", "--config", str(config)]) == 0
     order = []
-    load = avmnist.Reader.load
+    begin, load = avmnist.Reader.__init__, avmnist.Reader.load
+
+    def remember(self, root, split, **options):
+        self.name_of_split = split
+        begin(self, root, split, **options)
 
     def record(self, index):
-        order.append((len(self), index))
+        order.append((self.name_of_split, index))
         return load(self, index)
 
+    monkeypatch.setattr(avmnist.Reader, "__init__", remember)
     monkeypatch.setattr(avmnist.Reader, "load", record)
     assert main(["multimodal", name, "--seed", "0", "--config", str(config)]) == 0
-    test = [position for position, (length, _) in enumerate(order) if position >= len(order) - 20]
-    assert sorted(order[position][1] for position in test) == list(range(20))
+    assert "test" not in {split for split, _ in order[:-20]}
+    assert sorted(order[-20:]) == [("test", index) for index in range(20)]
+    assert sum(split == "val" for split, _ in order) == 2 * 10  # two epochs
+
+
+def test_a_killed_training_resumes_to_the_same_bits(trained, tmp_path):
+    training = {"epochs": 2, "batch_size": 8, "optimizer": "sgd", "lr": 0.05, "log_every": 1}
+    config = write_config(
+        tmp_path / "killed", {"agm": {"method": "agm"}}, training=training | {"checkpoint_every": 1}
+    )
+    (name,) = Plan.load(config).runs
+    assert main(["data", "build", "avmnist", "--config", str(config)]) == 0
+    program = (
+        "import os, signal, sys\n"
+        "from m2pt.commands import main\n"
+        "from m2pt.selection import SelectedOnValidation\n"
+        "before_step, steps = SelectedOnValidation.before_step, []\n"
+        "def kill(self, model, step):\n"
+        "    steps.append(step)\n"
+        "    if len(steps) == 4:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return before_step(self, model, step)\n"
+        "SelectedOnValidation.before_step = kill\n"
+        "main(sys.argv[1:])\n"
+    )
+    words = ["multimodal", name, "--seed", "0", "--config", str(config)]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert main(words) == 0
+    resumed, whole = Plan.load(config).run_directory(name, 0), folder_of(trained, "agm")
+    assert (resumed / MODEL).read_bytes() == (whole / MODEL).read_bytes()
+    assert (resumed / METRICS).read_text() == (whole / METRICS).read_text()
+
+
+def test_models_are_exported_and_tracked(trained, tmp_path):
+    options = ["--config", trained.source, "--set", f"checkpoints={tmp_path / 'checkpoints'}"]
+    assert main(["export", "models", *options]) == 0
+    name = folder_of(trained, "agm").parent.name
+    exported = tmp_path / "checkpoints/models" / name / "seed0"
+    assert {MODEL, EVALUATION} <= {each.name for each in exported.iterdir()}
+    assert (exported / MODEL).read_bytes() == (folder_of(trained, "agm") / MODEL).read_bytes()
+    assert main(["track", str(trained.results)]) == 0
+    client = mlflow.MlflowClient(f"sqlite:///{trained.results / MLFLOW_DATABASE}")
+    (run,) = client.search_runs(
+        [each.experiment_id for each in client.search_experiments()], f"attributes.run_name LIKE '%{name}%'"
+    )
+    assert {"evaluation/top1", "coefficient/audio", "val_top1_image"} <= run.data.metrics.keys()
 
 
 def test_a_pretrained_encoder_of_the_config_is_where_a_transformer_starts(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from multimodal_config import write_config
 from synthetic_results import TINY, synthetic_plan
 
 from m2pt.commands import main
@@ -372,5 +373,16 @@ def test_the_recipe_of_compared_methods_is_printed_below_their_table(tmp_path):
     assert printed["head_clip"] == recipe["head_clip"]
     assert printed["model"]["encoders"]["text"]["dim"] == recipe["model"]["encoders"]["text"]["dim"]
     assert yaml.safe_load(methods)["agm"].items() >= recipe["methods"]["agm"].items()  # not alpha 9
-    assert "All methods share data, model, clipping and training" in markdown and "scale_lr" not in markdown
+    assert "Below are the recipes: what the methods share" in markdown and "scale_lr" not in markdown
     assert r"\{" in written(plan, to_latex)
+
+
+def test_rows_of_one_column_with_different_recipes_have_a_note_each(tmp_path):
+    config = write_config(
+        tmp_path / "config", {"joint": {"method": "joint"}, "agm": {"method": "agm"}}, official=True
+    )
+    plan = synthetic_plan(tmp_path / "results", lambda *_: 50.0, config=config)
+    notes = written(plan, to_markdown).splitlines()
+    joint, agm = (line for line in notes if line.startswith("- Recipe of g: "))
+    assert "fusion: {kind: sum}" in joint and "head_clip" not in joint and "methods {joint: {}}" in joint
+    assert "fusion: {kind: concat}" in agm and "head_clip: 1.0" in agm and "agm: {alpha: 1.5" in agm

@@ -44,7 +44,7 @@ rule extract_frames:
     message:
         "Extract the frames of the videos of {wildcards.dataset}"
     shell:
-        "m2pt data frames {input.videos:q} {params.frames:q} > {log:q} 2>&1"
+        "m2pt data frames {input.videos:q} {params.frames:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule check_dataset:
