@@ -30,10 +30,15 @@ class CommandModule(Protocol):
 DEFAULT_CONFIG = Path("config/config.yaml")
 
 
-def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --config, --set and --expect."""
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --config and --set, to be read by `load_plan`."""
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
     add_set_argument(parser, "replace a top-level key of the config, e.g. 'seeds=[0,1,2]'")
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --config, --set, and --expect, to be read by `expect`."""
+    add_config_arguments(parser)
     parser.add_argument("--expect", metavar="DIGEST", help="stop if the config no longer has this digest")
 
 

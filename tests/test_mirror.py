@@ -20,6 +20,7 @@ OTHER_TESTS = {
     "catalog/additions/test_auxiliary.py": "weights of a modality without an entry",
     "catalog/additions/test_kind.py": "a new kind of run, from catalog to table",
     "catalog/additions/test_layout.py": "a new layout, from catalog to table",
+    "catalog/additions/test_method.py": "a new method of joint training: what its entry lacks",
     "catalog/additions/test_modality.py": "a new modality, from catalog to table",
     "catalog/additions/test_pairs.py": "a new kind of run on pairs of two modalities",
     "catalog/additions/test_task.py": "a new task, from catalog to table",
@@ -42,7 +43,7 @@ OTHER_TESTS = {
 """Tests of something other than one module: what they test."""
 
 TESTED_IN = {
-    "catalog/test_catalog.py": "catalog/entries catalog/layouts",
+    "catalog/test_catalog.py": "catalog/layouts",
     "catalog/additions/test_kind.py": "build",
     "commands/test_check.py": "ops/check",
     "commands/test_import_.py": "ops/import_encoder",

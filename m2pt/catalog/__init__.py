@@ -20,7 +20,10 @@ from m2pt.catalog.entries import (
     Plane,
     Published,
     Task,
+    check_name,
     load,
+    load_class,
+    naming,
     unknown,
 )
 from m2pt.catalog.layouts import LAYOUTS
@@ -49,8 +52,10 @@ __all__ = [
     "kind",
     "layout",
     "load",
+    "load_class",
     "method",
     "modality",
+    "naming",
     "pretraining_task",
     "task",
     "unknown",
@@ -259,6 +264,7 @@ def kind(name: str) -> Kind:
 def _entry(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:
     if name not in entries:
         raise InputError(unknown(kind, name, entries))
+    check_name(kind, name)
     entry, form = entries[name], _FORMS[kind]
     if not isinstance(entry, form):
         raise InputError(f"{kind} {name}: the entry must be a {form.__name__}, got {type(entry).__name__}")
@@ -275,10 +281,20 @@ _FORMS = {
 
 
 def commands() -> dict[str, Kind | FollowUp]:
-    """Return the entries of all commands that make the files of runs, by the command's name."""
+    """Return the entries of all commands that make the files of runs, by the command's name.
+
+    Raises:
+        InputError: an entry or a name has another form, or two entries have a command of the same name.
+    """
     found: dict[str, Kind | FollowUp] = {}
-    for name, each in KINDS.items():
-        found |= {name: each, **{follow_up.command: follow_up for follow_up in each.followed_by}}
+    for name in KINDS:
+        entry = kind(name)
+        commands: list[tuple[str, Kind | FollowUp]] = [(name, entry)]
+        commands += [(each.command, each) for each in entry.followed_by]
+        for command, each in commands:
+            check_name(f"kind {name}: command", command)
+            if found.setdefault(command, each) is not each:
+                raise InputError(f"kind {name}: another entry has the command {command!r}; rename one")
     return found
 
 

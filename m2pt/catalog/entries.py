@@ -1,14 +1,23 @@
 """The forms of entries of the catalog, and the import of what they name."""
 
 import difflib
+import keyword
 import re
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from m2pt.errors import InputError, listed, short
+
+Base = TypeVar("Base")
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
+_COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
+_INTERNAL = re.compile(r"[/\\](torch|pydantic)[/\\]|importlib|<frozen")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +56,9 @@ class Plane:
     channels: int
     sides: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        _check_names("sides", self.sides)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Modality:
@@ -58,7 +70,7 @@ class Modality:
         masked: masked modeling, for encoders with `objective: masked`.
         plane: shape of the input if it is a plane; other modalities cannot have `body: convnext`.
         mixup: whether mixup and CutMix apply, which need inputs (B, ..., H, W).
-        color: color of the modality's curves in figures.
+        color: color of the modality's curves in figures, #rrggbb.
     """
 
     settings: str
@@ -67,6 +79,10 @@ class Modality:
     plane: Plane | None = None
     mixup: bool = True
     color: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.color is not None and not (isinstance(self.color, str) and _COLOR.fullmatch(self.color)):
+            raise ValueError(f"color must be #rrggbb, such as #0072B2, got {self.color!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +140,7 @@ class Layout:
     frames: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.modalities, str):
-            raise TypeError(f"modalities must be a tuple of names, got {self.modalities!r}")
+        _check_names("modalities", self.modalities)
 
     @property
     def modality(self) -> str | None:
@@ -153,6 +168,9 @@ class FollowUp:
     input: str | None = None
     module: str | None = None
     launchable: bool = True
+
+    def __post_init__(self) -> None:
+        _check_help(self.help)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -196,6 +214,22 @@ class Kind:
     model: str
     interface: str
 
+    def __post_init__(self) -> None:
+        _check_help(self.help)
+        _check_names("outputs", self.outputs)
+        _check_names("followed_by", self.followed_by, form=FollowUp, least=0)
+        _check_names("column", self.column, least=0)
+        _check_names("the files of outputs and followed_by", self.files)
+        if not any(name.endswith(".safetensors") for name in self.files):
+            raise ValueError(f"outputs must name a file of weights, .safetensors, got {self.outputs!r}")
+        written = set(self.outputs)
+        for each in self.followed_by:
+            if each.input is not None and each.input not in written:
+                raise ValueError(
+                    f"followed_by: {each.command} reads {each.input}, which nothing before it writes"
+                )
+            written.add(each.output)
+
     @property
     def files(self) -> tuple[str, ...]:
         """Files of a run, in the order in which they are written."""
@@ -214,7 +248,7 @@ class Balancing:
     Attributes:
         settings: class of its settings in the `methods` of a recipe.
         build: function of (model, settings, seed) that returns a `m2pt.agm.BalancingMethod`.
-        has_alpha: whether a row of a table may replace the recipe's `alpha`.
+        has_alpha: whether a row of a table may replace the recipe's `alpha`, which the settings must have.
     """
 
     settings: str
@@ -229,7 +263,7 @@ class Task:
     Attributes:
         kind: kind of the task's runs, by name.
         labels: kind of the labels that the task needs.
-        metrics: names of the metrics, in percent.
+        metrics: names of the metrics, in percent; higher is better. The task's `summarize` returns them all.
         task: class with loss, metrics and model; has the kind's interface.
         recipe: class of the recipe files, a `m2pt.config.recipes.Recipe` with a field `model`; layouts add
             `augmentation` and `evaluation`.
@@ -244,12 +278,23 @@ class Task:
     pretrains: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.metrics, str):
-            raise TypeError(f"metrics must be a tuple of names, got {self.metrics!r}")
+        _check_names("metrics", self.metrics)
 
 
-_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
-_INTERNAL = re.compile(r"[/\\]torch[/\\]|importlib|<frozen")
+def _check_names(field: str, given: Any, *, form: type = str, least: int = 1) -> None:
+    """Raise an error unless a field of an entry is a tuple without duplicates."""
+    if not (isinstance(given, tuple) and all(isinstance(each, form) for each in given)):
+        what = "names" if form is str else f"{form.__name__} entries"
+        raise TypeError(f"{field} must be a tuple of {what}, got {given!r}")
+    if len(given) < least:
+        raise ValueError(f"{field} must not be empty")
+    if len(set(given)) < len(given):
+        raise ValueError(f"{field} has duplicates: {given!r}")
+
+
+def _check_help(help: Any) -> None:
+    if not (isinstance(help, str) and help):
+        raise ValueError(f"help must say what the command does, got {help!r}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -261,7 +306,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return an error of a module that an entry names, with the last line of code outside of torch."""
+    """Return an error of a module that an entry names, with the last line outside of torch and pydantic."""
     frames = traceback.extract_tb(error.__traceback__)
     named = [frame for frame in frames if not _INTERNAL.search(frame.filename)]
     place = f" ({named[-1].filename}, line {named[-1].lineno})" if named else ""
@@ -292,3 +337,43 @@ def load(path: str, owner: str) -> Any:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"{owner}: {module_name} has no {name!r}{hint}")
     return getattr(module, name) if name else module
+
+
+def load_class(path: str, owner: str, base: type[Base]) -> type[Base]:
+    """Import a class that an entry names; see `load`.
+
+    Raises:
+        InputError: it cannot be imported, or is no subclass of `base`.
+    """
+    found = load(path, owner)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(f"{owner}: {path} must be a subclass of {base.__module__}.{base.__qualname__}")
+    return found
+
+
+@contextmanager
+def naming(owner: str) -> Iterator[None]:
+    """Run code of a module that an entry names, and name the entry in whatever it raises.
+
+    Raises:
+        InputError: any exception, with its place; InputErrors stay as they are.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # the module may be anybody's
+        raise InputError(f"{owner}: {place_of(error)}") from error
+
+
+def check_name(what: str, name: Any) -> None:
+    """Check the name of an entry or of a command: it becomes a key, a section, a rule and an attribute.
+
+    Raises:
+        InputError: it has another form.
+    """
+    if not (isinstance(name, str) and _NAME.fullmatch(name)) or keyword.iskeyword(name):
+        raise InputError(
+            f"{what} {name!r}: a name has lower-case letters, digits and underscores, begins with a letter "
+            "and is no keyword of Python"
+        )

@@ -43,8 +43,15 @@ _REMEDIES = {
 
 
 def commands() -> dict[str, str]:
-    """Return what each command does, by name; the catalog has those that make the files of runs."""
+    """Return what each command does, by name; the catalog has those that make the files of runs.
+
+    Raises:
+        InputError: the name of one in the catalog is that of another command, or see `catalog.commands`.
+    """
     of_runs = {name: entry.help for name, entry in catalog.commands().items()}
+    for name in of_runs:
+        if name in BEFORE_RUNS or name in AFTER_RUNS:
+            raise InputError(f"the catalog names a command {name!r}, but m2pt {name} exists; rename it")
     return {**BEFORE_RUNS, **of_runs, **AFTER_RUNS}
 
 
@@ -62,12 +69,16 @@ def main(arguments: list[str] | None = None) -> int:
     interrupted after saving its state exits with 75 (`m2pt.training.signals`).
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        summaries = commands()
+    except InputError as error:
+        print(f"m2pt: error: {error}", file=sys.stderr)
+        return 2
     parser = argparse.ArgumentParser(prog="m2pt", description=DESCRIPTION)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in commands().items():
-        subparser = subparsers.add_parser(
-            name, help=summary, description=summary[0].upper() + summary[1:] + "."
-        )
+    for name, summary in summaries.items():
+        description = summary[0].upper() + summary[1:] + "."
+        subparser = subparsers.add_parser(name, help=summary.replace("%", "%%"), description=description)
         if name in arguments[:1]:
             module = importlib.import_module(command_module(name))
             module.add_arguments(subparser)

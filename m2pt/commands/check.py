@@ -2,7 +2,7 @@
 
 import argparse
 
-from m2pt.command_line import add_plan_arguments, load_plan
+from m2pt.command_line import add_config_arguments, load_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="also check the files that these encoders are taken from",
     )
-    add_plan_arguments(parser)
+    add_config_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from m2pt.command_line import add_plan_arguments, load_plan
+from m2pt.command_line import add_config_arguments, load_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune", action="store_true", help="remove exported files that this config does not need"
     )
-    add_plan_arguments(parser)
+    add_config_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

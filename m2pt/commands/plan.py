@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from m2pt.command_line import add_plan_arguments, load_plan, print_all
+from m2pt.command_line import add_config_arguments, load_plan, print_all
 from m2pt.errors import InputError
 from m2pt.ops.step_costs import TFLOPS, TFLOPS_FLOAT32
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same for recipes in float32; default: %(default)s, 40 %% of an A100's peak",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    add_plan_arguments(parser)
+    add_config_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

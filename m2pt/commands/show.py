@@ -2,7 +2,7 @@
 
 import argparse
 
-from m2pt.command_line import add_plan_arguments, load_plan, print_all
+from m2pt.command_line import add_config_arguments, load_plan, print_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="TABLE:METHOD:COLUMN, or TABLE:SETTING/METHOD:COLUMN if a method appears in several settings, "
         "for example table1:scratch/M2PT-Point:imagenet_tune_acc",
     )
-    add_plan_arguments(parser)
+    add_config_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -328,16 +328,25 @@ class Config(Strict):
         return f"modality {modality} needs a section modalities.{modality}; add it"
 
 
+SECTIONS = ("finetune", "transfer")
+"""Sections of kinds of run that `Config` declares itself."""
+
+
 def config_class() -> type[Config]:
     """Return the class of configs, with the sections of the catalog's further kinds of run.
 
     Raises:
-        InputError: the class of a section's entries cannot be imported.
+        InputError: a kind has the name of another key, or the class of a section's entries cannot be imported
+            or is not `Strict`.
     """
     sections = []
-    for name, kind in catalog.KINDS.items():
-        if kind.settings is not None:
-            sections.append((name, catalog.load(kind.settings, f"kind {name}: settings")))
+    for name in catalog.KINDS:
+        settings = catalog.kind(name).settings
+        is_declared = settings is None and name in SECTIONS
+        if not is_declared and (name in Config.model_fields or hasattr(Config, name)):
+            raise InputError(f"kind {name}: {name!r} has another meaning in a config; rename the kind")
+        if settings is not None:
+            sections.append((name, catalog.load_class(settings, f"kind {name}: settings", Strict)))
     return _with_sections(tuple(sections))
 
 

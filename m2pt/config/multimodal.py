@@ -93,15 +93,24 @@ def _methods(given: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
     classes: dict[str, Any] = {
-        name: (
-            catalog.load(entry.settings, f"method {name}: settings") | None if name in given else Any,
-            None,
-        )
-        for name, entry in catalog.METHODS.items()
+        name: (settings_class(name) | None if name in given else Any, None) for name in catalog.METHODS
     }
     given = {name: {} if value is None else value for name, value in given.items()}
     sections = nested(create_model("Methods", __base__=Strict, **classes), given)
     return {name: section for name in given if (section := getattr(sections, name)) is not None}
+
+
+def settings_class(method: str) -> type[Strict]:
+    """Import and return the class of a method's settings.
+
+    Raises:
+        InputError: it cannot be imported, is not `Strict`, or lacks the `alpha` that rows may replace.
+    """
+    entry, owner = catalog.method(method), f"method {method}: settings"
+    settings = catalog.load_class(entry.settings, owner, Strict)
+    if entry.has_alpha and "alpha" not in settings.model_fields:
+        raise InputError(f"{owner}: {entry.settings} has no field alpha, but the entry says has_alpha")
+    return settings
 
 
 class MultimodalClassification(Recipe):

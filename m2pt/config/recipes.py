@@ -8,10 +8,10 @@ defines the training and the model, and the dataset's layout adds `augmentation`
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
-from pydantic import Field, create_model, model_validator
+from pydantic import BaseModel, Field, create_model, model_validator
 
 from m2pt import catalog
 from m2pt.config.architecture import MOST_TOKENS, Backbone, Image, ImageInput, PointcloudInput
@@ -77,7 +77,7 @@ class Recipe(Strict):
     @property
     def num_views(self) -> int:
         """Number of views of a sample in an evaluation."""
-        return 1 if self.views is None else math.prod(asdict(self.views).values())
+        return 1 if self.views is None else math.prod(vars(self.views).values())
 
     @property
     def samples_per_item(self) -> int:
@@ -280,7 +280,7 @@ def masked_recipe(layout: str) -> type[Pretraining]:
     if modality is None:
         raise InputError(f"layout {layout} has several modalities; an encoder is pretrained on one")
     path = catalog.modality(modality).masked.recipe
-    base: type[Pretraining] = catalog.load(path, f"modality {modality}: masked.recipe")
+    base = catalog.load_class(path, f"modality {modality}: masked.recipe", Pretraining)
     return _compose(base, layout, catalog.augmentation(layout, pretraining=True))
 
 
@@ -310,9 +310,9 @@ def default_augmentation(layout: str) -> Any:
 
 def _task_base(task: str) -> type[Recipe]:
     path, owner = catalog.task(task).recipe, f"task {task}: recipe"
-    base: type[Recipe] = catalog.load(path, owner)
-    if not (isinstance(base, type) and issubclass(base, Recipe) and "model" in base.model_fields):
-        raise InputError(f"{owner}: {path} must be a Recipe with a field model")
+    base = catalog.load_class(path, owner, Recipe)
+    if "model" not in base.model_fields:
+        raise InputError(f"{owner}: {path} must have a field model")
     return base
 
 
@@ -327,7 +327,8 @@ def _compose(
     for name, path in paths.items():
         if path is not None:
             parts[name] = _with_default(path, f"layout {layout}: {name}")
-    return _composed(base, tuple(parts.items()))
+    with catalog.naming(f"layout {layout}: {', '.join(parts)}"):
+        return _composed(base, tuple(parts.items()))
 
 
 @functools.cache  # pydantic takes milliseconds for each class
@@ -338,6 +339,8 @@ def _composed(base: type[AnyRecipe], parts: tuple[tuple[str, type], ...]) -> typ
 
 def _with_default(path: str, owner: str) -> type:
     settings: type = catalog.load(path, owner)
+    if not (isinstance(settings, type) and (is_dataclass(settings) or issubclass(settings, BaseModel))):
+        raise InputError(f"{owner}: {path} must be a dataclass or a pydantic model")
     try:
         settings()
     except Exception as error:  # the class may be anybody's

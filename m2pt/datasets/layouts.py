@@ -48,7 +48,7 @@ class LayoutModule(Protocol):
         ...
 
     def counts(self, root: Path) -> dict[str, int]:
-        """Return the number of samples of each split, such as `{"train": ..., "val": ...}`."""
+        """Return the number of samples of each split; "train" is one of them."""
         ...
 
     def synthetic_batch(
@@ -75,7 +75,11 @@ class MiniatureModule(Protocol):
     """Interface of a module that writes a miniature."""
 
     def build(self, root: Path, *, seed: int, **sizes: Any) -> None:
-        """Write the miniature to `root`, the same bytes for the same arguments."""
+        """Write the miniature to `root`, the same bytes for the same arguments.
+
+        Sizes are keyword arguments with defaults. One of them is `train`: what `counts` returns for
+        "train"; others are for instance `val`, or the side of images.
+        """
         ...
 
 

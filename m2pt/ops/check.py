@@ -1,7 +1,8 @@
 """Build everything that a config asks for once, without training, to find what does not fit."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,28 @@ from m2pt.catalog.entries import place_of
 from m2pt.command_line import CommandModule
 from m2pt.config.experiment import digest
 from m2pt.errors import InputError, listed, short
+from m2pt.ops.dataset_sizes import windows
+from m2pt.ops.datasets import check_sizes
+from m2pt.ops.step_costs import cost_key
 from m2pt.ops.workflow_files import workflow_faults
 from m2pt.plan.jobs import used_encoders
 from m2pt.plan.plan import Plan, Run
-from m2pt.plan.specs import ExternalSpec, PretrainingSpec, RunSpec
+from m2pt.plan.specs import DatasetSpec, ExternalSpec, PretrainingSpec, RunSpec
 from m2pt.run_files import EVALUATION
 
 PARTS = ("architecture", "architectures", "recipe", "dataset")
 """Parts of a spec that decide whether its model, optimizer and views can be built."""
 
+_READS_VALUES = re.compile(r"\bmeta\b|data-independent", re.IGNORECASE)
+"""In torch's errors where a model or a loss reads values, which tensors on the meta device do not have."""
+
+Check = Callable[[], None]
+
 
 def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str] = ()) -> int:
-    """Build every model, optimizer, loss and augmentation of a plan; the weights take no memory.
+    """Build every model, optimizer and augmentation of a plan, and pass a batch through each kind of model.
+
+    The weights take no memory, and the passes compute nothing but shapes.
 
     Args:
         plan: plan of a config.
@@ -37,23 +48,24 @@ def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str]
             current folder lacks a rule or resources, or a dataset or a file has faults; all are named.
     """
     _check_names(plan, datasets, encoders)
-    if faults := list(_entry_faults(plan)):
-        raise InputError("\n".join(faults))
-    subjects = list(_subjects(plan))
-    given: list[tuple[str, Callable[[Any], None], Any]] = [
-        (f"dataset {name}", _check_dataset, (plan, name)) for name in datasets
+    faults = list(workflow_faults(_kinds(plan), Path.cwd()))
+    if of_entries := list(_entry_faults(plan)):
+        raise InputError("\n".join([*of_entries, *faults]))
+    trainings = list(_trainings(plan))
+    given: list[tuple[str, Check]] = [
+        (f"dataset {name}", partial(_check_dataset, plan, name)) for name in datasets
     ]
-    given += [(f"encoder {name}", _check_file, (plan, name)) for name in encoders]
-    for name, check, subject in (*subjects, *given):
+    given += [(f"encoder {name}", partial(_check_file, plan, name)) for name in encoders]
+    for name, check in (*trainings, *_miniatures(plan), *given):
         try:
-            check(subject)
+            check()
         except (InputError, ValueError) as error:
             faults.append(f"{name}: {error}")
         except Exception as error:  # of a module that does not keep to its interface
             faults.append(f"{name}: {place_of(error)}")
     if faults:
         raise InputError(f"{plan.source} cannot be run:\n  " + "\n  ".join(faults))
-    return len(subjects)
+    return len(trainings)
 
 
 def _check_names(plan: Plan, datasets: Sequence[str], encoders: Sequence[str]) -> None:
@@ -67,38 +79,53 @@ def _check_names(plan: Plan, datasets: Sequence[str], encoders: Sequence[str]) -
                 raise InputError(f"{option} {short(name)}: the {what} of {plan.source} are {listed(known)}.")
 
 
-def _subjects(plan: Plan) -> Iterator[tuple[str, Any, Any]]:
-    """Yield a name, a check and its subject, once for all trainings that are built alike."""
+def _kinds(plan: Plan) -> list[str]:
+    return sorted({run.command for run in plan.runs.values()})
+
+
+def _used_datasets(plan: Plan) -> list[DatasetSpec]:
+    encoders = [plan.encoders[name] for name in used_encoders(plan)]
+    datasets = [spec.dataset for spec in encoders if isinstance(spec, PretrainingSpec)]
+    return datasets + [each for run in plan.runs.values() for each in run.spec.datasets]
+
+
+def _miniatures(plan: Plan) -> Iterator[tuple[str, Check]]:
+    """Yield a check for each miniature."""
+    for name, each in {each.name: each for each in _used_datasets(plan)}.items():
+        if each.settings.miniature is not None:
+            yield f"dataset {name}", partial(check_sizes, each.layout, each.settings.miniature.sizes)
+
+
+def _trainings(plan: Plan) -> Iterator[tuple[str, Check]]:
+    """Yield a check once for all trainings that are built alike; one of each cost also passes a batch."""
     seen: set[str] = set()
     for name in used_encoders(plan):
         spec = plan.encoder(name)
         if isinstance(spec, PretrainingSpec) and spec.epoch is None and _is_new(seen, spec):
-            yield f"encoder {name}", _check_pretraining, spec
+            yield f"encoder {name}", partial(_check_pretraining, spec, passes=_is_first(seen, spec))
     for run in plan.runs.values():
         auxiliaries = [run.spec.inputs[name].architecture.stored for name in run.experiment.auxiliaries]
         pathway = run.experiment.pathway and run.experiment.pathway.model_dump(mode="json")
         pathway = pathway and {**pathway, "auxiliaries": auxiliaries}
         if _is_new(seen, run.spec, pathway, run.experiment.task, run.experiment.mode):
-            yield f"run {run.name}", _check_run, run
+            yield f"run {run.name}", partial(_check_run, run, passes=_is_first(seen, run.spec))
 
 
-def _check_dataset(subject: tuple[Plan, str]) -> None:
+def _check_dataset(plan: Plan, name: str) -> None:
     from m2pt.datasets.layouts import check
 
-    plan, name = subject
     dataset = plan.config.datasets[name]
     faults = check(dataset.layout, plan.root(name), num_classes=dataset.classes, full=False)
     if faults:
         raise InputError("\n    ".join([f"{plan.root(name)} is not sound:", *faults]))
 
 
-def _check_file(subject: tuple[Plan, str]) -> None:
+def _check_file(plan: Plan, name: str) -> None:
     from m2pt.formats.weights import load_weights
     from m2pt.models.bodies import build_body
     from m2pt.models.exchange import load_exchange
     from m2pt.plan.dvc import check_checkpoint
 
-    plan, name = subject
     if plan.config.encoders[name].source == "dvc":
         for seed in plan.used_pretrain_seeds:
             check_checkpoint(plan, name, seed)
@@ -110,51 +137,110 @@ def _check_file(subject: tuple[Plan, str]) -> None:
 
 
 def _is_new(seen: set[str], spec: RunSpec | PretrainingSpec, *others: Any) -> bool:
-    key = digest([[spec.stored.get(part) for part in PARTS], *others])
-    if key in seen:
-        return False
+    return _add(seen, digest([[spec.stored.get(part) for part in PARTS], *others]))
+
+
+def _is_first(seen: set[str], spec: RunSpec | PretrainingSpec) -> bool:
+    """Return whether no step of this cost was seen; pathways, which are merged, do not count."""
+    experiment = spec.stored.get("experiment") or {}
+    return _add(seen, cost_key({**spec.stored, "experiment": {**experiment, "pathway": None}}))
+
+
+def _add(seen: set[str], key: str) -> bool:
+    is_new = key not in seen
     seen.add(key)
-    return True
+    return is_new
 
 
-def _check_pretraining(spec: PretrainingSpec) -> None:
+def _check_pretraining(spec: PretrainingSpec, *, passes: bool) -> None:
     import torch
 
     from m2pt import build
 
     with torch.device("meta"):
-        model, _ = build.pretraining(spec)
+        model, loss = build.pretraining(spec)
     if spec.objective == "masked":
         recipe: Any = spec.recipe
         tokenizer: Any = model.get_submodule("encoder.tokenizer")
         tokenizer.draw_mask(1, recipe.mask_ratio, torch.device("cpu"))
     _check_training(model, spec)
+    if passes:
+        _check_pass(model, loss, spec)
 
 
-def _check_run(run: Run) -> None:
+def _check_run(run: Run, *, passes: bool) -> None:
     import torch
 
     from m2pt import build
 
-    build.target_task(run.spec)
+    loss = build.target_task(run.spec).loss
     with torch.device("meta"):
-        model = build.run_model(run, partial(build.attach_placeholders, run=run))
-    if run.kind.several_modalities:  # their encoders and their data are configured apart
-        _check_shapes(model, run.spec)
+        model = build.run_model(run, partial(_start_from_placeholders, run=run))
     _check_training(model, run.spec)
+    if passes:
+        _check_pass(model, loss, run.spec)
 
 
-def _check_shapes(model: Any, spec: RunSpec) -> None:
+def _start_from_placeholders(model: Any, run: Run) -> None:
+    """Attach placeholders as `build.start_from_inputs` attaches weights, if the model has what that needs."""
+    from m2pt import build
+
+    starts = not {"target_init", "transfer_from"}.isdisjoint(run.spec.inputs)
+    needed = {"pretrained_parts": starts, "blocks": run.experiment.pathway is not None}
+    for name, is_needed in needed.items():
+        if is_needed and not hasattr(model, name):
+            raise InputError(f"{type(model).__name__}, which starts from an encoder, has no {name}")
+    build.attach_placeholders(model, run)
+
+
+def _check_pass(model: Any, loss: Any, spec: RunSpec | PretrainingSpec) -> None:
     """Check that a model takes the inputs of its dataset, by a pass that computes nothing."""
     import torch
+    from torchvision.models.detection import MaskRCNN
 
-    from m2pt import build
+    from m2pt.ops import flops
     from m2pt.ops.synthetic_training import synthetic_batch
 
+    batch = synthetic_batch(spec, torch.device("meta"))
+    if any(each.device.type != "meta" for each in _tensors(batch)):
+        raise InputError(
+            f"layout {spec.dataset.layout}: reader: synthetic_batch must make tensors on `device`"
+        )
+    model = flops.without_pathways(model.to("meta").train())
     try:
-        build.target_task(spec).loss(model.train(), synthetic_batch(spec, torch.device("meta")))
-    except RuntimeError as error:
-        raise InputError(f"the model does not take the inputs of {spec.dataset.name}: {error}") from None
+        if isinstance(model, MaskRCNN):
+            flops.count_detector(model, batch)
+        else:
+            _check_loss(loss(model, batch))
+    except (RuntimeError, ValueError, TypeError) as error:
+        if _READS_VALUES.search(str(error)):  # which does not show whether it fits
+            return
+        if type(error) not in (RuntimeError, ValueError):
+            raise
+        raise InputError(
+            f"the model does not take the inputs of {spec.dataset.name}: {place_of(error)}"
+        ) from None
+
+
+def _tensors(batch: Any) -> Iterator[Any]:
+    """Yield the tensors in a batch of nested mappings, lists and tuples."""
+    if hasattr(batch, "device"):
+        yield batch
+    elif isinstance(batch, Mapping | list | tuple):
+        for each in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _tensors(each)
+
+
+def _check_loss(returned: Any) -> None:
+    import torch
+
+    value, scalars = returned if isinstance(returned, tuple) and len(returned) == 2 else (None, None)
+    is_loss = isinstance(value, torch.Tensor) and value.ndim == 0 and value.requires_grad
+    if not (is_loss and isinstance(scalars, Mapping)):
+        got = f"a tensor {tuple(returned.shape)}" if isinstance(returned, torch.Tensor) else repr(returned)
+        raise InputError(
+            f"loss must return a scalar with a gradient, and a dict of scalars; got {short(got)}"
+        )
 
 
 def _check_training(model: Any, spec: RunSpec | PretrainingSpec) -> None:
@@ -163,6 +249,7 @@ def _check_training(model: Any, spec: RunSpec | PretrainingSpec) -> None:
 
     recipe = spec.recipe
     create_optimizer(model, recipe.training)
+    windows(spec, 0)
     batch_size = recipe.training.batch_size
     if recipe.mixes_pairs and batch_size * recipe.samples_per_item % 2:
         raise InputError(f"training.batch_size = {batch_size}: mixup and cutmix need an even number")
@@ -185,16 +272,13 @@ def _entry_faults(plan: Plan) -> Iterator[str]:
         architectures += run.spec.architectures.values()
     for name in sorted({str(each.modality) for each in architectures if each.has_tokenizer}):
         yield from _lacking(f"modality {name}: tokenizer", Tokenizer, partial(tokenizer_class, name))
-    datasets = [spec.dataset for spec in encoders if isinstance(spec, PretrainingSpec)]
-    datasets += [run.spec.dataset for run in plan.runs.values()]
+    datasets = _used_datasets(plan)
     for name in sorted({dataset.layout for dataset in datasets}):
         yield from _lacking(f"layout {name}: reader", LayoutModule, partial(layout_module, name))
     for name in sorted({dataset.layout for dataset in datasets if dataset.settings.miniature is not None}):
         yield from _lacking(f"layout {name}: miniature", MiniatureModule, partial(miniature_module, name))
-    kinds = sorted({run.command for run in plan.runs.values()})
-    for name in kinds:
+    for name in _kinds(plan):
         yield from _kind_errors(name)
-    yield from workflow_faults(kinds, Path.cwd())
     for name, spec in tasks.items():
         kind = catalog.task(name).kind
         interface = catalog.load(catalog.kind(kind).interface, f"kind {kind}: interface")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2pt import catalog
-from m2pt.errors import InputError, short
+from m2pt.errors import InputError, listed, short
 from m2pt.plan.plan import Plan
 from m2pt.plan.specs import PretrainingSpec, RunSpec
 from m2pt.results import Manifest, read
@@ -40,11 +40,11 @@ def training_items(plan: Plan, spec: RunSpec | PretrainingSpec, given: Mapping[s
         count = read(Manifest, manifest).items.get("train")
         if count is None:
             raise InputError(f"{manifest}: has no number of training items; delete it and check the dataset.")
-        return Items(_windows(spec, count), str(manifest))
+        return Items(windows(spec, count), str(manifest))
     if plan.root(name).is_dir():
         return Items(_read(plan.root(name), spec, key), str(plan.root(name)))
     if plan.config.datasets[name].miniature is not None:
-        return Items(_windows(spec, _miniature_size(plan, name, dataset.layout)), "the miniature to be built")
+        return Items(windows(spec, _miniature_size(plan, name, dataset.layout)), "the miniature to be built")
     published = entry.published.get(key)
     if published is None or dataset.num_classes != (
         published.num_classes or _official_classes(entry, dataset.subset)
@@ -73,10 +73,21 @@ def _official_classes(entry: catalog.Layout, subset: str | None) -> int | None:
     return classes.get(subset or "") if isinstance(classes, Mapping) else classes
 
 
-def _windows(spec: RunSpec | PretrainingSpec, count: int) -> int:
-    """Return the items in a split of so many units: bytes of a text, which is trained on in windows."""
-    window = catalog.layout(spec.dataset.layout).window
-    return count // int(spec.reader_input()[window]) if window else count
+def windows(spec: RunSpec | PretrainingSpec, count: int) -> int:
+    """Return the items in a split of so many units: bytes of a text, which is trained on in windows.
+
+    Raises:
+        InputError: the layout's `window` is no key of the input.
+    """
+    layout, settings = spec.dataset.layout, spec.reader_input()
+    window = catalog.layout(layout).window
+    if window is None:
+        return count
+    length = settings.get(window)
+    if not isinstance(length, int) or length < 1:
+        known = listed(name for name, value in settings.items() if isinstance(value, int))
+        raise InputError(f"layout {layout}: window: the input has no number {window!r}; it has {known}")
+    return count // length
 
 
 def _miniature_size(plan: Plan, name: str, layout: str) -> int:

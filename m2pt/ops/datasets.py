@@ -21,24 +21,50 @@ def build_miniature(
         InputError: the builder has no such size, or `root` holds something else.
         OSError: the disk is full or not writable.
     """
-    build = miniature_module(layout).build
-    known = [name for name in inspect.signature(build).parameters if name not in ("root", "seed")]
+    check_sizes(layout, sizes)
+    miniature_module(layout).build(root, seed=seed, **sizes)
+    write_manifest(layout, root, manifest_path=manifest_path, full=True)
+
+
+def check_sizes(layout: str, sizes: Mapping[str, Any]) -> None:
+    """Check that the builder of a miniature has these sizes, and the size `train`.
+
+    Raises:
+        InputError: it has not, or takes other arguments than `build(root, *, seed, train=..., **sizes)`.
+    """
+    owner = f"layout {layout}: miniature: build"
+    with catalog.naming(owner):
+        signature = inspect.signature(miniature_module(layout).build)
+    known = [name for name in signature.parameters if name not in ("root", "seed")]
+    train = signature.parameters.get("train")
+    if train is None or not isinstance(train.default, int):
+        raise InputError(f"{owner}{signature}: must have a parameter train, with a number as default")
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
     for name in sizes:
-        if name not in known:
+        if name not in known and not takes_any:
             raise InputError(
                 f"the miniature {layout} has no size {name!r}; its sizes are {', '.join(known)}."
             )
-    build(root, seed=seed, **sizes)
-    write_manifest(layout, root, manifest_path=manifest_path, full=True)
+    try:
+        signature.bind(Path(), seed=0, **sizes)
+    except TypeError as error:
+        raise InputError(f"{owner}{signature}: must take (root, *, seed, **sizes): {error}") from None
 
 
 def write_manifest(layout: str, root: Path, *, manifest_path: Path, full: bool) -> None:
     """Write the manifest of the dataset at `root`; `full` hashes its content, which reads every byte.
 
     Raises:
-        InputError: a file that lists the dataset's classes or items is missing.
+        InputError: a file that lists the dataset's classes or items is missing, or the layout counts no items
+            for training.
     """
-    write_json(manifest_path, build_manifest(root, layout, full=full))
+    manifest = build_manifest(root, layout, full=full)
+    items = manifest["items"]
+    if catalog.layout(layout).manifest_has_counts and not (
+        isinstance(items, Mapping) and isinstance(items.get("train"), int)
+    ):
+        raise InputError(f"layout {layout}: reader: counts must return a number for 'train', got {items!r}")
+    write_json(manifest_path, manifest)
 
 
 def check_dataset(layout: str, root: Path, *, num_classes: Classes | None = None, full: bool = False) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from m2pt import catalog
 from m2pt.errors import InputError, listed
 from m2pt.ops.dataset_sizes import Items, training_items
 from m2pt.ops.step_costs import FlopEstimator, StepCost, best, cost_key, finished_costs, measured_costs
@@ -77,7 +78,7 @@ def estimate(
 
     Raises:
         InputError: `sizes` names a dataset that no training uses, a split is smaller than an effective batch,
-            or a file with times is damaged.
+            a file with times is damaged, or what an entry of the catalog names fails.
     """
     used = {training.spec.dataset.key for training in trainings}
     for name in sizes:
@@ -134,12 +135,13 @@ def _work(
         )
     work = {}
     for key, training in one_of_each_kind(trainings).items():
-        synthetic = build_synthetic(training, torch.device("meta"))
-        copies = len(training.files) if training.run is None else 1
-        left = footprint(synthetic.model, synthetic.saved, training.settings.optimizer, copies)
-        cost = best(known.get(key, ()), device)
-        if cost is None:  # counting merges the pathways of the model, so the footprint comes first
-            cost = estimator.cost(training, partial(operations, synthetic))
+        with catalog.naming(f"training {training.id}"):
+            synthetic = build_synthetic(training, torch.device("meta"))
+            copies = len(training.files) if training.run is None else 1
+            left = footprint(synthetic.model, synthetic.saved, training.settings.optimizer, copies)
+            cost = best(known.get(key, ()), device)
+            if cost is None:  # counting merges the pathways of the model, so the footprint comes first
+                cost = estimator.cost(training, partial(operations, synthetic))
         work[key] = _Work(cost, left)
     return work
 

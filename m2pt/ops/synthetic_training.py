@@ -52,7 +52,7 @@ def build_synthetic(training: Training, device: torch.device) -> SyntheticTraini
         return SyntheticTraining(model.train(), loss, synthetic_batch(spec, device), saved)
     assert run is not None
     with torch.device(device):
-        model = build.run_model(run, partial(build.attach_placeholders, run=run))
+        model = build.run_model(run, partial(build.attach_placeholders, run=run)).to(device)
     if isinstance(model, BalancingMethod):
         saved = {"model": dict(model.model.state_dict())}
     else:

@@ -17,7 +17,7 @@ from m2pt.config.experiment import SCRATCH, Experiment, digest
 from m2pt.config.figures import Figure, check_cells
 from m2pt.config.strict import read_part, validate
 from m2pt.config.tables import Column, Factors, Row, Table
-from m2pt.errors import InputError, listed
+from m2pt.errors import InputError, listed, short
 from m2pt.formats.documents import read_yaml
 from m2pt.plan.experiments import target_init
 from m2pt.plan.resolution import Specs
@@ -313,11 +313,16 @@ class Plan:
             raise InputError(f"{source}: row {row.method} has cells to run, but no run: section.")
         self._check_names(source, row.method, factors, column)
         name = catalog.task(column.task).kind
-        experiments = catalog.load(catalog.kind(name).experiments, f"kind {name}: experiments")
+        owner = f"kind {name}: experiments"
+        experiments = catalog.load(catalog.kind(name).experiments, owner)
         try:
-            yield from experiments(self.config, factors, column)
+            with catalog.naming(owner):
+                found = tuple(experiments(self.config, factors, column))
+            if not all(isinstance(each, Experiment) for each in found):
+                raise InputError(f"{owner}: must yield Experiments, got {short(repr(found))}")
         except InputError as error:
             raise InputError(f"{source}: column {column.name}: {error}.") from None
+        yield from found
 
     def _check_names(self, source: str, method: str, factors: Factors, column: Column) -> None:
         start = () if factors.target_init == SCRATCH else (factors.target_init,)

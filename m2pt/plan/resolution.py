@@ -162,18 +162,23 @@ class Specs:
             raise self._error(
                 experiment, f"{experiment.task} cannot be trained on a dataset of layout {dataset.layout}"
             )
-        recipe_of = catalog.load(experiment.kind.recipe, f"kind {experiment.command}: recipe")
+        owner = f"kind {experiment.command}: recipe"
+        recipe_of = catalog.load(experiment.kind.recipe, owner)
         try:
-            path = recipe_of(self.config, experiment, body)
+            with catalog.naming(owner):
+                path = recipe_of(self.config, experiment, body)
+            if not isinstance(path, str):
+                raise InputError(f"{owner}: must return the path of a file, got {path!r}")
         except InputError as error:
             raise self._error(experiment, str(error)) from None
         recipe = self._recipe(path, task_recipe, experiment.task, dataset.layout)
-        try:
-            recipe = recipe.chosen(experiment, modalities)
-            sections = {name: self._section(name) for name in recipe.transformers(modalities)}
-            recipe.check_fit(self.config.backbone, sections)
-        except ValueError as error:
-            raise InputError(f"{path}: {error}.") from None
+        with catalog.naming(f"task {experiment.task}: recipe"):
+            try:
+                recipe = recipe.chosen(experiment, modalities)
+                sections = {name: self._section(name) for name in recipe.transformers(modalities)}
+                recipe.check_fit(self.config.backbone, sections)
+            except ValueError as error:
+                raise InputError(f"{path}: {error}.") from None
         return recipe
 
     def _recipe(self, path: str, compose: Callable[..., type[Recipe]], *names: str) -> Recipe:

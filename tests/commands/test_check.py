@@ -74,6 +74,13 @@ def test_what_does_not_fit_is_named(check, recipes, words):
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("command", [["check"], ["plan"], ["show", "x"], ["export", "tables"]])
+def test_a_command_that_is_no_job_of_the_workflow_takes_no_digest(capsys, command):
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--config", str(TINY), "--expect", "0"])
+    assert "unrecognized arguments: --expect" in capsys.readouterr().err
+
+
 def test_a_backbone_that_positions_do_not_fit_is_named(check):
     def change(config):
         config["backbone"] |= {"dim": 18, "num_heads": 3}

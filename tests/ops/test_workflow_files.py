@@ -49,6 +49,51 @@ def test_a_file_of_rules_that_is_not_included_does_not_count(folder: Path) -> No
     assert fault.startswith("kind transfer: no rule transfer in Snakefile")
 
 
+INCLUDED = 'include: "workflow/rules/transfer.smk"\n'
+SINGLE, DOUBLE = 3 * "'", 3 * '"'
+
+
+@pytest.mark.parametrize(
+    "line", [f"# {INCLUDED}", f"  # {INCLUDED}", INCLUDED.replace("transfer", "my_transfer")]
+)
+def test_a_line_that_includes_nothing_does_not_count(folder: Path, line: str) -> None:
+    replace(folder / "Snakefile", INCLUDED, line)
+    (fault,) = workflow_faults(KINDS, folder)
+    assert fault.startswith("kind transfer: no rule transfer in Snakefile")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "include: 'workflow/rules/transfer.smk'\n",
+        'include:\n    "workflow/rules/transfer.smk"\n',
+        'if True:\n    include: str(Path("workflow/rules") / "transfer.smk")  # ours\n',
+    ],
+)
+def test_a_file_may_be_included_in_another_form(folder: Path, line: str) -> None:
+    replace(folder / "Snakefile", INCLUDED, line)
+    assert list(workflow_faults(KINDS, folder)) == []
+
+
+@pytest.mark.parametrize(
+    "quotes", [("# ", ""), (f"{SINGLE}\n", f"\n{SINGLE}"), (f"{DOUBLE}\n", f"\n{DOUBLE}")]
+)
+def test_a_rule_that_is_only_mentioned_does_not_count(folder: Path, quotes: tuple[str, str]) -> None:
+    (folder / RULES / "transfer.smk").write_text('rule transfer: RULES.runs("transfer")'.join(quotes))
+    (fault,) = workflow_faults(KINDS, folder)
+    assert fault.startswith("kind transfer: no rule transfer in Snakefile")
+
+
+@pytest.mark.parametrize("runs", ['RULES.runs("finetune")', '"[a-z]+"', 'RULES.runs("transfers")'])
+def test_a_rule_for_other_runs_is_named(folder: Path, runs: str) -> None:
+    replace(folder / RULES / "transfer.smk", 'RULES.runs("transfer")', runs)
+    (fault,) = workflow_faults(KINDS, folder)
+    assert fault == (
+        "kind transfer: the rule transfer takes other runs than those of m2pt transfer; under its "
+        'wildcard_constraints, write: run=RULES.runs("transfer")'
+    )
+
+
 def test_a_derived_rule_counts(folder: Path) -> None:
     replace(folder / RULES / "finetune.smk", "rule merge:", "use rule finetune as merge with:")
     assert list(workflow_faults(KINDS, folder)) == []
@@ -59,6 +104,20 @@ def test_resources_that_are_missing_are_named(folder: Path) -> None:
     (fault,) = workflow_faults(KINDS, folder)
     assert fault.startswith("kind transfer: profiles/slurm/config.yaml gives the rule transfer no resources")
     assert fault.endswith("under set-resources, add: 'transfer: *training'")
+
+
+@pytest.mark.parametrize("resources", ["", " {}", " 3", " []"])
+def test_a_rule_without_resources_is_named(folder: Path, resources: str) -> None:
+    replace(folder / PROFILE, "  transfer: *training\n", f"  transfer:{resources}\n")
+    (fault,) = workflow_faults(KINDS, folder)
+    assert "gives the rule transfer no resources" in fault
+
+
+@pytest.mark.parametrize("entry", ["3", "x", "[transfer, 3]", "null"])
+def test_resources_of_another_form_do_not_count(folder: Path, entry: str) -> None:
+    (folder / PROFILE).write_text(f"set-resources: {entry}\n")
+    launched = [name for name, each in catalog.commands().items() if each.launchable]
+    assert len(list(workflow_faults(KINDS, folder))) == len(launched)
 
 
 def test_a_command_that_is_not_launched_needs_no_resources(folder: Path) -> None:
@@ -93,7 +152,8 @@ def test_the_check_of_a_config_names_them(
     replace(folder / PROFILE, "  finetune: *training\n", "")
     (folder / "tests").symlink_to(Path("tests").absolute())
     monkeypatch.chdir(folder)
-    assert main(["check", "--config", "tests/tiny/config.yaml"]) == 2
-    assert "kind finetune: profiles/slurm/config.yaml gives the rule finetune no resources" in (
-        capsys.readouterr().err
-    )
+    backbone = "backbone={dim: 18, depth: 4, num_heads: 3}"
+    assert main(["check", "--config", "tests/tiny/config.yaml", "--set", backbone]) == 2
+    said = capsys.readouterr().err
+    assert "kind finetune: profiles/slurm/config.yaml gives the rule finetune no resources" in said
+    assert "must be a multiple of 4" in said  # and what is wrong with the models

@@ -142,6 +142,13 @@ def test_commands_of_a_new_kind_of_run_are_listed_and_launched(joint, write, rec
         ({"experiments": "strangers.joint:cells"}, "kind joint: experiments: strangers.joint has no 'cells'"),
         ({"recipe": "strangers.joint:recipes"}, "kind joint: recipe: strangers.joint has no 'recipes'; did"),
         ({"settings": "strangers.joint:Setting"}, "kind joint: settings: strangers.joint has no 'Setting'"),
+        (
+            {"settings": "strangers.joint:recipe"},
+            "kind joint: settings: strangers.joint:recipe must be a subc",
+        ),
+        ({"settings": "strangers.joint"}, "kind joint: settings: strangers.joint must be a subclass of"),
+        ({"experiments": "strangers.joint"}, "column c: kind joint: experiments: TypeError: 'module' object"),
+        ({"recipe": "strangers.joint"}, "kind joint: recipe: TypeError: 'module' object is not callable"),
         ({"column": ("datasets",)}, "kind joint: column: 'datasets' is not one of mode, transfer_from"),
         ({"module": None}, "kind joint: module of m2pt joint: m2pt.commands.joint cannot be imported"),
         ({"module": "strangers.one_hot"}, "module of m2pt joint: strangers.one_hot lacks add_arguments, run"),
@@ -155,6 +162,68 @@ def test_commands_of_a_new_kind_of_run_are_listed_and_launched(joint, write, rec
 def test_what_a_kind_s_entry_lacks_is_named(joint, write, recipe, capsys, change, words):
     joint(**change)
     assert words in faults(capsys, write(**joint_sections(recipe)))
+
+
+def fail(*_):
+    raise KeyError("stranger")
+
+
+@pytest.mark.parametrize(
+    ("function", "found", "words"),
+    [
+        ("experiments", fail, "column c: kind joint: experiments: KeyError: 'stranger' ("),
+        ("experiments", lambda *_: None, "kind joint: experiments: TypeError: 'NoneType' object is not iter"),
+        ("experiments", lambda *_: ["x"], "kind joint: experiments: must yield Experiments, got ('x',)"),
+        ("recipe", fail, "kind joint: recipe: KeyError: 'stranger' ("),
+        ("recipe", lambda *_: None, "kind joint: recipe: must return the path of a file, got None"),
+    ],
+)
+def test_a_function_that_fails_is_named(joint, write, recipe, capsys, monkeypatch, function, found, words):
+    monkeypatch.setattr(f"strangers.joint.{function}", found)
+    assert words in faults(capsys, write(**joint_sections(recipe)))
+
+
+TAKEN = "the catalog names a command '{0}', but m2pt {0} exists; rename it"
+OTHER = "another entry has the command '{0}'; rename one"
+FORM = "'{0}': a name has lower-case letters"
+KEY = "kind {0}: '{0}' has another meaning in a config; rename the kind"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *((name, TAKEN) for name in ("check", "data", "plan", "show", "tabulate")),
+        *((name, OTHER) for name in ("merge", "evaluate")),
+        *((name, FORM) for name in ("Joint", "a-b", "", "import")),
+        *((name, KEY) for name in ("seeds", "datasets", "encoders", "backbone", "results", "model_dump")),
+    ],
+)
+def test_a_kind_with_a_name_that_is_taken_is_refused(write, capsys, monkeypatch, name, words):
+    monkeypatch.setitem(catalog.KINDS, name, JOINT)
+    assert words.format(name) in faults(capsys, write())
+
+
+@pytest.mark.parametrize("name", ["finetune", "datasets"])
+def test_a_kind_cannot_replace_a_section_of_the_config(write, capsys, monkeypatch, name):
+    settings = "strangers.joint:Settings" if name == "finetune" else None
+    monkeypatch.setitem(catalog.KINDS, name, replace(JOINT, settings=settings))
+    assert KEY.format(name) in faults(capsys, write())
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("multimodal", OTHER), ("check", TAKEN), ("evaluate", OTHER), ("a-b", FORM)]
+)
+def test_a_command_after_a_kind_with_a_name_that_is_taken_is_refused(joint, capsys, command, words):
+    joint(followed_by=(replace(TALLY, command=command),))
+    assert main(["plan"]) == 2
+    assert words.format(command) in capsys.readouterr().err
+
+
+def test_the_summary_of_a_kind_may_have_a_percent_sign(joint, capsys):
+    joint(help="train on 50% of several datasets")
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "train on 50% of several datasets" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import ModuleType
 
 import pytest
+import torch
 from strangers.commands import faults, run
 
 from m2pt import catalog
@@ -114,6 +115,30 @@ def test_an_attribute_that_a_tokenizer_does_not_set_is_named(depth, write, recip
     monkeypatch.setattr(depth_maps.DepthTokenizer, "__init__", forgetful)
     said = faults(capsys, write(**depth_sections(recipe)))
     assert "encoder depth: AttributeError: 'DepthTokenizer' object has no attribute 'target_dim' (" in said
+
+
+def fail(*_, **__):
+    raise NotImplementedError("yet")
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize(
+    ("method", "found", "words"),
+    [
+        ("forward", fail, "encoder depth: NotImplementedError: yet ("),
+        ("target", fail, "encoder depth: NotImplementedError: yet ("),
+        (
+            "target",
+            lambda self, patches, masked: torch.zeros(*masked.shape, 2, device=masked.device),
+            "encoder depth: the model does not take the inputs of depth: RuntimeError: The size of tensor",
+        ),
+    ],
+)
+def test_a_tokenizer_that_does_not_do_its_work_is_named(
+    depth, write, recipe, capsys, monkeypatch, method, found, words
+):
+    monkeypatch.setattr(f"strangers.depth_maps.DepthTokenizer.{method}", found)
+    assert words in faults(capsys, write(**depth_sections(recipe)))
 
 
 def test_a_setting_of_a_new_modality_is_named_with_its_path(depth, write, recipe, capsys):
