@@ -56,11 +56,11 @@ class SelectedOnValidation:
             broadcast_running_averages(self.method)
         with method_errors():
             validation = self.measure()
+            if validation.accuracy > self.best_accuracy:  # before the method may restore other weights
+                self.best_epoch, self.best_accuracy = epoch, validation.accuracy
+                state = self.method.model.state_dict()
+                self.best = {name: value.detach().cpu().clone() for name, value in state.items()}
             self.method.after_epoch(epoch, validation)
-        if validation.accuracy > self.best_accuracy:
-            self.best_epoch, self.best_accuracy = epoch, validation.accuracy
-            state = self.method.model.state_dict()
-            self.best = {name: value.detach().cpu().clone() for name, value in state.items()}
         values = {"val_top1": 100 * validation.accuracy, "val_loss": validation.loss}
         for name in validation.mono_accuracy:
             values[f"val_top1_{name}"] = 100 * validation.mono_accuracy[name]

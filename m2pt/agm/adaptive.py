@@ -233,12 +233,6 @@ def modulated_loss(values: Tensor, weights: Tensor, target: Tensor) -> Tensor:
         weights: c (subsets,), see `ShapleyAttribution.modulated`.
         target: class indices (B,).
     """
-    with torch.no_grad():
-        log_probabilities = values[-1].log_softmax(-1)
-        cross_entropy = functional.nll_loss(log_probabilities, target)
-        # ∂CE/∂F = (softmax(F) - one-hot) / B
-        gradient = log_probabilities.exp()
-        gradient.scatter_add_(1, target.unsqueeze(1), gradient.new_full((len(target), 1), -1.0))
-        gradient /= len(target)
-    product = ((values * gradient).sum((1, 2)) * weights.to(values.dtype)).sum()
-    return cross_entropy + (product - product.detach())
+    modulated = (values * weights.to(values.dtype).view(-1, 1, 1)).sum(0)
+    logits = values[-1].detach() + (modulated - modulated.detach())
+    return functional.cross_entropy(logits, target)

@@ -26,6 +26,9 @@ def check_first_batch(model: nn.Module, passes: SubsetPasses, inputs: Inputs, ba
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        if passes.encodes_once(model):
+            _check_mode(model, passes, inputs)
     with torch.random.fork_rng(devices), evaluation_mode(model):
         if passes.encodes_once(model):
             _check_fast_path(model, passes, inputs, batch)
@@ -58,6 +61,26 @@ def _check_fast_path(model: nn.Module, passes: SubsetPasses, inputs: Inputs, bat
                     "same, no sample may depend on the others of its batch, and a modality in "
                     "constant_when_muted must not depend on what muting keeps. fast_path=False uses forward "
                     "alone"
+                )
+
+
+@torch.no_grad()
+def _check_mode(model: Any, passes: SubsetPasses, inputs: Inputs) -> None:
+    """Compare both modes of the encoders that are encoded once; buffers that change are restored."""
+    once = passes.encoded_once(model)
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    trained = {name: model.encode(name, inputs[name]) for name in once}
+    for buffer, value in buffers:
+        buffer.copy_(value)
+    with evaluation_mode(model):
+        for name in once:
+            evaluated = model.encode(name, inputs[name])
+            difference = (trained[name] - evaluated).abs().max()
+            if difference > 1e-2 * (1e-3 + evaluated.abs().max()):
+                raise BalancingError(
+                    f"encode({name!r}, ...) of {type(model).__name__} depends on the mode, by "
+                    f"{difference.item():.3g}, but no module of its encoder says so: fast_path=False uses "
+                    "forward alone"
                 )
 
 

@@ -31,10 +31,15 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     refuses the backward pass of a recurrent layer in evaluation mode.
     """
     training = [module for module in model.modules() if module.training]
-    recurrent = [(module, module.dropout) for module in training if isinstance(module, nn.RNNBase)]
+    recurrent = [
+        (module, module.dropout)
+        for module in training
+        if isinstance(module, nn.RNNBase) and not _adds_mode(type(module))  # type: ignore[arg-type]
+    ]
+    kept = {module for module, _ in recurrent}
     try:
         for module in training:
-            if isinstance(module, nn.RNNBase):
+            if module in kept:
                 module.dropout = 0.0
             else:
                 module.training = False
@@ -67,6 +72,8 @@ def _is_mode_dependent(module: nn.Module) -> bool:
     """Return whether the mode matters for a module itself, apart from its submodules."""
     if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
         return True
+    if _adds_mode(type(module)):  # type: ignore[arg-type]
+        return True
     if isinstance(module, _DropoutNd):
         return module.p > 0
     if isinstance(module, _BatchNorm | _InstanceNorm):
@@ -88,10 +95,30 @@ def _reads_mode(cls: type) -> bool:
     """Return whether the code of a class, outside `_BY_THEIR_PARTS`, mentions `training`."""
     if issubclass(cls, torch.jit.ScriptModule):
         return True
-    own = [each for each in cls.__mro__ if each not in _BY_THEIR_PARTS and each is not object]
+    return _any_mentions_mode(
+        each for each in cls.__mro__ if each not in _BY_THEIR_PARTS and each is not object
+    )
+
+
+_BUILT_IN = (_DropoutNd, _BatchNorm, _InstanceNorm, nn.RNNBase, nn.MultiheadAttention)
+"""Classes of torch of which it is known when they depend on the mode; their subclasses may do so otherwise."""
+
+
+@cache
+def _adds_mode(cls: type) -> bool:
+    """Return whether a subclass of a class of torch reads `training` in code of its own."""
+    if not issubclass(cls, _BUILT_IN):
+        return False
+    own = [each for each in cls.__mro__ if not each.__module__.startswith("torch.")]
     return any(
         _mentions_mode(code) for each in own for value in vars(each).values() for code in _codes(value)
     )
+
+
+def _any_mentions_mode(classes: Iterable[type]) -> bool:
+    """Return whether the code in the body of one of the classes mentions `training`."""
+    bodies = (value for each in classes for value in vars(each).values())
+    return any(_mentions_mode(code) for value in bodies for code in _codes(value))
 
 
 def _codes(value: Any) -> Iterator[CodeType]:

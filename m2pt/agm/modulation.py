@@ -158,14 +158,14 @@ class Modulation(Float64Buffers):
         """
         with torch.no_grad():
             scores = scores.to(self.running_scores.dtype)
-            if self.phase == "active":
-                self.coefficients.copy_(self._coefficients(scores))
+            coefficients = self._coefficients(scores) if self.phase == "active" else self.coefficients
+            self._check(scores, coefficients)
+            self.coefficients.copy_(coefficients)
             self.scores.copy_(scores)
-            finite = scores.isfinite().all()  # a batch that is refused leaves no trace in the means
+            finite = scores.isfinite().all()  # on a GPU, a batch that is refused later is not in the means
             self.batches += finite
             step = (scores - self.running_scores) / self.batches.clamp(min=1)
             self.running_scores += torch.where(finite, step, 0.0)
-            self._check()
             return self.coefficients.clone()
 
     def _coefficients(self, scores: Tensor) -> Tensor:
@@ -188,9 +188,9 @@ class Modulation(Float64Buffers):
         others = (scores.sum() - scores) / (len(scores) - 1)
         return (others - scores if self.direction == "released" else scores - others).exp()
 
-    def _check(self) -> None:
-        """Check that the scores and coefficients of this batch are finite."""
-        found = torch.cat([self.scores, self.coefficients])
+    def _check(self, scores: Tensor, coefficients: Tensor) -> None:
+        """Check that the scores and coefficients of a batch are finite in float32, in which they are used."""
+        found = torch.cat([scores, coefficients]).float()
         messages = [
             f"the score of modality {name!r} is NaN or infinite, as its response is: lower the learning "
             "rate, and check the inputs"

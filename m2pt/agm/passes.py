@@ -107,6 +107,11 @@ class SubsetPasses:
             }
             return full, model.fuse(stacked).unflatten(0, (len(others), batch))
 
+    def encoded_once(self, model: nn.Module) -> list[str]:
+        """Return the modalities whose training pass also serves as the one in evaluation mode."""
+        encoders, _ = self._modules(model)
+        return [name for name in self.modalities if not depends_on_mode(encoders[name])]
+
     def _encode_both(
         self, model: Any, name: str, inputs: Inputs, batch: int, modules: Iterable[nn.Module]
     ) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from m2pt import catalog
 from m2pt.errors import InputError, listed
+from m2pt.modalities.tokenizer import Tokenizer
 from m2pt.models.fusion import (
     ConcatFusion,
     CrossAttentionFusion,
@@ -131,19 +133,28 @@ class PooledEncoder(Encoder):
         return super().forward(x)[:, self.num_prefix_tokens :].mean(dim=1)
 
 
-class PictureEncoder(PooledEncoder):
-    """A `PooledEncoder` of images that also takes gray ones and several frames.
+class PlaneEncoder(PooledEncoder):
+    """A `PooledEncoder` of planes, such as images, that also takes gray ones and several frames.
 
-    A gray image is repeated to three channels. Of frames (B, C, T, H, W) the features are averaged, as
-    `ResNet18` does.
+    A single channel is repeated to those that the tokenizer takes. Of frames (B, C, T, H, W) the features are
+    averaged, as `ResNet18` does.
+
+    Args:
+        tokenizer: of planes (B, channels, H, W).
+        channels: channels that it takes.
+        options: of `Encoder`.
     """
 
+    def __init__(self, tokenizer: Tokenizer, channels: int, **options: Any) -> None:
+        super().__init__(tokenizer, **options)
+        self.channels = channels
+
     def forward(self, x: Tensor) -> Tensor:
-        """Return features (B, dim) of images (B, C, H, W) or frames (B, C, T, H, W), C = 1 or 3."""
+        """Return features (B, dim) of planes (B, C, H, W) or frames (B, C, T, H, W), C = 1 or `channels`."""
         if x.ndim == 5:
             frames = x.transpose(1, 2)
             return self(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)
-        return super().forward(x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x)
+        return super().forward(x.expand(-1, self.channels, -1, -1) if x.shape[1] == 1 else x)
 
 
 def build_multimodal(
@@ -241,8 +252,10 @@ def _build_encoder(
         input=architecture["input"],
         settings=architecture["tokenizer"],
     )
-    encoder = PictureEncoder if architecture["modality"] == "image" else PooledEncoder
-    return encoder(tokenizer, **backbone, **options)
+    plane = catalog.modality(architecture["modality"]).plane
+    if plane is None:
+        return PooledEncoder(tokenizer, **backbone, **options)
+    return PlaneEncoder(tokenizer, plane.channels, **backbone, **options)
 
 
 def _shape(

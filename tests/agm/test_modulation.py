@@ -99,7 +99,7 @@ def test_window(after_window: str, later: float) -> None:
 def test_a_nan_score_names_the_modality_and_an_overflow_the_cap() -> None:
     with pytest.raises(BalancingError, match="score of modality 'visual' is NaN or infinite"):
         Modulation(("audio", "visual"), 1.0).update(torch.tensor([1.0, math.nan]))
-    modulation = Modulation(("audio", "visual"), 100.0)
+    modulation = Modulation(("audio", "visual"), 80.0)
     modulation.update(torch.tensor([0.0, 3.0]))
     with pytest.raises(BalancingError, match="coefficient of modality 'audio' is NaN or infinite: set cap"):
         modulation.update(torch.tensor([0.0, 0.0]))
