@@ -60,6 +60,20 @@ def test_the_first_of_the_best_epochs_is_kept(model):
     assert method.told.accuracy == pytest.approx(1 / 3) and method.training
 
 
+class Restoring(Joint):
+    """Replaces the weights after each epoch, as MSES does when an encoder is finished."""
+
+    def after_epoch(self, epoch, validation=None):
+        predict(self.model, 0)
+
+
+def test_the_weights_that_were_measured_are_kept(model):
+    selected = SelectedOnValidation(Restoring(model), TASK, batches(torch.tensor([1, 1])), None)
+    predict(model, 1)
+    assert selected.after_epoch(selected.method, 1)["val_top1"] == 100
+    assert selected.best["fusion.head.bias"].argmax() == 1
+
+
 def test_the_state_survives_a_restart(model):
     selected = SelectedOnValidation(Scripted(model), TASK, batches(torch.tensor([1, 1])), None)
     predict(model, 1)

@@ -101,7 +101,7 @@ def _reads_mode(cls: type) -> bool:
 
 
 _BUILT_IN = (_DropoutNd, _BatchNorm, _InstanceNorm, nn.RNNBase, nn.MultiheadAttention)
-"""Classes of torch of which it is known when they depend on the mode; their subclasses may do so otherwise."""
+"""Classes of torch of which it is known when they depend on the mode; not so of their subclasses."""
 
 
 @cache

@@ -47,6 +47,26 @@ def test_known_encoders_decide_for_a_black_box() -> None:
         agm.loss(*batch(NAMES))
 
 
+def drop(x: torch.Tensor, model: nn.Module) -> torch.Tensor:
+    return nn.functional.dropout(x, 0.5, model.training)
+
+
+class Hidden(Joint):
+    """Encodes with dropout that no module of the encoder says."""
+
+    def encode(self, modality, value):
+        return drop(super().encode(modality, value), self)
+
+
+def test_an_encoder_that_hides_its_mode_is_named() -> None:
+    torch.manual_seed(0)
+    agm = AdaptiveGradientModulation(Hidden(NAMES).double(), NAMES)
+    with pytest.raises(BalancingError, match=r"encode\('audio', ...\) of Hidden depends on the mode"):
+        agm.loss(*batch(NAMES))
+    black_box = AdaptiveGradientModulation(Hidden(NAMES).double(), NAMES, fast_path=False)
+    assert black_box.loss(*batch(NAMES)).isfinite()
+
+
 class Rounded(nn.Module):
     """Token ids given as numbers: no gradient to the input, but one to the embedding."""
 

@@ -42,6 +42,21 @@ def layer(dropout: float) -> nn.Module:
     return nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, dropout), 2, enable_nested_tensor=False)
 
 
+def spectral_norm() -> nn.Module:
+    """A layer that takes a step towards its largest singular value in training, and is not there yet."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return parametrizations.spectral_norm(nn.Linear(8, 8))
+
+
+class NoisyAttention(nn.MultiheadAttention):
+    """A subclass that reads its mode, though torch's class has no dropout here."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # type: ignore[override]
+        found = super().forward(query, key, value)[0]
+        return found + torch.randn_like(found) if self.training else found
+
+
 DEPENDENT = {
     "batch norm": nn.BatchNorm1d(8),
     "dropout": nn.Dropout(0.5),
@@ -51,7 +66,8 @@ DEPENDENT = {
     "noise": Noise(),
     "decorated": Wrapped(),
     "random slope": nn.RReLU(0.1, 0.9),
-    "spectral norm": parametrizations.spectral_norm(nn.Linear(8, 8)),
+    "spectral norm": spectral_norm(),
+    "subclass of attention": NoisyAttention(8, 2),
     "block": Block(8, 2, proj_drop=0.5),
 }
 INDEPENDENT = {
@@ -109,6 +125,22 @@ def test_recurrent_layers_stay_in_training_mode_without_dropout() -> None:
         assert module.training
         assert torch.equal(module(x)[0], expected)
     assert module.training and module.dropout == 0.5
+
+
+class WeightDrop(nn.LSTM):
+    """A recurrent layer with a dropout of its own, which reads its mode."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # type: ignore[override]
+        return super().forward(nn.functional.dropout(x, 0.5, self.training))
+
+
+def test_a_recurrent_layer_that_reads_its_mode_is_switched() -> None:
+    module, x = WeightDrop(8, 8), torch.randn(3, 2, 8)
+    assert depends_on_mode([module])
+    with evaluation_mode(module):
+        assert not module.training
+        assert torch.equal(module(x)[0], module(x)[0])
+    assert module.training
 
 
 def test_every_submodule_returns_to_its_own_mode_even_after_an_error() -> None:

@@ -105,6 +105,15 @@ def test_a_nan_score_names_the_modality_and_an_overflow_the_cap() -> None:
         modulation.update(torch.tensor([0.0, 0.0]))
 
 
+def test_a_coefficient_beyond_float32_is_refused_and_leaves_no_trace() -> None:
+    modulation = Modulation(("audio", "visual"), 100.0)
+    modulation.update(torch.tensor([1.0, 1.0]))
+    before = {name: value.clone() for name, value in modulation.named_buffers()}
+    with pytest.raises(BalancingError, match="coefficient of modality 'audio' is NaN or infinite: set cap"):
+        modulation.update(torch.tensor([4.0, 1.0]))  # exp(100 (1 - exp(-3))) = 2e41
+    assert all(torch.equal(value, before[name]) for name, value in modulation.named_buffers())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -133,3 +133,17 @@ def test_frozen_parts_and_their_mode_are_left_alone() -> None:
     assert all(parameter.grad.norm() > 0 for parameter in model.encoders["visual"].parameters())
     for key, value in model.encoders["audio"].state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_second_order_without_modulation_is_that_of_the_cross_entropy() -> None:
+    torch.manual_seed(0)
+    model, (inputs, target) = Joint(("audio", "visual")).double(), batch(("audio", "visual"))
+    agm = AdaptiveGradientModulation(model, ("audio", "visual"), alpha=0.0)
+    parameters = list(model.parameters())
+    found = []
+    for loss in (agm.loss(inputs, target), functional.cross_entropy(model(inputs), target)):
+        first = torch.autograd.grad(loss, parameters, create_graph=True)
+        penalty = torch.stack([each.square().sum() for each in first]).sum()
+        found.append(torch.autograd.grad(penalty, parameters))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-14)
