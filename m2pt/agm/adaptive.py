@@ -214,7 +214,7 @@ class AdaptiveGradientModulation(BalancingMethod):
             validation: not used.
 
         Raises:
-            BalancingError: a score of this epoch was NaN or infinite.
+            BalancingError: a score of this epoch was NaN or infinite, or the epoch is not above the last one.
         """
         super().after_epoch(epoch, validation)
         self.modulation.finish_epoch(epoch)

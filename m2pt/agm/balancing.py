@@ -28,6 +28,7 @@ from m2pt.agm.checks import (
     DeferredChecks,
     Inputs,
     check_classes,
+    check_epoch,
     check_inputs,
     check_logits,
     check_modalities,
@@ -69,6 +70,8 @@ class BalancingMethod(nn.Module):
 
     least_modalities = 2
     needs_encoders = True
+    needs_before_step = False
+    """Whether a training without `before_step` is an error; the method then calls that of this class."""
 
     model: nn.Module
     modalities: tuple[str, ...]
@@ -91,6 +94,11 @@ class BalancingMethod(nn.Module):
             check_separate(method, model, self._encoders)
         self._checks = DeferredChecks()
         self._scalars: dict[str, Tensor] = {}
+        self._last_epoch = 0
+        self._has_loss = False
+        """Whether a loss with gradients was computed since the last step."""
+        self._has_stepped = False
+        """Whether a step was taken since the last epoch."""
 
     def forward(self, inputs: Inputs, target: Tensor) -> Tensor:
         """Return the training loss of a batch, averaged over its samples.
@@ -126,7 +134,16 @@ class BalancingMethod(nn.Module):
 
         Gradients must be complete: summed over accumulated passes, averaged over processes, unscaled and not
         yet clipped.
+
+        Raises:
+            BalancingError: the method changes gradients, and no loss was computed since the last step.
         """
+        if self.needs_before_step and not self._has_loss:
+            raise BalancingError(
+                f"{type(self).__name__}.before_step() needs a loss, computed with gradients since the last "
+                "step: call it once a step, after backward()"
+            )
+        self._has_loss, self._has_stepped = False, True
 
     def after_epoch(self, epoch: int, validation: Validation | None = None) -> None:
         """Act at the end of an epoch.
@@ -136,10 +153,18 @@ class BalancingMethod(nn.Module):
             validation: what was measured on the validation split. A method that adapts needs it.
 
         Raises:
-            BalancingError: the method needs a validation and it is None, or lacks a modality; or a check of
-                this epoch's batches failed.
+            BalancingError: the method needs a validation and it is None, or lacks a modality; a check of
+                this epoch's batches failed; the epoch is not above the last one; or the method needs
+                `before_step` and it was not called in this epoch.
         """
         self._checks.poll(wait=True)
+        check_epoch(epoch, self._last_epoch)
+        if self.needs_before_step and self._has_loss and not self._has_stepped:
+            raise BalancingError(
+                f"{type(self).__name__} changes gradients: call before_step() in each step, after backward() "
+                "and before the optimizer's step"
+            )
+        self._last_epoch, self._has_stepped = int(epoch), False
 
     @torch.no_grad()
     def validation_losses(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
@@ -159,6 +184,7 @@ class BalancingMethod(nn.Module):
         self._checks.poll()
         batch = check_inputs(inputs, self.modalities, self._checks)
         check_target(target, batch)
+        self._has_loss = self._has_loss or torch.is_grad_enabled()
         return batch
 
     def _plain_loss(self, inputs: Inputs, target: Tensor) -> Tensor:
@@ -176,6 +202,7 @@ class BalancingMethod(nn.Module):
         self, values: Mapping[str, float] | None, what: str, names: Sequence[str] | None = None
     ) -> dict[str, float]:
         """Return a value of each modality from a `Validation`, averaged over processes, after checks."""
+        self._checks.poll(wait=True)
         names = self.modalities if names is None else names
         if values is None:
             raise BalancingError(

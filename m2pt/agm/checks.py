@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 import torch
@@ -103,6 +103,21 @@ def check_number(name: str, value: float, *, positive: bool = False) -> None:
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
         wanted = "above 0" if positive else "0 or more"
         raise BalancingError(f"{name} must be a finite number, {wanted}, got {value}")
+
+
+def check_epoch(epoch: int, last: int) -> None:
+    """Check that an epoch comes after the last one.
+
+    Raises:
+        BalancingError: it does not, or is not an integer.
+    """
+    if not isinstance(epoch, Integral):
+        raise BalancingError(f"after_epoch() needs the number of complete epochs, 1 or more, got {epoch!r}")
+    if epoch <= last:
+        raise BalancingError(
+            f"after_epoch({epoch}) must come once after each epoch, and be {last + 1} or more here: epochs "
+            "are counted from 1"
+        )
 
 
 def check_named(name: str, values: Mapping[str, Any], wanted: Sequence[str]) -> None:

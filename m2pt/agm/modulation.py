@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from m2pt.agm.checks import BalancingError, DeferredChecks, check_number
+from m2pt.agm.checks import BalancingError, DeferredChecks, check_epoch, check_number
 from m2pt.agm.precision import Float64Buffers
 
 Direction: TypeAlias = Literal["released", "opposite"]
@@ -142,8 +142,13 @@ class Modulation(Float64Buffers):
         return self.phase != "after" or self.after_window == "stays"
 
     def finish_epoch(self, epoch: int) -> None:
-        """Begin the epoch after `epoch`."""
-        self.epoch = epoch + 1
+        """Begin the epoch after `epoch`.
+
+        Raises:
+            BalancingError: it is before the current epoch.
+        """
+        check_epoch(epoch, self.epoch - 1)
+        self.epoch = int(epoch) + 1
         if not self.needs_passes:
             self.coefficients.fill_(1.0)
 

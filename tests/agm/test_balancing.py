@@ -1,14 +1,15 @@
 """What all methods share: wrong use, what a batch may be, and several processes."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
-from balancing_models import Late, Stranger, batch, validation
+from balancing_models import Late, Stranger, batch, gradients, validation
 from balancing_processes import TRAINED, new_method, train
 from torch import Tensor, nn
 
-from m2pt.agm import MSLR, OGM, AdaptiveGradientModulation, BalancingError, Joint
+from m2pt.agm import MSLR, OGM, AdaptiveGradientModulation, BalancingError, BalancingMethod, Joint
 
 ONES = {"audio": 1.0, "visual": 1.0}
 
@@ -107,6 +108,62 @@ def test_a_method_that_adapts_wants_a_complete_validation(name: str) -> None:
     nan = {"audio": 0.5, "visual": float("nan"), "joint": 1.0}
     with pytest.raises(BalancingError, match="no finite value for 'visual'"):
         method.after_epoch(1, validation(nan, nan, nan))
+
+
+def finish(method: BalancingMethod, epoch: object) -> None:
+    losses = {"audio": 0.5, "visual": 0.4, "joint": 0.3}
+    method.after_epoch(epoch, validation(losses, losses, losses))  # type: ignore[arg-type]
+
+
+def step(method: BalancingMethod) -> None:
+    method.loss(*batch("audio", "visual")).backward()
+    method.before_step()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_epochs_come_once_and_in_order_also_after_a_restart(name: str) -> None:
+    method, resumed = new_method(name), new_method(name)
+    for epoch in (1, 3):
+        step(method)
+        finish(method, epoch)
+    resumed.load_state_dict(method.state_dict())
+    for each in (method, resumed):
+        step(each)
+        before = copy.deepcopy(each.state_dict())
+        for wrong in (3, 2, 0, -1):
+            with pytest.raises(BalancingError, match=rf"after_epoch\({wrong}\) .* be 4 or more"):
+                finish(each, wrong)
+        for odd in (None, 4.0, "4"):
+            with pytest.raises(BalancingError, match="number of complete epochs, 1 or more, got"):
+                finish(each, odd)
+        assert str(before) == str(each.state_dict())
+        finish(each, 4)
+
+
+@pytest.mark.parametrize("name", ["ogm", "mslr", "mses"])
+def test_a_method_that_changes_gradients_wants_its_hook_once_a_step(name: str) -> None:
+    method = new_method(name)
+    with pytest.raises(BalancingError, match="needs a"):
+        method.before_step()
+    method.loss(*batch("audio", "visual")).backward()
+    with pytest.raises(BalancingError, match="changes gradients: call before_step"):
+        finish(method, 1)
+    method.before_step()
+    before = gradients(method)
+    with pytest.raises(BalancingError, match="needs a"):
+        method.before_step()
+    assert all(torch.equal(value, before[key]) for key, value in gradients(method).items())
+    method.loss(*batch("audio", "visual")).backward()  # accumulation may go on in the next epoch
+    finish(method, 1)
+    method.before_step()
+
+
+@pytest.mark.parametrize("name", ["joint", "agm"])
+def test_a_method_that_leaves_gradients_alone_does_not_need_the_hook(name: str) -> None:
+    method = new_method(name)
+    method.before_step()
+    method.loss(*batch("audio", "visual")).backward()
+    finish(method, 1)
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -128,6 +128,7 @@ class GradientBlending(BalancingMethod):
     @torch.no_grad()
     def before_step(self) -> None:
         """Add the losses of the step, over all processes, to the means of the epoch."""
+        super().before_step()
         if self._step_losses is None:
             return
         samples = self._step_losses.new_full((1,), self._step_samples)
@@ -150,6 +151,10 @@ class GradientBlending(BalancingMethod):
             BalancingError: online and no validation, or its `method_loss` lacks a classifier, or no step was
                 taken since the last epoch.
         """
+        found = {}
+        if self.online:
+            losses = None if validation is None else validation.method_loss
+            found = self._validated(losses, "method_loss", self.classifiers)
         super().after_epoch(epoch, validation)
         samples = self._epoch_samples.item()
         training = (self._epoch_losses / self._epoch_samples).tolist()
@@ -157,37 +162,36 @@ class GradientBlending(BalancingMethod):
         self._epoch_samples.zero_()
         if not self.online:
             return
-        found = self._validated(
-            None if validation is None else validation.method_loss, "method_loss", self.classifiers
-        )
         if samples == 0:
             raise BalancingError("GradientBlending.after_epoch() needs before_step() in each step")
-        losses = {
+        reached = {
             name: Losses(each, found[name]) for name, each in zip(self.classifiers, training, strict=True)
         }
         if self._start is None:
-            self._start = epoch, losses
+            self._start = epoch, reached
         elif epoch - self._start[0] >= self.super_epoch:
-            weights = blending_weights(self._start[1], losses)
+            weights = blending_weights(self._start[1], reached)
             if weights is not None:
                 self.weights.copy_(torch.tensor([weights[name] for name in self.classifiers]))
-            self._start = epoch, losses
+            self._start = epoch, reached
         self._report()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return the start of the super-epoch, for `state_dict`."""
+        """Return the start of the super-epoch and the last epoch, for `state_dict`."""
         if self._start is None:
-            return {"epoch": None, "losses": {}}
+            return {"epoch": None, "losses": {}, "last_epoch": self._last_epoch}
         epoch, losses = self._start
         return {
             "epoch": epoch,
+            "last_epoch": self._last_epoch,
             "losses": {name: [each.training, each.validation] for name, each in losses.items()},
         }
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the start of the super-epoch."""
+        """Restore the start of the super-epoch and the last epoch, which older states lack."""
         losses = {name: Losses(*each) for name, each in state["losses"].items()}
         self._start = None if state["epoch"] is None else (state["epoch"], losses)
+        self._last_epoch = state.get("last_epoch", 0)
         self._report()
 
     def _losses(self, inputs: Inputs, target: Tensor) -> Tensor:

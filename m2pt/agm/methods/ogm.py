@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from m2pt.agm.balancing import BalancingMethod, Validation
+from m2pt.agm.balancing import BalancingMethod
 from m2pt.agm.checks import BalancingError, Inputs, check_number
 from m2pt.agm.feature_responses import forward_with_responses
 from m2pt.agm.processes import sum_over_processes
@@ -56,6 +56,8 @@ class OGM(BalancingMethod):
             without weights of four dimensions, on which the method would have no effect.
     """
 
+    needs_before_step = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -90,7 +92,6 @@ class OGM(BalancingMethod):
                 )
             self._modulated[modality] = found
         self.attribution = ShapleyAttribution(self.modalities)
-        self._epoch = 1
         self._step = 0
         self._sums: Tensor | None = None
         """Σ over the samples of the step so far, of this process (M,). No buffer: DDP would broadcast it."""
@@ -117,11 +118,13 @@ class OGM(BalancingMethod):
         """
         if self._sums is None:
             raise BalancingError("OGM.before_step() needs a forward pass in training mode first")
+        super().before_step()
         ratios = pairwise_ratios(sum_over_processes(self._sums))
         self._sums = None
         self._step += 1
         coefficients = torch.ones_like(ratios)
-        if self.first_epoch <= self._epoch and (self.last_epoch is None or self._epoch <= self.last_epoch):
+        epoch = self._last_epoch + 1
+        if self.first_epoch <= epoch and (self.last_epoch is None or epoch <= self.last_epoch):
             coefficients = torch.where(ratios > 1, 1 - torch.tanh(self.alpha * ratios), coefficients)
             generators: dict[torch.device, torch.Generator] = {}
             for modality, coefficient in zip(self.modalities, coefficients, strict=True):
@@ -130,18 +133,13 @@ class OGM(BalancingMethod):
                         self._modulate(parameter.grad, coefficient, generators)
         self._report(ratios, coefficients)
 
-    def after_epoch(self, epoch: int, validation: Validation | None = None) -> None:
-        """Keep the number of the epoch, for the window. Nothing is adapted to the validation split."""
-        super().after_epoch(epoch, validation)
-        self._epoch = epoch + 1
-
     def get_extra_state(self) -> dict[str, int]:
         """Return the epoch and the step, for `state_dict`."""
-        return {"epoch": self._epoch, "step": self._step}
+        return {"epoch": self._last_epoch + 1, "step": self._step}
 
     def set_extra_state(self, state: Any) -> None:
         """Restore the epoch and the step."""
-        self._epoch, self._step = state["epoch"], state["step"]
+        self._last_epoch, self._step = state["epoch"] - 1, state["step"]
 
     def _modulate(
         self, gradient: Tensor, coefficient: Tensor, generators: dict[torch.device, torch.Generator]
