@@ -164,9 +164,14 @@ class OGM(BalancingMethod):
 
 
 def pairwise_ratios(scores: Tensor) -> Tensor:
-    """Return ρ_m = mean over j ≠ m of s_m / s_j for scores (M,); of two s_a / s_v and s_v / s_a."""
+    """Return ρ_m = mean over j ≠ m of s_m / s_j for scores (M,); of two s_a / s_v and s_v / s_a.
+
+    They are finite: scores of 0 count as the smallest normal number.
+    """
+    limits = torch.finfo(scores.dtype)
+    scores = scores.clamp(min=limits.tiny)
     ratios = scores.unsqueeze(1) / scores.unsqueeze(0)
-    return ratios.fill_diagonal_(0).sum(dim=1) / (len(scores) - 1)
+    return (ratios.fill_diagonal_(0).sum(dim=1) / (len(scores) - 1)).clamp(max=limits.max)
 
 
 def _mixed(seed: int, step: int) -> int:
