@@ -126,7 +126,7 @@ class BalancingMethod(nn.Module):
     @property
     def scalars(self) -> dict[str, Tensor]:
         """Values to log, detached scalars on the model's device: the same names after each step."""
-        device = next(self.model.parameters()).device
+        device = self._device
         return {name: value.to(device, non_blocking=True) for name, value in self._scalars.items()}
 
     def before_step(self) -> None:
@@ -179,6 +179,11 @@ class BalancingMethod(nn.Module):
         """Yield the parameters of a modality's encoder."""
         return self._encoders[modality].parameters()
 
+    @property
+    def _device(self) -> torch.device:
+        """The device of the model; of one without parameters, the CPU."""
+        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+
     def _check_batch(self, inputs: Inputs, target: Tensor) -> int:
         """Check a batch and return its size B."""
         self._checks.poll()
@@ -194,6 +199,7 @@ class BalancingMethod(nn.Module):
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean cross-entropy, in float32 or better whatever the precision of the logits."""
         check_logits(logits, len(target), type(self.model).__name__)
+        target = target.long()
         with full_precision(logits.device):
             check_classes(target, logits.shape[-1], self._checks)
             return functional.cross_entropy(at_least_float32(logits), target)
@@ -214,7 +220,7 @@ class BalancingMethod(nn.Module):
                     f"{type(self).__name__}: {what} of the validation has no finite value for {name!r}, "
                     f"got {dict(values)}"
                 )
-        device = next(self.model.parameters()).device
+        device = self._device
         dtype = torch.float32 if device.type == "mps" else torch.float64
         found = torch.tensor([values[name] for name in names], dtype=dtype, device=device)
         return dict(zip(names, mean_over_processes(found).tolist(), strict=True))

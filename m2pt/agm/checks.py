@@ -1,7 +1,7 @@
 """Checks of settings and batches, and checks of values on a GPU that do not wait for them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
@@ -80,10 +80,12 @@ def check_modalities(user: str, modalities: Sequence[str], least: int) -> tuple[
         least: smallest number of them.
 
     Raises:
-        BalancingError: there are fewer than `least`, or a name occurs twice.
+        BalancingError: there are fewer than `least`, one is no string, or a name occurs twice.
     """
     if isinstance(modalities, str):
         raise BalancingError(f"{user}: modalities must be a list of names, got the string {modalities!r}")
+    if not isinstance(modalities, Collection) or not all(isinstance(name, str) for name in modalities):
+        raise BalancingError(f"{user}: modalities must be a list of names, got {modalities!r}")
     if len(set(modalities)) < len(modalities):
         raise BalancingError(f"{user}: a modality is named twice: {', '.join(modalities)}")
     if len(modalities) < least:
@@ -178,7 +180,7 @@ def check_target(target: Tensor, batch: int) -> None:
     Raises:
         BalancingError: they are not integers of shape (B,).
     """
-    if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool:
+    if not isinstance(target, Tensor) or not _is_integer(target):
         found = target.dtype if isinstance(target, Tensor) else type(target).__name__
         raise BalancingError(f"target must be a tensor of class indices, got {found}")
     if target.shape != (batch,):
@@ -204,6 +206,11 @@ def check_classes(target: Tensor, classes: int, checks: DeferredChecks) -> None:
     """
     holds = ((target >= 0) & (target < classes)).all().reshape(1)
     checks.require(holds, [f"target has a class outside 0 to {classes - 1}"])
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    """Return whether a tensor has integers, signed or not."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
 def _tensors(modality: str, value: Any) -> list[tuple[str, Tensor]]:

@@ -14,9 +14,9 @@ is 0 and τ = 1. A modality that does worse than its long-run level (r < τ) get
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from numbers import Real
+from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -68,6 +68,24 @@ def mono_modal_scores(responses: Tensor, target: Tensor, probability_floor: floa
     return -log_probabilities.mean(-1)
 
 
+def checked_window(window: Any) -> tuple[int, int | None]:
+    """Return the first and last epoch of a window.
+
+    Raises:
+        BalancingError: it is not a pair of integers, the second of which may be None, or ends too early.
+    """
+    if not isinstance(window, Sequence) or len(window) != 2:
+        raise BalancingError(f"window must be a first and a last epoch, such as (1, 20), got {window!r}")
+    start, end = window
+    if not isinstance(start, Integral) or not (end is None or isinstance(end, Integral)):
+        raise BalancingError(
+            f"window must have integers, of which the last may be None for no end, got {window!r}"
+        )
+    if end is not None and end < start:
+        raise BalancingError(f"window must end no earlier than it starts, got {window}")
+    return int(start), None if end is None else int(end)
+
+
 class Modulation(Float64Buffers):
     """Coefficients κ from scores, with the running means as buffers.
 
@@ -112,9 +130,7 @@ class Modulation(Float64Buffers):
             raise BalancingError(f"direction must be 'released' or 'opposite', got {direction!r}")
         if after_window not in get_args(AfterWindow):
             raise BalancingError(f"after_window must be 'reset' or 'stays', got {after_window!r}")
-        start, end = window
-        if end is not None and end < start:
-            raise BalancingError(f"window must end no earlier than it starts, got {window}")
+        start, end = checked_window(window)
         self.modalities = tuple(modalities)
         self.alpha = float(alpha)
         self.cap = cap

@@ -97,6 +97,20 @@ def test_all_methods_have_one_interface(name: str) -> None:
         torch.testing.assert_close(method.eval().loss(inputs, target), expected)
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16])
+def test_labels_may_be_integers_of_any_size(name: str, dtype: torch.dtype) -> None:
+    inputs, target = batch("audio", "visual")
+    found = []
+    for labels in (target, target.to(dtype)):
+        method = new_method(name)
+        torch.manual_seed(0)  # of dropout
+        method.loss(inputs, labels).backward()
+        found.append(gradients(method))
+    for key, value in found[0].items():
+        assert torch.equal(found[1][key], value), key
+
+
 @pytest.mark.parametrize("name", ["mslr", "mses", "blending"])
 def test_a_method_that_adapts_wants_a_complete_validation(name: str) -> None:
     method = new_method(name)

@@ -104,7 +104,7 @@ class OGM(BalancingMethod):
             return self._plain_loss(inputs, target)
         logits, responses = forward_with_responses(self.model, self.attribution, inputs, batch)
         loss = self._cross_entropy(logits, target)
-        chosen = target.view(1, -1, 1).expand(len(responses), -1, 1)
+        chosen = target.long().view(1, -1, 1).expand(len(responses), -1, 1)
         sums = responses.softmax(dim=-1).gather(-1, chosen).sum((1, 2))
         self._sums = sums if self._sums is None else self._sums + sums
         return loss
@@ -144,10 +144,18 @@ class OGM(BalancingMethod):
     def _modulate(
         self, gradient: Tensor, coefficient: Tensor, generators: dict[torch.device, torch.Generator]
     ) -> None:
-        """Change one gradient in place."""
+        """Change one gradient in place.
+
+        Raises:
+            BalancingError: noise is to be added to a sparse gradient.
+        """
         if not self.enhance:
             gradient.mul_(coefficient)
             return
+        if gradient.layout != torch.strided:
+            raise BalancingError(
+                "OGM-GE adds noise to dense gradients only: use embeddings with sparse=False"
+            )
         device = gradient.device
         if device not in generators:
             generators[device] = torch.Generator(device).manual_seed(_mixed(self.seed, self._step))

@@ -190,6 +190,17 @@ def test_a_gradient_of_one_element_stays_finite() -> None:
     assert all(value.isfinite().all() for value in found.values())
 
 
+def test_noise_in_a_sparse_gradient_is_refused() -> None:
+    model = Late(*PAIR)
+    model.encoders["audio"] = nn.EmbeddingBag(7, 4, sparse=True).double()
+    inputs, target = batch(*PAIR)
+    inputs["audio"] = torch.randint(7, (6, 2))
+    found = step(OGM(model, alpha=0.5, parameters="all"), inputs, target)
+    assert found["encoders.audio.weight"].is_sparse
+    with pytest.raises(BalancingError, match="sparse=False"):
+        step(OGM(model, alpha=0.5, enhance=True, parameters="all"), inputs, target)
+
+
 def test_the_window_counts_epochs_from_one() -> None:
     inputs, target = batch(*PAIR)
     method = OGM(Late(*PAIR), alpha=0.8, parameters="all", first_epoch=2, last_epoch=3)
