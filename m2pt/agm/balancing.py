@@ -18,6 +18,7 @@ the loss, and the hooks on the method itself in every process. Each hook takes t
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from m2pt.agm.checks import (
     check_inputs,
     check_logits,
     check_modalities,
+    check_restored,
     check_target,
 )
 from m2pt.agm.encoders import check_separate, encoders_of, modalities_of
@@ -178,6 +180,15 @@ class BalancingMethod(nn.Module):
     def encoder_parameters(self, modality: str) -> Iterator[nn.Parameter]:
         """Yield the parameters of a modality's encoder."""
         return self._encoders[modality].parameters()
+
+    def _common_state(self) -> dict[str, Any]:
+        """Return the names of the modalities and the last epoch, a part of a method's extra state."""
+        return {"modalities": list(self.modalities), "last_epoch": self._last_epoch}
+
+    def _restore_common(self, state: Mapping[str, Any]) -> None:
+        """Restore the last epoch, after a check of the names; older states may lack both."""
+        check_restored(type(self).__name__, state.get("modalities", self.modalities), self.modalities)
+        self._last_epoch = state.get("last_epoch", 0)
 
     @property
     def _device(self) -> torch.device:

@@ -94,6 +94,19 @@ def check_modalities(user: str, modalities: Sequence[str], least: int) -> tuple[
     return tuple(modalities)
 
 
+def check_restored(user: str, stored: Sequence[str], modalities: Sequence[str]) -> None:
+    """Check that a stored state is of the same modalities in the same order.
+
+    Raises:
+        BalancingError: it is not.
+    """
+    if list(stored) != list(modalities):
+        raise BalancingError(
+            f"{user}: the state is of the modalities {list(stored)}, not of {list(modalities)}: name them in "
+            "the same order"
+        )
+
+
 def check_number(name: str, value: float, *, positive: bool = False) -> None:
     """Check that a number is finite and not negative, or positive.
 

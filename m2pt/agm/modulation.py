@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from m2pt.agm.checks import BalancingError, DeferredChecks, check_epoch, check_number
+from m2pt.agm.checks import BalancingError, DeferredChecks, check_epoch, check_number, check_restored
 from m2pt.agm.precision import Float64Buffers
 
 Direction: TypeAlias = Literal["released", "opposite"]
@@ -223,9 +223,12 @@ class Modulation(Float64Buffers):
         self._checks.require(found.isfinite(), messages)
 
     def get_extra_state(self) -> Tensor:
-        """Return the current epoch."""
-        return torch.tensor(self.epoch)
+        """Return the current epoch and the bytes of the names: the whole state consists of tensors."""
+        return torch.tensor([self.epoch, *"\0".join(self.modalities).encode()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Continue in the epoch of a state dict."""
-        self.epoch = int(state)
+        """Continue in the epoch of a state dict, after a check of the names, which older states lack."""
+        epoch, *names = state.flatten().tolist()
+        if names:
+            check_restored("AdaptiveGradientModulation", bytes(names).decode().split("\0"), self.modalities)
+        self.epoch = epoch

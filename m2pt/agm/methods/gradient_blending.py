@@ -178,20 +178,18 @@ class GradientBlending(BalancingMethod):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the start of the super-epoch and the last epoch, for `state_dict`."""
-        if self._start is None:
-            return {"epoch": None, "losses": {}, "last_epoch": self._last_epoch}
-        epoch, losses = self._start
+        epoch, losses = (None, {}) if self._start is None else self._start
         return {
+            **self._common_state(),
             "epoch": epoch,
-            "last_epoch": self._last_epoch,
             "losses": {name: [each.training, each.validation] for name, each in losses.items()},
         }
 
     def set_extra_state(self, state: Any) -> None:
         """Restore the start of the super-epoch and the last epoch, which older states lack."""
+        self._restore_common(state)
         losses = {name: Losses(*each) for name, each in state["losses"].items()}
         self._start = None if state["epoch"] is None else (state["epoch"], losses)
-        self._last_epoch = state.get("last_epoch", 0)
         self._report()
 
     def _losses(self, inputs: Inputs, target: Tensor) -> Tensor:

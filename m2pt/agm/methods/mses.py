@@ -121,16 +121,17 @@ class MSES(BalancingMethod):
     def get_extra_state(self) -> dict[str, Any]:
         """Return losses, best epochs and weights, what is frozen and the last epoch, for `state_dict`."""
         return {
+            **self._common_state(),
             "previous": dict(self._previous),
             "lowest": dict(self._lowest),
             "best_epoch": dict(self._best_epoch),
             "best_weights": {name: dict(weights) for name, weights in self._best_weights.items()},
             "frozen": list(self._frozen),
-            "last_epoch": self._last_epoch,
         }
 
     def set_extra_state(self, state: Any) -> None:
         """Restore what `get_extra_state` returned; older states lack the last epoch."""
+        self._restore_common(state)
         self._previous = dict(state["previous"])
         self._lowest = dict(state["lowest"])
         self._best_epoch = dict(state["best_epoch"])
@@ -139,7 +140,6 @@ class MSES(BalancingMethod):
             for modality, weights in state["best_weights"].items()
         }
         self._frozen = list(state["frozen"])
-        self._last_epoch = state.get("last_epoch", 0)
         self._keep_frozen()
         self._report()
 

@@ -105,16 +105,16 @@ class MSLR(BalancingMethod):
     def get_extra_state(self) -> dict[str, Any]:
         """Return accuracies, ratios and the last epoch, for `state_dict`."""
         return {
+            **self._common_state(),
             "accuracies": {name: list(each) for name, each in self._accuracies.items()},
             "ratios": dict(self._ratios),
-            "last_epoch": self._last_epoch,
         }
 
     def set_extra_state(self, state: Any) -> None:
         """Restore accuracies, ratios and the last epoch, which older states lack."""
+        self._restore_common(state)
         self._accuracies = {name: list(state["accuracies"][name]) for name in self.modalities}
         self._ratios = {name: state["ratios"][name] for name in self.modalities}
-        self._last_epoch = state.get("last_epoch", 0)
         self._report()
 
     def _report(self) -> None:

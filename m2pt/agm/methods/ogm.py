@@ -133,13 +133,14 @@ class OGM(BalancingMethod):
                         self._modulate(parameter.grad, coefficient, generators)
         self._report(ratios, coefficients)
 
-    def get_extra_state(self) -> dict[str, int]:
+    def get_extra_state(self) -> dict[str, Any]:
         """Return the epoch and the step, for `state_dict`."""
-        return {"epoch": self._last_epoch + 1, "step": self._step}
+        return {**self._common_state(), "step": self._step}
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the epoch and the step."""
-        self._last_epoch, self._step = state["epoch"] - 1, state["step"]
+        """Restore the epoch and the step; older states have the current epoch instead of the last one."""
+        self._restore_common({"last_epoch": state.get("epoch", 1) - 1} | state)
+        self._step = state["step"]
 
     def _modulate(
         self, gradient: Tensor, coefficient: Tensor, generators: dict[torch.device, torch.Generator]
