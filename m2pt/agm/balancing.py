@@ -205,7 +205,8 @@ class BalancingMethod(nn.Module):
 
     def _plain_loss(self, inputs: Inputs, target: Tensor) -> Tensor:
         """Return the cross-entropy of the model for a checked batch."""
-        return self._cross_entropy(self.model({name: inputs[name] for name in self.modalities}), target)
+        own = {name: value for name, value in inputs.items() if name in self.modalities}
+        return self._cross_entropy(self.model(own), target)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean cross-entropy, in float32 or better whatever the precision of the logits."""

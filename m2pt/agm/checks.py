@@ -187,6 +187,11 @@ def check_inputs(inputs: Inputs, modalities: Sequence[str], checks: DeferredChec
     return next(iter(sizes.values()))
 
 
+def in_order_of(inputs: Inputs, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by modality in the order of a batch, whose further modalities are left out."""
+    return {name: values[name] for name in inputs if name in values}
+
+
 def check_target(target: Tensor, batch: int) -> None:
     """Check the form of the labels.
 

@@ -1,15 +1,24 @@
 """What all methods share: wrong use, what a batch may be, and several processes."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from balancing_models import Late, Stranger, batch, gradients, validation
+from balancing_models import Late, Stranger, batch, gradients, joint_gradients, validation
 from balancing_processes import TRAINED, new_method, train
 from torch import Tensor, nn
 
-from m2pt.agm import MSLR, OGM, AdaptiveGradientModulation, BalancingError, BalancingMethod, Joint
+from m2pt.agm import (
+    MSLR,
+    OGM,
+    AdaptiveGradientModulation,
+    BalancingError,
+    BalancingMethod,
+    GradientBlending,
+    Joint,
+    mono_modal_logits,
+)
 
 ONES = {"audio": 1.0, "visual": 1.0}
 
@@ -109,6 +118,42 @@ def test_labels_may_be_integers_of_any_size(name: str, dtype: torch.dtype) -> No
         found.append(gradients(method))
     for key, value in found[0].items():
         assert torch.equal(found[1][key], value), key
+
+
+class Ordered(Late):
+    """Concatenates in the order of its inputs."""
+
+    def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
+        return self.fusion(torch.cat(list(features.values()), dim=1))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.fuse({name: self.encode(name, value) for name, value in inputs.items()})
+
+
+BUILDERS: dict[str, Callable[[Late], BalancingMethod]] = {
+    "joint": Joint,
+    "agm": lambda model: AdaptiveGradientModulation(model, alpha=0),
+    "agm, whole": lambda model: AdaptiveGradientModulation(model, alpha=0, fast_path=False),
+    "ogm": lambda model: OGM(model, alpha=0, parameters="all"),
+    "blending": lambda model: GradientBlending(
+        model,
+        heads={n: nn.Linear(4, 3).double() for n in ONES},
+        weights={"audio": 0, "visual": 0, "joint": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_model_sees_the_modalities_in_the_order_of_the_batch(name: str) -> None:
+    model = Ordered("audio", "visual")
+    inputs, target = batch("visual", "audio")
+    expected = joint_gradients(model, inputs, target)
+    method = BUILDERS[name](model)
+    method.loss(inputs, target).backward()
+    for key, value in gradients(model).items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-9)
+    total = sum(mono_modal_logits(model, inputs).values())
+    torch.testing.assert_close(total, model(inputs).detach())
 
 
 @pytest.mark.parametrize("name", ["mslr", "mses", "blending"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.agm.balancing import BalancingMethod, Validation
-from m2pt.agm.checks import BalancingError, Inputs, check_named, check_number
+from m2pt.agm.checks import BalancingError, Inputs, check_named, check_number, in_order_of
 from m2pt.agm.passes import has_fast_path
 from m2pt.agm.processes import sum_over_processes
 
@@ -204,7 +204,8 @@ class GradientBlending(BalancingMethod):
                     f"GradientBlending: the head of {name!r} must return logits (B, num_classes), got "
                     f"{tuple(each.shape)} from features {tuple(features[name].shape)}; pool them in the head"
                 )
-        return torch.stack([self._cross_entropy(each, target) for each in [*logits, fuse(features)]])
+        joint = fuse(in_order_of(inputs, features))
+        return torch.stack([self._cross_entropy(each, target) for each in [*logits, joint]])
 
     def _report(self) -> None:
         """Set the scalars to log that do not change in a step."""
