@@ -155,7 +155,7 @@ def check_inputs(inputs: Inputs, modalities: Sequence[str], checks: DeferredChec
 
     Raises:
         BalancingError: a modality is missing or unknown, is neither a tensor nor a mapping of tensors, is
-            empty, has NaN values, or differs in batch size; a sequence has length 0.
+            empty, has NaN values, or differs in batch size; lengths are no integers, or one is 0.
     """
     if not isinstance(inputs, Mapping):
         raise BalancingError(f"inputs must be a dict by modality, got {type(inputs).__name__}")
@@ -179,6 +179,9 @@ def check_inputs(inputs: Inputs, modalities: Sequence[str], checks: DeferredChec
             if tensor.is_floating_point():
                 checks.require(~tensor.detach().isnan().any().reshape(1), [f"{label} has NaN values"])
         if isinstance(inputs[modality], Mapping) and isinstance(inputs[modality].get("lengths"), Tensor):
+            if not _is_integer(inputs[modality]["lengths"]):
+                found = inputs[modality]["lengths"].dtype
+                raise BalancingError(f"'lengths' of modality {modality!r} must be integers, got {found}")
             message = f"modality {modality!r} has a sequence of length 0: leave such samples out"
             checks.require((inputs[modality]["lengths"] > 0).all().reshape(1), [message])
     if len(set(sizes.values())) > 1:

@@ -140,10 +140,19 @@ def _without_gradient_from_inputs(model: nn.Module, passes: SubsetPasses, inputs
 
 
 def _gradients(logits: Tensor, tensors: list[Tensor]) -> list[Tensor | None]:
-    """Return the gradients of the sum of the logits; None where there is no path."""
+    """Return the gradients of the sum of the logits; None where there is no path.
+
+    Raises:
+        BalancingError: the model recomputes activations in a way that does not allow it.
+    """
     if not tensors or not logits.requires_grad:
         return [None] * len(tensors)
-    return list(torch.autograd.grad(logits.sum(), tensors, allow_unused=True))
+    try:
+        return list(torch.autograd.grad(logits.sum(), tensors, allow_unused=True))
+    except RuntimeError as error:
+        if "incompatible with .grad()" not in str(error):
+            raise
+        raise BalancingError("the model uses reentrant checkpointing: set use_reentrant=False") from error
 
 
 def _trainable(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

@@ -78,7 +78,7 @@ def test_a_wrong_batch_is_named(name: str) -> None:
         ({"audio": inputs["audio"]}, target, "lacks modality 'visual'; it has 'audio'"),
         (inputs | {"text": visual}, target, "has modality 'text', which is not among"),
         (inputs | {"visual": visual[:4]}, target, "batch size: modality 'audio' 6, modality 'visual' 4"),
-        (inputs | {"visual": {"values": visual, "lengths": torch.ones(4)}}, target, "batch size"),
+        (inputs | {"visual": {"values": visual, "lengths": torch.ones(4).long()}}, target, "batch size"),
         (inputs, target[:4], r"target must have the shape \(6,\), got \(4,\)"),
         (inputs, target.double(), "class indices, got torch.float64"),
         (inputs, target.clone().fill_(3), "target has a class outside 0 to 2"),

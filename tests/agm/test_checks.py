@@ -34,6 +34,10 @@ AUDIO, VISUAL = torch.zeros(3, 2), torch.zeros(3, 4, 4)
             "modality 'visual' has a sequence of length 0",
         ),
         (
+            {"audio": AUDIO, "visual": {"values": VISUAL, "lengths": torch.ones(3)}},
+            "'lengths' of modality 'visual' must be integers, got torch.float32",
+        ),
+        (
             {"audio": AUDIO, "visual": {"values": VISUAL, "lengths": torch.tensor([4, 1])}},
             "'values' of modality 'visual' 3, 'lengths' of modality 'visual' 2",
         ),

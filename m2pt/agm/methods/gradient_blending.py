@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from m2pt.agm.balancing import BalancingMethod, Validation
 from m2pt.agm.checks import BalancingError, Inputs, check_named, check_number, in_order_of
 from m2pt.agm.passes import has_fast_path
+from m2pt.agm.precision import Float64Buffers
 from m2pt.agm.processes import sum_over_processes
 
 JOINT = "joint"
@@ -27,7 +28,7 @@ class Losses:
     validation: float
 
 
-class GradientBlending(BalancingMethod):
+class GradientBlending(Float64Buffers, BalancingMethod):
     """The loss is Σ_k w_k L_k over a linear classifier on each encoder's features and the joint classifier.
 
     The weights are large for classifiers that generalize and do not overfit, w_k ∝ G_k / O_k², and add up to
