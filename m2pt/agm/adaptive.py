@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2pt.agm.balancing import BalancingMethod, Validation
-from m2pt.agm.checks import BalancingError, Inputs, check_classes
+from m2pt.agm.checks import BalancingError, Inputs, check_classes, check_number
 from m2pt.agm.first_batch import check_first_batch
 from m2pt.agm.modulation import PRESETS, AfterWindow, Direction, Modulation, mono_modal_scores
 from m2pt.agm.mono_modal import evaluate_responses
@@ -93,8 +93,16 @@ class AdaptiveGradientModulation(BalancingMethod):
         fast_path: bool = True,
     ) -> None:
         super().__init__(model, modalities, encoders=encoders)
-        if probability_floor is not None and not 0 < probability_floor < 1:
-            raise BalancingError(f"probability_floor must lie between 0 and 1, got {probability_floor}")
+        if probability_floor is not None:
+            check_number("probability_floor", probability_floor, positive=True)
+            if probability_floor >= 1:
+                raise BalancingError(f"probability_floor must be below 1, got {probability_floor}")
+        if not (muting is None or isinstance(muting, Muting)):
+            raise BalancingError(f"muting must be a Muting or None for zeros, got {muting!r}")
+        if unknown := [name for name in constant_when_muted if name not in self.modalities]:
+            raise BalancingError(
+                f"constant_when_muted has {unknown[0]!r}, which is not among {list(self.modalities)}"
+            )
         self.probability_floor = probability_floor
         self.muting = Muting() if muting is None else muting
         self.attribution = ShapleyAttribution(self.modalities, empty)
@@ -167,6 +175,7 @@ class AdaptiveGradientModulation(BalancingMethod):
             BalancingError: the batch does not fit, the model cannot be modulated, or a score is not finite.
         """
         batch = self._check_batch(inputs, target)
+        target = target.long()
         if not (self.training and torch.is_grad_enabled()):
             return self._plain_loss(inputs, target)
         if self._first_batch and not target.is_meta:
@@ -214,7 +223,7 @@ class AdaptiveGradientModulation(BalancingMethod):
             validation: not used.
 
         Raises:
-            BalancingError: a score of this epoch was NaN or infinite.
+            BalancingError: a score of this epoch was NaN or infinite, or the epoch is not above the last one.
         """
         super().after_epoch(epoch, validation)
         self.modulation.finish_epoch(epoch)

@@ -18,6 +18,7 @@ the loss, and the hooks on the method itself in every process. Each hook takes t
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,11 @@ from m2pt.agm.checks import (
     DeferredChecks,
     Inputs,
     check_classes,
+    check_epoch,
     check_inputs,
     check_logits,
     check_modalities,
+    check_restored,
     check_target,
 )
 from m2pt.agm.encoders import check_separate, encoders_of, modalities_of
@@ -69,6 +72,8 @@ class BalancingMethod(nn.Module):
 
     least_modalities = 2
     needs_encoders = True
+    needs_before_step = False
+    """Whether a training without `before_step` is an error; the method then calls that of this class."""
 
     model: nn.Module
     modalities: tuple[str, ...]
@@ -91,6 +96,11 @@ class BalancingMethod(nn.Module):
             check_separate(method, model, self._encoders)
         self._checks = DeferredChecks()
         self._scalars: dict[str, Tensor] = {}
+        self._last_epoch = 0
+        self._has_loss = False
+        """Whether a loss with gradients was computed since the last step."""
+        self._has_stepped = False
+        """Whether a step was taken since the last epoch."""
 
     def forward(self, inputs: Inputs, target: Tensor) -> Tensor:
         """Return the training loss of a batch, averaged over its samples.
@@ -118,7 +128,7 @@ class BalancingMethod(nn.Module):
     @property
     def scalars(self) -> dict[str, Tensor]:
         """Values to log, detached scalars on the model's device: the same names after each step."""
-        device = next(self.model.parameters()).device
+        device = self._device
         return {name: value.to(device, non_blocking=True) for name, value in self._scalars.items()}
 
     def before_step(self) -> None:
@@ -126,7 +136,16 @@ class BalancingMethod(nn.Module):
 
         Gradients must be complete: summed over accumulated passes, averaged over processes, unscaled and not
         yet clipped.
+
+        Raises:
+            BalancingError: the method changes gradients, and no loss was computed since the last step.
         """
+        if self.needs_before_step and not self._has_loss:
+            raise BalancingError(
+                f"{type(self).__name__}.before_step() needs a loss, computed with gradients since the last "
+                "step: call it once a step, after backward()"
+            )
+        self._has_loss, self._has_stepped = False, True
 
     def after_epoch(self, epoch: int, validation: Validation | None = None) -> None:
         """Act at the end of an epoch.
@@ -136,10 +155,18 @@ class BalancingMethod(nn.Module):
             validation: what was measured on the validation split. A method that adapts needs it.
 
         Raises:
-            BalancingError: the method needs a validation and it is None, or lacks a modality; or a check of
-                this epoch's batches failed.
+            BalancingError: the method needs a validation and it is None, or lacks a modality; a check of
+                this epoch's batches failed; the epoch is not above the last one; or the method needs
+                `before_step` and it was not called in this epoch.
         """
         self._checks.poll(wait=True)
+        check_epoch(epoch, self._last_epoch)
+        if self.needs_before_step and self._has_loss and not self._has_stepped:
+            raise BalancingError(
+                f"{type(self).__name__} changes gradients: call before_step() in each step, after backward() "
+                "and before the optimizer's step"
+            )
+        self._last_epoch, self._has_stepped = int(epoch), False
 
     @torch.no_grad()
     def validation_losses(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
@@ -154,20 +181,37 @@ class BalancingMethod(nn.Module):
         """Yield the parameters of a modality's encoder."""
         return self._encoders[modality].parameters()
 
+    def _common_state(self) -> dict[str, Any]:
+        """Return the names of the modalities and the last epoch, a part of a method's extra state."""
+        return {"modalities": list(self.modalities), "last_epoch": self._last_epoch}
+
+    def _restore_common(self, state: Mapping[str, Any]) -> None:
+        """Restore the last epoch, after a check of the names; older states may lack both."""
+        check_restored(type(self).__name__, state.get("modalities", self.modalities), self.modalities)
+        self._last_epoch = state.get("last_epoch", 0)
+
+    @property
+    def _device(self) -> torch.device:
+        """The device of the model; of one without parameters, the CPU."""
+        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+
     def _check_batch(self, inputs: Inputs, target: Tensor) -> int:
         """Check a batch and return its size B."""
         self._checks.poll()
         batch = check_inputs(inputs, self.modalities, self._checks)
         check_target(target, batch)
+        self._has_loss = self._has_loss or torch.is_grad_enabled()
         return batch
 
     def _plain_loss(self, inputs: Inputs, target: Tensor) -> Tensor:
         """Return the cross-entropy of the model for a checked batch."""
-        return self._cross_entropy(self.model({name: inputs[name] for name in self.modalities}), target)
+        own = {name: value for name, value in inputs.items() if name in self.modalities}
+        return self._cross_entropy(self.model(own), target)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean cross-entropy, in float32 or better whatever the precision of the logits."""
         check_logits(logits, len(target), type(self.model).__name__)
+        target = target.long()
         with full_precision(logits.device):
             check_classes(target, logits.shape[-1], self._checks)
             return functional.cross_entropy(at_least_float32(logits), target)
@@ -176,6 +220,7 @@ class BalancingMethod(nn.Module):
         self, values: Mapping[str, float] | None, what: str, names: Sequence[str] | None = None
     ) -> dict[str, float]:
         """Return a value of each modality from a `Validation`, averaged over processes, after checks."""
+        self._checks.poll(wait=True)
         names = self.modalities if names is None else names
         if values is None:
             raise BalancingError(
@@ -187,7 +232,7 @@ class BalancingMethod(nn.Module):
                     f"{type(self).__name__}: {what} of the validation has no finite value for {name!r}, "
                     f"got {dict(values)}"
                 )
-        device = next(self.model.parameters()).device
+        device = self._device
         dtype = torch.float32 if device.type == "mps" else torch.float64
         found = torch.tensor([values[name] for name in names], dtype=dtype, device=device)
         return dict(zip(names, mean_over_processes(found).tolist(), strict=True))

@@ -1,8 +1,8 @@
 """Checks of settings and batches, and checks of values on a GPU that do not wait for them."""
 
 import math
-from collections.abc import Mapping, Sequence
-from numbers import Real
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 import torch
@@ -80,16 +80,31 @@ def check_modalities(user: str, modalities: Sequence[str], least: int) -> tuple[
         least: smallest number of them.
 
     Raises:
-        BalancingError: there are fewer than `least`, or a name occurs twice.
+        BalancingError: there are fewer than `least`, one is no string, or a name occurs twice.
     """
     if isinstance(modalities, str):
         raise BalancingError(f"{user}: modalities must be a list of names, got the string {modalities!r}")
+    if not isinstance(modalities, Collection) or not all(isinstance(name, str) for name in modalities):
+        raise BalancingError(f"{user}: modalities must be a list of names, got {modalities!r}")
     if len(set(modalities)) < len(modalities):
         raise BalancingError(f"{user}: a modality is named twice: {', '.join(modalities)}")
     if len(modalities) < least:
         hint = ": train a model of one modality with Joint" if modalities else ""
         raise BalancingError(f"{user} needs at least {least} modalities, got {list(modalities)}{hint}")
     return tuple(modalities)
+
+
+def check_restored(user: str, stored: Sequence[str], modalities: Sequence[str]) -> None:
+    """Check that a stored state is of the same modalities in the same order.
+
+    Raises:
+        BalancingError: it is not.
+    """
+    if list(stored) != list(modalities):
+        raise BalancingError(
+            f"{user}: the state is of the modalities {list(stored)}, not of {list(modalities)}: name them in "
+            "the same order"
+        )
 
 
 def check_number(name: str, value: float, *, positive: bool = False) -> None:
@@ -103,6 +118,21 @@ def check_number(name: str, value: float, *, positive: bool = False) -> None:
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
         wanted = "above 0" if positive else "0 or more"
         raise BalancingError(f"{name} must be a finite number, {wanted}, got {value}")
+
+
+def check_epoch(epoch: int, last: int) -> None:
+    """Check that an epoch comes after the last one.
+
+    Raises:
+        BalancingError: it does not, or is not an integer.
+    """
+    if not isinstance(epoch, Integral):
+        raise BalancingError(f"after_epoch() needs the number of complete epochs, 1 or more, got {epoch!r}")
+    if epoch <= last:
+        raise BalancingError(
+            f"after_epoch({epoch}) must come once after each epoch, and be {last + 1} or more here: epochs "
+            "are counted from 1"
+        )
 
 
 def check_named(name: str, values: Mapping[str, Any], wanted: Sequence[str]) -> None:
@@ -125,7 +155,7 @@ def check_inputs(inputs: Inputs, modalities: Sequence[str], checks: DeferredChec
 
     Raises:
         BalancingError: a modality is missing or unknown, is neither a tensor nor a mapping of tensors, is
-            empty, has NaN values, or differs in batch size; a sequence has length 0.
+            empty, has NaN values, or differs in batch size; lengths are no integers, or one is 0.
     """
     if not isinstance(inputs, Mapping):
         raise BalancingError(f"inputs must be a dict by modality, got {type(inputs).__name__}")
@@ -149,6 +179,9 @@ def check_inputs(inputs: Inputs, modalities: Sequence[str], checks: DeferredChec
             if tensor.is_floating_point():
                 checks.require(~tensor.detach().isnan().any().reshape(1), [f"{label} has NaN values"])
         if isinstance(inputs[modality], Mapping) and isinstance(inputs[modality].get("lengths"), Tensor):
+            if not _is_integer(inputs[modality]["lengths"]):
+                found = inputs[modality]["lengths"].dtype
+                raise BalancingError(f"'lengths' of modality {modality!r} must be integers, got {found}")
             message = f"modality {modality!r} has a sequence of length 0: leave such samples out"
             checks.require((inputs[modality]["lengths"] > 0).all().reshape(1), [message])
     if len(set(sizes.values())) > 1:
@@ -157,13 +190,18 @@ def check_inputs(inputs: Inputs, modalities: Sequence[str], checks: DeferredChec
     return next(iter(sizes.values()))
 
 
+def in_order_of(inputs: Inputs, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by modality in the order of a batch, whose further modalities are left out."""
+    return {name: values[name] for name in inputs if name in values}
+
+
 def check_target(target: Tensor, batch: int) -> None:
     """Check the form of the labels.
 
     Raises:
         BalancingError: they are not integers of shape (B,).
     """
-    if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool:
+    if not isinstance(target, Tensor) or not _is_integer(target):
         found = target.dtype if isinstance(target, Tensor) else type(target).__name__
         raise BalancingError(f"target must be a tensor of class indices, got {found}")
     if target.shape != (batch,):
@@ -189,6 +227,11 @@ def check_classes(target: Tensor, classes: int, checks: DeferredChecks) -> None:
     """
     holds = ((target >= 0) & (target < classes)).all().reshape(1)
     checks.require(holds, [f"target has a class outside 0 to {classes - 1}"])
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    """Return whether a tensor has integers, signed or not."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
 def _tensors(modality: str, value: Any) -> list[tuple[str, Tensor]]:

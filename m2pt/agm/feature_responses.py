@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2pt.agm.checks import Inputs
+from m2pt.agm.checks import Inputs, in_order_of
 from m2pt.agm.modes import evaluation_mode
 from m2pt.agm.muting import Muting
 from m2pt.agm.passes import SubsetPasses, has_fast_path
@@ -40,13 +40,13 @@ def forward_with_responses(
         values = SubsetPasses(names, subsets, Muting(), fast=False)(model, inputs, batch, graph=False)
         return values[-1], attribution(values.detach())
     joint: Any = model
-    features = {name: joint.encode(name, inputs[name]) for name in names}
+    features = in_order_of(inputs, {name: joint.encode(name, inputs[name]) for name in names})
     logits = at_least_float32(joint.fuse(features))
     present = {name: feature.detach() for name, feature in features.items()}
     muted = {name: torch.zeros_like(feature) for name, feature in present.items()}
     with torch.no_grad(), evaluation_mode(model):
         others = [
-            joint.fuse({name: (present if name in subset else muted)[name] for name in names})
+            joint.fuse({name: (present if name in subset else muted)[name] for name in features})
             for subset in subsets[:-1]
         ]
         return logits, attribution(torch.stack([*map(at_least_float32, others), logits.detach()]))

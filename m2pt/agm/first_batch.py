@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2pt.agm.checks import BalancingError, Inputs
+from m2pt.agm.checks import BalancingError, Inputs, in_order_of
 from m2pt.agm.modes import evaluation_mode
 from m2pt.agm.passes import SubsetPasses
 
@@ -95,7 +95,7 @@ def _without_gradient_from_features(model: Any, passes: SubsetPasses, inputs: In
         if not feature.is_floating_point():
             return [name]
         leaves[name] = feature.detach().requires_grad_()
-    logits = model.fuse({name: leaf.clone() for name, leaf in leaves.items()})
+    logits = model.fuse(in_order_of(inputs, {name: leaf.clone() for name, leaf in leaves.items()}))
     gradients = _gradients(logits, list(leaves.values()))
     return [name for name, gradient in zip(leaves, gradients, strict=True) if gradient is None]
 
@@ -121,7 +121,7 @@ def _without_gradient_from_inputs(model: nn.Module, passes: SubsetPasses, inputs
             given[name] = as_leaf(name, value)
         else:
             given[name] = {key: as_leaf(name, tensor) for key, tensor in value.items()}
-    logits = model(given)
+    logits = model(in_order_of(inputs, given))
     parameters = _trainable(model.parameters())
     tensors = [*parameters, *(leaf for several in leaves.values() for leaf in several)]
     gradients = zip(tensors, _gradients(logits, tensors), strict=True)
@@ -140,10 +140,19 @@ def _without_gradient_from_inputs(model: nn.Module, passes: SubsetPasses, inputs
 
 
 def _gradients(logits: Tensor, tensors: list[Tensor]) -> list[Tensor | None]:
-    """Return the gradients of the sum of the logits; None where there is no path."""
+    """Return the gradients of the sum of the logits; None where there is no path.
+
+    Raises:
+        BalancingError: the model recomputes activations in a way that does not allow it.
+    """
     if not tensors or not logits.requires_grad:
         return [None] * len(tensors)
-    return list(torch.autograd.grad(logits.sum(), tensors, allow_unused=True))
+    try:
+        return list(torch.autograd.grad(logits.sum(), tensors, allow_unused=True))
+    except RuntimeError as error:
+        if "incompatible with .grad()" not in str(error):
+            raise
+        raise BalancingError("the model uses reentrant checkpointing: set use_reentrant=False") from error
 
 
 def _trainable(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

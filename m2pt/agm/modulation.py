@@ -14,14 +14,14 @@ is 0 and τ = 1. A modality that does worse than its long-run level (r < τ) get
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from numbers import Real
+from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from m2pt.agm.checks import BalancingError, DeferredChecks, check_number
+from m2pt.agm.checks import BalancingError, DeferredChecks, check_epoch, check_number, check_restored
 from m2pt.agm.precision import Float64Buffers
 
 Direction: TypeAlias = Literal["released", "opposite"]
@@ -68,6 +68,24 @@ def mono_modal_scores(responses: Tensor, target: Tensor, probability_floor: floa
     return -log_probabilities.mean(-1)
 
 
+def checked_window(window: Any) -> tuple[int, int | None]:
+    """Return the first and last epoch of a window.
+
+    Raises:
+        BalancingError: it is not a pair of integers, the second of which may be None, or ends too early.
+    """
+    if not isinstance(window, Sequence) or len(window) != 2:
+        raise BalancingError(f"window must be a first and a last epoch, such as (1, 20), got {window!r}")
+    start, end = window
+    if not isinstance(start, Integral) or not (end is None or isinstance(end, Integral)):
+        raise BalancingError(
+            f"window must have integers, of which the last may be None for no end, got {window!r}"
+        )
+    if end is not None and end < start:
+        raise BalancingError(f"window must end no earlier than it starts, got {window}")
+    return int(start), None if end is None else int(end)
+
+
 class Modulation(Float64Buffers):
     """Coefficients κ from scores, with the running means as buffers.
 
@@ -112,9 +130,7 @@ class Modulation(Float64Buffers):
             raise BalancingError(f"direction must be 'released' or 'opposite', got {direction!r}")
         if after_window not in get_args(AfterWindow):
             raise BalancingError(f"after_window must be 'reset' or 'stays', got {after_window!r}")
-        start, end = window
-        if end is not None and end < start:
-            raise BalancingError(f"window must end no earlier than it starts, got {window}")
+        start, end = checked_window(window)
         self.modalities = tuple(modalities)
         self.alpha = float(alpha)
         self.cap = cap
@@ -142,8 +158,13 @@ class Modulation(Float64Buffers):
         return self.phase != "after" or self.after_window == "stays"
 
     def finish_epoch(self, epoch: int) -> None:
-        """Begin the epoch after `epoch`."""
-        self.epoch = epoch + 1
+        """Begin the epoch after `epoch`.
+
+        Raises:
+            BalancingError: it is before the current epoch.
+        """
+        check_epoch(epoch, self.epoch - 1)
+        self.epoch = int(epoch) + 1
         if not self.needs_passes:
             self.coefficients.fill_(1.0)
 
@@ -202,9 +223,12 @@ class Modulation(Float64Buffers):
         self._checks.require(found.isfinite(), messages)
 
     def get_extra_state(self) -> Tensor:
-        """Return the current epoch."""
-        return torch.tensor(self.epoch)
+        """Return the current epoch and the bytes of the names: the whole state consists of tensors."""
+        return torch.tensor([self.epoch, *"\0".join(self.modalities).encode()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Continue in the epoch of a state dict."""
-        self.epoch = int(state)
+        """Continue in the epoch of a state dict, after a check of the names, which older states lack."""
+        epoch, *names = state.flatten().tolist()
+        if names:
+            check_restored("AdaptiveGradientModulation", bytes(names).decode().split("\0"), self.modalities)
+        self.epoch = epoch

@@ -12,8 +12,8 @@ from m2pt.agm.checks import BalancingError, Inputs
 class Muting(nn.Module):
     """Replace the input of a modality: by zeros, as released, or by given values.
 
-    A tensor is replaced as a whole. In a mapping floating-point tensors are replaced, and integer and boolean
-    ones (lengths, masks) are kept.
+    A tensor is replaced as a whole. In a mapping floating-point and complex tensors are replaced, and integer
+    and boolean ones (lengths, masks) are kept.
 
     Args:
         values: what to put in place of the input, by modality, or by modality and name for a mapping. Each
@@ -94,12 +94,12 @@ class Muting(nn.Module):
         """
         if isinstance(value, Tensor):
             return self._muted(modality, None, value[:rows])
-        if not any(tensor.is_floating_point() for tensor in value.values()):
+        if not any(_is_muted(tensor) for tensor in value.values()):
             raise BalancingError(
                 f"modality {modality!r} cannot be muted: none of {list(value)} is a floating-point tensor"
             )
         return {
-            name: self._muted(modality, name, tensor[:rows]) if tensor.is_floating_point() else tensor[:rows]
+            name: self._muted(modality, name, tensor[:rows]) if _is_muted(tensor) else tensor[:rows]
             for name, tensor in value.items()
         }
 
@@ -111,27 +111,36 @@ class Muting(nn.Module):
         key = _key(modality, name)
         found: Tensor | None = getattr(self, key, None)
         if found is None or not tensor.is_floating_point():
+            named = repr(modality if name is None else f"{modality}/{name}")
             why = (
-                "it is not a floating-point tensor" if found is not None else f"there is no value for {key!r}"
+                "it is not a floating-point tensor" if found is not None else f"there is no value for {named}"
             )
             raise BalancingError(f"modality {modality!r} cannot be muted: {why}")
         try:
             return muted + found.to(tensor.dtype).expand_as(muted)
         except RuntimeError as error:
             raise BalancingError(
-                f"the muted value of {key!r} has shape {tuple(found.shape)}, which does not broadcast to the "
-                f"input's {tuple(tensor.shape)}"
+                f"the muted value of modality {modality!r} has shape {tuple(found.shape)}, which does not "
+                f"broadcast to the input's {tuple(tensor.shape)}"
             ) from error
 
 
 def rows_are_equal(value: Any) -> bool:
     """Return whether all samples of a batch look the same when muted: nothing of them is kept."""
-    return isinstance(value, Tensor) or all(tensor.is_floating_point() for tensor in value.values())
+    return isinstance(value, Tensor) or all(_is_muted(tensor) for tensor in value.values())
+
+
+def _is_muted(tensor: Tensor) -> bool:
+    """Return whether a tensor in a mapping is replaced."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _key(modality: str, name: str | None) -> str:
-    """Return the name of a parameter or buffer, in which dots are not allowed."""
-    return (modality if name is None else f"{modality}/{name}").replace(".", "_")
+    """Return the name of a parameter or buffer, without dots, that is no attribute of a module."""
+    parts = [modality] if name is None else [modality, name]
+    return "/".join(
+        ["value", *(part.replace("~", "~0").replace("/", "~1").replace(".", "~2") for part in parts)]
+    )
 
 
 def _floating(modality: str, value: Any) -> list[tuple[str | None, Tensor]]:

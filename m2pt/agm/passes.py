@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2pt.agm.checks import BalancingError, Inputs, check_logits
+from m2pt.agm.checks import BalancingError, Inputs, check_logits, in_order_of
 from m2pt.agm.modes import depends_on_mode, evaluation_mode, mixes_samples
 from m2pt.agm.muting import Muting, rows_are_equal
 from m2pt.agm.precision import at_least_float32
@@ -66,7 +66,7 @@ class SubsetPasses:
 
     def _whole(self, model: nn.Module, inputs: Inputs, batch: int, graph: bool) -> tuple[Tensor, Tensor]:
         """Run the whole model for each subset."""
-        full = model({name: inputs[name] for name in self.modalities})
+        full = model({name: value for name, value in inputs.items() if name in self.modalities})
         check_logits(full, batch, type(model).__name__)
         muted = {name: self.muting(name, inputs[name], batch) for name in self.modalities}
         with evaluation_mode(model), torch.set_grad_enabled(graph):
@@ -74,8 +74,10 @@ class SubsetPasses:
         return full, torch.stack(logits) if logits else full.new_empty(0, *full.shape)
 
     def select(self, subset: Subset, present: Mapping[str, Any], muted: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the modalities of a subset from `present` and the others from `muted`."""
-        return {name: (present if name in subset else muted)[name] for name in self.modalities}
+        """Return the modalities of a subset from `present`, in its order, and the others from `muted`."""
+        return {
+            name: value if name in subset else muted[name] for name, value in present.items() if name in muted
+        }
 
     def _encoded(self, model: Any, inputs: Inputs, batch: int, graph: bool) -> tuple[Tensor, Tensor]:
         """Run the encoders once or twice, and the fusion for each subset."""
@@ -90,20 +92,20 @@ class SubsetPasses:
             else:
                 features[name], muted[name] = self._encode_both(model, name, inputs, batch, encoders[name])
                 present[name] = features[name]
-        full = model.fuse(features)
+        full = model.fuse(in_order_of(inputs, features))
         check_logits(full, batch, type(model).__name__)
         with evaluation_mode(model), torch.set_grad_enabled(graph):
             for name in self.modalities:
                 if twice[name]:
                     present[name], muted[name] = self._encode_both(model, name, inputs, batch, encoders[name])
-            others = self.subsets[:-1]
+            present, others = in_order_of(inputs, present), self.subsets[:-1]
             if not others:
                 return full, full.new_empty(0, *full.shape)
             if mixes_samples(fusion):
                 return full, torch.stack([model.fuse(self.select(each, present, muted)) for each in others])
             stacked = {
-                name: torch.cat([(present if name in each else muted)[name] for each in others])
-                for name in self.modalities
+                name: torch.cat([value if name in each else muted[name] for each in others])
+                for name, value in present.items()
             }
             return full, model.fuse(stacked).unflatten(0, (len(others), batch))
 

@@ -1,4 +1,4 @@
-"""Precision: logits in float32 or better, and buffers that stay in float64 whatever the model is in."""
+"""Precision: logits in float32 or better, and buffers that keep their dtype whatever the model is in."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +22,7 @@ class Float64Buffers(nn.Module):
     """A module whose buffers follow the model to another device, but never to another dtype.
 
     A mean over many thousand batches kept in bfloat16 would stop changing after a few hundred. On devices
-    without float64 (Apple's MPS) floating-point buffers are float32.
+    without float64 (Apple's MPS) buffers in float64 become float32.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from m2pt.agm.checks import BalancingError
 from m2pt.agm.precision import Float64Buffers
 
 Subset: TypeAlias = frozenset[str]
@@ -30,9 +31,12 @@ def subsets_of(modalities: Sequence[str], empty: EmptySet = "omitted") -> list[S
     Args:
         modalities: names, all different.
         empty: "omitted" takes f(∅) as 0, like the released code; "subtracted" lists the empty set first.
+
+    Raises:
+        BalancingError: `empty` is neither.
     """
     if empty not in get_args(EmptySet):
-        raise ValueError(f"empty must be 'omitted' or 'subtracted', got {empty!r}")
+        raise BalancingError(f"empty must be 'omitted' or 'subtracted', got {empty!r}")
     sizes = range(0 if empty == "subtracted" else 1, len(modalities) + 1)
     return [frozenset(chosen) for size in sizes for chosen in combinations(modalities, size)]
 

@@ -34,6 +34,10 @@ AUDIO, VISUAL = torch.zeros(3, 2), torch.zeros(3, 4, 4)
             "modality 'visual' has a sequence of length 0",
         ),
         (
+            {"audio": AUDIO, "visual": {"values": VISUAL, "lengths": torch.ones(3)}},
+            "'lengths' of modality 'visual' must be integers, got torch.float32",
+        ),
+        (
             {"audio": AUDIO, "visual": {"values": VISUAL, "lengths": torch.tensor([4, 1])}},
             "'values' of modality 'visual' 3, 'lengths' of modality 'visual' 2",
         ),
@@ -61,6 +65,8 @@ def test_the_batch_size_of_right_inputs() -> None:
     [
         (torch.zeros(3), "class indices, got torch.float32"),
         ([0, 1, 2], "class indices, got list"),
+        (torch.zeros(3, dtype=torch.bool), "class indices, got torch.bool"),
+        (torch.zeros(3, dtype=torch.cfloat), "class indices, got torch.complex64"),
         (torch.zeros(3, 1).long(), r"target must have the shape \(3,\), got \(3, 1\)"),
         (torch.zeros(2).long(), r"target must have the shape \(3,\), got \(2,\)"),
     ],
@@ -80,6 +86,10 @@ def test_wrong_targets(target: torch.Tensor, message: str) -> None:
         ([], r"Some needs at least 2 modalities, got \[\]$"),
         (["audio", "audio"], "Some: a modality is named twice: audio, audio"),
         ("audio", "Some: modalities must be a list of names, got the string 'audio'"),
+        ([1, 1], r"Some: modalities must be a list of names, got \[1, 1\]"),
+        (["audio", None], r"Some: modalities must be a list of names, got \['audio', None\]"),
+        ([["audio"], "visual"], "Some: modalities must be a list of names"),
+        (3, "Some: modalities must be a list of names, got 3"),
     ],
 )
 def test_wrong_modalities(names: list[str], message: str) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from agm_oracle import CLASSES, BlackBox, Joint, batch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from m2pt.agm import AdaptiveGradientModulation, BalancingError
 
@@ -127,3 +128,24 @@ def test_the_first_batch_changes_neither_statistics_nor_generators() -> None:
             (agm.loss(*batch(NAMES)).item(), torch.rand(1).item(), agm.coefficients["audio"].item())
         )
     assert losses[0] == losses[1]
+
+
+def test_reentrant_checkpointing_is_refused() -> None:
+    class Checkpointed(Joint):
+        reentrant = True
+
+        def encode(self, modality, value):
+            return checkpoint(self.encoders[modality], value, use_reentrant=self.reentrant)
+
+    inputs, target = batch(NAMES)
+    agm = AdaptiveGradientModulation(BlackBox(Checkpointed(NAMES).double()), NAMES)
+    with pytest.raises(BalancingError, match="set use_reentrant=False"):
+        agm.loss(inputs, target)
+    agm.model.inner.reentrant = False
+    agm.loss(inputs, target).backward()
+    found = [parameter.grad for parameter in agm.model.parameters()]
+    plain = AdaptiveGradientModulation(BlackBox(Joint(NAMES).double()), NAMES)
+    plain.model.load_state_dict(agm.model.state_dict())
+    plain.loss(inputs, target).backward()
+    for first, parameter in zip(found, plain.model.parameters(), strict=True):
+        torch.testing.assert_close(first, parameter.grad)

@@ -23,6 +23,23 @@ def test_a_mapping_without_anything_to_mute_is_an_error() -> None:
         Muting()("text", {"ids": torch.tensor([[1]])}, 1)
 
 
+def test_complex_values_in_a_mapping_are_muted() -> None:
+    value = {"values": torch.randn(3, 2), "spectrum": torch.randn(3, 2, dtype=torch.cfloat)}
+    muted = Muting()("audio", value, 3)
+    assert all(torch.equal(muted[name], torch.zeros_like(value[name])) for name in value)
+
+
+def test_any_name_can_be_muted_and_none_takes_the_value_of_another() -> None:
+    """Some are attributes of a module, some would be equal without dots."""
+    names = ["type", "training", "zeros", "a.b", "a_b", "a/b", "a~b", "a~2b"]
+    values = {name: torch.tensor([float(index)]) for index, name in enumerate(names)}
+    for learned in (False, True):
+        muting = Muting({**values, "a": {"b": torch.tensor([99.0])}}, learned=learned)
+        assert [muting(name, torch.ones(1, 1), 1).item() for name in names] == list(range(len(names)))
+        assert muting("a", {"b": torch.ones(1, 1)}, 1)["b"].item() == 99
+        assert not muting.zeros and muting.training is True
+
+
 def test_the_mean_is_over_samples_and_over_the_valid_positions_of_sequences() -> None:
     images = [torch.randn(2, 3, 3), torch.randn(5, 3, 3)]
     longer = {"values": torch.randn(2, 6, 2), "lengths": torch.tensor([6, 5])}
@@ -36,7 +53,7 @@ def test_the_mean_is_over_samples_and_over_the_valid_positions_of_sequences() ->
     ]
     found = muting("text", SEQUENCE, 3)["values"]
     torch.testing.assert_close(found, torch.cat(valid).mean(0).expand(3, 4, 2))
-    assert set(muting.state_dict()) == {"image", "text/values"}
+    assert set(muting.state_dict()) == {"value/image", "value/text/values"}
     with pytest.raises(BalancingError, match="at least one batch"):
         Muting.mean([])
 
@@ -48,7 +65,7 @@ def test_learned_inputs_are_trained_by_the_modulated_loss_and_reach_zero_gradien
     model = Joint(("a", "v"), early=True).double()
     inputs, target = batch(model.modalities)
     agm = AdaptiveGradientModulation(model, muting=Muting.learned(inputs), window=(1, 1))
-    learned = dict(agm.named_parameters())["muting.a"]
+    learned = dict(agm.named_parameters())["muting.value/a"]
     agm.loss(inputs, target).backward()
     assert learned.shape == (1, 6) and learned.grad.norm() > 0
     agm.after_epoch(1)

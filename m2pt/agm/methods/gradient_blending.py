@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.agm.balancing import BalancingMethod, Validation
-from m2pt.agm.checks import BalancingError, Inputs, check_named, check_number
+from m2pt.agm.checks import BalancingError, Inputs, check_named, check_number, in_order_of
 from m2pt.agm.passes import has_fast_path
+from m2pt.agm.precision import Float64Buffers
 from m2pt.agm.processes import sum_over_processes
 
 JOINT = "joint"
@@ -27,7 +28,7 @@ class Losses:
     validation: float
 
 
-class GradientBlending(BalancingMethod):
+class GradientBlending(Float64Buffers, BalancingMethod):
     """The loss is Σ_k w_k L_k over a linear classifier on each encoder's features and the joint classifier.
 
     The weights are large for classifiers that generalize and do not overfit, w_k ∝ G_k / O_k², and add up to
@@ -128,6 +129,7 @@ class GradientBlending(BalancingMethod):
     @torch.no_grad()
     def before_step(self) -> None:
         """Add the losses of the step, over all processes, to the means of the epoch."""
+        super().before_step()
         if self._step_losses is None:
             return
         samples = self._step_losses.new_full((1,), self._step_samples)
@@ -150,6 +152,10 @@ class GradientBlending(BalancingMethod):
             BalancingError: online and no validation, or its `method_loss` lacks a classifier, or no step was
                 taken since the last epoch.
         """
+        found = {}
+        if self.online:
+            losses = None if validation is None else validation.method_loss
+            found = self._validated(losses, "method_loss", self.classifiers)
         super().after_epoch(epoch, validation)
         samples = self._epoch_samples.item()
         training = (self._epoch_losses / self._epoch_samples).tolist()
@@ -157,35 +163,32 @@ class GradientBlending(BalancingMethod):
         self._epoch_samples.zero_()
         if not self.online:
             return
-        found = self._validated(
-            None if validation is None else validation.method_loss, "method_loss", self.classifiers
-        )
         if samples == 0:
             raise BalancingError("GradientBlending.after_epoch() needs before_step() in each step")
-        losses = {
+        reached = {
             name: Losses(each, found[name]) for name, each in zip(self.classifiers, training, strict=True)
         }
         if self._start is None:
-            self._start = epoch, losses
+            self._start = epoch, reached
         elif epoch - self._start[0] >= self.super_epoch:
-            weights = blending_weights(self._start[1], losses)
+            weights = blending_weights(self._start[1], reached)
             if weights is not None:
                 self.weights.copy_(torch.tensor([weights[name] for name in self.classifiers]))
-            self._start = epoch, losses
+            self._start = epoch, reached
         self._report()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return the start of the super-epoch, for `state_dict`."""
-        if self._start is None:
-            return {"epoch": None, "losses": {}}
-        epoch, losses = self._start
+        """Return the start of the super-epoch and the last epoch, for `state_dict`."""
+        epoch, losses = (None, {}) if self._start is None else self._start
         return {
+            **self._common_state(),
             "epoch": epoch,
             "losses": {name: [each.training, each.validation] for name, each in losses.items()},
         }
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the start of the super-epoch."""
+        """Restore the start of the super-epoch and the last epoch, which older states lack."""
+        self._restore_common(state)
         losses = {name: Losses(*each) for name, each in state["losses"].items()}
         self._start = None if state["epoch"] is None else (state["epoch"], losses)
         self._report()
@@ -202,7 +205,8 @@ class GradientBlending(BalancingMethod):
                     f"GradientBlending: the head of {name!r} must return logits (B, num_classes), got "
                     f"{tuple(each.shape)} from features {tuple(features[name].shape)}; pool them in the head"
                 )
-        return torch.stack([self._cross_entropy(each, target) for each in [*logits, fuse(features)]])
+        joint = fuse(in_order_of(inputs, features))
+        return torch.stack([self._cross_entropy(each, target) for each in [*logits, joint]])
 
     def _report(self) -> None:
         """Set the scalars to log that do not change in a step."""

@@ -38,6 +38,8 @@ class MSES(BalancingMethod):
         BalancingError: as `BalancingMethod`, or a setting outside of its range.
     """
 
+    needs_before_step = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -84,6 +86,7 @@ class MSES(BalancingMethod):
 
     def before_step(self) -> None:
         """Drop the gradients of frozen encoders, which makes the optimizer skip their parameters."""
+        super().before_step()
         for modality in self._frozen:
             for parameter in self.encoder_parameters(modality):
                 parameter.grad = None
@@ -95,8 +98,8 @@ class MSES(BalancingMethod):
         Raises:
             BalancingError: no validation, or not of all modalities.
         """
-        super().after_epoch(epoch, validation)
         found = self._validated(None if validation is None else validation.mono_loss, "mono_loss")
+        super().after_epoch(epoch, validation)
         for modality, loss in found.items():
             if modality in self._frozen:
                 continue
@@ -116,8 +119,9 @@ class MSES(BalancingMethod):
         self._report()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return losses, best epochs and weights, and what is frozen, for `state_dict`."""
+        """Return losses, best epochs and weights, what is frozen and the last epoch, for `state_dict`."""
         return {
+            **self._common_state(),
             "previous": dict(self._previous),
             "lowest": dict(self._lowest),
             "best_epoch": dict(self._best_epoch),
@@ -126,7 +130,8 @@ class MSES(BalancingMethod):
         }
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore losses, best epochs and weights, and what is frozen."""
+        """Restore what `get_extra_state` returned; older states lack the last epoch."""
+        self._restore_common(state)
         self._previous = dict(state["previous"])
         self._lowest = dict(state["lowest"])
         self._best_epoch = dict(state["best_epoch"])

@@ -41,6 +41,8 @@ class MSLR(BalancingMethod):
             strategy or memory.
     """
 
+    needs_before_step = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -74,6 +76,7 @@ class MSLR(BalancingMethod):
     @torch.no_grad()
     def before_step(self) -> None:
         """Multiply the gradients of each encoder by its coefficient."""
+        super().before_step()
         for modality, coefficient in self.coefficients.items():
             for parameter in self.encoder_parameters(modality):
                 if parameter.grad is not None:
@@ -85,10 +88,11 @@ class MSLR(BalancingMethod):
         Raises:
             BalancingError: "dynamic" and no validation, or not of all modalities.
         """
-        super().after_epoch(epoch, validation)
         if self.strategy == "keep":
+            super().after_epoch(epoch, validation)
             return
         found = self._validated(None if validation is None else validation.mono_accuracy, "mono_accuracy")
+        super().after_epoch(epoch, validation)
         for modality, accuracy in found.items():
             before = self._accuracies[modality]
             mean = sum(before) / self.memory
@@ -99,14 +103,16 @@ class MSLR(BalancingMethod):
         self._report()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return accuracies and ratios, for `state_dict`."""
+        """Return accuracies, ratios and the last epoch, for `state_dict`."""
         return {
+            **self._common_state(),
             "accuracies": {name: list(each) for name, each in self._accuracies.items()},
             "ratios": dict(self._ratios),
         }
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore accuracies and ratios."""
+        """Restore accuracies, ratios and the last epoch, which older states lack."""
+        self._restore_common(state)
         self._accuracies = {name: list(state["accuracies"][name]) for name in self.modalities}
         self._ratios = {name: state["ratios"][name] for name in self.modalities}
         self._report()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from m2pt.agm.balancing import BalancingMethod, Validation
+from m2pt.agm.balancing import BalancingMethod
 from m2pt.agm.checks import BalancingError, Inputs, check_number
 from m2pt.agm.feature_responses import forward_with_responses
 from m2pt.agm.processes import sum_over_processes
@@ -56,6 +56,8 @@ class OGM(BalancingMethod):
             without weights of four dimensions, on which the method would have no effect.
     """
 
+    needs_before_step = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -90,7 +92,6 @@ class OGM(BalancingMethod):
                 )
             self._modulated[modality] = found
         self.attribution = ShapleyAttribution(self.modalities)
-        self._epoch = 1
         self._step = 0
         self._sums: Tensor | None = None
         """Σ over the samples of the step so far, of this process (M,). No buffer: DDP would broadcast it."""
@@ -103,7 +104,7 @@ class OGM(BalancingMethod):
             return self._plain_loss(inputs, target)
         logits, responses = forward_with_responses(self.model, self.attribution, inputs, batch)
         loss = self._cross_entropy(logits, target)
-        chosen = target.view(1, -1, 1).expand(len(responses), -1, 1)
+        chosen = target.long().view(1, -1, 1).expand(len(responses), -1, 1)
         sums = responses.softmax(dim=-1).gather(-1, chosen).sum((1, 2))
         self._sums = sums if self._sums is None else self._sums + sums
         return loss
@@ -117,11 +118,13 @@ class OGM(BalancingMethod):
         """
         if self._sums is None:
             raise BalancingError("OGM.before_step() needs a forward pass in training mode first")
+        super().before_step()
         ratios = pairwise_ratios(sum_over_processes(self._sums))
         self._sums = None
         self._step += 1
         coefficients = torch.ones_like(ratios)
-        if self.first_epoch <= self._epoch and (self.last_epoch is None or self._epoch <= self.last_epoch):
+        epoch = self._last_epoch + 1
+        if self.first_epoch <= epoch and (self.last_epoch is None or epoch <= self.last_epoch):
             coefficients = torch.where(ratios > 1, 1 - torch.tanh(self.alpha * ratios), coefficients)
             generators: dict[torch.device, torch.Generator] = {}
             for modality, coefficient in zip(self.modalities, coefficients, strict=True):
@@ -130,26 +133,30 @@ class OGM(BalancingMethod):
                         self._modulate(parameter.grad, coefficient, generators)
         self._report(ratios, coefficients)
 
-    def after_epoch(self, epoch: int, validation: Validation | None = None) -> None:
-        """Keep the number of the epoch, for the window. Nothing is adapted to the validation split."""
-        super().after_epoch(epoch, validation)
-        self._epoch = epoch + 1
-
-    def get_extra_state(self) -> dict[str, int]:
+    def get_extra_state(self) -> dict[str, Any]:
         """Return the epoch and the step, for `state_dict`."""
-        return {"epoch": self._epoch, "step": self._step}
+        return {**self._common_state(), "step": self._step}
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the epoch and the step."""
-        self._epoch, self._step = state["epoch"], state["step"]
+        """Restore the epoch and the step; older states have the current epoch instead of the last one."""
+        self._restore_common({"last_epoch": state.get("epoch", 1) - 1} | state)
+        self._step = state["step"]
 
     def _modulate(
         self, gradient: Tensor, coefficient: Tensor, generators: dict[torch.device, torch.Generator]
     ) -> None:
-        """Change one gradient in place."""
+        """Change one gradient in place.
+
+        Raises:
+            BalancingError: noise is to be added to a sparse gradient.
+        """
         if not self.enhance:
             gradient.mul_(coefficient)
             return
+        if gradient.layout != torch.strided:
+            raise BalancingError(
+                "OGM-GE adds noise to dense gradients only: use embeddings with sparse=False"
+            )
         device = gradient.device
         if device not in generators:
             generators[device] = torch.Generator(device).manual_seed(_mixed(self.seed, self._step))
@@ -166,9 +173,14 @@ class OGM(BalancingMethod):
 
 
 def pairwise_ratios(scores: Tensor) -> Tensor:
-    """Return ρ_m = mean over j ≠ m of s_m / s_j for scores (M,); of two s_a / s_v and s_v / s_a."""
+    """Return ρ_m = mean over j ≠ m of s_m / s_j for scores (M,); of two s_a / s_v and s_v / s_a.
+
+    They are finite: scores of 0 count as the smallest normal number.
+    """
+    limits = torch.finfo(scores.dtype)
+    scores = scores.clamp(min=limits.tiny)
     ratios = scores.unsqueeze(1) / scores.unsqueeze(0)
-    return ratios.fill_diagonal_(0).sum(dim=1) / (len(scores) - 1)
+    return (ratios.fill_diagonal_(0).sum(dim=1) / (len(scores) - 1)).clamp(max=limits.max)
 
 
 def _mixed(seed: int, step: int) -> int:

@@ -62,13 +62,25 @@ def test_a_nan_of_the_model_is_named_and_leaves_the_means_as_they_were(
         ({"modalities": ["audio"]}, r"needs at least 2 modalities, got \['audio'\]"),
         ({"alpha": -1.0}, "alpha must be a finite number, 0 or more, got -1.0"),
         ({"alpha": float("nan")}, "alpha must be a finite number, 0 or more, got nan"),
-        ({"probability_floor": 0.0}, "probability_floor must lie between 0 and 1, got 0.0"),
+        ({"probability_floor": 0.0}, "probability_floor must be a finite number, above 0, got 0.0"),
+        ({"probability_floor": 1.0}, "probability_floor must be below 1, got 1.0"),
+        ({"probability_floor": "x"}, "probability_floor must be a number, got 'x'"),
+        ({"window": 3}, "window must be a first and a last epoch, such as .*, got 3"),
+        ({"window": (1, 2, 3)}, "window must be a first and a last epoch"),
+        ({"window": (None, 20)}, r"window must have integers, .*, got \(None, 20\)"),
+        ({"window": ("a", None)}, "window must have integers"),
+        ({"window": (5.5, 7)}, "window must have integers"),
+        ({"window": (5, 7.5)}, "window must have integers"),
+        ({"window": (5, 4)}, "window must end no earlier than it starts"),
+        ({"muting": "zeros"}, "muting must be a Muting or None for zeros, got 'zeros'"),
+        ({"constant_when_muted": ["zzz"]}, "constant_when_muted has 'zzz', which is not among"),
+        ({"constant_when_muted": "audio"}, "constant_when_muted has 'a', which is not among"),
         ({"empty": "zero"}, "empty must be 'omitted' or 'subtracted'"),
         ({"encoders": {"audio": nn.Linear(1, 1)}}, "encoders: no value for 'visual'"),
     ],
 )
 def test_wrong_arguments(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(BalancingError, match=message):
         AdaptiveGradientModulation(Joint(NAMES), **arguments)
 
 

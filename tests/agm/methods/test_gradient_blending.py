@@ -130,6 +130,19 @@ def test_weights_stay_if_nothing_generalizes() -> None:
     assert method.weights.tolist() == pytest.approx([1 / 3] * 3)
 
 
+def test_counters_and_weights_keep_their_precision_in_half_precision() -> None:
+    method = new(weights={"audio": 0.3, "visual": 0.3, "joint": 0.4})
+    before = method.weights.clone()
+    method.to(torch.bfloat16)
+    inputs, target = batch(*PAIR, size=1)
+    inputs = {name: value.bfloat16() for name, value in inputs.items()}
+    for _ in range(300):  # bfloat16 cannot count beyond 256
+        method.loss(inputs, target)
+        method.before_step()
+    assert torch.equal(method.weights, before) and method._epoch_samples == 300
+    assert method.heads["audio"].weight.dtype == torch.bfloat16
+
+
 def test_early_fusion_gets_a_joint_loss_too() -> None:
     method = GradientBlending(Early(*PAIR), heads=heads())
     method.loss(*batch(*PAIR)).backward()

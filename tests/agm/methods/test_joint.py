@@ -45,6 +45,10 @@ def test_a_black_box_needs_no_encoders() -> None:
         Joint(nn.Linear(1, 1), [])
 
 
+def test_a_model_without_parameters_has_scalars() -> None:
+    assert Joint(nn.Identity(), ["audio"]).scalars == {}
+
+
 def test_the_loss_is_float32_under_autocast() -> None:
     model = Early("audio", "visual").float()
     inputs, target = batch("audio", "visual")

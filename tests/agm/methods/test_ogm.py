@@ -93,7 +93,14 @@ def test_encoders_of_a_stranger_are_found_by_module() -> None:
 def test_three_modalities_average_the_pairwise_ratios() -> None:
     assert pairwise_ratios(torch.tensor([4.0, 2.0])).tolist() == [2.0, 0.5]
     assert pairwise_ratios(torch.tensor([4.0, 2.0, 1.0])).tolist() == [3.0, 1.25, 0.375]
-    assert pairwise_ratios(torch.tensor([0.0, 2.0])).tolist() == [0.0, math.inf]
+
+
+def test_ratios_of_scores_that_are_zero_are_finite() -> None:
+    tiny, largest = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+    assert pairwise_ratios(torch.tensor([0.0, 2.0])).tolist() == [pytest.approx(tiny / 2), 2 / tiny]
+    assert pairwise_ratios(torch.tensor([0.0, 64.0])).tolist() == [pytest.approx(tiny / 64), largest]
+    assert pairwise_ratios(torch.tensor([0.0, 0.0, 0.0])).tolist() == [1, 1, 1]
+    assert pairwise_ratios(torch.tensor([0.0, 0.0, 64.0])).tolist() == [0.5, 0.5, largest]
 
 
 def test_scores_of_zero_stop_the_other_encoder_and_nan_changes_nothing() -> None:
@@ -115,6 +122,12 @@ def test_alpha_zero_changes_nothing() -> None:
         torch.equal(v, expected[n])
         for n, v in step(OGM(model, alpha=0, parameters="all"), inputs, target).items()
     )
+    method = OGM(model, alpha=0, parameters="all")
+    method.zero_grad()
+    method.loss(inputs, target).backward()
+    method._sums = torch.tensor([64.0, 0.0])  # 0 times an infinite ratio would be NaN
+    method.before_step()
+    assert all(torch.equal(value, expected[name]) for name, value in gradients(model).items())
 
 
 class Wide(Late):
@@ -175,6 +188,17 @@ def test_a_gradient_of_one_element_stays_finite() -> None:
         model.encoders[name] = nn.Sequential(nn.Linear(5, 4), nn.PReLU()).double()
     found = step(OGM(model, alpha=0.5, enhance=True, parameters="all"), *batch(*PAIR))
     assert all(value.isfinite().all() for value in found.values())
+
+
+def test_noise_in_a_sparse_gradient_is_refused() -> None:
+    model = Late(*PAIR)
+    model.encoders["audio"] = nn.EmbeddingBag(7, 4, sparse=True).double()
+    inputs, target = batch(*PAIR)
+    inputs["audio"] = torch.randint(7, (6, 2))
+    found = step(OGM(model, alpha=0.5, parameters="all"), inputs, target)
+    assert found["encoders.audio.weight"].is_sparse
+    with pytest.raises(BalancingError, match="sparse=False"):
+        step(OGM(model, alpha=0.5, enhance=True, parameters="all"), inputs, target)
 
 
 def test_the_window_counts_epochs_from_one() -> None:
