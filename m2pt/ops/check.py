@@ -16,6 +16,7 @@ from m2pt.ops.dataset_sizes import windows
 from m2pt.ops.datasets import check_sizes
 from m2pt.ops.step_costs import cost_key
 from m2pt.ops.workflow_files import workflow_faults
+from m2pt.plan.claims import read_claims
 from m2pt.plan.jobs import used_encoders
 from m2pt.plan.plan import Plan, Run
 from m2pt.plan.specs import DatasetSpec, ExternalSpec, PretrainingSpec, RunSpec
@@ -27,7 +28,7 @@ PARTS = ("architecture", "architectures", "recipe", "dataset")
 _READS_VALUES = re.compile(r"\bmeta\b|data-independent", re.IGNORECASE)
 """In torch's errors where a model or a loss reads values, which tensors on the meta device do not have."""
 
-Check = Callable[[], None]
+Check = Callable[[], object]
 
 
 def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str] = ()) -> int:
@@ -55,6 +56,8 @@ def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str]
     given: list[tuple[str, Check]] = [
         (f"dataset {name}", partial(_check_dataset, plan, name)) for name in datasets
     ]
+    if plan.config.claims is not None and "tables" not in plan.overrides:  # they belong to the file's tables
+        given.append(("claims", partial(read_claims, plan)))
     given += [(f"encoder {name}", partial(_check_file, plan, name)) for name in encoders]
     for name, check in (*trainings, *_miniatures(plan), *given):
         try:

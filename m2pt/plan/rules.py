@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from m2pt import catalog
 from m2pt.errors import InputError
 from m2pt.formats.documents import parse_yaml, read_text, read_yaml
-from m2pt.plan.claims import claims_digest, read_claims, runs_of_result
+from m2pt.plan.claims import claims_digest, runs_of_result
 from m2pt.plan.dvc import check_fetched, is_pretrained_here
 from m2pt.plan.jobs import pretrainings
 from m2pt.plan.plan import Plan
@@ -74,8 +74,6 @@ class Rules:
         typed = {key: _typed(value, in_file.get(key)) for key, value in config.items()}
         overrides = {key: value for key, value in typed.items() if in_file.get(key) != value}
         self.plan = Plan.load(path, overrides)
-        if self.plan.config.claims is not None:
-            read_claims(self.plan)  # now rather than after the trainings
         self._arguments = shlex.join(self.plan.arguments)
 
     def arguments(self, wildcards: Wildcards, output: object) -> str:

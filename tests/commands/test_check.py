@@ -144,3 +144,12 @@ def test_loader_processes_and_rarer_checkpoints_make_no_other_result(tmp_path):
 def test_a_dataset_or_an_encoder_that_cannot_be_checked(capsys, words, said):
     assert main(["check", "--config", str(TINY), *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_faulty_claims_are_named_unless_the_tables_are_others(tmp_path, capsys):
+    claims = "claims: [{claim: x, source: y, comparisons: [{gain: 'a:b:c'}]}]"
+    (tmp_path / "claims.yaml").write_text(claims)
+    options = ["--config", str(TINY), "--set", f"claims={tmp_path / 'claims.yaml'}"]
+    assert main(["check", *options]) == 2
+    assert "claims: " in (text := capsys.readouterr().err) and "no table 'a'" in text
+    assert main(["check", *options, "--set", "tables=[tests/tiny/table.yaml]", "--set", "figures=[]"]) == 0

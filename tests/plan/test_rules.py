@@ -13,7 +13,6 @@ from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
 from m2pt.command_line import parse_overrides
-from m2pt.errors import InputError
 from m2pt.formats.documents import read_yaml
 from m2pt.plan.plan import Plan
 from m2pt.plan.rules import MINIATURE, Rules
@@ -70,9 +69,3 @@ def test_the_command_that_messages_print_gives_snakemake_the_same_overrides():
     assert Rules([str(TINY)], merged).plan.overrides == {
         key: value for key, value in overrides.items() if read_yaml(TINY).get(key) != value
     }
-
-
-def test_faulty_claims_are_refused_before_anything_is_trained(tmp_path):
-    (tmp_path / "claims.yaml").write_text("claims: [{claim: x, source: y, comparisons: [{gain: 'a:b:c'}]}]")
-    with pytest.raises(InputError, match="no table 'a'"):
-        Rules([str(TINY)], read_yaml(TINY) | {"claims": str(tmp_path / "claims.yaml")})
