@@ -145,8 +145,10 @@ def _make_logarithmic(axes: Axes, lowest: float) -> None:
     axes.set_yscale("log")
     axes.set_ylim(bottom=lowest / 1.2)
     bottom, top = axes.get_ylim()
-    # With ticks between the powers of ten, matplotlib shows none at all if there are many powers.
-    subs = (1, 2, 5) if top / bottom < 100 else (1,)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
+    if top / bottom < 5:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+    else:  # with ticks between the powers of ten, matplotlib shows none at all if there are many powers
+        subs = (1, 2, 5) if top / bottom < 100 else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
