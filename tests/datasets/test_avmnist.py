@@ -80,7 +80,7 @@ def test_workers_read_the_same_and_a_pickled_reader_holds_no_values(root: Path) 
     assert array[7].tolist() == [3] * 4
     copy = pickle.dumps(array)
     # our own bytes, as a loader process gets them
-    assert len(copy) < 1000 and pickle.loads(copy)[7].tolist() == [3] * 4
+    assert len(copy) < 1000 and pickle.loads(copy)[7].tolist() == [3] * 4  # our own bytes
 
 
 def test_a_synthetic_batch_looks_like_a_real_one(root: Path) -> None:

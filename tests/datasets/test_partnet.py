@@ -118,7 +118,7 @@ def test_an_open_file_is_kept_within_a_process_and_never_beyond_it(
     first = files[1]
     assert files[1] is first
     # a data loader pickles datasets for the workers that it spawns; these bytes are our own
-    assert pickle.loads(pickle.dumps(files))[1] is not first
+    assert pickle.loads(pickle.dumps(files))[1] is not first  # our own bytes
     monkeypatch.setattr(os, "getpid", lambda: -1)
     other = files[1]
     assert other is not first and files[1] is other

@@ -88,7 +88,7 @@ def test_deepcopy_and_pickle_are_independent_and_merging_one_leaves_the_other() 
     attach(model.blocks, vit(seed=1).blocks, scale_init=0.2)
     output = model(images())
     # torch.save and spawned processes pickle models; these bytes are our own
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # our own bytes
         assert torch.equal(twin(images()), output)
         torch.testing.assert_close(merge(twin)(images()), output)
         with torch.no_grad():
