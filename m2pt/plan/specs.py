@@ -14,7 +14,7 @@ from m2pt.config.architecture import Backbone, ConvNeXt
 from m2pt.config.config import Body, Dataset, Objective
 from m2pt.config.experiment import Experiment
 from m2pt.config.recipes import Pretraining, Recipe
-from m2pt.training.settings import EXECUTION
+from m2pt.training.settings import ADDED, EXECUTION
 
 Stored = dict[str, Any]
 """A spec as files store it and as digests are computed from it: plain JSON values."""
@@ -234,7 +234,11 @@ def modalities_of(datasets: Iterable[DatasetSpec]) -> tuple[str, ...]:
 
 
 def stored_recipe(recipe: Recipe) -> Stored:
-    """Return what files store of a recipe: all but what only concerns the execution."""
+    """Return what files store of a recipe: not settings of the execution, nor later ones that are unset."""
     values = recipe.model_dump(mode="json")
-    training = {key: value for key, value in values["training"].items() if key not in EXECUTION}
+    training = {
+        key: value
+        for key, value in values["training"].items()
+        if key not in EXECUTION and not (key in ADDED and value == ADDED[key])
+    }
     return {**values, "training": training}

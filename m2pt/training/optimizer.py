@@ -1,10 +1,10 @@
-"""timm's optimizers and cosine schedule, with separate parameter groups for the cross-modal scales."""
+"""timm's optimizers and schedules, with separate parameter groups for the cross-modal scales."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import timm.optim
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, StepLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -22,14 +22,18 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
     A group holds `params`, `weight_decay` and, under layer-wise decay, `lr_scale`: the factor
     layer_decay^(L + 1 - id) for a model of L blocks, where the tokenizer has id 0, block n (from 0) n + 1 and
     the head L + 1 (BEiT's rule, as in MAE). Vectors, and matrices that `model.no_weight_decay()` lists, do
-    not decay. The cross-modal scales are in separate groups, with `scale_weight_decay`; given `scale_lr`
-    they are in one group with that learning rate and without layer decay.
+    not decay unless `decay_vectors` is set. The cross-modal scales are in separate groups, with
+    `scale_weight_decay`; given `scale_lr` they are in one group with that learning rate and without layer
+    decay.
 
     Raises:
         InputError: nothing is trainable, or `layer_decay` is set and the model does not number its layers.
     """
     keep: set[str] = getattr(model, "no_weight_decay", set)()
-    if settings.layer_decay == 1.0:
+    if settings.decay_vectors:
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        groups = [{"params": trainable, "weight_decay": settings.weight_decay}] if trainable else []
+    elif settings.layer_decay == 1.0:
         groups = timm.optim.param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=keep)
     elif hasattr(model, "group_matcher"):
         groups = timm.optim.param_groups_layer_decay(
@@ -109,11 +113,12 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 def create_schedule(
     optimizer: Optimizer, settings: TrainingSettings, steps_per_epoch: int
-) -> CosineLRScheduler:
-    """Return timm's cosine schedule: `step_update(step)` before step `step` (from 0) sets every lr.
+) -> CosineLRScheduler | StepLRScheduler:
+    """Return timm's schedule: `step_update(step)` before step `step` (from 0) sets every learning rate.
 
-    Linear from 0 during the warmup w, then min_lr + (lr - min_lr)·(1 + cos π(step - w)/(total - w))/2, both
-    times a group's `lr_scale`. It is a function of the step alone, so a resume has nothing to restore.
+    Linear from 0 during the warmup w, then min_lr + (lr - min_lr)·(1 + cos π(step - w)/(total - w))/2, or
+    with `step_decay` lr·rate^⌊(step - w)/decay steps⌋, each times a group's `lr_scale`. It is a function of
+    the step alone, so a resume has nothing to restore.
 
     Raises:
         InputError: the warmup is as long as the training.
@@ -121,6 +126,15 @@ def create_schedule(
     total, warmup = settings.length(steps_per_epoch), settings.warmup(steps_per_epoch)
     if warmup >= total:
         raise InputError(f"the warmup of {warmup} steps must be shorter than the training of {total} steps")
+    if settings.step_decay is not None:
+        return StepLRScheduler(
+            optimizer,
+            decay_t=settings.step_decay.epochs * steps_per_epoch,
+            decay_rate=settings.step_decay.rate,
+            warmup_t=warmup,
+            warmup_prefix=True,
+            t_in_epochs=False,
+        )
     return CosineLRScheduler(
         optimizer,
         t_initial=total - warmup,

@@ -18,6 +18,21 @@ Beta = Annotated[float, Ge(0), Lt(1)]
 EXECUTION = ("num_workers", "checkpoint_every")
 """Settings that do not change the result, and so are not part of its identity."""
 
+ADDED: Mapping[str, object] = {"step_decay": None, "decay_vectors": False}
+"""Settings that came later: files store them if they differ from this, so that earlier results stay valid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDecay:
+    """Piecewise constant learning rate, as torch's StepLR."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
+
+    epochs: SmallCount
+    """Epochs between two steps."""
+    rate: Annotated[float, Gt(0), Lt(1)] = 0.1
+    """Factor of each step."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -27,7 +42,8 @@ class TrainingSettings:
     of processes that share it (see `share`).
 
     Raises:
-        ValueError: both or none of two alternatives are given, or the warmup takes the whole training.
+        ValueError: both or none of two alternatives are given, the warmup takes the whole training, or one
+            setting excludes another.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
@@ -52,7 +68,9 @@ class TrainingSettings:
     betas: tuple[Beta, Beta] | None = None
     """Adam's decay rates; null uses the optimizer's default."""
     weight_decay: Decay = 0.0
-    """Weight decay of matrices; vectors and what the model lists in `no_weight_decay()` never decay."""
+    """Weight decay of matrices; vectors and what the model lists in `no_weight_decay()` do not decay."""
+    decay_vectors: bool = False
+    """Whether `weight_decay` acts on these too, as torch's optimizers have it by default."""
     layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
     """Factor on the learning rate from each block to the one below it."""
     scale_lr: Rate | None = None
@@ -67,6 +85,8 @@ class TrainingSettings:
     """Linear warmup from 0, in optimizer steps; or `warmup_epochs`."""
     min_lr: Decay = 0.0
     """Learning rate at the end of the cosine (times the layer's factor)."""
+    step_decay: StepDecay | None = None
+    """Steps of the learning rate in place of the cosine."""
     clip_grad: Annotated[float, Gt(0), Le(10**6)] | None = None
     """Maximum global norm of the gradient; null does not clip."""
 
@@ -90,6 +110,10 @@ class TrainingSettings:
             raise ValueError("give exactly one of blr and lr")
         if self.warmup_epochs is not None and self.warmup_steps is not None:
             raise ValueError("give at most one of warmup_epochs and warmup_steps")
+        if self.step_decay is not None and self.min_lr:
+            raise ValueError("min_lr is where the cosine ends: leave it out beside step_decay")
+        if self.decay_vectors and self.layer_decay != 1.0:
+            raise ValueError("decay_vectors needs layer_decay 1.0")
         if self.repeat_step > 1 and self.precision not in ("no", "bf16"):
             raise ValueError("repeat_step above 1 needs precision no or bf16: fp16 may skip a step")
         for length, warmup, unit in (

@@ -42,6 +42,26 @@ def test_a_comment_in_a_recipe_changes_nothing(config, tmp_path):
     }
 
 
+def test_a_setting_that_came_later_changes_a_result_only_where_it_is_set(config, tmp_path):
+    """Results of versions without it stay valid."""
+    recipe = read_yaml(Path("tests/tiny/recipes/pretrain_image.yaml"))
+    digests = []
+    for number, change in enumerate(
+        (
+            {},
+            {"step_decay": None, "decay_vectors": False},
+            {"step_decay": {"epochs": 2}},
+            {"decay_vectors": True},
+        )
+    ):
+        path = tmp_path / f"recipe{number}.yaml"
+        path.write_text(yaml.safe_dump({**recipe, "training": {**recipe["training"], **change}}))
+        config["encoders"]["image"]["pretrain"] = str(path)
+        digests.append(Plan.load(TINY, config).encoder_digest("image"))
+    assert digests[0] == digests[1] == Plan.load(TINY).encoder_digest("image")
+    assert len(set(digests)) == 3
+
+
 def test_pretraining_seeds_are_dealt_out_in_turn(config):
     plan = Plan.load(TINY, {"seeds": [3, 4, 5], "pretrain_seeds": [7, 8]})
     folders = [plan.encoder_weights("image", seed).parent.name for seed in (3, 4, 5)]

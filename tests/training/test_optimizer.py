@@ -9,7 +9,7 @@ from torch import nn
 from m2pt import pathway
 from m2pt.errors import InputError
 from m2pt.training.optimizer import create_optimizer, create_schedule, current_lr, parameter_groups
-from m2pt.training.settings import TrainingSettings
+from m2pt.training.settings import StepDecay, TrainingSettings
 
 DEPTH = 3
 
@@ -129,6 +129,37 @@ def test_the_schedule_is_a_linear_warmup_and_a_half_cosine():
         assert current_lr(optimizer) == pytest.approx(expected)
         for group in optimizer.param_groups:
             assert group["lr"] == pytest.approx(expected * group["lr_scale"])
+
+
+def test_the_learning_rate_falls_in_steps_as_torch_s_does():
+    model = nn.Linear(3, 2)
+    optimizer = create_optimizer(model, settings(steps=None, epochs=9))
+    chosen = settings(steps=None, epochs=9, step_decay=StepDecay(epochs=2, rate=0.3))
+    schedule = create_schedule(optimizer, chosen, steps_per_epoch=5)
+    reference = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1)
+    steps = torch.optim.lr_scheduler.StepLR(reference, step_size=2, gamma=0.3)
+    for step in range(45):
+        schedule.step_update(step)
+        assert current_lr(optimizer) == pytest.approx(reference.param_groups[0]["lr"])
+        reference.step()
+        if step % 5 == 4:
+            steps.step()
+
+
+def test_steps_follow_the_warmup():
+    chosen = settings(steps=None, epochs=9, warmup_epochs=1, step_decay=StepDecay(epochs=2, rate=0.3))
+    optimizer = create_optimizer(nn.Linear(3, 2), chosen)
+    schedule = create_schedule(optimizer, chosen, steps_per_epoch=10)
+    for step, lr in ((0, 0.0), (5, 0.05), (10, 0.1), (29, 0.1), (30, 0.03), (50, 0.009)):
+        schedule.step_update(step)
+        assert current_lr(optimizer) == pytest.approx(lr)
+
+
+def test_every_parameter_decays_where_the_recipe_says_so():
+    model = attached()
+    chosen = settings(weight_decay=0.05, decay_vectors=True, scale_weight_decay=0.3)
+    for name, group in by_name(model, parameter_groups(model, chosen)).items():
+        assert group["weight_decay"] == (0.3 if pathway.is_scale(name) else 0.05), name
 
 
 def test_lars_adapts_matrices_only():
