@@ -4,8 +4,10 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from multimodal_config import write_config
 from slurm_workflow import ALL_GPU_NODES, QUICK, Workflow, slurm, wait_until
 
 from m2pt.formats.weight_files import file_digest
@@ -22,7 +24,7 @@ MIX = "mix: {mixup: 0.8, cutmix: 1.0, smoothing: 0.1}\n"
 def copy(tmp_path_factory, request):
     """Makes working copies; `recipe` is what the finetuning of ImageNet is to be instead."""
 
-    def make(name: str, *options: str, recipe: str = "") -> Workflow:
+    def make(name: str, *options: str, recipe: str = "", config: str | Path = CONFIG) -> Workflow:
         folder = tmp_path_factory.mktemp(name)
         for file in ("Snakefile", "environment.yml"):
             shutil.copy(REPOSITORY / file, folder)
@@ -31,7 +33,7 @@ def copy(tmp_path_factory, request):
         (folder / "slurm").symlink_to("profiles/slurm")
         if recipe:
             (folder / "tests/tiny/recipes/imagenet_tune.yaml").write_text(recipe)
-        made = Workflow(folder, *options, "--configfile", CONFIG)
+        made = Workflow(folder, *options, "--configfile", str(config))
         request.addfinalizer(made.end)
         return made
 
@@ -70,6 +72,15 @@ def test_table_1_s_dag(copy):
     assert "M2PT-Point" in (workflow.folder / "results/table.csv").read_text()
     total = re.search(r"^total +(\d+)$", log, re.MULTILINE)
     assert total is not None and log.count(": slurm job ") == int(total[1]) > 20
+
+
+def test_joint_trainings(copy, tmp_path):
+    config = write_config(tmp_path / "of AGM", {"Joint": {"method": "joint"}, "AGM": {"method": "agm"}})
+    workflow = copy("joint", *ON_SLURM, config=config)
+    log = workflow.run(str(config.parent / "results/table.csv"))
+    results = pd.read_csv(config.parent / "results/table.csv")
+    assert set(results["method"]) == {"Joint", "AGM"}
+    assert log.count("multimodal: slurm job ") == 2
 
 
 def test_a_training_that_is_requeued_and_out_of_time_ends_with_the_same_bits(copy, training):
