@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ from m2pt.training.settings import TrainingSettings
 
 EXAMPLES = int(os.environ.get("M2PT_EXAMPLES", "0"))
 LONGEST_MESSAGE = 20_000
-SECONDS = 10
+SECONDS = 10  # of the processor
 
 
 def tried(examples):
@@ -57,7 +58,7 @@ def try_to_read(content, path, readers, *, names=()):
     """Write the file and read it with each reader; `names` are others that a message may give instead."""
     path.write_bytes(content)
     for reader in readers:
-        began = time.monotonic()
+        began = time.process_time()
         try:
             reader()
         except InputError as error:
@@ -65,7 +66,7 @@ def try_to_read(content, path, readers, *, names=()):
             assert len(message) < LONGEST_MESSAGE, message[:500]
             assert any(str(name) in message for name in (path, *names)), message
             message.encode()
-        assert time.monotonic() - began < SECONDS
+        assert time.process_time() - began < SECONDS
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 100, 100 + 3e-14, 100.0000076])
@@ -146,6 +147,14 @@ def test_a_damaged_override(pair):
 
 
 # ---- what our own commands write ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm() -> Iterator[None]:
+    """A Slurm that answers at once: that of the machine may be slow or down."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m2pt.tracking.liveness._squeue", lambda: "17:RUNNING\n")
+        yield
 
 
 @pytest.fixture(scope="module")
