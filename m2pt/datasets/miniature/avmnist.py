@@ -7,15 +7,17 @@ less about its family than a faint digit in much noise about itself, and takes l
 is trained on both fits the images first and learns less from the sounds than one that has nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from m2pt.datasets.holdout import held_out as held_out_rows
 from m2pt.datasets.miniature.audioset import LABELS, labeled, split_notes
-from m2pt.datasets.miniature.pictures import CLASSES, SIDE, load_digits
+from m2pt.datasets.miniature.pictures import CLASSES, SIDE, Digits, load_digits
 from m2pt.datasets.miniature.soundfont import Note, load_notes, play
 from m2pt.datasets.miniature.spectra import log_spectrogram
 from m2pt.datasets.miniature.staging import staged, write_record
@@ -37,47 +39,61 @@ def build(
     seed: int,
     train: int = 1000,
     test: int = 400,
+    held_out: float = 0.2,
     side: int = 32,
     image_noise: float = 0.7,
     audio_noise: float = 0.01,
 ) -> None:
     """Write `train` and `test` samples; spectrograms have `side` x `side` pixels.
 
-    The digits are those of `pictures`, of which "val" is for testing here, and every recording is used in one
-    list only.
+    The digits are those of `pictures`, of which "val" is for testing here. No digit and no recording is used
+    in two splits, if the recipe holds out the same share.
 
     Args:
         root: folder to write.
         seed: seed of all random numbers.
         train: samples of the training list.
         test: samples of the test list.
+        held_out: share of the training list that is for validation; see `m2pt.datasets.holdout`.
         side: pixels of a spectrogram along time and along frequency.
         image_noise: standard deviation of the noise in an image whose digit has the brightness 1.
         audio_noise: standard deviation of the noise in a sound whose peak is 1.
     """
     draw = np.random.default_rng([seed, STREAM])
-    pools = split_notes(labeled(load_notes()), draw)
-    sources: dict[str, list[str]] = {}
+    notes = split_notes(labeled(load_notes()), draw)
+    pools = split_notes(notes["train"], draw) | {"test": notes["val"]}
+    digits = load_digits("train")
+    spare = held_out_rows(digits.names, digits.labels, held_out)
+    pictures = {"train": digits.only(~spare), "val": digits.only(spare), "test": load_digits("val")}
+    decks = {split: _decks(own, draw) for split, own in pictures.items()}
+    sources: dict[str, list[str]] = {split: [] for split in pools}
     with staged(root) as folder:
         for modality in ("image", "audio"):
             (folder / modality).mkdir()
-        for listed, split, size in (("train", "train", train), ("test", "val", test)):
-            digits = load_digits(split)
-            chosen = digits.dealt(draw, size)
-            labels = digits.labels[chosen]
-            images = [_noisy(digits.images[row], image_noise, draw) for row in chosen]
-            sounds, notes = [], []
-            for label in labels:
+        for listed, size in (("train", train), ("test", test)):
+            labels = pictures[listed].labels[pictures[listed].dealt(draw, size)]
+            splits = np.full(size, listed, object)
+            if listed == "train":
+                splits[held_out_rows([str(row) for row in range(size)], labels, held_out)] = "val"
+            images, sounds = [], []
+            for split, label in zip(splits, labels, strict=True):
+                row = next(decks[split][label])
+                images.append(_noisy(pictures[split].images[row], image_noise, draw))
                 note = _choose(pools[split], int(label), draw)
                 sounds.append(_heard(note, side, audio_noise, draw))
-                notes.append(note.name)
+                sources[split] += [pictures[split].names[row], note.name]
             for modality, rows in (("image", np.reshape(images, (size, -1))), ("audio", np.stack(sounds))):
                 np.save(folder / modality / f"{listed}_data.npy", rows, allow_pickle=False)
             np.save(folder / f"{listed}_labels.npy", labels, allow_pickle=False)
-            sources[listed] = [*(digits.names[row] for row in chosen), *notes]
-        sizes = {"train": train, "test": test, "side": side}
+        sizes = {"train": train, "test": test, "held_out": held_out, "side": side}
         noises = {"image_noise": image_noise, "audio_noise": audio_noise}
         write_record(folder, seed=seed, sizes={**sizes, **noises}, sources=sources)
+
+
+def _decks(digits: Digits, draw: Generator) -> list[Iterator[int]]:
+    """Return the digits of each class in random order, again from the first once all were used."""
+    rows = (np.flatnonzero(digits.labels == label) for label in range(CLASSES))
+    return [cycle(draw.permutation(own).tolist()) for own in rows]
 
 
 def _noisy(digit: NDArray[np.uint8], noise: float, draw: Generator) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from m2pt.datasets.cremad import FRAMES, LABELS, LISTS, SOUNDS
+from m2pt.datasets.holdout import held_out as held_out_items
 from m2pt.datasets.miniature.audioset import LABELS as INSTRUMENTS
 from m2pt.datasets.miniature.audioset import labeled, split_notes
 from m2pt.datasets.miniature.kinetics import BOUNDARY
@@ -40,6 +41,16 @@ SHAPES: tuple[tuple[tuple[float, float], ...], ...] = (
 )
 """Corners of each shape as distance from its center and angle in radians."""
 
+SIDE = 167
+"""Pixels of the smaller side of the parts for validation and for testing."""
+
+PARTS = {
+    "train": np.s_[:BOUNDARY, :-SIDE],
+    "val": np.s_[:BOUNDARY, -SIDE:],
+    "test": np.s_[BOUNDARY:],
+}
+"""The part of each photograph, as rows and columns, that is behind the shapes of a split."""
+
 FINER = 4
 """Shapes are drawn this much larger and scaled down, so that their edges are smooth."""
 
@@ -48,8 +59,9 @@ def build(
     root: Path,
     *,
     seed: int,
-    train: int = 300,
+    train: int = 390,
     test: int = 150,
+    held_out: float = 0.2,
     frames: int = 2,
     size: int = 48,
     seconds: float = 0.5,
@@ -58,13 +70,14 @@ def build(
 ) -> None:
     """Write `train` and `test` clips, the classes in turn.
 
-    Both lists use other parts of the photographs and other recordings.
+    No part of a photograph and no recording is used in two splits, if the recipe holds out the same share.
 
     Args:
         root: folder to write.
         seed: seed of all random numbers.
         train: clips of the training list.
         test: clips of the test list.
+        held_out: share of the training list that is for validation; see `m2pt.datasets.holdout`.
         frames: frames of a clip.
         size: side of a square frame in pixels.
         seconds: length of a sound, at 8 kHz.
@@ -72,33 +85,36 @@ def build(
         audio_noise: standard deviation of the noise in a sound whose peak is 1.
     """
     draw = np.random.default_rng([seed, STREAM])
-    pools = split_notes(labeled(load_notes()), draw)
-    photographs = load_photographs()
-    sources: dict[str, list[str]] = {}
+    notes = split_notes(labeled(load_notes()), draw)
+    pools = split_notes(notes["train"], draw) | {"test": notes["val"]}
+    regions = {
+        split: {f"{name} {split}": pixels[part] for name, pixels in load_photographs().items()}
+        for split, part in PARTS.items()
+    }
+    sources = {split: list(regions[split]) for split in PARTS}
     with staged(root) as folder:
         (folder / "CREMAD").mkdir()
         (folder / SOUNDS).mkdir()
-        for split, count in (("train", train), ("test", test)):
-            rows = slice(0, BOUNDARY) if split == "train" else slice(BOUNDARY, None)
-            regions = {f"{name} {split}": pixels[rows] for name, pixels in photographs.items()}
-            pool = pools["train" if split == "train" else "val"]
-            sources[split], listing = list(regions), ""
-            for number in range(count):
-                label = number % len(LABELS)
-                item = f"{split}_{number:04d}_{LABELS[label]}"
-                listing += f"{item},{LABELS[label]}\n"
-                own = [note for note in pool if INSTRUMENTS[note.families[0]] == FAMILIES[label]]
+        for listed, count in (("train", train), ("test", test)):
+            labels = np.arange(count) % len(LABELS)
+            items = [f"{listed}_{number:04d}_{LABELS[label]}" for number, label in enumerate(labels)]
+            splits = np.full(count, listed, object)
+            if listed == "train":
+                splits[held_out_items(items, labels, held_out)] = "val"
+            for item, label, split in zip(items, labels, splits, strict=True):
+                own = [note for note in pools[split] if INSTRUMENTS[note.families[0]] == FAMILIES[label]]
                 note = own[draw.integers(len(own))]
                 sources[split].append(note.name)
                 sound = _heard(note, seconds, audio_noise, draw)
                 soundfile.write(folder / SOUNDS / f"{item}.wav", sound, RATE, subtype="PCM_16")
-                region = regions[list(regions)[draw.integers(len(regions))]]
+                region = regions[split][list(regions[split])[draw.integers(len(regions[split]))]]
                 (folder / FRAMES / item).mkdir(parents=True)
                 for step, picture in enumerate(_film(region, label, frames, size, image_noise, draw)):
                     picture.save(folder / FRAMES / item / f"{step:05d}.jpg", quality=95)
-            (folder / LISTS[split]).write_text(listing, encoding="utf-8")
-        sizes = {"train": train, "test": test, "frames": frames, "size": size, "seconds": seconds}
-        noises = {"image_noise": image_noise, "audio_noise": audio_noise}
+            listing = "".join(f"{item},{LABELS[label]}\n" for item, label in zip(items, labels, strict=True))
+            (folder / LISTS[listed]).write_text(listing, encoding="utf-8")
+        sizes = {"train": train, "test": test, "held_out": held_out, "frames": frames, "size": size}
+        noises = {"seconds": seconds, "image_noise": image_noise, "audio_noise": audio_noise}
         write_record(folder, seed=seed, sizes={**sizes, **noises}, sources=sources)
 
 

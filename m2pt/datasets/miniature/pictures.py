@@ -34,6 +34,11 @@ class Digits:
     labels: NDArray[np.int64]
     names: list[str]
 
+    def only(self, chosen: NDArray[np.bool_]) -> "Digits":
+        """Return the digits of a mask (n,)."""
+        names = [name for name, keep in zip(self.names, chosen, strict=True) if keep]
+        return Digits(self.images[chosen], self.labels[chosen], names)
+
     def dealt(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
         """Return `count` indices in rounds: every round has one digit of each class, in random order."""
         decks = [rng.permutation(np.flatnonzero(self.labels == label)) for label in range(CLASSES)]

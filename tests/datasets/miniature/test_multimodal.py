@@ -1,6 +1,7 @@
 """The miniatures with several modalities: same bytes, disjoint splits, no problems, paired by class."""
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from m2pt.datasets import avmnist, cremad, urfunny
 from m2pt.datasets.miniature import avmnist as avmnist_miniature
@@ -17,6 +19,8 @@ from m2pt.datasets.miniature.spectra import log_spectrogram
 from m2pt.datasets.miniature.staging import RECORD
 from m2pt.datasets.miniature.urfunny import word_features
 from m2pt.errors import InputError
+
+REPOSITORY = Path(__file__).parents[3]
 
 MODULES: dict[str, tuple[Any, Any]] = {
     "avmnist": (avmnist, avmnist_miniature),
@@ -35,8 +39,15 @@ COUNTS = {
 }
 CLASSES = {"avmnist": 10, "cremad": 6, "urfunny": 2}
 INPUTS: dict[str, dict[str, Any]] = {
-    "avmnist": {"audio_size": 16},
-    "cremad": {"image_size": 32, "sample_rate": 8000, "seconds": 0.25, "n_fft": 128, "hop": 64},
+    "avmnist": {"audio_size": 16, "held_out": 0.2},
+    "cremad": {
+        "image_size": 32,
+        "sample_rate": 8000,
+        "seconds": 0.25,
+        "n_fft": 128,
+        "hop": 64,
+        "held_out": 0.2,
+    },
     "urfunny": {"text": 24, "audio": 16, "video": 32},
 }
 
@@ -155,3 +166,10 @@ def test_more_text_than_there_is_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"have \d+ paragraphs for label \d of train, not"):
         urfunny_miniature.build(tmp_path / "a", seed=0, train=100_000)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("recipe", ["avmnist_late", "avmnist_early", "cremad_late", "cremad_early"])
+def test_the_recipes_hold_out_the_share_whose_sources_are_apart(recipe: str) -> None:
+    settings = yaml.safe_load((REPOSITORY / f"config/recipes/mini/{recipe}.yaml").read_text())
+    build = MODULES[recipe.split("_")[0]][1].build
+    assert settings["input"]["held_out"] == inspect.signature(build).parameters["held_out"].default
