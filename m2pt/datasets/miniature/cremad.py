@@ -47,7 +47,7 @@ SIDE = 167
 PARTS = {
     "train": np.s_[:BOUNDARY, :-SIDE],
     "val": np.s_[:BOUNDARY, -SIDE:],
-    "test": np.s_[BOUNDARY:],
+    "test": np.s_[BOUNDARY:, :],
 }
 """The part of each photograph, as rows and columns, that is behind the shapes of a split."""
 
@@ -101,7 +101,7 @@ def build(
             splits = np.full(count, listed, object)
             if listed == "train":
                 splits[held_out_items(items, labels, held_out)] = "val"
-            for item, label, split in zip(items, labels, splits, strict=True):
+            for item, label, split in zip(items, labels.tolist(), splits, strict=True):
                 own = [note for note in pools[split] if INSTRUMENTS[note.families[0]] == FAMILIES[label]]
                 note = own[draw.integers(len(own))]
                 sources[split].append(note.name)
