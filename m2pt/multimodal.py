@@ -14,6 +14,7 @@ from m2pt.errors import InputError
 from m2pt.inputs import load_input
 from m2pt.models.exchange import load_exchange
 from m2pt.models.multimodal import MultimodalClassifier, build_multimodal
+from m2pt.models.multimodal_settings import TransformerSettings
 from m2pt.plan.plan import Plan, Run
 from m2pt.plan.specs import RunSpec
 
@@ -29,19 +30,35 @@ def build_classifier(spec: RunSpec) -> MultimodalClassifier:
     """Return the classifier of a run at random weights.
 
     Raises:
-        InputError: the settings are inconsistent.
+        InputError: the settings are inconsistent, or an encoder does not take the samples of its modality.
     """
     recipe: Any = spec.recipe
+    sample = _sample(spec)
+    for name, encoder in recipe.model.encoders.items():
+        if isinstance(encoder, TransformerSettings) and isinstance(sample[name], Mapping):
+            raise InputError(
+                f"model.encoders.{name}: dataset {spec.dataset.name} has sequences of vectors, which a "
+                "transformer has no tokenizer for; give kind: sequence"
+            )
     return build_multimodal(
         recipe.model,
         num_classes=spec.dataset.num_classes,
         shapes=sample_shapes(spec),
         architectures={name: each.stored for name, each in spec.architectures.items()},
+        transposed=catalog.layout(spec.dataset.layout).transposed,
     )
 
 
 def sample_shapes(spec: RunSpec) -> dict[str, tuple[int, ...]]:
     """Return the shape of a sample of each modality, as the input settings of the recipe have it."""
+    values = {
+        name: each["values"] if isinstance(each, Mapping) else each for name, each in _sample(spec).items()
+    }
+    return {name: tuple(each.shape[1:]) for name, each in values.items()}
+
+
+def _sample(spec: RunSpec) -> Mapping[str, Any]:
+    """Return a batch of one sample without values, by modality."""
     inputs, _ = layout_module(spec.dataset.layout).synthetic_batch(
         1,
         num_classes=spec.dataset.num_classes,
@@ -49,8 +66,7 @@ def sample_shapes(spec: RunSpec) -> dict[str, tuple[int, ...]]:
         augmentation=None,
         device=torch.device("meta"),
     )
-    values = {name: each["values"] if isinstance(each, Mapping) else each for name, each in inputs.items()}
-    return {name: tuple(each.shape[1:]) for name, each in values.items()}
+    return inputs
 
 
 def load_encoders(classifier: MultimodalClassifier, plan: Plan, run: Run, seed: int) -> None:

@@ -118,6 +118,8 @@ class Layout:
         subsets: whether the dataset has parts that are trained on one by one, each with its own classes.
         published: sizes of official training splits, by the name of a dataset in config/paper.yaml, or
             "name/subset".
+        transposed: modalities whose reader swaps the two sides of a plane, as where spectrograms begin with
+            the frequency; tokenizers take the sides in the order of `Plane.sides`.
         manifest_has_counts: whether a manifest holds the number of items of an epoch.
         window: key of the modality's `input` that holds the number of counted units per item.
         frames: folder below the dataset's, with frames of videos; the workflow extracts them if the config
@@ -135,12 +137,16 @@ class Layout:
     num_classes: int | Mapping[str, int] | None = None
     subsets: bool = False
     published: Mapping[str, Published] = field(default_factory=dict)
+    transposed: tuple[str, ...] = ()
     manifest_has_counts: bool = True
     window: str | None = None
     frames: str | None = None
 
     def __post_init__(self) -> None:
         _check_names("modalities", self.modalities)
+        _check_names("transposed", self.transposed, least=0)
+        if unknown := set(self.transposed) - set(self.modalities):
+            raise ValueError(f"transposed has {listed(sorted(unknown))}, which is not among the modalities")
 
     @property
     def modality(self) -> str | None:

@@ -57,6 +57,7 @@ LAYOUTS: dict[str, Layout] = {
         miniature="m2pt.datasets.miniature.avmnist",
         augmentation="m2pt.datasets.augmentations:NoAugmentation",
         input="m2pt.datasets.multimodal_settings:AvMnistInput",
+        transposed=("audio",),
         num_classes=10,
     ),
     "coco": Layout(
@@ -76,6 +77,7 @@ LAYOUTS: dict[str, Layout] = {
         miniature="m2pt.datasets.miniature.cremad",
         augmentation="m2pt.datasets.augmentations:FrameAugmentation",
         input="m2pt.datasets.multimodal_settings:CremaDInput",
+        transposed=("audio",),
         num_classes=6,
         frames=CREMAD_FRAMES,
         published={"cremad": Published(6_698 - 670, "CREMA-D, AGM's train.csv without the held-out tenth")},

@@ -1,6 +1,6 @@
 """A classifier of several modalities: an encoder for each, and a fusion of their features."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -142,18 +142,26 @@ class PlaneEncoder(PooledEncoder):
     Args:
         tokenizer: of planes (B, channels, H, W).
         channels: channels that it takes.
+        transposed: whether the planes that this encoder gets are (W, H), which the tokenizer takes as (H, W).
         options: of `Encoder`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, channels: int, **options: Any) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, channels: int, *, transposed: bool = False, **options: Any
+    ) -> None:
         super().__init__(tokenizer, **options)
         self.channels = channels
+        self.transposed = transposed
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features (B, dim) of planes (B, C, H, W) or frames (B, C, T, H, W), C = 1 or `channels`."""
+        """Return features (B, dim) of planes (B, C, H, W) or frames (B, C, T, H, W), C = 1 or `channels`.
+
+        If `transposed`, H and W are swapped.
+        """
         if x.ndim == 5:
             frames = x.transpose(1, 2)
             return self(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)
+        x = x.mT if self.transposed else x
         return super().forward(x.expand(-1, self.channels, -1, -1) if x.shape[1] == 1 else x)
 
 
@@ -163,6 +171,7 @@ def build_multimodal(
     num_classes: int,
     shapes: Mapping[str, Sequence[int]],
     architectures: Mapping[str, Mapping[str, Any]] | None = None,
+    transposed: Collection[str] = (),
     modalities: Sequence[str] | None = None,
 ) -> MultimodalClassifier:
     """Build a classifier of several modalities, or of one alone.
@@ -171,9 +180,12 @@ def build_multimodal(
         settings: encoders by modality, fusion and initialization; a mapping is validated first.
         num_classes: number of classes.
         shapes: shape of a sample of each modality: (C, H, W) or (C, T, H, W) for a ResNet-18, (T, D) for
-            sequences. Not needed for a transformer.
+            sequences. Not needed for a transformer; of one that reads planes the sides are compared with its
+            architecture.
         architectures: `modality`, `input`, `tokenizer` and `backbone` of each transformer, as for
             `build_encoder`.
+        transposed: modalities whose planes have their sides the other way round than tokenizers take them;
+            see `m2pt.catalog.Layout`. Encoders of other kinds take any order.
         modalities: modalities of the model, in this order; all that `settings` has by default.
 
     Raises:
@@ -190,7 +202,10 @@ def build_multimodal(
             f"{listed(settings.encoders)}"
         )
     encoders = {
-        name: _build_encoder(name, settings.encoders[name], shapes, architectures or {}) for name in names
+        name: _build_encoder(
+            name, settings.encoders[name], shapes, architectures or {}, transposed=name in transposed
+        )
+        for name in names
     }
     dims = {name: encoder.embed_dim for name, encoder in encoders.items()}
     model = MultimodalClassifier(encoders, build_fusion(settings.fusion, dims, num_classes), num_classes)
@@ -232,6 +247,8 @@ def _build_encoder(
     settings: EncoderSettings,
     shapes: Mapping[str, Sequence[int]],
     architectures: Mapping[str, Mapping[str, Any]],
+    *,
+    transposed: bool,
 ) -> ResNet18 | SequenceEncoder | PooledEncoder:
     options = asdict(settings)
     kind = options.pop("kind")
@@ -255,7 +272,22 @@ def _build_encoder(
     plane = catalog.modality(architecture["modality"]).plane
     if plane is None:
         return PooledEncoder(tokenizer, **backbone, **options)
-    return PlaneEncoder(tokenizer, plane.channels, **backbone, **options)
+    if name in shapes:
+        _check_sides(name, shapes[name], plane, architecture["input"], transposed=transposed)
+    return PlaneEncoder(tokenizer, plane.channels, transposed=transposed, **backbone, **options)
+
+
+def _check_sides(
+    name: str, shape: Sequence[int], plane: catalog.Plane, input: Mapping[str, Any], *, transposed: bool
+) -> None:
+    given = tuple(reversed(shape[-2:])) if transposed else tuple(shape[-2:])
+    wanted = tuple(input[side] for side in plane.sides)
+    if given != (wanted if len(wanted) == 2 else wanted * 2):
+        sides = ", ".join(f"{side}: {size}" for side, size in zip(plane.sides, wanted, strict=True))
+        raise InputError(
+            f"modality {name}: a sample has the sides {given[0]} x {given[1]}, but its encoder transformer "
+            f"has {sides}; give the sample's in the recipe, as architecture.{name}.input"
+        )
 
 
 def _shape(

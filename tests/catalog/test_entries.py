@@ -38,6 +38,7 @@ LATE = replace(EVALUATE, command="late", input="late.safetensors")
         (IMAGENET, {"modalities": ("image", "image")}, "modalities has duplicates"),
         (IMAGENET, {"modalities": ()}, "modalities must not be empty"),
         (IMAGENET, {"modalities": "image"}, "modalities must be a tuple of names, got 'image'"),
+        (IMAGENET, {"transposed": ("audio",)}, "transposed has audio, which is not among the modalities"),
         (CLASSIFICATION, {"metrics": "top1"}, "metrics must be a tuple of names, got 'top1'"),
         (CLASSIFICATION, {"metrics": ()}, "metrics must not be empty"),
         (IMAGE, {"color": "teal"}, "color must be #rrggbb, such as #0072B2, got 'teal'"),

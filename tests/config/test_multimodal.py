@@ -101,10 +101,10 @@ TRANSFORMER = {
 }
 
 
-def test_a_model_that_does_not_take_the_inputs_is_named(tmp_path, capsys):
+def test_an_encoder_for_planes_of_another_size_is_named(tmp_path, capsys):
     architecture = {"image": {"input": {"image_size": 56}}}
     text = said(capsys, write_config(tmp_path, AGM, model=TRANSFORMER, architecture=architecture))
-    assert "the model does not take the inputs of avmnist: " in text and "[1, 64, 16]" in text
+    assert "a sample has the sides 28 x 28, but its encoder transformer has image_size: 56; give" in text
 
 
 def test_what_replaces_settings_of_a_modality_is_checked(tmp_path, capsys):

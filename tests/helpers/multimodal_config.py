@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from m2pt import catalog
+
 METHODS = {
     "joint": {},
     "agm": {"alpha": 1.5},
@@ -15,11 +17,21 @@ METHODS = {
     "gradient_blending": {"super_epoch": 1},
 }
 
+MODALITIES = {
+    "image": {"input": {"image_size": 28}, "tokenizer": {"patch_size": 7}},
+    "audio": {"input": {"frames": 16, "mel_bins": 16}, "tokenizer": {"patch_size": 8, "stride": 5}},
+    "video": {"input": {"frames": 2, "stride": 1, "image_size": 8}, "tokenizer": {"patch_size": 4}},
+    "text": {"input": {"length": 8}},
+}
 
-def write_config(folder: Path, rows: dict[str, dict[str, Any]] | None = None, **recipe: Any) -> Path:
+
+def write_config(
+    folder: Path, rows: dict[str, dict[str, Any]] | None = None, *, layout: str = "avmnist", **recipe: Any
+) -> Path:
     """Write config, table and recipe; `rows` are the `balancing` of each row, by default one per method.
 
-    Keys of `recipe` replace those of the recipe.
+    Keys of `recipe` replace those of the recipe. A `layout` other than AV-MNIST needs its own input, model
+    and methods.
     """
     folder.mkdir(exist_ok=True)
     rows = {name: {"method": name} for name in METHODS} if rows is None else rows
@@ -34,11 +46,11 @@ def write_config(folder: Path, rows: dict[str, dict[str, Any]] | None = None, **
         "methods": METHODS,
         **recipe,
     }
-    column = {"task": "multimodal_classification", "dataset": "avmnist", "fusion": "late", "group": "g"}
-    columns = [
-        {"name": "all", "title": "all", "metric": "top1", **column},
-        {"name": "image", "title": "image", "metric": "top1_image", **column},
-    ]
+    column = {"task": "multimodal_classification", "dataset": layout, "fusion": "late", "group": "g"}
+    columns = [{"name": "all", "title": "all", "metric": "top1", **column}]
+    if "image" in catalog.layout(layout).modalities:
+        columns.append({"name": "image", "title": "image", "metric": "top1_image", **column})
+    names = [each["name"] for each in columns]
     table = {
         "title": "t",
         "caption": "c",
@@ -47,25 +59,26 @@ def write_config(folder: Path, rows: dict[str, dict[str, Any]] | None = None, **
             {
                 "method": name,
                 "setting": "scratch",
-                "columns": ["all"] if "modalities" in balancing else ["all", "image"],
+                "columns": ["all"] if "modalities" in balancing else names,
                 "run": {"target_init": "scratch", "balancing": balancing},
             }
             for name, balancing in rows.items()
         ],
     }
-    sizes = {"train": 40, "test": 20, "side": 16}
+    classes = catalog.layout(layout).num_classes
+    sizes = {"train": 40, "test": 20, "side": 16} if layout == "avmnist" else {}
     config = {
         "results": str(folder / "results"),
         "checkpoints": str(folder / "checkpoints"),
         "device": "cpu",
         "backbone": {"dim": 16, "depth": 1, "num_heads": 2},
-        "modalities": {"image": {"input": {"image_size": 28}, "tokenizer": {"patch_size": 7}}},
+        "modalities": MODALITIES,
         "datasets": {
-            "avmnist": {"layout": "avmnist", "num_classes": 10, "miniature": {"seed": 0, "sizes": sizes}}
+            layout: {"layout": layout, "num_classes": classes, "miniature": {"seed": 0, "sizes": sizes}}
         },
         "encoders": {},
         "finetune": {},
-        "multimodal": {"avmnist": {"fusions": {"late": str(folder / "recipe.yaml")}}},
+        "multimodal": {layout: {"fusions": {"late": str(folder / "recipe.yaml")}}},
         "tables": [str(folder / "table.yaml")],
     }
     for name, content in (("recipe", settings), ("table", table), ("config", config)):
