@@ -1,5 +1,6 @@
 """Rows of large `.npy` files: mapped into memory, never unpickled, the same for readers and checks."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from m2pt.errors import InputError
 LARGEST = float(np.finfo(np.float32).max)
 
 BLOCK = 1 << 22
-"""Values that `value_problem` reads at a time."""
+"""Values that `blocks` reads at a time."""
 
 
 class MappedArray:
@@ -69,12 +70,15 @@ def value_problem(array: MappedArray) -> str | None:
     """Return a problem if a value is not finite in float32; reads the file in blocks."""
     if not np.issubdtype(array.dtype, np.floating):
         return None
+    found = (rows_problem(array.path, rows, start) for start, rows in blocks(array))
+    return next((problem for problem in found if problem), None)
+
+
+def blocks(array: MappedArray) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield all rows in blocks of about `BLOCK` values, each with the number of its first row."""
     rows = max(1, BLOCK // max(1, int(np.prod(array.shape[1:]))))
     for start in range(0, len(array), rows):
-        problem = rows_problem(array.path, array[start : start + rows], start)
-        if problem:
-            return problem
-    return None
+        yield start, array[start : start + rows]
 
 
 def rows_problem(path: Path, rows: NDArray[Any], start: int) -> str | None:

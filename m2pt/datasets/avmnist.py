@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2pt.datasets.arrays import MappedArray, as_floats, read_labels, rows_problem, value_problem
+from m2pt.datasets.arrays import MappedArray, as_floats, blocks, read_labels, rows_problem
 from m2pt.datasets.augmentations import NoAugmentation
 from m2pt.datasets.base import SeededDataset
 from m2pt.datasets.checks import empty_classes, quick_sample, raise_problems
@@ -45,7 +45,7 @@ class Reader(SeededDataset):
     Raises:
         InputError: a file is missing or malformed, the files differ in their number of rows, a label is not
             below `num_classes`, or the sides are not `audio_size` and `image_size`; when a sample is read, a
-            value of it is not finite.
+            value of it is not one of 0 to 255.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Reader(SeededDataset):
         inputs = {}
         for modality, array in self._arrays.items():
             values = array[row : row + 1]
-            raise_problems([problem] if (problem := rows_problem(array.path, values, row)) else [])
+            raise_problems([problem] if (problem := _rows_problem(array.path, values, row)) else [])
             square = as_floats(values).reshape(1, _side(array), _side(array))
             inputs[modality] = torch.from_numpy(square / np.float32(FULL_SCALE))
         return inputs, int(self._labels[row])
@@ -140,7 +140,7 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
             problems += empty_classes(labels.tolist(), names, _labels_path(root, listed))
         for modality, array in arrays.items():
             sides[modality][listed] = _side(array)
-            problem = value_problem(array) if full else _sample_problem(array)
+            problem = _values_problem(array, full=full)
             problems += [problem] if problem else []
     for modality, found_sides in sides.items():
         if len(set(found_sides.values())) > 1:
@@ -151,10 +151,36 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     return problems
 
 
-def _sample_problem(array: MappedArray) -> str | None:
-    rows = quick_sample(range(len(array)), full=False)
-    found = (rows_problem(array.path, array[row : row + 1], row) for row in rows)
-    return next((problem for problem in found if problem), None)
+def _values_problem(array: MappedArray, *, full: bool) -> str | None:
+    """Return a problem if a value is not one of 0 to 255, or if none is above 1: it was divided before."""
+    sample = ((row, array[row : row + 1]) for row in quick_sample(range(len(array)), full=False))
+    largest, brightest = 0.0, 0
+    for start, rows in blocks(array) if full else sample:
+        if problem := _rows_problem(array.path, rows, start):
+            return problem
+        if rows.max() > largest:
+            largest, brightest = float(rows.max()), start + int(rows.argmax()) // _pixels(array)
+    if largest > 1:
+        return None
+    return (
+        f"{array.path} row {brightest} has the largest value that was read, {largest:g}: give pixels of 0 to "
+        f"{FULL_SCALE:g}, which the reader scales to 0 to 1 itself."
+    )
+
+
+def _rows_problem(path: Path, rows: NDArray[Any], start: int) -> str | None:
+    """Return a problem if one of `rows`, the first of which is row `start`, has a value outside 0 to 255."""
+    if problem := rows_problem(path, rows, start):
+        return problem
+    flat = rows.reshape(len(rows), -1)
+    wrong = np.flatnonzero((flat.min(axis=1) < 0) | (flat.max(axis=1) > FULL_SCALE))
+    if not wrong.size:
+        return None
+    low, high = flat[wrong[0]].min(), flat[wrong[0]].max()
+    return (
+        f"{path} row {start + wrong[0]} has values of {low:g} to {high:g}: give pixels of 0 to "
+        f"{FULL_SCALE:g}, as MultiBench's files have."
+    )
 
 
 def _open(

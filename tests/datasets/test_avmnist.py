@@ -150,6 +150,28 @@ FAULTS = {
     "complex": (replaced("image/train_data.npy", lambda a: a * 1j), "array of real numbers, got complex"),
     "NaN": (replaced("audio/train_data.npy", with_value(np.nan, 7)), "train_data.npy row 7 has values"),
     "infinite": (replaced("image/train_data.npy", with_value(np.inf, 8)), "train_data.npy row 8 has values"),
+    "negated": (
+        replaced("image/train_data.npy", lambda a: -a.astype(np.float64)),
+        "image/train_data.npy row 0 has values of -",
+    ),
+    "below 0": (
+        replaced("audio/test_data.npy", with_value(-0.5, 7)),
+        "row 7 has values of -0.5 to -0.5: give",
+    ),
+    "above 255": (
+        replaced(
+            "audio/train_data.npy", lambda a: a.astype(np.int16) + 256 * (np.arange(60)[:, None, None] // 59)
+        ),
+        "audio/train_data.npy row 59 has values of",
+    ),
+    "scaled": (
+        replaced("image/test_data.npy", lambda a: a / 255),
+        " has the largest value that was read, 0.98",
+    ),
+    "black": (
+        replaced("audio/test_data.npy", lambda a: a * 0),
+        "audio/test_data.npy row 0 has the largest value that was read, 0: give",
+    ),
     "truncated": (cut, "audio/train_data.npy cannot be read as an array"),
     "objects": (replaced("test_labels.npy", lambda a: a.astype(object)), "test_labels.npy cannot be read as"),
     "archive": (archived, "test_labels.npy is an archive of arrays"),
