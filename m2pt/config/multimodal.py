@@ -32,11 +32,20 @@ class Fusions(Strict):
     fusions: Annotated[dict[Name, FilePath], Field(min_length=1)]
 
 
+class Timed(Strict):
+    """Settings of a method that count epochs; a training that never gets there is refused."""
+
+    @property
+    def epochs_needed(self) -> Mapping[str, int]:
+        """The epochs that a training must have for a setting to have an effect, by the setting's name."""
+        raise NotImplementedError
+
+
 class Joint(Strict):
     """The cross-entropy of the joint logits; also used for a single modality."""
 
 
-class AGM(Strict):
+class AGM(Timed):
     """Adaptive gradient modulation; see `m2pt.agm.AdaptiveGradientModulation`."""
 
     alpha: Alpha
@@ -49,8 +58,14 @@ class AGM(Strict):
     after_window: Literal["reset", "stays"] = "reset"
     empty: Literal["omitted", "subtracted"] = "omitted"
 
+    @property
+    def epochs_needed(self) -> Mapping[str, int]:
+        """The window: neither its first nor its last epoch may be after the training."""
+        first, last = self.window
+        return {"window": max(first, last or first)}
 
-class OGM(Strict):
+
+class OGM(Timed):
     """On-the-fly gradient modulation, without (`ogm`) and with (`ogm_ge`) generalization enhancement."""
 
     alpha: Alpha
@@ -59,26 +74,46 @@ class OGM(Strict):
     first_epoch: Epoch = 1
     last_epoch: Epoch | None = None
 
+    @property
+    def epochs_needed(self) -> Mapping[str, int]:
+        """The first and the last epoch that are modulated."""
+        return {"first_epoch": self.first_epoch, "last_epoch": self.last_epoch or self.first_epoch}
 
-class MSLR(Strict):
+
+class MSLR(Timed):
     """Modality-specific learning rates; see `m2pt.agm.methods.mslr`."""
 
     coefficients: Annotated[dict[Name, Annotated[float, Gt(0), Le(1000)]], Field(min_length=1)]
     strategy: Literal["dynamic", "keep"] = "dynamic"
     memory: Epoch = 5
 
+    @property
+    def epochs_needed(self) -> Mapping[str, int]:
+        """Of strategy dynamic: the epochs to average over, and one that is compared with them."""
+        return {"memory": self.memory + 1} if self.strategy == "dynamic" else {}
 
-class MSES(Strict):
+
+class MSES(Timed):
     """Modality-specific early stopping; see `m2pt.agm.methods.mses`."""
 
     patience: Epoch
     smoothing: Annotated[float, Ge(0), Lt(1)] = 0.6
 
+    @property
+    def epochs_needed(self) -> Mapping[str, int]:
+        """The best epoch, and those that are waited for."""
+        return {"patience": self.patience + 1}
 
-class GradientBlending(Strict):
+
+class GradientBlending(Timed):
     """Gradient Blending, online; see `m2pt.agm.methods.gradient_blending`."""
 
     super_epoch: Epoch = 5
+
+    @property
+    def epochs_needed(self) -> Mapping[str, int]:
+        """The epochs before the first estimate, and one that has its weights."""
+        return {"super_epoch": self.super_epoch + 1}
 
 
 class Replaced(Strict):
@@ -140,7 +175,8 @@ class MultimodalClassification(Recipe):
         """Return the recipe with one method, and with the encoders of the modalities that it reads.
 
         Raises:
-            ValueError: the recipe has no settings of the method, or other encoders than the dataset.
+            ValueError: the recipe has no settings of the method or ones that the training is too short for,
+                or other encoders than the dataset.
         """
         balancing = experiment.balancing
         if balancing is None or balancing.method not in self.methods:
@@ -152,6 +188,8 @@ class MultimodalClassification(Recipe):
         settings = self.methods[balancing.method]
         if balancing.alpha is not None:
             settings = settings.model_copy(update={"alpha": balancing.alpha})
+        if isinstance(settings, Timed):
+            self._check_epochs(balancing.method, settings)
         # in the catalog's order: digests ignore that of the recipe, but initial weights depend on it
         used = {name: encoders[name] for name in modalities if name in (balancing.modalities or modalities)}
         for name in balancing.encoders:
@@ -173,6 +211,15 @@ class MultimodalClassification(Recipe):
                 "head_clip": head_clip,
             }
         )
+
+    def _check_epochs(self, method: str, settings: Timed) -> None:
+        epochs = self.training.epochs or 0
+        for name, needed in settings.epochs_needed.items():
+            if needed > epochs:
+                raise ValueError(
+                    f"methods.{method}.{name}: has no effect, since it needs {needed} epochs and "
+                    f"training.epochs = {epochs}; lower it, or train for longer"
+                )
 
     def check_fit(self, backbone: Backbone, modalities: Mapping[str, Any]) -> None:
         """Check that what `architecture` replaces is valid in the config's section of the modality."""

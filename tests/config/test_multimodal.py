@@ -26,7 +26,12 @@ def said(capsys, config):
         ({"x": {"method": "joint", "alpha": 1.0}}, {}, "method joint takes no alpha"),
         ({"x": {"method": "agm", "alpha": -1}}, {}, "alpha = -1: must be >= 0"),
         ({"x": {"method": "joint", "modalities": ["video"]}}, {}, "avmnist has no modality 'video'; it has"),
-        ({"x": {"method": "agm", "modalities": ["audio"]}}, {}, "modalit"),
+        (
+            {"x": {"method": "agm", "modalities": ["audio"]}},
+            {},
+            "methods.agm: AdaptiveGradientModulation needs at least 2 modalities, got ['audio']: train a "
+            "model of one modality with Joint",
+        ),
         (AGM, {"methods": {"joint": {}}}, "methods: agm is missing; this recipe has joint"),
         (AGM, {"methods": {"agm": {"alpha": 1, "cop": 2}}}, "methods.agm.cop: unknown key; did you mean"),
         (AGM, {"methods": {"agm": {"alpha": ".nan"}}}, "methods.agm.alpha"),
@@ -37,6 +42,35 @@ def said(capsys, config):
 )
 def test_what_is_wrong_is_named(tmp_path, capsys, rows, recipe, words):
     assert words in said(capsys, write_config(tmp_path, rows, **recipe))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "fault"),
+    [
+        ("agm", {"alpha": 1, "window": [3, None]}, "window: has no effect, since it needs 3 epochs"),
+        ("agm", {"alpha": 1, "window": [1, 9]}, "window: has no effect, since it needs 9 epochs"),
+        ("ogm", {"alpha": 1, "first_epoch": 4}, "first_epoch: has no effect, since it needs 4 epochs"),
+        ("ogm_ge", {"alpha": 1, "last_epoch": 3}, "last_epoch: has no effect, since it needs 3 epochs"),
+        ("mslr", METHODS["mslr"] | {"memory": 2}, "memory: has no effect, since it needs 3 epochs"),
+        ("mses", {"patience": 2}, "patience: has no effect, since it needs 3 epochs"),
+        ("gradient_blending", {"super_epoch": 2}, "super_epoch: has no effect, since it needs 3 epochs"),
+    ],
+)
+def test_epochs_that_a_training_never_reaches_are_refused(tmp_path, capsys, method, settings, fault):
+    methods = METHODS | {method: settings}
+    text = said(capsys, write_config(tmp_path / "a", {"x": {"method": method}}, methods=methods))
+    end = "and training.epochs = 2; lower it, or train for longer."
+    assert f"recipe.yaml: methods.{method}.{fault} {end}" in text
+    Plan.load(write_config(tmp_path / "b", {"x": {"method": "joint"}}, methods=methods))
+
+
+def test_the_last_epochs_that_a_training_reaches_are_taken(tmp_path):
+    methods = METHODS | {
+        "agm": {"alpha": 1, "window": [2, 2]},
+        "ogm": {"alpha": 1, "first_epoch": 2, "last_epoch": 2},
+        "mslr": METHODS["mslr"] | {"memory": 5, "strategy": "keep"},
+    }
+    assert len(Plan.load(write_config(tmp_path, methods=methods)).runs) == len(METHODS)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +101,18 @@ def test_encoders_must_be_those_of_the_dataset(tmp_path, capsys):
     assert "model.encoders: audio; the dataset has audio, image" in text
 
 
-def test_only_a_transformer_starts_from_an_encoder(tmp_path, capsys):
+def test_an_encoder_that_a_row_starts_from_is_one_of_the_config(tmp_path, capsys):
     rows = {"x": {"method": "agm", "encoders": {"image": "none"}}}
     assert "no encoder 'none'" in said(capsys, write_config(tmp_path, rows))
+
+
+def test_only_a_transformer_starts_from_an_encoder(tmp_path, capsys):
+    path = write_config(tmp_path, {"x": {"method": "agm", "encoders": {"image": "vit"}}})
+    config = read_yaml(path)
+    config["encoders"] = {"vit": {"modality": "image", "random": True}}
+    path.write_text(yaml.safe_dump(config))
+    fault = "recipe.yaml: model.encoders.image: only a transformer can start from an encoder."
+    assert fault in said(capsys, path)
 
 
 def test_settings_of_another_method_do_not_rerun_a_run(tmp_path):
