@@ -21,6 +21,14 @@ from m2pt.formats.documents import open_binary
 DEEPEST = 10
 """Levels of containers in each other."""
 
+COMPRESSIONS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+"""First bytes of compressed files, with which no pickle begins."""
+
 NUMBERS = {f"{kind}{size}" for size in (1, 2, 4, 8) for kind in "iu"} | {"f2", "f4", "f8", "b1"}
 """NumPy's names of the types of numbers that are read."""
 
@@ -31,10 +39,14 @@ def read_pickle(path: Path) -> Any:
     An array of objects becomes a list.
 
     Raises:
-        InputError: the file is missing, damaged, not a pickle, or names anything but arrays and scalars; it
-            holds other types, or more values than the file has bytes for.
+        InputError: the file is missing, damaged, compressed, not a pickle, or names anything but arrays and
+            scalars; it holds other types, or more values than the file has bytes for.
     """
     with open_binary(path) as file, reading(path, "a pickle of arrays"):
+        start = file.peek(8)
+        for magic, name in COMPRESSIONS.items():
+            if start.startswith(magic):
+                raise InputError(f"{path} is compressed with {name}: decompress it first.")
         size = path.stat().st_size
         return _Plain(size).value(_Unpickler(file, path).load())
 
@@ -162,6 +174,17 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file, encoding="latin1")
         self._path = path
+
+    def load(self) -> Any:
+        """Return the content, with stand-ins.
+
+        Raises:
+            ValueError: a byte is none of the codes of pickles; or what a damaged pickle leads to.
+        """
+        try:
+            return super().load()
+        except KeyError as error:
+            raise ValueError(f"there is no code {error} in pickles, so it is damaged or none") from None
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in of a name.

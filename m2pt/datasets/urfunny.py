@@ -10,8 +10,8 @@ read as a whole, by every worker, and because reading one with Python's `pickle`
 is read once and nothing is run (see `m2pt.datasets.pickles`). The pickle is not needed afterwards.
 
 The conversion does what AGM's released code does when it loads the data: entries with only zeros as text are
-left out, sequences begin at the first step with text, minus infinity in the sound becomes 0, and labels below
-1 become 0, others 1. "vision" is our modality "video", and "valid" is our split "val".
+left out, sequences begin at the first step with text, minus infinity in the sound becomes 0, and a label -1
+becomes 0. "vision" is our modality "video", and "valid" is our split "val".
 """
 
 import json
@@ -47,6 +47,9 @@ STREAMS = {"text": "text", "audio": "audio", "video": "vision"}
 """Keys of the pickle by modality."""
 
 LABELS = ("not humorous", "humorous")
+
+VALUES = (1, 0, -1)
+"""Labels in a pickle: 1 is humorous, 0 and -1 are not."""
 
 SYNTHETIC_LENGTH = 50
 """Steps of a synthetic sequence unless `max_length` is given."""
@@ -105,12 +108,24 @@ def convert(root: Path) -> None:
     """Write the arrays of the pickle in `root`, all or none; existing ones are replaced.
 
     Raises:
-        InputError: the pickle is missing or damaged, names objects, or an entry of it is malformed.
+        InputError: the pickle is missing or damaged, names objects, or an entry of it is malformed; existing
+            arrays are left as they were.
         OSError: the disk is full or not writable.
     """
-    path = root / PICKLE
+    try:
+        _convert(root / PICKLE, root / ARRAYS)
+    except InputError as error:
+        if not (root / ARRAYS).is_dir():
+            raise
+        raise InputError(
+            f"{error} Nothing was converted: readers still use the arrays of an earlier conversion in "
+            f"{root / ARRAYS}."
+        ) from None
+
+
+def _convert(path: Path, arrays: Path) -> None:
     content = read_pickle(path)
-    with replacing_folder(root / ARRAYS) as folder:
+    with replacing_folder(arrays) as folder:
         for split in SPLITS.values():
             if not isinstance(content, dict) or not isinstance(content.get(split), dict):
                 raise InputError(f"{path} must be a dict with a dict for {split!r}.")
@@ -169,7 +184,8 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     """Return every problem: no conversion or one of another pickle, shapes, offsets, labels, values.
 
     The quick check reads a sample of the sequences of each split (`checks.QUICK_SAMPLE`) and compares the
-    size of the pickle with that of the one that was converted, the full one its SHA-256.
+    size of the pickle with that of the one that was converted; its SHA-256 only if it is the newer file. The
+    full check always does.
     """
     problems = _class_count_problems(root, num_classes)
     if missing := _conversion_problems(root):
@@ -236,14 +252,19 @@ def _sequences(entries: Mapping[Any, Any], key: str, where: str) -> list[NDArray
     sequences = []
     for number, entry in enumerate(stored):
         try:
-            with np.errstate(over="ignore"):
-                steps = np.asarray(entry, np.float32)
+            given = np.asarray(entry, np.float64)
         except (TypeError, ValueError):
-            steps = np.empty(0, np.float32)
+            given = np.empty(0)
+        with np.errstate(over="ignore"):
+            steps = given.astype(np.float32)
         if steps.ndim != 2 or not steps.size:
             raise InputError(
                 f"{where} entry {number} of {key} must be numbers of shape (steps, features), at least one "
                 "of each."
+            )
+        if (np.isinf(steps) & np.isfinite(given)).any():
+            raise InputError(
+                f"{where} entry {number} of {key}: a value is beyond 3.4e38, which float32 cannot hold."
             )
         sequences.append(steps)
     return sequences
@@ -254,9 +275,14 @@ def _binary_labels(stored: Any, count: int, where: str) -> NDArray[np.int64]:
         labels = np.asarray(stored, np.float64).reshape(-1)
     except (TypeError, ValueError):
         labels = np.empty(0)
-    if len(labels) != count or np.isnan(labels).any():
+    if len(labels) != count:
         raise InputError(f"{where} must have 'labels' with one number for each of its {count} entries.")
-    return (labels >= 1).astype(np.int64)
+    if (wrong := np.flatnonzero(~np.isin(labels, VALUES))).size:
+        raise InputError(
+            f"{where} entry {wrong[0]} has the label {labels[wrong[0]]:g}, which must be one of "
+            f"{', '.join(map(str, VALUES))}."
+        )
+    return (labels == 1).astype(np.int64)
 
 
 def _paths(folder: Path, modality: str) -> tuple[Path, Path]:
@@ -330,7 +356,8 @@ def _source_problems(root: Path, *, full: bool) -> list[str]:
             return []
         with reading(root / PICKLE, "a file"):
             found: dict[str, Any] = {"bytes": (root / PICKLE).stat().st_size}
-            found |= {"sha256": file_sha256(root / PICKLE)} if full else {}
+            is_newer = (root / PICKLE).stat().st_mtime_ns >= path.stat().st_mtime_ns
+            found |= {"sha256": file_sha256(root / PICKLE)} if full or is_newer else {}
     except InputError as error:
         return [str(error)]
     if isinstance(source, dict) and all(source.get(key) == value for key, value in found.items()):

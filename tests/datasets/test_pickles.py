@@ -1,5 +1,8 @@
 """Pickles of arrays: read as NumPy writes them, by every protocol; nothing in them runs."""
 
+import bz2
+import gzip
+import lzma
 import pickle
 import subprocess
 from collections import OrderedDict
@@ -54,6 +57,22 @@ def test_every_protocol_gives_what_pickle_gives(protocol: int, tmp_path: Path) -
     assert same(read, VALUE)
     with pytest.raises(ValueError, match="read-only"):
         read["train"]["text"][0] = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "compress"), [("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)]
+)
+def test_a_compressed_pickle_is_called_that(name: str, compress: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(compress(pickle.dumps(VALUE)))
+    with pytest.raises(InputError, match=rf"a\.pkl is compressed with {name}: decompress it first\."):
+        read_pickle(path)
+
+
+def test_a_code_that_no_pickle_has_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(b"\x1e nothing of the kind")
+    with pytest.raises(InputError, match="there is no code 30 in pickles, so it is damaged or none"):
+        read_pickle(tmp_path / "a.pkl")
 
 
 def test_python_2_and_numpy_1_are_read(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """UR-FUNNY: the conversion's rules, what a sample is, every fault of the pickle and of the arrays named."""
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_entries_without_text_are_left_out_and_infinity_and_labels_replaced(tmp_
     train = splits["train"]
     train["text"][1][:] = 0
     train["audio"][2][3, 1] = -np.inf
-    train["labels"] = [-1, 1, 0.5, 1, 2, 0, 1, 1, 1, 1, 1, -3]
+    train["labels"] = [-1, 1, 0.0, 1, True, 0, 1, 1, 1, 1, 1, -1.0]
     write(tmp_path, splits)
     assert urfunny.check(tmp_path, num_classes=2, full=True) == []
     assert urfunny.counts(tmp_path) == {"train": 11, "val": 4, "test": 6}
@@ -144,7 +145,18 @@ PICKLE_FAULTS = {
     "fewer entries": (lambda s: s["test"]["vision"].pop(), "test has 5 entries of vision, but 6 of text"),
     "no labels": (lambda s: s["test"].pop("labels"), "test must have 'labels' with one number for each of"),
     "fewer labels": (lambda s: s["test"]["labels"].pop(), "one number for each of its 6 entries"),
-    "NaN label": (entry("labels", 0, np.nan), "one number for each of its 12 entries"),
+    "NaN label": (
+        entry("labels", 0, np.nan),
+        "train entry 0 has the label nan, which must be one of 1, 0, -1",
+    ),
+    "label 7": (entry("labels", 3, 7), "train entry 3 has the label 7, which must be one of 1, 0, -1"),
+    "infinite label": (entry("labels", 3, np.inf), "train entry 3 has the label inf, which must be one of"),
+    "half label": (entry("labels", 3, 0.5, "test"), "test entry 3 has the label 0.5, which must be one of"),
+    "quiet overflow": (
+        entry("audio", 0, np.full((4, 2), -1e39)),
+        "train entry 0 of audio: a value is beyond 3.4e38, which float32 cannot hold",
+    ),
+    "loud overflow": (entry("vision", 0, np.full((4, 4), 1e39)), "a value is beyond 3.4e38, which float32"),
     "no steps": (entry("audio", 3, np.zeros((0, 2))), "train entry 3 of audio must be numbers of shape"),
     "one axis": (entry("text", 3, np.zeros(5)), "train entry 3 of text must be numbers of shape"),
     "ragged steps": (entry("text", 3, [[1.0], [1.0, 2.0]]), "train entry 3 of text must be numbers"),
@@ -172,6 +184,20 @@ def test_the_conversion_names_every_fault_and_leaves_nothing(name: str, tmp_path
     assert problem.endswith(f"is not converted yet: run `m2pt data convert urfunny {tmp_path}`.")
     with pytest.raises(InputError, match="is not converted yet"):
         opened(tmp_path, "train")
+
+
+def test_a_failed_conversion_leaves_the_earlier_arrays_in_use_and_says_so(root: Path) -> None:
+    before = [opened(root, "train")[number][0]["text"]["values"] for number in range(12)]
+    splits = content()
+    splits["train"]["labels"][0] = 7
+    write(root, splits, convert=False)
+    words = "has the label 7, .* Nothing was converted: readers still use the arrays of an earlier conversion"
+    with pytest.raises(InputError, match=words):
+        urfunny.convert(root)
+    after = [opened(root, "train")[number][0]["text"]["values"] for number in range(12)]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    (problem,) = urfunny.check(root, num_classes=2, full=False)
+    assert "is that of another humor.pkl" in problem
 
 
 def replaced(file: str, change: Any) -> Any:
@@ -230,12 +256,19 @@ def test_every_fault_of_the_arrays_is_one_sentence(name: str, full: bool, root: 
     assert all(str(root) in problem and problem.endswith(".") for problem in problems)
 
 
-def test_another_pickle_of_the_same_size_is_found_by_the_full_check(root: Path) -> None:
+def test_another_pickle_of_the_same_size_is_found_by_the_full_check_and_if_it_is_newer(root: Path) -> None:
     path = root / urfunny.PICKLE
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    original = path.read_bytes()
+    path.write_bytes(original[:-1] + b"!")
+    for full in (False, True):
+        (problem,) = urfunny.check(root, num_classes=2, full=full)
+        assert "is that of another humor.pkl" in problem
+    os.utime(path, (0, 0))
     assert urfunny.check(root, num_classes=2, full=False) == []
     (problem,) = urfunny.check(root, num_classes=2, full=True)
     assert "is that of another humor.pkl" in problem
+    path.write_bytes(original)  # newer, but the same
+    assert urfunny.check(root, num_classes=2, full=False) == []
 
 
 def test_the_pickle_is_not_needed_afterwards(root: Path) -> None:
