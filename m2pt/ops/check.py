@@ -28,6 +28,9 @@ PARTS = ("architecture", "architectures", "recipe", "dataset")
 _READS_VALUES = re.compile(r"\bmeta\b|data-independent", re.IGNORECASE)
 """In torch's errors where a model or a loss reads values, which tensors on the meta device do not have."""
 
+_ONE_VALUE = "Expected more than 1 value per channel"
+"""Begins torch's error where a batch norm has a single value of each channel."""
+
 Check = Callable[[], object]
 
 
@@ -220,6 +223,11 @@ def _check_pass(model: Any, loss: Any, spec: RunSpec | PretrainingSpec) -> None:
             return
         if type(error) not in (RuntimeError, ValueError):
             raise
+        if str(error).startswith(_ONE_VALUE):
+            raise InputError(
+                f"training.batch_size = {spec.recipe.training.batch_size}: the model has batch norms, which "
+                "cannot normalize a single sample; give 2 or more"
+            ) from None
         raise InputError(
             f"the model does not take the inputs of {spec.dataset.name}: {place_of(error)}"
         ) from None

@@ -150,6 +150,12 @@ def test_an_encoder_for_planes_of_another_size_is_named(tmp_path, capsys):
     assert "a sample has the sides 28 x 28, but its encoder transformer has image_size: 56; give" in text
 
 
+def test_a_batch_that_batch_norms_cannot_normalize_is_named(tmp_path, capsys):
+    training = {"epochs": 2, "batch_size": 1, "lr": 0.05}
+    text = said(capsys, write_config(tmp_path, AGM, training=training))
+    assert "training.batch_size = 1: the model has batch norms" in text and "give 2 or more" in text
+
+
 def test_what_replaces_settings_of_a_modality_is_checked(tmp_path, capsys):
     architecture = {"image": {"input": {"image_side": 28}}}
     text = said(capsys, write_config(tmp_path, AGM, model=TRANSFORMER, architecture=architecture))
