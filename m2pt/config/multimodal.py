@@ -158,7 +158,8 @@ class MultimodalClassification(Recipe):
     """Clip the norm of all gradients to this if an element of the head's gradient exceeds it."""
     official: Annotated[bool, Field(exclude=True)] = False
     """Give methods other than AGM the head and the clipping of the released code with late fusion: a linear
-    layer for each modality instead of one for all, and no clipping. It is stored as those two."""
+    layer for each modality instead of one for all, and no clipping. A modality alone is not clipped either.
+    It is stored as those two."""
     methods: Annotated[dict[str, Any], BeforeValidator(_methods), Field(min_length=1)]
     """Settings of the methods that tables compare on this dataset and fusion."""
 
@@ -196,13 +197,11 @@ class MultimodalClassification(Recipe):
             if not isinstance(used[name], TransformerSettings):
                 raise ValueError(f"model.encoders.{name}: only a transformer can start from an encoder")
         fusion, head_clip = self.model.fusion, self.head_clip
-        if (
-            self.official
-            and len(used) > 1
-            and balancing.method != "agm"
-            and isinstance(fusion, ConcatSettings)
-        ):
-            fusion, head_clip = SumSettings(kind="sum"), None
+        if self.official and balancing.method != "agm":
+            if len(used) == 1:
+                head_clip = None
+            elif isinstance(fusion, ConcatSettings):
+                fusion, head_clip = SumSettings(kind="sum"), None
         return self.model_copy(
             update={
                 "model": replace(self.model, encoders=used, fusion=fusion),

@@ -180,20 +180,24 @@ def test_an_alpha_that_a_row_repeats_from_the_recipe_makes_no_other_run(tmp_path
 
 def test_official_gives_the_others_the_released_head_and_no_clipping(tmp_path):
     rows = {name: {"method": name} for name in ("joint", "agm", "ogm")}
+    rows["alone"] = {"method": "joint", "modalities": ["image"]}
     model = {"encoders": {name: {"kind": "resnet18", "width": 4} for name in ("audio", "image")}}
 
     def chosen(name, **recipe):
         plan = Plan.load(write_config(tmp_path / name, rows, **recipe))
-        recipes = {run.experiment.balancing.method: run.spec.recipe for run in plan.runs.values()}
+        factors = {name: run.experiment.balancing for name, run in plan.runs.items()}
+        names = {name: "alone" if each.modalities else each.method for name, each in factors.items()}
+        recipes = {names[name]: run.spec.recipe for name, run in plan.runs.items()}
         return {method: (each.model.fusion.kind, each.head_clip) for method, each in recipes.items()}
 
-    equal = {"joint": ("concat", 1.0), "agm": ("concat", 1.0), "ogm": ("concat", 1.0)}
+    equal = dict.fromkeys(rows, ("concat", 1.0))
     assert chosen("ours") == chosen("not", official=False) == equal
-    assert chosen("late", official=True) == equal | {"joint": ("sum", None), "ogm": ("sum", None)}
+    late = equal | {"joint": ("sum", None), "ogm": ("sum", None), "alone": ("concat", None)}
+    assert chosen("late", official=True) == late
     early = chosen(
         "early", official=True, model=model | {"fusion": {"kind": "maxout", "hidden_dims": [8, 8]}}
     )
-    assert set(early.values()) == {("maxout", 1.0)}
+    assert early == dict.fromkeys(rows, ("maxout", 1.0)) | {"alone": ("maxout", None)}
 
 
 def test_equal_terms_are_stored_as_ever(tmp_path):
