@@ -4,11 +4,16 @@ import pytest
 import yaml
 from multimodal_config import METHODS, write_config
 
+from m2pt import catalog
 from m2pt.commands import main
 from m2pt.formats.documents import read_yaml
 from m2pt.plan.plan import Plan
 
 AGM = {"agm": {"method": "agm"}}
+
+
+def test_the_methods_that_tests_train_are_those_of_the_catalog():
+    assert set(METHODS) == set(catalog.METHODS)
 
 
 def said(capsys, config):

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from m2pt import build, pathway
+from m2pt.agm.modulation import PRESETS
 from m2pt.catalog import LAYOUTS
 from m2pt.config.config import config_class
 from m2pt.errors import InputError
@@ -209,3 +210,21 @@ def test_linear_probing_gives_lars_the_classifier_and_the_scales_their_own_learn
     assert sizes == {(6.4, True): 768_000, (6.4, False): 1000, (chosen.scale_lr, False): 48}
     assert all((group["momentum"], group["trust_coeff"]) == (0.9, 0.001) for group in groups)
     assert all(group["weight_decay"] == 0 for group in groups)
+
+
+@pytest.mark.parametrize("name", ["AV-MNIST", "CREMA-D", "UR-FUNNY"])
+@pytest.mark.parametrize("fusion", ["late", "early"])
+def test_the_presets_of_agm_are_those_of_the_recipes(name, fusion):
+    preset = PRESETS[name]
+    layout = name.replace("-", "").lower()
+    recipe = yaml.safe_load((RECIPES / f"{layout}_{fusion}.yaml").read_text())
+    agm = recipe["methods"]["agm"]
+    alpha = agm.pop("alpha")
+    assert alpha == preset.alpha.get(fusion, preset.alpha["late"])  # an unknown one is that of late fusion
+    limits = {"cap": preset.cap, "probability_floor": preset.probability_floor}
+    assert agm == {key: value for key, value in limits.items() if value is not None}
+    assert recipe["head_clip"] == preset.clip_limit
+
+
+def test_every_preset_has_recipes():
+    assert set(PRESETS) == {"AV-MNIST", "CREMA-D", "UR-FUNNY"}

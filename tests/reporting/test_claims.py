@@ -211,3 +211,23 @@ def test_the_shipped_claims_say_what_the_shipped_tables_say(tmp_path):
             assert comparison.published is None or comparison.published > 0, names
             without = ("control/", "agm_accuracy:")  # of AGM one number is known, of no comparison
             assert comparison.published is not None or any(word in names for word in without), names
+
+
+DATASETS = {"avmnist", "cremad", "urfunny"}
+
+
+def test_a_claim_of_agm_leaves_out_no_dataset_and_no_modality_without_a_note():
+    """A dataset or a modality that was left out in silence would look like one that was picked."""
+    plan = Plan.load(Path("config/config.yaml"))
+    claims = [each for each in read_claims(plan).claims if each.source.startswith("AGM")]
+    assert len(claims) == 5
+    for each in claims:
+        cells = [locate(plan.tables, name) for comparison in each.comparisons for name in comparison.cells]
+        assert {place.column.dataset for place in cells} == DATASETS or each.note, each.claim
+    alone = {
+        (place.column.dataset, place.row.method.removesuffix(" alone"))
+        for comparison in claims[0].comparisons
+        for place in [locate(plan.tables, str(comparison.value))]
+    }
+    modalities = {name: plan.config.datasets[name].modalities for name in DATASETS}
+    assert alone == {(name, modality) for name, each in modalities.items() for modality in each}
