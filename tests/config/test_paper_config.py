@@ -212,7 +212,7 @@ def test_linear_probing_gives_lars_the_classifier_and_the_scales_their_own_learn
     assert all(group["weight_decay"] == 0 for group in groups)
 
 
-@pytest.mark.parametrize("name", ["AV-MNIST", "CREMA-D", "UR-FUNNY"])
+@pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("fusion", ["late", "early"])
 def test_the_presets_of_agm_are_those_of_the_recipes(name, fusion):
     preset = PRESETS[name]
@@ -224,7 +224,3 @@ def test_the_presets_of_agm_are_those_of_the_recipes(name, fusion):
     limits = {"cap": preset.cap, "probability_floor": preset.probability_floor}
     assert agm == {key: value for key, value in limits.items() if value is not None}
     assert recipe["head_clip"] == preset.clip_limit
-
-
-def test_every_preset_has_recipes():
-    assert set(PRESETS) == {"AV-MNIST", "CREMA-D", "UR-FUNNY"}
