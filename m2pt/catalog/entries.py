@@ -121,6 +121,8 @@ class Layout:
         transposed: modalities whose reader swaps the two sides of a plane, as where spectrograms begin with
             the frequency; tokenizers take the sides in the order of `Plane.sides`.
         manifest_has_counts: whether a manifest holds the number of items of an epoch.
+        held_out: key of the recipe's `input` with the share of the training list that is for validation.
+            Published and miniature sizes are then those of the whole list, and no manifest has the count.
         window: key of the modality's `input` that holds the number of counted units per item.
         frames: folder below the dataset's, with frames of videos; the workflow extracts them if the config
             says where the videos are.
@@ -139,6 +141,7 @@ class Layout:
     published: Mapping[str, Published] = field(default_factory=dict)
     transposed: tuple[str, ...] = ()
     manifest_has_counts: bool = True
+    held_out: str | None = None
     window: str | None = None
     frames: str | None = None
 

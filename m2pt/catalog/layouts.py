@@ -58,6 +58,8 @@ LAYOUTS: dict[str, Layout] = {
         augmentation="m2pt.datasets.augmentations:NoAugmentation",
         input="m2pt.datasets.multimodal_settings:AvMnistInput",
         transposed=("audio",),
+        manifest_has_counts=False,  # of the epochs of a recipe, whose share is held out
+        held_out="held_out",
         num_classes=10,
     ),
     "coco": Layout(
@@ -78,9 +80,11 @@ LAYOUTS: dict[str, Layout] = {
         augmentation="m2pt.datasets.augmentations:FrameAugmentation",
         input="m2pt.datasets.multimodal_settings:CremaDInput",
         transposed=("audio",),
+        manifest_has_counts=False,  # of the epochs of a recipe, whose share is held out
+        held_out="held_out",
         num_classes=6,
         frames=CREMAD_FRAMES,
-        published={"cremad": Published(6_698 - 670, "CREMA-D, AGM's train.csv without the held-out tenth")},
+        published={"cremad": Published(6_698, "CREMA-D, AGM's train.csv without what is held out")},
     ),
     "imagenet": Layout(
         modalities=("image",),

@@ -44,13 +44,14 @@ def training_items(plan: Plan, spec: RunSpec | PretrainingSpec, given: Mapping[s
     if plan.root(name).is_dir():
         return Items(_read(plan.root(name), spec, key), str(plan.root(name)))
     if plan.config.datasets[name].miniature is not None:
-        return Items(windows(spec, _miniature_size(plan, name, dataset.layout)), "the miniature to be built")
+        size = _trained_on(spec, _miniature_size(plan, name, dataset.layout))
+        return Items(windows(spec, size), "the miniature to be built")
     published = entry.published.get(key)
     if published is None or dataset.num_classes != (
         published.num_classes or _official_classes(entry, dataset.subset)
     ):
         return None
-    return Items(published.items, published.source)
+    return Items(_trained_on(spec, published.items), published.source)
 
 
 def parse_items(pairs: list[str]) -> dict[str, int]:
@@ -88,6 +89,21 @@ def windows(spec: RunSpec | PretrainingSpec, count: int) -> int:
         known = listed(name for name, value in settings.items() if isinstance(value, int))
         raise InputError(f"layout {layout}: window: the input has no number {window!r}; it has {known}")
     return count // length
+
+
+def _trained_on(spec: RunSpec | PretrainingSpec, count: int) -> int:
+    """Return what is left of a training list of so many items; readers round the share in each class.
+
+    Raises:
+        InputError: the layout's `held_out` is no key of the input.
+    """
+    layout, settings = spec.dataset.layout, spec.reader_input()
+    key = catalog.layout(layout).held_out
+    if key is None:
+        return count
+    if key not in settings:
+        raise InputError(f"layout {layout}: held_out: the input has no {key!r}; it has {listed(settings)}")
+    return count - int(settings[key] * count + 0.5)
 
 
 def _miniature_size(plan: Plan, name: str, layout: str) -> int:

@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from multimodal_config import write_config
 from tiny_trainings import TINY
 
 from m2pt import catalog
 from m2pt.commands import main
 from m2pt.errors import InputError
-from m2pt.ops.dataset_sizes import parse_items, training_items
+from m2pt.ops.dataset_sizes import Items, parse_items, training_items
 from m2pt.plan.plan import Plan
 
 PAPER = Path("config/paper.yaml")
@@ -49,6 +50,40 @@ def test_a_dataset_on_disk_is_counted(tmp_path, imagenet):
     plan.manifest("imagenet").parent.mkdir()
     plan.manifest("imagenet").write_text(json.dumps({"items": {"train": 59}}))
     assert training_items(plan, spec, {}).count == 59
+
+
+@pytest.mark.parametrize(("share", "items"), [(0.5, 20), (0.2, 30)])
+def test_the_share_that_the_recipe_holds_out_is_not_trained_on(tmp_path, share, items):
+    """The miniature has 40 samples, 4 of each class, so that a share of 0.2 holds out one of each."""
+    config = write_config(
+        tmp_path,
+        {"x": {"method": "joint"}},
+        input={"image_size": 28, "audio_size": 16, "held_out": share},
+    )
+    plan = Plan.load(config)
+    (run,) = plan.runs.values()
+    estimated = 40 - round(40 * share)  # by the list as a whole, before there is one
+    assert training_items(plan, run.spec, {}) == Items(estimated, "the miniature to be built")
+    assert main(["data", "build", "avmnist", "--config", str(config)]) == 0
+    assert plan.manifest("avmnist").exists()
+    assert training_items(plan, run.spec, {}) == Items(items, str(plan.root("avmnist")))
+
+
+@pytest.mark.parametrize(("share", "items"), [(0.1, 6_028), (0.5, 3_349)])
+def test_the_published_size_of_a_list_is_without_the_share_that_is_held_out(share, items):
+    plan = Plan.load(PAPER)
+    spec = next(run.spec for run in plan.runs.values() if run.spec.dataset.name == "cremad")
+    recipe = spec.recipe.model_copy(update={"input": replace(spec.recipe.input, held_out=share)})
+    assert training_items(plan, replace(spec, recipe=recipe), {}).count == items
+
+
+def test_a_share_that_the_input_lacks_is_named(monkeypatch):
+    plan = Plan.load(PAPER)
+    spec = next(run.spec for run in plan.runs.values() if run.spec.dataset.name == "cremad")
+    entry = replace(catalog.LAYOUTS["cremad"], held_out="left_out")
+    monkeypatch.setitem(catalog.LAYOUTS, "cremad", entry)
+    with pytest.raises(InputError, match="layout cremad: held_out: the input has no 'left_out'; it has fra"):
+        training_items(plan, spec, {})
 
 
 def test_what_nobody_knows_is_left_out_and_said(tmp_path, capsys):
