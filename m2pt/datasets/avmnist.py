@@ -42,6 +42,8 @@ FULL_SCALE = 255.0
 class Reader(SeededDataset):
     """Spectrograms, images and labels: `({"audio": (1, A, A), "image": (1, I, I)}, int)`, float32 / 255.
 
+    The rows of a spectrogram are frequencies, its columns times.
+
     Raises:
         InputError: a file is missing or malformed, the files differ in their number of rows, a label is not
             below `num_classes`, or the sides are not `audio_size` and `image_size`; when a sample is read, a

@@ -78,7 +78,8 @@ class MiniatureModule(Protocol):
         """Write the miniature to `root`, the same bytes for the same arguments.
 
         Sizes are keyword arguments with defaults. One of them is `train`: what `counts` returns for
-        "train", and for "val" if that is held out of the training list; others are for instance `val`, or the side of images.
+        "train", and for "val" if that is held out of the training list; others are for instance `val`, or
+        the side of images.
         """
         ...
 
