@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2pt.agm.balancing import BalancingMethod, Validation
-from m2pt.agm.checks import BalancingError, Inputs, check_classes, check_number
+from m2pt.agm.checks import BalancingError, Inputs, check_classes
 from m2pt.agm.first_batch import check_first_batch
 from m2pt.agm.modulation import PRESETS, AfterWindow, Direction, Modulation, mono_modal_scores
 from m2pt.agm.mono_modal import evaluate_responses
@@ -38,6 +38,7 @@ from m2pt.agm.passes import SubsetPasses
 from m2pt.agm.precision import full_precision
 from m2pt.agm.processes import mean_over_processes
 from m2pt.agm.responses import EmptySet, ShapleyAttribution
+from m2pt.agm.settings import check_choice, check_flag, check_names, check_number
 
 
 class AdaptiveGradientModulation(BalancingMethod):
@@ -99,7 +100,9 @@ class AdaptiveGradientModulation(BalancingMethod):
                 raise BalancingError(f"probability_floor must be below 1, got {probability_floor}")
         if not (muting is None or isinstance(muting, Muting)):
             raise BalancingError(f"muting must be a Muting or None for zeros, got {muting!r}")
-        if unknown := [name for name in constant_when_muted if name not in self.modalities]:
+        check_flag("fast_path", fast_path)
+        constant = check_names("constant_when_muted", constant_when_muted)
+        if unknown := [name for name in constant if name not in self.modalities]:
             raise BalancingError(
                 f"constant_when_muted has {unknown[0]!r}, which is not among {list(self.modalities)}"
             )
@@ -121,7 +124,7 @@ class AdaptiveGradientModulation(BalancingMethod):
             self.attribution.subsets,
             self.muting,
             self._encoders,
-            constant_when_muted,
+            constant,
             fast_path,
         )
         self._first_batch = True
@@ -146,10 +149,12 @@ class AdaptiveGradientModulation(BalancingMethod):
             changes: further arguments, which take precedence.
 
         Raises:
-            BalancingError: the dataset is unknown, or no α was published for its fusion and none is given.
+            BalancingError: the dataset or the fusion is unknown, or no α was published for its fusion and
+                none is given.
         """
-        if dataset not in PRESETS:
+        if not isinstance(dataset, str) or dataset not in PRESETS:
             raise BalancingError(f"there is no preset {dataset!r}, only {', '.join(PRESETS)}")
+        check_choice("fusion", fusion, ("late", "early"))
         preset = PRESETS[dataset]
         if fusion not in preset.alpha and "alpha" not in changes:
             raise BalancingError(f"no alpha was published for {dataset} with {fusion} fusion: give alpha=...")

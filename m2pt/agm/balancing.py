@@ -18,6 +18,7 @@ the loss, and the hooks on the method itself in every process. Each hook takes t
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
@@ -29,16 +30,14 @@ from m2pt.agm.checks import (
     DeferredChecks,
     Inputs,
     check_classes,
-    check_epoch,
     check_inputs,
     check_logits,
-    check_modalities,
-    check_restored,
     check_target,
 )
 from m2pt.agm.encoders import check_separate, encoders_of, modalities_of
 from m2pt.agm.precision import at_least_float32, full_precision
 from m2pt.agm.processes import mean_over_processes
+from m2pt.agm.settings import check_epoch, check_modalities, check_module, check_restored
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,9 @@ class BalancingMethod(nn.Module):
         encoders: the part of the model that belongs to each modality; by default `model.encoders`.
 
     Raises:
-        BalancingError: fewer than `least_modalities`, names that do not fit, or, for a method that needs
-            encoders, encoders that are missing, have no parameters, share some, or are not in the model.
+        BalancingError: the model or an encoder is no module, fewer than `least_modalities`, names that do not
+            fit, or, for a method that needs encoders, encoders that are missing, have no parameters, share
+            some, or are not in the model.
     """
 
     least_modalities = 2
@@ -87,6 +87,7 @@ class BalancingMethod(nn.Module):
     ) -> None:
         super().__init__()
         method = type(self).__name__
+        check_module(f"{method}: model", model)
         self.model = model
         names = modalities_of(model) if modalities is None else modalities
         self.modalities = check_modalities(method, names, self.least_modalities)
@@ -155,11 +156,12 @@ class BalancingMethod(nn.Module):
             validation: what was measured on the validation split. A method that adapts needs it.
 
         Raises:
-            BalancingError: the method needs a validation and it is None, or lacks a modality; a check of
-                this epoch's batches failed; the epoch is not above the last one; or the method needs
-                `before_step` and it was not called in this epoch.
+            BalancingError: the method needs a validation and it is None, or lacks a modality, or it is no
+                `Validation`; a check of this epoch's batches failed; the epoch is not above the last one; or
+                the method needs `before_step` and it was not called in this epoch.
         """
         self._checks.poll(wait=True)
+        self._check_validation(validation)
         check_epoch(epoch, self._last_epoch)
         if self.needs_before_step and self._has_loss and not self._has_stepped:
             raise BalancingError(
@@ -186,9 +188,9 @@ class BalancingMethod(nn.Module):
         return {"modalities": list(self.modalities), "last_epoch": self._last_epoch}
 
     def _restore_common(self, state: Mapping[str, Any]) -> None:
-        """Restore the last epoch, after a check of the names; older states may lack both."""
-        check_restored(type(self).__name__, state.get("modalities", self.modalities), self.modalities)
-        self._last_epoch = state.get("last_epoch", 0)
+        """Restore the last epoch, after a check of the names."""
+        check_restored(type(self).__name__, state["modalities"], self.modalities)
+        self._last_epoch = int(state["last_epoch"])
 
     @property
     def _device(self) -> torch.device:
@@ -216,23 +218,38 @@ class BalancingMethod(nn.Module):
             check_classes(target, logits.shape[-1], self._checks)
             return functional.cross_entropy(at_least_float32(logits), target)
 
+    def _check_validation(self, validation: Any) -> None:
+        """Check the type of what `after_epoch` is given."""
+        if not (validation is None or isinstance(validation, Validation)):
+            raise BalancingError(
+                f"{type(self).__name__}.after_epoch() needs a Validation, got {type(validation).__name__}: "
+                "give Validation(accuracy=..., loss=..., mono_accuracy=..., mono_loss=...)"
+            )
+
     def _validated(
-        self, values: Mapping[str, float] | None, what: str, names: Sequence[str] | None = None
+        self, validation: Validation | None, what: str, names: Sequence[str] | None = None
     ) -> dict[str, float]:
         """Return a value of each modality from a `Validation`, averaged over processes, after checks."""
         self._checks.poll(wait=True)
-        names = self.modalities if names is None else names
-        if values is None:
+        self._check_validation(validation)
+        if validation is None:
             raise BalancingError(
                 f"{type(self).__name__} adapts to the validation split: give after_epoch() a Validation"
             )
+        values = getattr(validation, what)
+        names = self.modalities if names is None else names
         for name in names:
-            if name not in values or not math.isfinite(values[name]):
+            if not isinstance(values, Mapping) or name not in values or not _is_finite(values[name]):
                 raise BalancingError(
                     f"{type(self).__name__}: {what} of the validation has no finite value for {name!r}, "
-                    f"got {dict(values)}"
+                    f"got {values!r}"
                 )
         device = self._device
         dtype = torch.float32 if device.type == "mps" else torch.float64
         found = torch.tensor([values[name] for name in names], dtype=dtype, device=device)
         return dict(zip(names, mean_over_processes(found).tolist(), strict=True))
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether a value, a number or a tensor of one, is finite."""
+    return isinstance(value, Real | Tensor) and math.isfinite(value)

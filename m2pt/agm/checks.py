@@ -1,8 +1,6 @@
-"""Checks of settings and batches, and checks of values on a GPU that do not wait for them."""
+"""Checks of batches, and checks of values on a GPU that do not wait for them."""
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -69,82 +67,6 @@ def _raise_first(holds: Tensor, messages: Sequence[str]) -> None:
     for each, message in zip(holds.tolist(), messages, strict=True):
         if not each:
             raise BalancingError(message)
-
-
-def check_modalities(user: str, modalities: Sequence[str], least: int) -> tuple[str, ...]:
-    """Return the names of the modalities.
-
-    Args:
-        user: what they are for, for messages.
-        modalities: the names.
-        least: smallest number of them.
-
-    Raises:
-        BalancingError: there are fewer than `least`, one is no string, or a name occurs twice.
-    """
-    if isinstance(modalities, str):
-        raise BalancingError(f"{user}: modalities must be a list of names, got the string {modalities!r}")
-    if not isinstance(modalities, Collection) or not all(isinstance(name, str) for name in modalities):
-        raise BalancingError(f"{user}: modalities must be a list of names, got {modalities!r}")
-    if len(set(modalities)) < len(modalities):
-        raise BalancingError(f"{user}: a modality is named twice: {', '.join(modalities)}")
-    if len(modalities) < least:
-        hint = ": train a model of one modality with Joint" if modalities else ""
-        raise BalancingError(f"{user} needs at least {least} modalities, got {list(modalities)}{hint}")
-    return tuple(modalities)
-
-
-def check_restored(user: str, stored: Sequence[str], modalities: Sequence[str]) -> None:
-    """Check that a stored state is of the same modalities in the same order.
-
-    Raises:
-        BalancingError: it is not.
-    """
-    if list(stored) != list(modalities):
-        raise BalancingError(
-            f"{user}: the state is of the modalities {list(stored)}, not of {list(modalities)}: name them in "
-            "the same order"
-        )
-
-
-def check_number(name: str, value: float, *, positive: bool = False) -> None:
-    """Check that a number is finite and not negative, or positive.
-
-    Raises:
-        BalancingError: it is not.
-    """
-    if not isinstance(value, Real):
-        raise BalancingError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        wanted = "above 0" if positive else "0 or more"
-        raise BalancingError(f"{name} must be a finite number, {wanted}, got {value}")
-
-
-def check_epoch(epoch: int, last: int) -> None:
-    """Check that an epoch comes after the last one.
-
-    Raises:
-        BalancingError: it does not, or is not an integer.
-    """
-    if not isinstance(epoch, Integral):
-        raise BalancingError(f"after_epoch() needs the number of complete epochs, 1 or more, got {epoch!r}")
-    if epoch <= last:
-        raise BalancingError(
-            f"after_epoch({epoch}) must come once after each epoch, and be {last + 1} or more here: epochs "
-            "are counted from 1"
-        )
-
-
-def check_named(name: str, values: Mapping[str, Any], wanted: Sequence[str]) -> None:
-    """Check that a mapping has exactly the wanted keys.
-
-    Raises:
-        BalancingError: the message names the keys that are missing or unknown.
-    """
-    wrong = [f"unknown {key!r}" for key in values if key not in wanted]
-    wrong += [f"no value for {key!r}" for key in wanted if key not in values]
-    if wrong:
-        raise BalancingError(f"{name}: {', '.join(wrong)}; give one value for each of {', '.join(wanted)}")
 
 
 def check_inputs(inputs: Inputs, modalities: Sequence[str], checks: DeferredChecks) -> int:

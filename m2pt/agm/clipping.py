@@ -5,12 +5,14 @@ the last linear layer's weight is above it or below minus it. That is a part of 
 with every method that is compared. `PRESETS` has the limit of each dataset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from m2pt.agm.checks import BalancingError
+from m2pt.agm.settings import check_module, check_number
 
 
 class ConditionalClipping:
@@ -22,19 +24,20 @@ class ConditionalClipping:
         head: the linear layer, or several, that decide; by default the last of `model.fusion`.
 
     Raises:
-        BalancingError: the limit is not positive, or there is no such layer.
+        BalancingError: the limit is not positive, the model no module, or there is no such layer.
     """
 
     def __init__(
         self, model: nn.Module, limit: float, head: nn.Linear | Sequence[nn.Linear] | None = None
     ) -> None:
-        if not limit > 0:
-            raise BalancingError(f"limit must be above 0, got {limit}")
+        check_module("model", model)
+        check_number("limit", limit, positive=True)
         self.model = model
         self.limit = limit
-        self.heads = (
-            [last_linear(model)] if head is None else [head] if isinstance(head, nn.Linear) else [*head]
-        )
+        heads: Any = last_linear(model) if head is None else head
+        self.heads: list[nn.Linear] = [*heads] if isinstance(heads, Iterable) else [heads]
+        if not self.heads or not all(isinstance(each, nn.Linear) for each in self.heads):
+            raise BalancingError(f"head must be a linear layer or a list of them, got {head!r}")
 
     @torch.no_grad()
     def __call__(self) -> Tensor:

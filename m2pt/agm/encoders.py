@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from m2pt.agm.checks import BalancingError, check_named
+from m2pt.agm.checks import BalancingError
+from m2pt.agm.settings import check_module, check_named
 
 
 def modalities_of(model: nn.Module) -> Sequence[str]:
@@ -32,17 +33,20 @@ def encoders_of(
         encoders: the encoders if the model does not have them; exactly one of each modality.
 
     Raises:
-        BalancingError: `encoders` lacks a modality or has an unknown one.
+        BalancingError: `encoders` lacks a modality, has an unknown one, or a value that is no module.
     """
     if encoders is not None:
-        check_named("encoders", dict(encoders.items()), modalities)
+        check_named("encoders", encoders, modalities)
+        for name in modalities:
+            check_module(f"encoders: the value for {name!r}", encoders[name])
         return {name: encoders[name] for name in modalities}
     found: Any = getattr(model, "encoders", None)
     if isinstance(found, nn.ModuleDict):
         found = dict(found.items())
     if not isinstance(found, Mapping) or not set(modalities) <= set(found):
         return {}
-    return {name: found[name] for name in modalities}
+    own = {name: found[name] for name in modalities}
+    return own if all(isinstance(each, nn.Module) for each in own.values()) else {}
 
 
 def check_separate(method: str, model: nn.Module, encoders: Mapping[str, nn.Module]) -> None:

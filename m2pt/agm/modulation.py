@@ -14,15 +14,23 @@ is 0 and τ = 1. A modality that does worse than its long-run level (r < τ) get
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from numbers import Integral, Real
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from m2pt.agm.checks import BalancingError, DeferredChecks, check_epoch, check_number, check_restored
+from m2pt.agm.checks import BalancingError, DeferredChecks
 from m2pt.agm.precision import Float64Buffers
+from m2pt.agm.settings import (
+    check_choice,
+    check_epoch,
+    check_number,
+    check_restored,
+    is_integer,
+    restoring,
+)
 
 Direction: TypeAlias = Literal["released", "opposite"]
 AfterWindow: TypeAlias = Literal["reset", "stays"]
@@ -72,17 +80,19 @@ def checked_window(window: Any) -> tuple[int, int | None]:
     """Return the first and last epoch of a window.
 
     Raises:
-        BalancingError: it is not a pair of integers, the second of which may be None, or ends too early.
+        BalancingError: it is not a pair of integers, the second of which may be None, or has no epoch.
     """
     if not isinstance(window, Sequence) or len(window) != 2:
         raise BalancingError(f"window must be a first and a last epoch, such as (1, 20), got {window!r}")
     start, end = window
-    if not isinstance(start, Integral) or not (end is None or isinstance(end, Integral)):
+    if not is_integer(start) or not (end is None or is_integer(end)):
         raise BalancingError(
             f"window must have integers, of which the last may be None for no end, got {window!r}"
         )
     if end is not None and end < start:
         raise BalancingError(f"window must end no earlier than it starts, got {window}")
+    if end is not None and end < 1:
+        raise BalancingError(f"window has no epoch, since they are counted from 1, got {window}")
     return int(start), None if end is None else int(end)
 
 
@@ -126,10 +136,8 @@ class Modulation(Float64Buffers):
             check_number("cap", cap, positive=True)
         if floor is not None and not (isinstance(floor, Real) and floor < 0):
             raise BalancingError(f"floor must be a number below 0 or None, got {floor!r}")
-        if direction not in get_args(Direction):
-            raise BalancingError(f"direction must be 'released' or 'opposite', got {direction!r}")
-        if after_window not in get_args(AfterWindow):
-            raise BalancingError(f"after_window must be 'reset' or 'stays', got {after_window!r}")
+        check_choice("direction", direction, get_args(Direction))
+        check_choice("after_window", after_window, get_args(AfterWindow))
         start, end = checked_window(window)
         self.modalities = tuple(modalities)
         self.alpha = float(alpha)
@@ -193,7 +201,11 @@ class Modulation(Float64Buffers):
         """Return κ of a batch, given the running means before it."""
         if self.alpha == 0:
             return torch.ones_like(scores)
-        gap = self._level(self.running_scores) - self._level(scores)
+        lead, level = self._lead(scores), self._lead(self.running_scores)
+        gap = level.exp() - lead.exp()
+        # Where both overflow their difference has the sign and no bound: inf - inf would be NaN
+        beyond = level.exp().isinf() & lead.exp().isinf()
+        gap = torch.where(beyond, (level - lead) * torch.finfo(gap.dtype).max, gap)
         return (
             (self.alpha * gap.clamp(self.floor, self.cap)).exp()
             if self._is_bounded
@@ -204,10 +216,10 @@ class Modulation(Float64Buffers):
     def _is_bounded(self) -> bool:
         return self.cap is not None or self.floor is not None
 
-    def _level(self, scores: Tensor) -> Tensor:
-        """Return exp(mean of the others' scores - own score), inverted for the opposite direction."""
+    def _lead(self, scores: Tensor) -> Tensor:
+        """Return the mean of the others' scores - own score, negated for the opposite direction."""
         others = (scores.sum() - scores) / (len(scores) - 1)
-        return (others - scores if self.direction == "released" else scores - others).exp()
+        return others - scores if self.direction == "released" else scores - others
 
     def _check(self, scores: Tensor, coefficients: Tensor) -> None:
         """Check that the scores and coefficients of a batch are finite in float32, in which they are used."""
@@ -227,8 +239,14 @@ class Modulation(Float64Buffers):
         return torch.tensor([self.epoch, *"\0".join(self.modalities).encode()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Continue in the epoch of a state dict, after a check of the names, which older states lack."""
-        epoch, *names = state.flatten().tolist()
-        if names:
+        """Continue in the epoch of a state dict, after a check of the names.
+
+        Raises:
+            BalancingError: the state is damaged, or of another method or other modalities.
+        """
+        with restoring("AdaptiveGradientModulation"):
+            epoch, *names = state.flatten().tolist()
+            if not names:
+                raise ValueError("no names of modalities")
             check_restored("AdaptiveGradientModulation", bytes(names).decode().split("\0"), self.modalities)
-        self.epoch = epoch
+            self.epoch = epoch

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from m2pt.agm.checks import DeferredChecks, Inputs, check_inputs, check_modalities
+from m2pt.agm.checks import DeferredChecks, Inputs, check_inputs
 from m2pt.agm.encoders import encoders_of
 from m2pt.agm.modes import evaluation_mode
 from m2pt.agm.muting import Muting
 from m2pt.agm.passes import SubsetPasses
 from m2pt.agm.precision import full_precision
 from m2pt.agm.responses import EmptySet, ShapleyAttribution
+from m2pt.agm.settings import check_modalities, check_module
 
 
 @torch.no_grad()
@@ -39,8 +40,9 @@ def mono_modal_logits(
         Responses (B, num_classes) by modality, in float32 or better; of one modality alone its logits.
 
     Raises:
-        BalancingError: the batch does not fit.
+        BalancingError: the model is no module, or the batch does not fit.
     """
+    check_module("mono_modal_logits: model", model)
     if modalities is None:
         modalities = getattr(model, "modalities", None) or list(inputs)
     names = check_modalities("mono_modal_logits", modalities, 1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.agm.checks import BalancingError, Inputs
+from m2pt.agm.settings import check_flag
 
 
 class Muting(nn.Module):
@@ -19,13 +20,24 @@ class Muting(nn.Module):
         values: what to put in place of the input, by modality, or by modality and name for a mapping. Each
             is a tensor that broadcasts to (B, ...); None stands for zeros everywhere.
         learned: True makes the values parameters. They receive the same modulated gradient as the weights.
+
+    Raises:
+        BalancingError: a value is no tensor, or a learned one not of floating point.
     """
 
     def __init__(self, values: Inputs | None = None, *, learned: bool = False) -> None:
         super().__init__()
+        check_flag("Muting: learned", learned)
+        if not (values is None or isinstance(values, Mapping)):
+            raise BalancingError(f"Muting: values must be a dict by modality, got {type(values).__name__}")
         self.zeros = values is None
         for modality, value in (values or {}).items():
             for name, tensor in value.items() if isinstance(value, Mapping) else [(None, value)]:
+                if not isinstance(tensor, Tensor) or (learned and not tensor.is_floating_point()):
+                    raise BalancingError(
+                        f"Muting: the value of {_named(modality, name)} must be a tensor of floating-point "
+                        f"numbers, such as torch.tensor(0.5), got {tensor!r}"
+                    )
                 key = _key(modality, name)
                 if learned:
                     self.register_parameter(key, nn.Parameter(tensor.detach().clone()))
@@ -41,15 +53,23 @@ class Muting(nn.Module):
         given as a mapping, (B, T, ...), are averaged over samples and positions, up to their "lengths".
 
         Raises:
-            BalancingError: there is no batch.
+            BalancingError: there is no batch, one is no dict by modality, or the samples of a modality differ
+                in shape.
         """
         sums: dict[tuple[str, str | None], Tensor] = {}
         counts: dict[tuple[str, str | None], Tensor] = {}
         for batch in batches:
+            _check_batch(batch)
             for modality, value in batch.items():
                 for name, tensor in _floating(modality, value):
                     total, count = _sum(tensor, value if name is not None else {})
                     key = (modality, name)
+                    if key in sums and sums[key].shape != total.shape:
+                        raise BalancingError(
+                            f"Muting.mean: samples of {_named(*key)} differ in shape, "
+                            f"{tuple(sums[key].shape[1:])} and {tuple(total.shape[1:])}: give sequences as a "
+                            "dict of values (B, T, ...) and lengths (B,)"
+                        )
                     sums[key] = sums[key] + total if key in sums else total
                     counts[key] = counts[key] + count if key in counts else count
         if not sums:
@@ -69,7 +89,11 @@ class Muting(nn.Module):
 
         Sequences given as a mapping, (B, T, ...), share one vector for all positions. Build the optimizer
         from the parameters of the whole method, of which these are a part.
+
+        Raises:
+            BalancingError: the example is no dict by modality.
         """
+        _check_batch(example)
         values: dict[str, Any] = {}
         for modality, value in example.items():
             for name, tensor in _floating(modality, value):
@@ -111,9 +135,10 @@ class Muting(nn.Module):
         key = _key(modality, name)
         found: Tensor | None = getattr(self, key, None)
         if found is None or not tensor.is_floating_point():
-            named = repr(modality if name is None else f"{modality}/{name}")
             why = (
-                "it is not a floating-point tensor" if found is not None else f"there is no value for {named}"
+                "it is not a floating-point tensor"
+                if found is not None
+                else f"there is no value for {_named(modality, name)}"
             )
             raise BalancingError(f"modality {modality!r} cannot be muted: {why}")
         try:
@@ -135,6 +160,20 @@ def _is_muted(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def _named(modality: str, name: str | None) -> str:
+    """Return how messages call a tensor."""
+    return repr(modality if name is None else f"{modality}/{name}")
+
+
+def _check_batch(batch: Any) -> None:
+    """Check that a batch is inputs by modality."""
+    if not isinstance(batch, Mapping):
+        raise BalancingError(
+            f"muting needs inputs as a dict by modality, got {type(batch).__name__}: of pairs with labels "
+            "give the first, (inputs for inputs, target in batches)"
+        )
+
+
 def _key(modality: str, name: str | None) -> str:
     """Return the name of a parameter or buffer, without dots, that is no attribute of a module."""
     parts = [modality] if name is None else [modality, name]
@@ -145,9 +184,9 @@ def _key(modality: str, name: str | None) -> str:
 
 def _floating(modality: str, value: Any) -> list[tuple[str | None, Tensor]]:
     """Return the floating-point tensors of a modality's input."""
-    pairs: list[tuple[str | None, Tensor]]
-    pairs = [(None, value)] if isinstance(value, Tensor) else list(value.items())
-    found = [(name, tensor) for name, tensor in pairs if tensor.is_floating_point()]
+    pairs: list[tuple[str | None, Any]]
+    pairs = list(value.items()) if isinstance(value, Mapping) else [(None, value)]
+    found = [(name, each) for name, each in pairs if isinstance(each, Tensor) and each.is_floating_point()]
     if not found:
         raise BalancingError(
             f"modality {modality!r} has no floating-point tensor: it can be muted by zeros only"

@@ -18,8 +18,8 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from m2pt.agm.checks import BalancingError
 from m2pt.agm.precision import Float64Buffers
+from m2pt.agm.settings import check_choice
 
 Subset: TypeAlias = frozenset[str]
 EmptySet: TypeAlias = Literal["omitted", "subtracted"]
@@ -35,8 +35,7 @@ def subsets_of(modalities: Sequence[str], empty: EmptySet = "omitted") -> list[S
     Raises:
         BalancingError: `empty` is neither.
     """
-    if empty not in get_args(EmptySet):
-        raise BalancingError(f"empty must be 'omitted' or 'subtracted', got {empty!r}")
+    check_choice("empty", empty, get_args(EmptySet))
     sizes = range(0 if empty == "subtracted" else 1, len(modalities) + 1)
     return [frozenset(chosen) for size in sizes for chosen in combinations(modalities, size)]
 

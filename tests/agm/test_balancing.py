@@ -210,30 +210,6 @@ def test_a_state_of_other_modalities_is_refused(name: str) -> None:
         other.load_state_dict(method.state_dict())
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_older_states_can_be_loaded(name: str) -> None:
-    """They have neither names nor a last epoch; AGM's was the epoch alone, OGM's the current one."""
-    method, resumed = new_method(name), new_method(name)
-    step(method)
-    finish(method, 1)
-    state = copy.deepcopy(method.state_dict())
-    if name == "agm":
-        state["modulation._extra_state"] = torch.tensor(2)
-    else:
-        del state["_extra_state"]["modalities"], state["_extra_state"]["last_epoch"]
-    if name == "ogm":
-        state["_extra_state"]["epoch"] = 2
-    resumed.load_state_dict(state)
-    step(resumed)
-    if name in ("agm", "ogm"):
-        with pytest.raises(BalancingError, match=r"after_epoch\(1\)"):
-            finish(resumed, 1)
-    finish(resumed, 2)
-    step(method)
-    finish(method, 2)
-    assert str(resumed.state_dict()) == str(method.state_dict())
-
-
 @pytest.mark.parametrize("name", ["ogm", "mslr", "mses"])
 def test_a_method_that_changes_gradients_wants_its_hook_once_a_step(name: str) -> None:
     method = new_method(name)

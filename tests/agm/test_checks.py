@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from m2pt.agm.checks import BalancingError, DeferredChecks, check_inputs, check_modalities, check_target
+from m2pt.agm.checks import BalancingError, DeferredChecks, check_inputs, check_target
 
 AUDIO, VISUAL = torch.zeros(3, 2), torch.zeros(3, 4, 4)
 
@@ -74,27 +74,6 @@ def test_the_batch_size_of_right_inputs() -> None:
 def test_wrong_targets(target: torch.Tensor, message: str) -> None:
     with pytest.raises(BalancingError, match=message):
         check_target(target, 3)
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (
-            ["audio"],
-            r"Some needs at least 2 modalities, got \['audio'\]: train .* one modality with Joint",
-        ),
-        ([], r"Some needs at least 2 modalities, got \[\]$"),
-        (["audio", "audio"], "Some: a modality is named twice: audio, audio"),
-        ("audio", "Some: modalities must be a list of names, got the string 'audio'"),
-        ([1, 1], r"Some: modalities must be a list of names, got \[1, 1\]"),
-        (["audio", None], r"Some: modalities must be a list of names, got \['audio', None\]"),
-        ([["audio"], "visual"], "Some: modalities must be a list of names"),
-        (3, "Some: modalities must be a list of names, got 3"),
-    ],
-)
-def test_wrong_modalities(names: list[str], message: str) -> None:
-    with pytest.raises(BalancingError, match=message):
-        check_modalities("Some", names, 2)
 
 
 class Later:

@@ -64,5 +64,5 @@ def test_errors() -> None:
         ConditionalClipping(model, 1.0)()
     with pytest.raises(BalancingError, match="Sequential has no module `fusion` with a linear layer"):
         ConditionalClipping(nn.Sequential(nn.Linear(1, 1)), 1.0)
-    with pytest.raises(BalancingError, match="limit must be above 0, got 0"):
+    with pytest.raises(BalancingError, match="limit must be a finite number, above 0, got 0"):
         ConditionalClipping(model, 0)

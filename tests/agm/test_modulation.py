@@ -54,6 +54,20 @@ def test_caps_bound_both_sides() -> None:
     assert modulation.update(torch.tensor([6.0, 0.0]))[0].item() == pytest.approx(math.exp(7))
 
 
+@pytest.mark.parametrize("direction", ["released", "opposite"])
+def test_ratios_beyond_the_largest_number_keep_their_order(direction: str) -> None:
+    """Logits of 1e6 have scores of which both τ and r overflow; inf - inf would be NaN."""
+    modulation = Modulation(("a", "v"), alpha=0.5, cap=7.0, direction=direction)  # type: ignore[arg-type]
+    modulation.update(torch.tensor([0.0, 2e6], dtype=torch.float64))
+    grown = modulation.update(torch.tensor([0.0, 3e6], dtype=torch.float64)).tolist()
+    shrunk = modulation.update(torch.tensor([0.0, 1e6], dtype=torch.float64)).tolist()
+    ahead = 0 if direction == "released" else 1
+    assert (grown[ahead], shrunk[ahead]) == (0.0, pytest.approx(math.exp(3.5)))
+    assert grown[1 - ahead] == shrunk[1 - ahead] == 1.0
+    modulation.running_scores.copy_(torch.tensor([0.0, 3e6]))
+    assert modulation.update(torch.tensor([0.0, 3e6])).tolist() == [1.0, 1.0]
+
+
 def test_alpha_zero_is_one_even_where_a_ratio_overflows() -> None:
     assert coefficients([0.0, 1000.0], alpha=0.0) == [1.0, 1.0]
 

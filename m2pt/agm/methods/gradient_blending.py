@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.agm.balancing import BalancingMethod, Validation
-from m2pt.agm.checks import BalancingError, Inputs, check_named, check_number, in_order_of
+from m2pt.agm.checks import BalancingError, Inputs, in_order_of
 from m2pt.agm.passes import has_fast_path
 from m2pt.agm.precision import Float64Buffers
 from m2pt.agm.processes import sum_over_processes
+from m2pt.agm.settings import check_integer, check_module, check_named, check_number, restoring
 
 JOINT = "joint"
 """The name of the joint classifier among those of the modalities."""
@@ -63,7 +64,7 @@ class GradientBlending(Float64Buffers, BalancingMethod):
 
     Raises:
         BalancingError: as `BalancingMethod`; a model without `encode` and `fuse`; heads or weights that do
-            not fit; a modality named "joint".
+            not fit; a modality named "joint", or as no module can be, such as "a.b".
     """
 
     needs_encoders = False
@@ -86,16 +87,18 @@ class GradientBlending(Float64Buffers, BalancingMethod):
                 f"GradientBlending classifies the features of each encoder: {type(model).__name__} must have "
                 "encode(modality, input) and fuse(features)"
             )
-        if JOINT in self.modalities:
-            raise BalancingError(f"GradientBlending: a modality cannot be named {JOINT!r}; rename it")
-        if super_epoch < 1:
-            raise BalancingError(f"GradientBlending: super_epoch must be 1 epoch or more, got {super_epoch}")
+        for name in self.modalities:
+            if name == JOINT or not name or "." in name or hasattr(nn.ModuleDict(), name):
+                raise BalancingError(f"GradientBlending: a modality cannot be named {name!r}; rename it")
+        check_integer("GradientBlending: super_epoch", super_epoch, 1)
         check_named("GradientBlending: heads", heads, self.modalities)
+        for name in self.modalities:
+            check_module(f"GradientBlending: the head of {name!r}", heads[name])
         self.heads = nn.ModuleDict({name: heads[name] for name in self.modalities})
         self.classifiers = (*self.modalities, JOINT)
         self.super_epoch = super_epoch
         self.online = weights is None
-        chosen = dict.fromkeys(self.classifiers, 1.0) if weights is None else dict(weights)
+        chosen = dict.fromkeys(self.classifiers, 1.0) if weights is None else weights
         check_named("GradientBlending: weights", chosen, self.classifiers)
         for name, weight in chosen.items():
             check_number(f"GradientBlending: the weight of {name!r}", weight)
@@ -154,8 +157,7 @@ class GradientBlending(Float64Buffers, BalancingMethod):
         """
         found = {}
         if self.online:
-            losses = None if validation is None else validation.method_loss
-            found = self._validated(losses, "method_loss", self.classifiers)
+            found = self._validated(validation, "method_loss", self.classifiers)
         super().after_epoch(epoch, validation)
         samples = self._epoch_samples.item()
         training = (self._epoch_losses / self._epoch_samples).tolist()
@@ -187,10 +189,17 @@ class GradientBlending(Float64Buffers, BalancingMethod):
         }
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the start of the super-epoch and the last epoch, which older states lack."""
-        self._restore_common(state)
-        losses = {name: Losses(*each) for name, each in state["losses"].items()}
-        self._start = None if state["epoch"] is None else (state["epoch"], losses)
+        """Restore the start of the super-epoch and the last epoch.
+
+        Raises:
+            BalancingError: the state is damaged, or of another method or other modalities.
+        """
+        with restoring("GradientBlending"):
+            self._restore_common(state)
+            self._start = None
+            if state["epoch"] is not None:
+                losses = {name: Losses(*state["losses"][name]) for name in self.classifiers}
+                self._start = int(state["epoch"]), losses
         self._report()
 
     def _losses(self, inputs: Inputs, target: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from m2pt.agm.balancing import BalancingMethod, Validation
 from m2pt.agm.checks import BalancingError, Inputs
+from m2pt.agm.settings import check_integer, check_number, restoring
 
 
 class MSES(BalancingMethod):
@@ -50,9 +51,9 @@ class MSES(BalancingMethod):
         encoders: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__(model, modalities, encoders=encoders)
-        if patience < 0:
-            raise BalancingError(f"MSES: patience must be 0 epochs or more, got {patience}")
-        if not 0 <= smoothing < 1:
+        check_integer("MSES: patience", patience, 0)
+        check_number("MSES: smoothing", smoothing)
+        if smoothing >= 1:
             raise BalancingError(f"MSES: smoothing must be from 0 to below 1, got {smoothing}")
         self.patience = patience
         self.smoothing = smoothing
@@ -98,7 +99,7 @@ class MSES(BalancingMethod):
         Raises:
             BalancingError: no validation, or not of all modalities.
         """
-        found = self._validated(None if validation is None else validation.mono_loss, "mono_loss")
+        found = self._validated(validation, "mono_loss")
         super().after_epoch(epoch, validation)
         for modality, loss in found.items():
             if modality in self._frozen:
@@ -130,16 +131,21 @@ class MSES(BalancingMethod):
         }
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore what `get_extra_state` returned; older states lack the last epoch."""
-        self._restore_common(state)
-        self._previous = dict(state["previous"])
-        self._lowest = dict(state["lowest"])
-        self._best_epoch = dict(state["best_epoch"])
-        self._best_weights = {
-            modality: {n: v.clone() if isinstance(v, Tensor) else v for n, v in weights.items()}
-            for modality, weights in state["best_weights"].items()
-        }
-        self._frozen = list(state["frozen"])
+        """Restore what `get_extra_state` returned.
+
+        Raises:
+            BalancingError: the state is damaged, or of another method or other modalities.
+        """
+        with restoring("MSES"):
+            self._restore_common(state)
+            self._previous = dict(state["previous"])
+            self._lowest = {name: state["lowest"][name] for name in self.modalities}
+            self._best_epoch = {name: state["best_epoch"][name] for name in self.modalities}
+            self._best_weights = {
+                modality: {n: v.clone() if isinstance(v, Tensor) else v for n, v in weights.items()}
+                for modality, weights in state["best_weights"].items()
+            }
+            self._frozen = list(state["frozen"])
         self._keep_frozen()
         self._report()
 

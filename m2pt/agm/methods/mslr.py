@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from m2pt.agm.balancing import BalancingMethod, Validation
-from m2pt.agm.checks import BalancingError, check_named, check_number
+from m2pt.agm.settings import check_choice, check_integer, check_named, check_number, restoring
 
 
 class MSLR(BalancingMethod):
@@ -57,10 +57,8 @@ class MSLR(BalancingMethod):
         check_named("MSLR: coefficients", coefficients, self.modalities)
         for modality, coefficient in coefficients.items():
             check_number(f"MSLR: the coefficient of {modality!r}", coefficient, positive=True)
-        if strategy not in ("keep", "dynamic"):
-            raise BalancingError(f"MSLR: strategy must be 'keep' or 'dynamic', got {strategy!r}")
-        if memory < 1:
-            raise BalancingError(f"MSLR: memory must be 1 epoch or more, got {memory}")
+        check_choice("MSLR: strategy", strategy, ("keep", "dynamic"))
+        check_integer("MSLR: memory", memory, 1)
         self.base_coefficients = dict(coefficients)
         self.strategy = strategy
         self.memory = memory
@@ -91,7 +89,7 @@ class MSLR(BalancingMethod):
         if self.strategy == "keep":
             super().after_epoch(epoch, validation)
             return
-        found = self._validated(None if validation is None else validation.mono_accuracy, "mono_accuracy")
+        found = self._validated(validation, "mono_accuracy")
         super().after_epoch(epoch, validation)
         for modality, accuracy in found.items():
             before = self._accuracies[modality]
@@ -111,10 +109,15 @@ class MSLR(BalancingMethod):
         }
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore accuracies, ratios and the last epoch, which older states lack."""
-        self._restore_common(state)
-        self._accuracies = {name: list(state["accuracies"][name]) for name in self.modalities}
-        self._ratios = {name: state["ratios"][name] for name in self.modalities}
+        """Restore accuracies, ratios and the last epoch.
+
+        Raises:
+            BalancingError: the state is damaged, or of another method or other modalities.
+        """
+        with restoring("MSLR"):
+            self._restore_common(state)
+            self._accuracies = {name: list(state["accuracies"][name]) for name in self.modalities}
+            self._ratios = {name: state["ratios"][name] for name in self.modalities}
         self._report()
 
     def _report(self) -> None:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.agm.balancing import BalancingMethod
-from m2pt.agm.checks import BalancingError, Inputs, check_number
+from m2pt.agm.checks import BalancingError, Inputs
 from m2pt.agm.feature_responses import forward_with_responses
 from m2pt.agm.processes import sum_over_processes
 from m2pt.agm.responses import ShapleyAttribution
+from m2pt.agm.settings import check_choice, check_flag, check_integer, check_number, restoring
 
 NOISE_FLOOR = 1e-8
 """Added to the standard deviation of the noise in the official code."""
@@ -45,7 +46,8 @@ class OGM(BalancingMethod):
         alpha: α; 0 changes no gradient unless there is noise.
         enhance: True adds the noise (OGM-GE).
         parameters: "conv" acts on weights of four dimensions, as the official code does; "all" on all
-            parameters of an encoder, for encoders without such weights (AGM's authors do so for CREMA-D).
+            parameters of an encoder, for encoders that mostly have others, such as transformers (AGM's
+            authors do so for CREMA-D).
         first_epoch: the first epoch that is modulated, counted from 1.
         last_epoch: the last one; None is the last of the training.
         seed: of the noise, which is a function of the seed and the step only: equal in all processes, and
@@ -53,7 +55,7 @@ class OGM(BalancingMethod):
 
     Raises:
         BalancingError: as `BalancingMethod`; a negative `alpha`; an impossible window; "conv" and an encoder
-            without weights of four dimensions, on which the method would have no effect.
+            of which weights of four dimensions are less than half, so that the method would do little.
     """
 
     needs_before_step = True
@@ -73,10 +75,12 @@ class OGM(BalancingMethod):
     ) -> None:
         super().__init__(model, modalities, encoders=encoders)
         check_number("OGM: alpha", alpha)
-        if parameters not in ("conv", "all"):
-            raise BalancingError(f"OGM: parameters must be 'conv' or 'all', got {parameters!r}")
-        if first_epoch < 1 or (last_epoch is not None and last_epoch < first_epoch):
-            raise BalancingError(f"OGM: no epoch lies between {first_epoch} and {last_epoch}")
+        check_choice("OGM: parameters", parameters, ("conv", "all"))
+        check_flag("OGM: enhance", enhance)
+        check_integer("OGM: seed", seed)
+        check_integer("OGM: first_epoch", first_epoch, 1)
+        if last_epoch is not None:
+            check_integer("OGM: last_epoch, unless it is None,", last_epoch, first_epoch)
         self.alpha = alpha
         self.enhance = enhance
         self.first_epoch = first_epoch
@@ -84,11 +88,14 @@ class OGM(BalancingMethod):
         self.seed = seed
         self._modulated: dict[str, list[nn.Parameter]] = {}
         for modality in self.modalities:
-            found = [p for p in self.encoder_parameters(modality) if parameters == "all" or p.ndim == 4]
-            if not found:
+            every = list(self.encoder_parameters(modality))
+            found = [each for each in every if parameters == "all" or each.ndim == 4]
+            share = sum(each.numel() for each in found) / sum(each.numel() for each in every)
+            if share < 0.5:
                 raise BalancingError(
-                    f"OGM: the encoder of {modality!r} has no convolution kernels of four dimensions, so it "
-                    "would be trained without modulation: use parameters='all'"
+                    f"OGM: {share:.0%} of the parameters of the encoder of {modality!r} are convolution "
+                    "kernels of four dimensions, so most of it would be trained without modulation: use "
+                    "parameters='all'"
                 )
             self._modulated[modality] = found
         self.attribution = ShapleyAttribution(self.modalities)
@@ -138,9 +145,14 @@ class OGM(BalancingMethod):
         return {**self._common_state(), "step": self._step}
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the epoch and the step; older states have the current epoch instead of the last one."""
-        self._restore_common({"last_epoch": state.get("epoch", 1) - 1} | state)
-        self._step = state["step"]
+        """Restore the epoch and the step.
+
+        Raises:
+            BalancingError: the state is damaged, or of another method or other modalities.
+        """
+        with restoring("OGM"):
+            self._restore_common(state)
+            self._step = int(state["step"])
 
     def _modulate(
         self, gradient: Tensor, coefficient: Tensor, generators: dict[torch.device, torch.Generator]

@@ -74,7 +74,6 @@ def test_a_nan_of_the_model_is_named_and_leaves_the_means_as_they_were(
         ({"window": (5, 4)}, "window must end no earlier than it starts"),
         ({"muting": "zeros"}, "muting must be a Muting or None for zeros, got 'zeros'"),
         ({"constant_when_muted": ["zzz"]}, "constant_when_muted has 'zzz', which is not among"),
-        ({"constant_when_muted": "audio"}, "constant_when_muted has 'a', which is not among"),
         ({"empty": "zero"}, "empty must be 'omitted' or 'subtracted'"),
         ({"encoders": {"audio": nn.Linear(1, 1)}}, "encoders: no value for 'visual'"),
     ],

@@ -179,7 +179,7 @@ def test_wrong_settings_are_named() -> None:
         new(weights=OFFLINE | {"visual": -1.0})
     with pytest.raises(BalancingError, match="one weight must be positive"):
         new(weights=dict.fromkeys(ALL, 0.0))
-    with pytest.raises(BalancingError, match="super_epoch must be 1 epoch or more, got 0"):
+    with pytest.raises(BalancingError, match="super_epoch must be an integer, 1 or more, got 0"):
         new(super_epoch=0)
     with pytest.raises(BalancingError, match=r"needs before_step\(\) in each step"):
         new().after_epoch(1, validation(method_losses=dict.fromkeys(ALL, 1.0)))

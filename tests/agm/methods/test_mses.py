@@ -134,8 +134,8 @@ def test_a_resumed_training_is_the_same_bit_for_bit(killed_after: int) -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(BalancingError, match="patience must be 0 epochs or more, got -1"):
+    with pytest.raises(BalancingError, match="patience must be an integer, 0 or more, got -1"):
         MSES(Late(*PAIR), patience=-1)
     for wrong in (-0.1, 1.0, float("nan")):
-        with pytest.raises(BalancingError, match=f"smoothing must be from 0 to below 1, got {wrong}"):
+        with pytest.raises(BalancingError, match=f"smoothing must be .*got {wrong}"):
             MSES(Late(*PAIR), patience=1, smoothing=wrong)

@@ -100,7 +100,7 @@ def test_wrong_settings_are_named() -> None:
             MSLR(Late(*PAIR), coefficients={"audio": 1.0, "visual": wrong})
     with pytest.raises(BalancingError, match="'keep' or 'dynamic', got 'smooth'"):
         MSLR(Late(*PAIR), coefficients=COEFFICIENTS, strategy="smooth")  # type: ignore[arg-type]
-    with pytest.raises(BalancingError, match="memory must be 1 epoch or more, got 0"):
+    with pytest.raises(BalancingError, match="memory must be an integer, 1 or more, got 0"):
         MSLR(Late(*PAIR), coefficients=COEFFICIENTS, memory=0)
 
 

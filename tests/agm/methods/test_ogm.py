@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torchvision
 from balancing_models import Early, Late, Stranger, batch, gradients, joint_gradients
 from torch import Tensor, nn
 
@@ -274,12 +275,22 @@ def test_wrong_settings_are_named() -> None:
     for alpha in (-0.1, math.nan, math.inf):
         with pytest.raises(BalancingError, match=f"alpha must be a finite number, 0 or more, got {alpha}"):
             OGM(Late(*PAIR), alpha=alpha)
-    with pytest.raises(BalancingError, match=r"'audio' has no convolution kernels.*parameters='all'"):
+    with pytest.raises(
+        BalancingError, match=r"0% of the parameters .* 'audio' are convolution .*parameters='all'"
+    ):
         OGM(Late(*PAIR), alpha=1)
     with pytest.raises(BalancingError, match="'conv' or 'all', got 'weights'"):
         OGM(Late(*PAIR), alpha=1, parameters="weights")  # type: ignore[arg-type]
-    for window in ((0, None), (3, 2)):
-        with pytest.raises(BalancingError, match="no epoch lies between"):
-            OGM(Wide(*PAIR), alpha=1, first_epoch=window[0], last_epoch=window[1])
     with pytest.raises(BalancingError, match="needs a forward pass"):
         OGM(Wide(*PAIR), alpha=1).before_step()
+
+
+def test_conv_needs_encoders_that_mostly_consist_of_convolutions() -> None:
+    model = Wide(*PAIR)
+    for name in PAIR:  # a patch embedding, then a transformer
+        model.encoders[name] = nn.Sequential(nn.Conv2d(3, 8, 4), nn.TransformerEncoderLayer(8, 2, 64))
+    with pytest.raises(BalancingError, match=r"'audio' are convolution kernels .*: use parameters='all'"):
+        OGM(model, alpha=1)
+    resnets = {name: torchvision.models.resnet18(num_classes=4) for name in PAIR}
+    model.encoders = nn.ModuleDict(resnets)
+    assert len(OGM(model, alpha=1)._modulated["audio"]) == 20
