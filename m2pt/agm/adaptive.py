@@ -30,7 +30,7 @@ from torch.nn import functional
 
 from m2pt.agm.balancing import BalancingMethod, Validation
 from m2pt.agm.checks import BalancingError, Inputs, check_classes
-from m2pt.agm.first_batch import check_first_batch
+from m2pt.agm.first_batch import FirstBatches, check_first_batch
 from m2pt.agm.modulation import PRESETS, AfterWindow, Direction, Modulation, mono_modal_scores
 from m2pt.agm.mono_modal import evaluate_responses
 from m2pt.agm.muting import Muting
@@ -127,7 +127,7 @@ class AdaptiveGradientModulation(BalancingMethod):
             constant,
             fast_path,
         )
-        self._first_batch = True
+        self._first_batches = FirstBatches()
 
     @classmethod
     def from_preset(
@@ -177,15 +177,17 @@ class AdaptiveGradientModulation(BalancingMethod):
             A scalar in float32 or better, to call `.backward()` on.
 
         Raises:
-            BalancingError: the batch does not fit, the model cannot be modulated, or a score is not finite.
+            BalancingError: the batch does not fit, the model cannot be modulated or is in training mode while
+                this is not, or a score is not finite.
         """
         batch = self._check_batch(inputs, target)
         target = target.long()
         if not (self.training and torch.is_grad_enabled()):
             return self._plain_loss(inputs, target)
-        if self._first_batch and not target.is_meta:
-            check_first_batch(self.model, self._passes, inputs, batch)
-            self._first_batch = False
+        if not target.is_meta:
+            self._first_batches(
+                lambda: check_first_batch(self.model, self._passes, inputs, batch), target.device
+            )
         if not self.modulation.needs_passes:
             return self._plain_loss(inputs, target) + self._unused()
         modulates = self.modulation.phase != "before"

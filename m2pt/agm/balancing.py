@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from m2pt.agm.calls import own_inputs
 from m2pt.agm.checks import (
     BalancingError,
     DeferredChecks,
@@ -115,8 +116,9 @@ class BalancingMethod(nn.Module):
             A scalar in float32 or better, to call `.backward()` on.
 
         Raises:
-            BalancingError: the batch does not fit. On a GPU a label that is none of the classes is reported
-                one or two steps late.
+            BalancingError: the batch does not fit, the loss is not finite, or the model is in training mode
+                and the method is not. On a GPU a label that is none of the classes, and a loss that is not
+                finite, are reported one or two steps late.
         """
         self._check_batch(inputs, target)
         return self._plain_loss(inputs, target)
@@ -198,8 +200,14 @@ class BalancingMethod(nn.Module):
         return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
 
     def _check_batch(self, inputs: Inputs, target: Tensor) -> int:
-        """Check a batch and return its size B."""
+        """Check a batch, and that it is for training or not, and return its size B."""
         self._checks.poll()
+        if torch.is_grad_enabled() and self.model.training and not self.training:
+            method = type(self).__name__
+            raise BalancingError(
+                f"the model is in training mode, but {method} around it in evaluation mode, in which it only "
+                "measures: call train() of the method, not of the model"
+            )
         batch = check_inputs(inputs, self.modalities, self._checks)
         check_target(target, batch)
         self._has_loss = self._has_loss or torch.is_grad_enabled()
@@ -207,8 +215,7 @@ class BalancingMethod(nn.Module):
 
     def _plain_loss(self, inputs: Inputs, target: Tensor) -> Tensor:
         """Return the cross-entropy of the model for a checked batch."""
-        own = {name: value for name, value in inputs.items() if name in self.modalities}
-        return self._cross_entropy(self.model(own), target)
+        return self._cross_entropy(self.model(own_inputs(inputs, self.modalities)), target)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean cross-entropy, in float32 or better whatever the precision of the logits."""
@@ -216,7 +223,13 @@ class BalancingMethod(nn.Module):
         target = target.long()
         with full_precision(logits.device):
             check_classes(target, logits.shape[-1], self._checks)
-            return functional.cross_entropy(at_least_float32(logits), target)
+            loss = functional.cross_entropy(at_least_float32(logits), target)
+            message = (
+                f"the loss of {type(self.model).__name__} is NaN or infinite, as its logits are: lower the "
+                "learning rate, and check the inputs"
+            )
+            self._checks.require(loss.detach().isfinite().reshape(1), [message])
+            return loss
 
     def _check_validation(self, validation: Any) -> None:
         """Check the type of what `after_epoch` is given."""

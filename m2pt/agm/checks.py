@@ -98,7 +98,7 @@ def check_inputs(inputs: Inputs, modalities: Sequence[str], checks: DeferredChec
                     f"{label} is empty: shape {tuple(tensor.shape)}; leave out samples of length 0"
                 )
             sizes[label] = len(tensor)
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() or tensor.is_complex():
                 checks.require(~tensor.detach().isnan().any().reshape(1), [f"{label} has NaN values"])
         if isinstance(inputs[modality], Mapping) and isinstance(inputs[modality].get("lengths"), Tensor):
             if not _is_integer(inputs[modality]["lengths"]):
@@ -134,11 +134,13 @@ def check_logits(logits: Tensor, batch: int, model: str) -> None:
     """Check the form of a model's output.
 
     Raises:
-        BalancingError: it is not a tensor (B, num_classes).
+        BalancingError: it is not a tensor (B, num_classes) of real numbers.
     """
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != batch:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise BalancingError(f"{model} must return logits ({batch}, num_classes), got {found}")
+    if not logits.is_floating_point():
+        raise BalancingError(f"{model} must return logits of floating-point numbers, got {logits.dtype}")
 
 
 def check_classes(target: Tensor, classes: int, checks: DeferredChecks) -> None:

@@ -1,20 +1,19 @@
 """Mono-modal responses of a training batch by muted features, beside the pass that trains."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from m2pt.agm.calls import encode, fuse, has_fast_path
 from m2pt.agm.checks import Inputs, in_order_of
 from m2pt.agm.modes import evaluation_mode
 from m2pt.agm.muting import Muting
-from m2pt.agm.passes import SubsetPasses, has_fast_path
+from m2pt.agm.passes import SubsetPasses
 from m2pt.agm.precision import at_least_float32
 from m2pt.agm.responses import ShapleyAttribution
 
 
 def forward_with_responses(
-    model: nn.Module, attribution: ShapleyAttribution, inputs: Inputs, batch: int
+    model: nn.Module, attribution: ShapleyAttribution, inputs: Inputs, batch: int, *, fast: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Return the model's logits, with their graph, and the response of each modality, without one.
 
@@ -31,22 +30,22 @@ def forward_with_responses(
         attribution: the Shapley weights of all its modalities.
         inputs: a checked batch.
         batch: its size B.
+        fast: False mutes inputs in any model.
 
     Returns:
         Logits (B, num_classes) and responses (M, B, num_classes).
     """
     names, subsets = attribution.modalities, attribution.subsets
-    if not has_fast_path(model):
+    if not (fast and has_fast_path(model)):
         values = SubsetPasses(names, subsets, Muting(), fast=False)(model, inputs, batch, graph=False)
         return values[-1], attribution(values.detach())
-    joint: Any = model
-    features = in_order_of(inputs, {name: joint.encode(name, inputs[name]) for name in names})
-    logits = at_least_float32(joint.fuse(features))
+    features = in_order_of(inputs, {name: encode(model, name, inputs[name]) for name in names})
+    logits = at_least_float32(fuse(model, inputs, features))
     present = {name: feature.detach() for name, feature in features.items()}
     muted = {name: torch.zeros_like(feature) for name, feature in present.items()}
     with torch.no_grad(), evaluation_mode(model):
         others = [
-            joint.fuse({name: (present if name in subset else muted)[name] for name in features})
+            fuse(model, inputs, {name: (present if name in subset else muted)[name] for name in features})
             for subset in subsets[:-1]
         ]
         return logits, attribution(torch.stack([*map(at_least_float32, others), logits.detach()]))

@@ -27,10 +27,14 @@ _NAMED = {"DropPath": "drop_prob", "StochasticDepth": "p"}
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode, then every submodule back into the mode that it was in.
 
+    Modules with a `train` or `eval` of their own, which may merge weights or keep a flag, are switched by it.
     Recurrent layers stay in training mode with their dropout set to 0: the result is the same, and cuDNN
     refuses the backward pass of a recurrent layer in evaluation mode.
     """
-    training = [module for module in model.modules() if module.training]
+    modes = [(module, module.training) for module in model.modules()]
+    training = [module for module, mode in modes if mode]
+    switching = [(module, mode) for module, mode in modes if _switches_itself(module)]
+    switched = []
     recurrent = [
         (module, module.dropout)
         for module in training
@@ -38,17 +42,32 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     ]
     kept = {module for module, _ in recurrent}
     try:
+        for module, _ in switching:
+            if module.training:  # else it is meant to stay, or its parent's `eval` has switched it
+                module.eval()
+                switched.append(module)
         for module in training:
-            if module in kept:
-                module.dropout = 0.0
-            else:
-                module.training = False
+            module.training = module in kept
+        for module, _ in recurrent:
+            module.dropout = 0.0
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module in switched:
+            module.train()
+        for module, mode in switching:
+            if module.training and not mode:  # its parent's `train` has switched it
+                module.eval()
+        for module, mode in modes:
+            module.training = mode
         for module, dropout in recurrent:
             module.dropout = dropout
+
+
+def _switches_itself(module: nn.Module) -> bool:
+    """Return whether a module has a `train` or `eval` of its own."""
+    cls = type(module)
+    own = cls.train is not nn.Module.train or cls.eval is not nn.Module.eval
+    return own or "train" in vars(module) or "eval" in vars(module)
 
 
 def depends_on_mode(modules: Iterable[nn.Module]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from m2pt.agm.calls import encode, fuse, has_fast_path, own, own_inputs, unchanged
 from m2pt.agm.checks import BalancingError, Inputs, check_logits, in_order_of
 from m2pt.agm.modes import depends_on_mode, evaluation_mode, mixes_samples
 from m2pt.agm.muting import Muting, rows_are_equal
@@ -58,15 +59,22 @@ class SubsetPasses:
             inputs: a checked batch.
             batch: its size B.
             graph: False computes the muted passes without a graph.
+
+        Raises:
+            BalancingError: the model does not return logits, or changes its inputs in place.
         """
         run = self._encoded if self.encodes_once(model) else self._whole
-        full, muted = run(model, inputs, batch, graph and torch.is_grad_enabled())
+        own_values = {name: inputs[name] for name in self.modalities}
+        with unchanged(
+            own_values, type(model).__name__, "inputs", "use operations that do not work in place"
+        ):
+            full, muted = run(model, inputs, batch, graph and torch.is_grad_enabled())
         check_logits(full, batch, type(model).__name__)
         return torch.cat([at_least_float32(muted), at_least_float32(full).unsqueeze(0)])
 
     def _whole(self, model: nn.Module, inputs: Inputs, batch: int, graph: bool) -> tuple[Tensor, Tensor]:
         """Run the whole model for each subset."""
-        full = model({name: value for name, value in inputs.items() if name in self.modalities})
+        full = model(own_inputs(inputs, self.modalities))
         check_logits(full, batch, type(model).__name__)
         muted = {name: self.muting(name, inputs[name], batch) for name in self.modalities}
         with evaluation_mode(model), torch.set_grad_enabled(graph):
@@ -76,7 +84,9 @@ class SubsetPasses:
     def select(self, subset: Subset, present: Mapping[str, Any], muted: Mapping[str, Any]) -> dict[str, Any]:
         """Return the modalities of a subset from `present`, in its order, and the others from `muted`."""
         return {
-            name: value if name in subset else muted[name] for name, value in present.items() if name in muted
+            name: own(value if name in subset else muted[name])
+            for name, value in present.items()
+            if name in muted
         }
 
     def _encoded(self, model: Any, inputs: Inputs, batch: int, graph: bool) -> tuple[Tensor, Tensor]:
@@ -88,11 +98,11 @@ class SubsetPasses:
         muted: dict[str, Tensor] = {}
         for name in self.modalities:
             if twice[name]:
-                features[name] = _encode(model, name, inputs[name])
+                features[name] = encode(model, name, inputs[name])
             else:
                 features[name], muted[name] = self._encode_both(model, name, inputs, batch, encoders[name])
                 present[name] = features[name]
-        full = model.fuse(in_order_of(inputs, features))
+        full = fuse(model, inputs, features)
         check_logits(full, batch, type(model).__name__)
         with evaluation_mode(model), torch.set_grad_enabled(graph):
             for name in self.modalities:
@@ -120,9 +130,17 @@ class SubsetPasses:
         """Return the features of a modality and those of its muted input, both (B, ...)."""
         value = inputs[name]
         if mixes_samples(modules):
-            return _encode(model, name, value), _encode(model, name, self.muting(name, value, batch))
+            return encode(model, name, value), encode(model, name, self.muting(name, value, batch))
         rows = 1 if rows_are_equal(value) or self._is_constant(name) else batch
-        both = _encode(model, name, _concatenated(value, self.muting(name, value, rows)))
+        try:
+            both = encode(model, name, _concatenated(value, self.muting(name, value, rows)))
+        except RuntimeError as error:
+            if "enforce_sorted" not in str(error):
+                raise
+            raise BalancingError(
+                f"encode({name!r}, ...) wants sequences sorted by length, and muted samples are appended to "
+                "the batch: set enforce_sorted=False in pack_padded_sequence, or fast_path=False"
+            ) from error
         if len(both) != batch + rows:
             raise BalancingError(
                 f"encode({name!r}, ...) must return one row per sample, {batch + rows}, got {len(both)}"
@@ -150,19 +168,6 @@ class SubsetPasses:
             if module not in fused and not any(module in modules for modules in owned.values())
         ]
         return {name: [*owned.get(name, ()), *shared] for name in self.modalities}, [*fused, *shared]
-
-
-def has_fast_path(model: nn.Module) -> bool:
-    """Return whether a model offers `encode` and `fuse`."""
-    return callable(getattr(model, "encode", None)) and callable(getattr(model, "fuse", None))
-
-
-def _encode(model: Any, modality: str, value: Any) -> Tensor:
-    """Return the features of a modality."""
-    features = model.encode(modality, value)
-    if not isinstance(features, Tensor):
-        raise BalancingError(f"encode({modality!r}, ...) must return a tensor, got {type(features).__name__}")
-    return features
 
 
 def _concatenated(value: Any, more: Any) -> Any:

@@ -120,6 +120,28 @@ def test_labels_may_be_integers_of_any_size(name: str, dtype: torch.dtype) -> No
         assert torch.equal(found[1][key], value), key
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_model_that_is_switched_without_its_method_is_an_error(name: str) -> None:
+    """From then on the loss would be that of plain joint training."""
+    method = new_method(name)
+    method.eval()
+    method.model.train()
+    with pytest.raises(BalancingError, match=r"the model is in training mode, but .* in evaluation mode"):
+        method.loss(*batch("audio", "visual"))
+    method.train()
+    method.loss(*batch("audio", "visual")).backward()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_that_are_not_finite_are_an_error(name: str, training: bool) -> None:
+    method = new_method(name)
+    with torch.no_grad():
+        next(method.model.parameters()).fill_(torch.nan)
+    with pytest.raises(BalancingError, match=r"the (loss of \w+|score of modality '\w+') is NaN or infinite"):
+        method.train(training).loss(*batch("audio", "visual"))
+
+
 class Ordered(Late):
     """Concatenates in the order of its inputs."""
 

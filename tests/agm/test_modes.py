@@ -151,6 +151,74 @@ def test_every_submodule_returns_to_its_own_mode_even_after_an_error() -> None:
     assert [each.training for each in module.modules()] == [True, True, False]
 
 
+class Merging(nn.Module):
+    """Merges weights for evaluation, as low-rank adapters do, and counts its switches."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.weight, self.merged = 1.0, False
+        self.parts = nn.ModuleList(parts)
+
+    def train(self, mode: bool = True) -> "Merging":
+        if self.merged == mode:
+            self.weight += -1.0 if mode else 1.0
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x
+
+
+class Flagged(nn.Module):
+    """Has a flag of its own instead of torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learns = True
+
+    def train(self, mode: bool = True) -> "Flagged":
+        self.learns = mode
+        return self
+
+
+def test_modules_that_switch_themselves_are_switched_and_return() -> None:
+    frozen = Merging().eval()
+    module = nn.Sequential(Merging(nn.Dropout(), Merging(), frozen), nn.Dropout().eval(), Flagged())
+    frozen.eval()
+    modes = [each.training for each in module.modules()]
+    merging = [each for each in module.modules() if isinstance(each, Merging)]
+    assert [each.weight for each in merging] == [1, 1, 2]
+    with evaluation_mode(module):
+        assert [each.weight for each in merging] == [2, 2, 2]
+        assert not module[2].learns and not module[2].training
+    assert [each.weight for each in merging] == [1, 1, 2] and module[2].learns
+    assert [each.training for each in module.modules()] == modes
+
+
+def test_a_part_that_its_parent_keeps_in_evaluation_stays_there() -> None:
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def train(self, mode: bool = True) -> "Frozen":
+            super().train(mode)
+            self.norm.eval()
+            return self
+
+    module = nn.Sequential(Frozen()).train()
+    with evaluation_mode(module):
+        assert not any(each.training for each in module.modules())
+    assert [each.training for each in module.modules()] == [True, True, False]
+
+
+def test_recurrent_layers_in_a_part_that_switches_itself_stay_in_training_mode() -> None:
+    module = Merging(nn.LSTM(8, 8, 2, dropout=0.5))
+    with evaluation_mode(module):
+        assert module.weight == 2 and module.parts[0].training and module.parts[0].dropout == 0
+    assert module.weight == 1 and module.parts[0].dropout == 0.5
+
+
 def test_batch_norm_without_statistics_mixes_samples() -> None:
     assert mixes_samples([nn.BatchNorm1d(2, track_running_stats=False)])
     assert not mixes_samples([nn.BatchNorm1d(2), nn.Linear(2, 2)])

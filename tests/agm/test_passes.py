@@ -189,3 +189,27 @@ def test_wrong_features() -> None:
     model.encode = lambda modality, value: value[:2]  # type: ignore[method-assign]
     with pytest.raises(BalancingError, match="must return one row per sample, 7, got 2"):
         passes_of(model)(model, inputs, 6)
+
+
+class Packed(Joint):
+    """A recurrent encoder that wants its sequences sorted by length."""
+
+    def __init__(self, modalities: tuple[str, ...]) -> None:
+        super().__init__(modalities)
+        self.encoders = nn.ModuleDict({name: nn.GRU(6, 5, batch_first=True) for name in modalities})
+
+    def encode(self, modality, value):
+        packed = nn.utils.rnn.pack_padded_sequence(value["values"], value["lengths"], batch_first=True)
+        return self.encoders[modality](packed)[1][0]
+
+
+def test_an_encoder_that_wants_sorted_sequences_is_named() -> None:
+    names = ("audio", "visual")
+    lengths = torch.tensor([4, 3, 1])
+    inputs = {name: {"values": torch.randn(3, 4, 6), "lengths": lengths} for name in names}
+    target = torch.tensor([0, 1, 2])
+    with pytest.raises(
+        BalancingError, match=r"set enforce_sorted=False in pack_padded_sequence, or fast_path"
+    ):
+        AdaptiveGradientModulation(Packed(names)).loss(inputs, target)
+    AdaptiveGradientModulation(Packed(names), fast_path=False).loss(inputs, target).backward()

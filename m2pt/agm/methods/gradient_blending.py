@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.agm.balancing import BalancingMethod, Validation
-from m2pt.agm.checks import BalancingError, Inputs, in_order_of
-from m2pt.agm.passes import has_fast_path
+from m2pt.agm.calls import encode, fuse, has_fast_path
+from m2pt.agm.checks import BalancingError, Inputs
+from m2pt.agm.first_batch import FirstBatches
+from m2pt.agm.forward_check import check_forward
 from m2pt.agm.precision import Float64Buffers
 from m2pt.agm.processes import sum_over_processes
 from m2pt.agm.settings import check_integer, check_module, check_named, check_number, restoring
@@ -110,6 +112,7 @@ class GradientBlending(Float64Buffers, BalancingMethod):
         self.register_buffer("_epoch_samples", torch.zeros(()))
         self._epoch_losses: Tensor
         self._epoch_samples: Tensor
+        self._first_batches = FirstBatches()
         self._start: tuple[int, dict[str, Losses]] | None = None
         """The epoch after which the super-epoch began, and its losses."""
         # Of this process since the last step. No buffers: DDP would broadcast them
@@ -119,9 +122,15 @@ class GradientBlending(Float64Buffers, BalancingMethod):
 
     def forward(self, inputs: Inputs, target: Tensor) -> Tensor:
         """Return the blended loss of a batch."""
-        self._check_batch(inputs, target)
+        batch = self._check_batch(inputs, target)
+        trains = self.training and torch.is_grad_enabled()
+        if trains and not target.is_meta:
+            advice = "GradientBlending classifies what encode returns"
+            self._first_batches(
+                lambda: check_forward(self.model, self.modalities, inputs, batch, advice), target.device
+            )
         losses = self._losses(inputs, target)
-        if self.training and torch.is_grad_enabled():
+        if trains:
             total = losses.detach() * len(target)
             self._step_losses = total if self._step_losses is None else self._step_losses + total
             self._step_samples += len(target)
@@ -204,9 +213,7 @@ class GradientBlending(Float64Buffers, BalancingMethod):
 
     def _losses(self, inputs: Inputs, target: Tensor) -> Tensor:
         """Return the cross-entropies of all classifiers (M + 1,)."""
-        encode: Any = self.model.encode
-        fuse: Any = self.model.fuse
-        features = {name: encode(name, inputs[name]) for name in self.modalities}
+        features = {name: encode(self.model, name, inputs[name]) for name in self.modalities}
         logits = [self.heads[name](features[name]) for name in self.modalities]
         for name, each in zip(self.modalities, logits, strict=True):
             if each.dim() != 2:
@@ -214,7 +221,7 @@ class GradientBlending(Float64Buffers, BalancingMethod):
                     f"GradientBlending: the head of {name!r} must return logits (B, num_classes), got "
                     f"{tuple(each.shape)} from features {tuple(features[name].shape)}; pool them in the head"
                 )
-        joint = fuse(in_order_of(inputs, features))
+        joint = fuse(self.model, inputs, features)
         return torch.stack([self._cross_entropy(each, target) for each in [*logits, joint]])
 
     def _report(self) -> None:

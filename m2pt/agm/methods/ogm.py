@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.agm.balancing import BalancingMethod
+from m2pt.agm.calls import has_fast_path
 from m2pt.agm.checks import BalancingError, Inputs
 from m2pt.agm.feature_responses import forward_with_responses
+from m2pt.agm.first_batch import FirstBatches
+from m2pt.agm.forward_check import FORWARD_ALONE, check_forward
 from m2pt.agm.processes import sum_over_processes
 from m2pt.agm.responses import ShapleyAttribution
 from m2pt.agm.settings import check_choice, check_flag, check_integer, check_number, restoring
@@ -52,6 +55,7 @@ class OGM(BalancingMethod):
         last_epoch: the last one; None is the last of the training.
         seed: of the noise, which is a function of the seed and the step only: equal in all processes, and
             the same again after a restart.
+        fast_path: False never uses `encode` and `fuse`: inputs are muted instead of features.
 
     Raises:
         BalancingError: as `BalancingMethod`; a negative `alpha`; an impossible window; "conv" and an encoder
@@ -72,12 +76,14 @@ class OGM(BalancingMethod):
         last_epoch: int | None = None,
         seed: int = 0,
         encoders: Mapping[str, nn.Module] | None = None,
+        fast_path: bool = True,
     ) -> None:
         super().__init__(model, modalities, encoders=encoders)
         check_number("OGM: alpha", alpha)
         check_choice("OGM: parameters", parameters, ("conv", "all"))
         check_flag("OGM: enhance", enhance)
         check_integer("OGM: seed", seed)
+        check_flag("OGM: fast_path", fast_path)
         check_integer("OGM: first_epoch", first_epoch, 1)
         if last_epoch is not None:
             check_integer("OGM: last_epoch, unless it is None,", last_epoch, first_epoch)
@@ -86,6 +92,8 @@ class OGM(BalancingMethod):
         self.first_epoch = first_epoch
         self.last_epoch = last_epoch
         self.seed = seed
+        self.fast_path = fast_path
+        self._first_batches = FirstBatches()
         self._modulated: dict[str, list[nn.Parameter]] = {}
         for modality in self.modalities:
             every = list(self.encoder_parameters(modality))
@@ -109,7 +117,14 @@ class OGM(BalancingMethod):
         batch = self._check_batch(inputs, target)
         if not (self.training and torch.is_grad_enabled()):
             return self._plain_loss(inputs, target)
-        logits, responses = forward_with_responses(self.model, self.attribution, inputs, batch)
+        if self.fast_path and has_fast_path(self.model) and not target.is_meta:
+            self._first_batches(
+                lambda: check_forward(self.model, self.modalities, inputs, batch, FORWARD_ALONE),
+                target.device,
+            )
+        logits, responses = forward_with_responses(
+            self.model, self.attribution, inputs, batch, fast=self.fast_path
+        )
         loss = self._cross_entropy(logits, target)
         chosen = target.long().view(1, -1, 1).expand(len(responses), -1, 1)
         sums = responses.softmax(dim=-1).gather(-1, chosen).sum((1, 2))
