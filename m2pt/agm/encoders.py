@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from m2pt.agm.checks import BalancingError
 from m2pt.agm.settings import check_module, check_named
@@ -47,6 +48,18 @@ def encoders_of(
         return {}
     own = {name: found[name] for name in modalities}
     return own if all(isinstance(each, nn.Module) for each in own.values()) else {}
+
+
+def check_shaped(model: nn.Module) -> None:
+    """Check that all parameters of a model have a shape.
+
+    Raises:
+        BalancingError: a lazy module has not seen a batch yet.
+    """
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise BalancingError(
+            f"{type(model).__name__} has lazy modules without a shape yet: call it once with a batch first"
+        )
 
 
 def check_separate(method: str, model: nn.Module, encoders: Mapping[str, nn.Module]) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from m2pt.agm.calls import cloned, encode, fuse, own_inputs, unchanged
 from m2pt.agm.checks import BalancingError, Inputs, check_logits
+from m2pt.agm.encoders import check_shaped
 from m2pt.agm.modes import evaluation_mode
 from m2pt.agm.traceless import SameDraws, generators_of, without_trace
 
@@ -43,10 +43,7 @@ def check_forward(
             without a shape; or it changes its inputs or features in place.
     """
     name = type(model).__name__
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        raise BalancingError(
-            f"{name} has lazy modules without a shape yet: call it once with a batch before it is trained"
-        )
+    check_shaped(model)
     if model._forward_hooks or model._forward_pre_hooks or model._backward_hooks or model._backward_pre_hooks:
         raise BalancingError(f"{name} has hooks of its own, which encode and fuse would skip: {advice}")
     names = list(modalities)

@@ -238,7 +238,7 @@ def test_a_fusion_in_place_is_named(name: str) -> None:
         METHODS[name](FusingInPlace(*PAIR)).loss(*batch(*PAIR))
 
 
-@pytest.mark.parametrize("build", [agm, blending, Joint])
+@pytest.mark.parametrize("build", [agm, ogm, blending, Joint])
 def test_lazy_modules_on_the_fast_path_are_named(build: Callable[..., BalancingMethod]) -> None:
     class Lazy(Late):
         def head(self, width):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from m2pt.agm.balancing import BalancingMethod
 from m2pt.agm.calls import has_fast_path
 from m2pt.agm.checks import BalancingError, Inputs
+from m2pt.agm.encoders import check_shaped
 from m2pt.agm.feature_responses import forward_with_responses
 from m2pt.agm.first_batch import FirstBatches
 from m2pt.agm.forward_check import FORWARD_ALONE, check_forward
@@ -59,7 +60,8 @@ class OGM(BalancingMethod):
 
     Raises:
         BalancingError: as `BalancingMethod`; a negative `alpha`; an impossible window; "conv" and an encoder
-            of which weights of four dimensions are less than half, so that the method would do little.
+            of which weights of four dimensions are less than half, so that the method would do little; a lazy
+            module that has not seen a batch yet.
     """
 
     needs_before_step = True
@@ -94,6 +96,7 @@ class OGM(BalancingMethod):
         self.seed = seed
         self.fast_path = fast_path
         self._first_batches = FirstBatches()
+        check_shaped(model)
         self._modulated: dict[str, list[nn.Parameter]] = {}
         for modality in self.modalities:
             every = list(self.encoder_parameters(modality))
