@@ -35,6 +35,9 @@ LISTS = ("train", "test")
 MOST_CLASSES = 1_000_000
 """Bound on the labels where the number of classes is not known."""
 
+LOWEST, HIGHEST = -255.0, 510.0
+"""Bounds of the stored values: images reconstructed from principal components overshoot 0 and 255."""
+
 FULL_SCALE = 255.0
 """Stored value of a white pixel; inputs are divided by it, as in the released code."""
 
@@ -47,7 +50,7 @@ class Reader(SeededDataset):
     Raises:
         InputError: a file is missing or malformed, the files differ in their number of rows, a label is not
             below `num_classes`, or the sides are not `audio_size` and `image_size`; when a sample is read, a
-            value of it is not one of 0 to 255.
+            value of it is far from 0 to 255.
     """
 
     def __init__(
@@ -154,7 +157,7 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
 
 
 def _values_problem(array: MappedArray, *, full: bool) -> str | None:
-    """Return a problem if a value is not one of 0 to 255, or if none is above 1: it was divided before."""
+    """Return a problem if a value is far from 0 to 255, or if none is above 1: they were divided before."""
     sample = ((row, array[row : row + 1]) for row in quick_sample(range(len(array)), full=False))
     largest, brightest = 0.0, 0
     for start, rows in blocks(array) if full else sample:
@@ -171,11 +174,11 @@ def _values_problem(array: MappedArray, *, full: bool) -> str | None:
 
 
 def _rows_problem(path: Path, rows: NDArray[Any], start: int) -> str | None:
-    """Return a problem if one of `rows`, the first of which is row `start`, has a value outside 0 to 255."""
+    """Return a problem if one of `rows`, the first of which is row `start`, has a value far from 0 to 255."""
     if problem := rows_problem(path, rows, start):
         return problem
     flat = rows.reshape(len(rows), -1)
-    wrong = np.flatnonzero((flat.min(axis=1) < 0) | (flat.max(axis=1) > FULL_SCALE))
+    wrong = np.flatnonzero((flat.min(axis=1) < LOWEST) | (flat.max(axis=1) > HIGHEST))
     if not wrong.size:
         return None
     low, high = flat[wrong[0]].min(), flat[wrong[0]].max()
