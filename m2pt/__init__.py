@@ -4,7 +4,7 @@ The public names of `m2pt.pathway` can be imported from the package:
 
     import m2pt
 
-    m2pt.attach(target.blocks, auxiliary.blocks)
+    m2pt.attach(target, auxiliary)
     ...  # train
     m2pt.merge(target)
 
@@ -15,10 +15,44 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["PathwayError", "attach", "is_scale", "merge", "merge_state_dict", "scales"]
+__all__ = [
+    "PathwayError",
+    "attach",
+    "auxiliaries",
+    "detach",
+    "disabled",
+    "effective_weight",
+    "is_scale",
+    "load_pathways",
+    "merge",
+    "merge_state_dict",
+    "parameter_groups",
+    "save_pathways",
+    "scaled",
+    "scales",
+    "summary",
+    "unmerge",
+]
 
 if TYPE_CHECKING:
-    from m2pt.pathway import PathwayError, attach, is_scale, merge, merge_state_dict, scales
+    from m2pt.pathway import (
+        PathwayError,
+        attach,
+        auxiliaries,
+        detach,
+        disabled,
+        effective_weight,
+        is_scale,
+        load_pathways,
+        merge,
+        merge_state_dict,
+        parameter_groups,
+        save_pathways,
+        scaled,
+        scales,
+        summary,
+        unmerge,
+    )
 else:
 
     def __getattr__(name: str) -> Any:

@@ -78,7 +78,7 @@ from m2pt import attach
 print("torch" in sys.modules, attach.__module__)
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines() == ["[]", "True m2pt.pathway"]
+    assert run.stdout.splitlines() == ["[]", "True m2pt.pathway.attaching"]
 
 
 def test_the_names_are_those_of_the_pathway() -> None:
@@ -133,7 +133,7 @@ def test_imports_point_one_way() -> None:
 
 def test_the_pathway_agm_and_the_catalog_can_be_used_alone() -> None:
     """`pathway` and `agm` need torch alone; the catalog, read by `m2pt --help`, nothing heavy."""
-    for name, others in {"pathway": {"torch"}, "agm": {"torch", "m2pt"}, "catalog": {"m2pt"}}.items():
-        paths = [PACKAGE / f"{name}.py"] if name == "pathway" else (PACKAGE / name).rglob("*.py")
+    for name, others in {"pathway": {"torch", "m2pt"}, "agm": {"torch", "m2pt"}, "catalog": {"m2pt"}}.items():
+        paths = (PACKAGE / name).rglob("*.py")
         found = {module.split(".")[0] for path in paths for module in modules_imported_by(path)}
         assert found - sys.stdlib_module_names <= others

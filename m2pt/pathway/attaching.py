@@ -1,0 +1,228 @@
+"""Attach the matrices of auxiliaries to a target."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from m2pt.pathway.layers import (
+    Pathway,
+    PathwayError,
+    attached_names,
+    is_attached,
+    pathways,
+    set_class,
+    set_scopes,
+    terms,
+)
+from m2pt.pathway.matching import ALL_LINEAR, Blocks, Layers, Matrix, Order, Pair, find_blocks, pair_blocks
+from m2pt.pathway.optimizers import warn_of_optimizers
+from m2pt.pathway.sharding import distributed_as, is_distributed, local, replicated_beside
+
+
+def attach(
+    target: Blocks,
+    auxiliary: Blocks | Mapping[str, Blocks],
+    layers: Layers = ALL_LINEAR,
+    scale_init: float = 0.0,
+    scale_trainable: bool = True,
+    order: Order = "normal",
+    *,
+    scale_groups: int | Literal["rows"] | Mapping[str, int] = 1,
+    unequal: Literal["error", "slice"] = "error",
+    untie: bool = False,
+) -> None:
+    """Attach the auxiliary's matrices to the same layers of the target, block by block and in place.
+
+    The matrices are copied to the target's device and dtype and are trainable. The auxiliary's biases, norms,
+    embeddings and head are never used, and the auxiliary is not modified. Build the optimizer afterwards.
+    Another call can attach further auxiliaries to the same layers, under other names; their terms add up.
+
+    Args:
+        target: a model, whose blocks are found, `model.blocks`, a list of modules, or one module that has the
+            layers itself.
+        auxiliary: the same for the auxiliary, or for several by name. A single one is named `auxiliary`.
+        layers: which matrices. "all-linear" is every linear layer of a block, and the matrices that are
+            parameters of an attention; another string is a regular expression for their paths; or a list of
+            paths inside a block, `attn.qkv` or `attn.in_proj_weight`, which may be convolutions too. Where
+            the auxiliary has no layer of that path, the one in the same role is taken: `attention.q_proj`,
+            `.k_proj` and `.v_proj` for `attn.qkv`. A mapping from the target's paths to the auxiliary's says
+            so explicitly; one of both may be several, whose output rows lie below each other.
+        scale_init: initial λ. At 0 the target's outputs do not change.
+        scale_trainable: False keeps λ at `scale_init`.
+        order: "normal" pairs block i with block i, "reversed" with block depth - 1 - i (the paper's Table 5),
+            "shuffled" with the i-th of a permutation that depends on the depth alone and, for two blocks or
+            more, differs from the normal order (a control of ours).
+        scale_groups: number of λ of a matrix, each for an equal share of its output rows; one in the paper.
+            "rows" gives every output channel its own; a mapping gives the number by path, {"attn.qkv": 36}
+            one for each head of Q, K and V of twelve heads.
+        unequal: "error" refuses an auxiliary of another depth, width or number of heads. "slice" takes, for
+            each target block, the auxiliary block at the nearest relative depth, and of its matrices the
+            leading rows and columns (of Q, K and V each), with zeros where they are smaller.
+        untie: gives a layer whose weight is shared with another module its own, instead of an error.
+
+    Raises:
+        PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, quantised or no
+            parameter, values that are not finite, a name already in use, or nothing to attach. The target is
+            unchanged in that case.
+    """
+    for value, known in ((order, ("normal", "reversed", "shuffled")), (unequal, ("error", "slice"))):
+        if value not in known:
+            what = "order" if value is order else "unequal"
+            raise PathwayError(
+                f"{what} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, got {value!r}"
+            )
+    auxiliaries = auxiliary if isinstance(auxiliary, Mapping) else {"auxiliary": auxiliary}
+    roots = [target] if isinstance(target, nn.Module) else list(target)
+    target = target if isinstance(target, nn.Module) else roots
+    blocks = find_blocks(target, "the target")
+    pairs: list[Pair] = []
+    for name, given in auxiliaries.items():
+        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise PathwayError(f"an auxiliary cannot be named {name!r}; choose a plain word such as 'audio'")
+        others = find_blocks(given, f"the auxiliary {name!r}")
+        pairs += pair_blocks(blocks, name, others, layers, order, unequal)
+    if not pairs:
+        raise PathwayError("nothing to attach: no block, no layer name or no auxiliary was given")
+    parts = []
+    for pair in pairs:
+        scale = torch.full((_groups(pair, scale_groups),), float(scale_init))
+        parts.append(Part(pair.target, pair.label, pair.auxiliary, pair.values, scale, scale_trainable))
+    install(parts, blocks, roots, untie=untie)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one auxiliary is to add to one matrix of the target; `label` is how messages call that."""
+
+    target: Matrix
+    label: str
+    auxiliary: str
+    values: Tensor
+    scale: Tensor
+    scale_trainable: bool
+
+
+def install(
+    parts: Sequence[Part], blocks: Iterable[nn.Module], roots: Iterable[nn.Module], *, untie: bool = False
+) -> None:
+    """Give the layers in `blocks` their pathways, or none of them.
+
+    Raises:
+        PathwayError: as `attach`; weights shared with another module are looked for in `roots`.
+    """
+    _check_targets(parts)
+    _check_classes(parts)
+    shared = _shared(roots, parts)
+    if shared and not untie:
+        part, other = next(iter(shared.values()))
+        raise PathwayError(
+            f"the weight of {part.label} is also {other!r}: merging would change that too; untie=True gives "
+            "the layer a weight of its own"
+        )
+    made = [_made(part) for part in parts]
+    for part, _ in shared.values():
+        own = part.target.parameter
+        part.target.module._parameters[part.target.name] = nn.Parameter(
+            own.detach().clone(), own.requires_grad
+        )
+    for part, (matrix, scale) in zip(parts, made, strict=True):
+        _add(part, matrix, scale)
+    for block in blocks:
+        set_scopes(block)
+    warn_of_optimizers([part.target.module for part in parts])
+
+
+def _check_targets(parts: Sequence[Part]) -> None:
+    seen = set()
+    for part in parts:
+        module, own = part.target.module, part.target.parameter
+        key = id(module), part.target.name, part.auxiliary
+        if key in seen:
+            raise PathwayError(
+                f"{part.label} is named twice or shared by blocks; it can be attached only once"
+            )
+        seen.add(key)
+        if not own.is_floating_point() or not (type(own) is nn.Parameter or is_distributed(own)):
+            raise PathwayError(
+                f"the weight of {part.label} is a {type(own).__name__} of {own.dtype}, which cannot be "
+                "trained as W + λA: attach to the model before it is quantised"
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise PathwayError(
+                f"{part.label} is compiled by TorchScript: attach before torch.jit.script or trace"
+            )
+        if not is_attached(module):
+            if "pathways" in module._modules:
+                raise PathwayError(
+                    f"{part.label} ({type(module).__name__}) has a module 'pathways' of its own"
+                )
+        elif part.auxiliary in terms(module, part.target.name):
+            raise PathwayError(f"{part.label} already has a pathway named {part.auxiliary!r}")
+
+
+def _shared(roots: Iterable[nn.Module], parts: Sequence[Part]) -> dict[tuple[int, str], tuple[Part, str]]:
+    """Return the target's weights that another module in `roots` has too, with a name of that other one."""
+    owners: dict[int, dict[tuple[int, str], str]] = {}
+    for root in roots:
+        for path, module in root.named_modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    full = f"{path}.{name}".lstrip(".")
+                    owners.setdefault(id(parameter), {}).setdefault((id(module), name), full)
+    shared = {}
+    for part in parts:
+        key = id(part.target.module), part.target.name
+        others = [name for owner, name in owners[id(part.target.parameter)].items() if owner != key]
+        if others:
+            shared[key] = (part, others[0])
+    return shared
+
+
+def _groups(pair: Pair, groups: int | str | Mapping[str, int]) -> int:
+    """Return the number of scales of a matrix."""
+    target = pair.target
+    rows = target.tensor.shape[0]
+    chosen = groups.get(target.path, 1) if isinstance(groups, Mapping) else groups
+    number = rows if chosen == "rows" else chosen
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1 or rows % number:
+        raise PathwayError(f"scale_groups={chosen!r} of {pair.label}: must divide its {rows} output rows")
+    if number > 1 and target.is_transposed:
+        raise PathwayError(f"scale_groups={chosen!r}: the rows of {pair.label} (Conv1D) are inputs")
+    return number
+
+
+def _made(part: Part) -> tuple[Tensor, Tensor]:
+    """Return A and λ as W is: on its device, in its dtype and layout, and distributed alike."""
+    own = part.target.parameter.detach()
+    matrix, scale = distributed_as(own, part.values), replicated_beside(own, part.scale)
+    if not all(value.is_meta or value.isfinite().all() for value in (part.scale, local(matrix))):
+        raise PathwayError(
+            f"{part.auxiliary!r} has values for {part.label} that are not finite in {own.dtype}"
+        )
+    return matrix, scale
+
+
+def _check_classes(parts: Sequence[Part]) -> None:
+    """Try the classes that the layers will have; some modules of extensions cannot change theirs."""
+    for part in parts:
+        module, before = part.target.module, type(part.target.module)
+        try:
+            set_class(module, [*attached_names(module), part.target.name])
+        except TypeError as error:
+            raise PathwayError(f"{part.label} ({before.__name__}) cannot have pathways: {error}") from error
+        finally:
+            module.__class__ = before
+
+
+def _add(part: Part, matrix: Tensor, scale: Tensor) -> None:
+    module, name = part.target.module, part.target.name
+    if not is_attached(module):
+        module.add_module("pathways", nn.ModuleDict())
+    found = pathways(module)
+    if part.auxiliary not in found:
+        found[part.auxiliary] = Pathway()
+    found[part.auxiliary].add(name, matrix, scale, scale_trainable=part.scale_trainable)
+    set_class(module, {*attached_names(module), name})

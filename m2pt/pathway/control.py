@@ -1,0 +1,118 @@
+"""Look at pathways, and switch or scale them for a while."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from m2pt.pathway.layers import (
+    Pathway,
+    PathwayError,
+    attached_layers,
+    attached_names,
+    merged_name,
+    pathways,
+    terms,
+)
+from m2pt.pathway.merging import chosen_names
+from m2pt.pathway.names import is_pathway, is_scale
+from m2pt.pathway.sharding import whole
+
+
+def scales(model: nn.Module) -> dict[str, float]:
+    """Return every cross-modal scale under its parameter name: `blocks.0.attn.qkv.pathways.audio.scale`.
+
+    Of several groups of rows each has its number behind the name: `...scale[0]`.
+    """
+    found: dict[str, float] = {}
+    for name, value in model.named_parameters():
+        if is_scale(name):
+            values = whole(value.detach()).tolist()
+            found |= (
+                {name: values[0]} if len(values) == 1 else {f"{name}[{i}]": v for i, v in enumerate(values)}
+            )
+    return found
+
+
+@contextmanager
+def disabled(model: nn.Module, names: str | Collection[str] | None = None) -> Iterator[None]:
+    """Leave out auxiliaries, all of them by default, inside a `with` block.
+
+    Raises:
+        PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.
+    """
+    pathways = [pathway for pathway in _pathways(model, names) if pathway.enabled]
+    for pathway in pathways:
+        pathway.enabled = False
+    try:
+        yield
+    finally:
+        for pathway in pathways:
+            pathway.enabled = True
+
+
+@contextmanager
+def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None = None) -> Iterator[None]:
+    """Multiply the scales λ of auxiliaries, of all by default, by `factor` inside a `with` block.
+
+    The values come back to the same bits, so that a sweep needs no training and no copy:
+
+        for factor in (0, 0.5, 1, 2):
+            with scaled(model, factor):
+                print(factor, accuracy(model))
+
+    Raises:
+        PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.
+    """
+    pathways = _pathways(model, names)
+    found = [
+        value for pathway in pathways for name, value in pathway.named_parameters() if name.endswith("scale")
+    ]
+    before = [value.detach().clone() for value in found]
+    try:
+        with torch.no_grad():
+            for value in found:
+                value.mul_(factor)
+        yield
+    finally:
+        with torch.no_grad():
+            for value, old in zip(found, before, strict=True):
+                value.copy_(old)
+
+
+def summary(model: nn.Module) -> str:
+    """Return a table in text: layers, elements of A and the mean of |λ| by auxiliary, and what is trained."""
+    rows = [("auxiliary", "layers", "elements", "mean |scale|")]
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for _, layer in attached_layers(model):
+        for name in attached_names(layer):
+            for auxiliary, pair in terms(layer, name).items():
+                pairs.setdefault(auxiliary, []).append(pair)
+    for auxiliary, found in pairs.items():
+        elements = sum(matrix.numel() for matrix, _ in found)
+        mean = sum(whole(scale.detach()).abs().mean().item() for _, scale in found) / len(found)
+        rows.append((auxiliary, f"{len(found)}", f"{elements:,}", f"{mean:.4g}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    named = list(model.named_parameters())
+    trained = sum(value.numel() for _, value in named if value.requires_grad)
+    added = sum(value.numel() for name, value in named if is_pathway(name))
+    total = sum(value.numel() for _, value in named)
+    lines.append(f"{total:,} parameters, {trained:,} of them trained; merging removes {added:,}")
+    return "\n".join(lines)
+
+
+def _pathways(model: nn.Module, names: str | Collection[str] | None) -> list[Pathway]:
+    chosen = chosen_names(model, names)
+    for path, layer in attached_layers(model):
+        if any(layer._buffers.get(merged_name(name)) is not None for name in attached_names(layer)):
+            raise PathwayError(f"{path!r} is merged with keep_terms=True; unmerge the model first")
+    return [
+        pathway
+        for _, layer in attached_layers(model)
+        for name, pathway in pathways(layer).items()
+        if name in chosen
+    ]

@@ -1,0 +1,361 @@
+"""A layer with pathways: its forward computes with W + Σ λᵢAᵢ instead of W.
+
+The layer keeps its forward, its parameters and their names. Its class is replaced by a subclass in which the
+parameter, `weight` as a rule, is a property:
+
+- inside a forward, of the layer or of a module between the block given to `attach` and the layer, it is the
+  effective weight. So `nn.Linear`, `nn.Conv2d`, custom classes, and an attention that uses `self.qkv.weight`
+  and never calls `self.qkv` work alike;
+- elsewhere it is the parameter W. What initializes, loads, shards or edits weights therefore reaches W.
+
+`effective_weight` returns W + Σ λᵢAᵢ anywhere.
+"""
+
+import functools
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from m2pt.pathway.sharding import gathered, is_distributed
+
+
+class PathwayError(ValueError):
+    """A target, an auxiliary or a request does not fit; the message names the layers and says what to do."""
+
+
+class Pathway(nn.Module):
+    """What one auxiliary adds to one layer: for each parameter a matrix A of W's shape and a scale λ.
+
+    For a parameter called `weight` they are named `weight` and `scale`, for one called `in_proj_weight`
+    `in_proj_weight` and `in_proj_scale`. λ has one element, or one for each of equal groups of output rows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enabled = True
+
+    def add(self, name: str, matrix: Tensor, scale: Tensor, *, scale_trainable: bool) -> None:
+        """Add the matrix and the scale for the layer's parameter `name`."""
+        self.register_parameter(name, nn.Parameter(matrix))
+        self.register_parameter(scale_name(name), nn.Parameter(scale, requires_grad=scale_trainable))
+
+
+def scale_name(name: str) -> str:
+    """Return the name of the scale that belongs to a matrix: `scale`, `in_proj_scale`."""
+    return f"{name.removesuffix('weight')}scale"
+
+
+def merged_name(name: str) -> str:
+    """Return the name of the buffer that holds W + Σ λᵢAᵢ after `merge(keep_terms=True)`."""
+    return f"merged_{name}"
+
+
+class _Forwards(threading.local):
+    """How many forwards that may use effective weights this thread is in."""
+
+    depth = 0
+
+
+_forwards = _Forwards()
+
+
+def _in_forward() -> bool:
+    """Return whether a forward is being computed, traced, or recomputed during a backward pass."""
+    return _forwards.depth > 0 or torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1
+
+
+class _Scoped:
+    """Mixin of the modules from a target's block down to its attached layers: marks their forwards."""
+
+    plain_class: type[nn.Module]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute as the plain class does, with effective weights."""
+        if torch.compiler.is_compiling():
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        _forwards.depth += 1
+        try:
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            _forwards.depth -= 1
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle and deepcopy through the plain class, since the generated one cannot be imported."""
+        state = self.__getstate__()  # type: ignore[attr-defined]
+        return _new, (self.plain_class, getattr(self, "attached_names", ())), state
+
+
+class _Attached(_Scoped):
+    """Mixin of the layers that have pathways."""
+
+    attached_names: tuple[str, ...]
+    pathways: nn.ModuleDict
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute as the plain class does, with effective weights."""
+        for name in self.attached_names:
+            if name not in vars(self)["_parameters"]:
+                raise PathwayError(
+                    f"{name!r} of {type(self).__name__} is no longer a parameter: weight_norm, "
+                    "parametrizations and pruning cannot follow attach(); merge first"
+                )
+        return super().forward(*args, **kwargs)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: Any
+    ) -> None:
+        """Load as any module; warn of pathways that only the state or only the layer has."""
+        own = {f"{prefix}{name}" for name in self.state_dict() if name.startswith("pathways.")}  # type: ignore[attr-defined]
+        given = {key for key in state_dict if key.startswith(f"{prefix}pathways.")}
+        loads = any(f"{prefix}{name}" in state_dict for name in self.attached_names)
+        if loads and own != given:  # torch passes strict=True whatever it was called with
+            warnings.warn(
+                f"{prefix.removesuffix('.')}: the state has pathway keys {sorted(given)}, the layer "
+                f"{sorted(own)}; those of one side only are ignored",
+                stacklevel=2,
+            )
+        for name in self.attached_names:
+            self._buffers.pop(merged_name(name), None)  # type: ignore[attr-defined]
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)  # type: ignore[misc]
+
+
+def is_attached(module: nn.Module) -> bool:
+    """Return whether the module is a layer with pathways."""
+    return isinstance(module, _Attached)
+
+
+def attached_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the name and the module of each layer with pathways in `model`."""
+    return ((name, module) for name, module in model.named_modules() if is_attached(module))
+
+
+def attached_names(layer: nn.Module) -> tuple[str, ...]:
+    """Return the names of the layer's parameters that have pathways."""
+    return layer.attached_names if isinstance(layer, _Attached) else ()
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """Return the class that the module had before `attach`."""
+    return module.plain_class if isinstance(module, _Scoped) else type(module)
+
+
+def parameter(layer: nn.Module, name: str = "weight") -> nn.Parameter:
+    """Return the parameter W, also inside a forward."""
+    return cast(nn.Parameter, vars(layer)["_parameters"][name])
+
+
+def pathways(layer: nn.Module) -> dict[str, Pathway]:
+    """Return the pathways of a layer by the auxiliary's name."""
+    return cast(dict[str, Pathway], vars(layer)["_modules"]["pathways"]._modules)
+
+
+def terms(layer: nn.Module, name: str = "weight") -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+    """Return A and λ of each auxiliary that the layer's parameter `name` has."""
+    found = {
+        key: cast(dict[str, nn.Parameter], pathway._parameters) for key, pathway in pathways(layer).items()
+    }
+    return {key: (own[name], own[scale_name(name)]) for key, own in found.items() if name in own}
+
+
+def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
+    """Return W + Σ λᵢAᵢ, of W's shape; the parameter itself of a layer without pathways.
+
+    Under autocast it has autocast's dtype, which saves a second copy. Gradients flow to W, Aᵢ and λᵢ.
+    """
+    weight: Tensor = parameter(layer, name)  # not the attribute, which in a forward is this very sum
+    if not isinstance(layer, _Attached) or name not in layer.attached_names:
+        return weight
+    if (merged := vars(layer)["_buffers"].get(merged_name(name))) is not None:
+        if torch.is_grad_enabled():
+            raise PathwayError(
+                "merged with keep_terms=True, a layer is not trained: unmerge, or use torch.no_grad"
+            )
+        return merged
+    pairs: Any = [
+        (pathway._parameters[name], pathway._parameters[scale_name(name)])
+        for pathway in pathways(layer).values()
+        if pathway.enabled and name in pathway._parameters
+    ]
+    if not pairs:
+        return weight
+    device, dtype = weight.device.type, weight.dtype
+    if dtype != torch.float64 and device != "meta" and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    pairs = [_like(weight, pair) for pair in pairs]
+    if torch.compiler.is_compiling():  # exported graphs keep no custom backward; compilers fuse this one
+        for matrix, scale in pairs:
+            weight = torch.addcmul(weight, matrix, per_row(scale, matrix))
+        return weight.to(dtype)
+    return _EffectiveWeight.apply(dtype, weight, *(tensor for pair in pairs for tensor in pair))
+
+
+def _like(weight: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return A and λ as plain tensors beside a plain W.
+
+    W is plain and A is not if the target was sharded by `fully_shard` before `attach`: in the forward FSDP
+    has gathered W, and does not know A.
+    """
+    if is_distributed(weight) or not is_distributed(pair[0]):
+        return pair
+    return gathered(pair[0], weight.dtype), gathered(pair[1], weight.dtype)
+
+
+def per_row(scale: Tensor, matrix: Tensor) -> Tensor:
+    """Return λ in a shape that multiplies A: (1,), or one element for each output row."""
+    groups, rows = scale.shape[0], matrix.shape[0]
+    if groups == 1:
+        return scale
+    return scale.repeat_interleave(rows // groups, output_size=rows).view(-1, *[1] * (matrix.ndim - 1))
+
+
+class _EffectiveWeight(torch.autograd.Function):
+    """W + Σ λᵢAᵢ in one buffer forward, and every gradient from the one G = ∂L/∂(W + Σ λᵢAᵢ) backward.
+
+    dW = G, dAᵢ = λᵢG, dλᵢ = ⟨G, Aᵢ⟩. Autograd on `W + λA` would also allocate λA forward and G * A backward.
+    Only required gradients are computed: with W and A frozen only dλ is, and G is freed at once.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(dtype: torch.dtype, weight: Tensor, *pairs: Tensor) -> Tensor:
+        """Compute the effective weight; `pairs` is A₁, λ₁, A₂, λ₂, …."""
+        return weighted_sum(weight, list(zip(pairs[::2], pairs[1::2], strict=True)), dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Save Aᵢ and λᵢ; they are parameters, so this takes no memory."""
+        _, weight, *pairs = inputs
+        ctx.weight_dtype = weight.dtype
+        ctx.save_for_backward(*pairs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients in the order of the inputs, in the parameters' dtype."""
+        gradient = gradients[0].to(ctx.weight_dtype)
+        _, weight_needs, *pairs_need = ctx.needs_input_grad
+        result = [None, gradient if weight_needs else None]
+        saved = ctx.saved_tensors
+        for i in range(0, len(saved), 2):
+            matrix, scale = saved[i], saved[i + 1]
+            result.append(gradient * per_row(scale, matrix) if pairs_need[i] else None)
+            result.append(_group_dots(gradient, matrix, scale) if pairs_need[i + 1] else None)
+        return tuple(result)
+
+
+def _group_dots(gradient: Tensor, matrix: Tensor, scale: Tensor) -> Tensor:
+    """Return ⟨G, A⟩ for each group of rows; products, because G * A would be one more full-size tensor."""
+    groups = scale.shape[0]
+    if groups == 1:
+        return torch.dot(gradient.flatten(), matrix.flatten()).reshape(1)
+    return torch.bmm(gradient.reshape(groups, 1, -1), matrix.reshape(groups, -1, 1)).view(groups)
+
+
+def weighted_sum(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
+    """Return W + Σ λᵢAᵢ in `dtype`, summed in the tensors' own precision and rounded once.
+
+    λ stays a tensor: `alpha=` would need its value on the host, with a GPU synchronization per layer.
+    """
+    *first, (matrix, scale) = pairs
+    for other, other_scale in first:
+        weight = torch.addcmul(weight, other, per_row(other_scale, other))
+    if dtype == weight.dtype:
+        return torch.addcmul(weight, matrix, per_row(scale, matrix))
+    return torch.addcmul(weight, matrix, per_row(scale, matrix), out=torch.empty_like(weight, dtype=dtype))
+
+
+def _property(name: str) -> property:
+    """Return the property that stands for the parameter `name`."""
+
+    def get(self: nn.Module) -> Tensor:
+        parameters = vars(self)["_parameters"]
+        if name not in parameters:  # an AttributeError would make nn.Module look for W elsewhere
+            raise PathwayError(f"{name!r} of {type(self).__name__} is no longer a parameter; merge first")
+        return effective_weight(self, name) if _in_forward() else parameters[name]
+
+    def put(self: nn.Module, value: Any) -> None:
+        raise PathwayError(
+            f"{name!r} of {type(self).__name__} has pathways and can only be set to an nn.Parameter; "
+            "weight_norm, pruning and DataParallel cannot follow attach(): merge first, or use "
+            "DistributedDataParallel"
+        )
+
+    return property(get, put, doc=f"W + Σ λᵢAᵢ in a forward, the parameter `{name}` elsewhere.")
+
+
+def _make_class(plain: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    """Return the form of a class with pathways for the parameters `names`, or of one that only has a scope.
+
+    A scope keeps the class's name: `model.blocks[0]` is printed, saved and wrapped as before.
+    """
+    base = _Attached if names else _Scoped
+    members: dict[str, Any] = {name: _property(name) for name in names}
+    members |= {"plain_class": plain, "__doc__": plain.__doc__, "__module__": plain.__module__}
+    if names:
+        members["attached_names"] = names
+    forward = functools.wraps(plain.forward)(_calling(base))
+    name = f"Attached{plain.__name__}" if names else plain.__name__
+    return type(name, (base, plain), members | {"forward": forward})
+
+
+_class: Callable[[Any, tuple[str, ...]], type[nn.Module]] = functools.cache(_make_class)
+
+
+def _calling(base: Any) -> Callable[..., Any]:
+    """Return a forward that calls that of `base`; it can be given the plain one's signature."""
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return base.forward(self, *args, **kwargs)
+
+    return forward
+
+
+def set_class(module: nn.Module, names: Iterable[str]) -> None:
+    """Give the module pathways for its parameters `names`, by a change of its class.
+
+    Raises:
+        TypeError: its class cannot be changed.
+    """
+    _assign(module, _class(plain_class(module), tuple(sorted({*names}))))
+
+
+def set_scopes(block: nn.Module) -> None:
+    """Mark the forwards of `block` and of the modules between it and its layers with pathways."""
+    layers = [path for path, _ in attached_layers(block)]
+    for path, module in block.named_modules():
+        leads_to_one = any(not path or layer.startswith(f"{path}.") for layer in layers)
+        if leads_to_one and not isinstance(module, _Scoped) and type(module).forward is not nn.Module.forward:
+            set_class(module, ())
+
+
+def drop_scopes(model: nn.Module) -> None:
+    """Give the modules that lead to no layer with pathways any more their own classes back."""
+    for module in model.modules():
+        if isinstance(module, _Scoped) and not any(is_attached(each) for each in module.modules()):
+            restore_class(module)
+
+
+def restore_class(module: nn.Module) -> None:
+    """Give the module the class that it had before `attach`."""
+    _assign(module, plain_class(module))
+
+
+def _assign(module: nn.Module, new: type[nn.Module]) -> None:
+    """Change the class of a module, below the one that `fully_shard` may have made of it meanwhile."""
+    own = type(module)
+    if isinstance(module, _Scoped):
+        ours = _class(plain_class(module), attached_names(module))
+        if own is not ours:
+            bases = tuple(new if base is ours else base for base in own.__bases__)
+            new = type(own.__name__, bases, dict(vars(own)))
+    module.__class__ = new  # type: ignore[assignment]
+
+
+def _new(plain: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
+    """Return a module without its state, which pickle and deepcopy fill in."""
+    made = _class(plain, names)
+    return made.__new__(made)

@@ -1,0 +1,341 @@
+"""Find the blocks of two models and the matrices in them, and pair those that belong together."""
+
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from m2pt.pathway.layers import PathwayError
+from m2pt.pathway.roles import FUSED, role_of
+from m2pt.pathway.sharding import whole
+
+Blocks: TypeAlias = nn.Module | Iterable[nn.Module]
+Layers: TypeAlias = str | Sequence[str] | Mapping[str | tuple[str, ...], str | Sequence[str]]
+Order: TypeAlias = Literal["normal", "reversed", "shuffled"]
+
+ALL_LINEAR = "all-linear"
+
+_HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads", "heads", "nhead")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One parameter of a block: a matrix or the kernel of a convolution."""
+
+    path: str
+    module: nn.Module
+    name: str
+
+    @property
+    def parameter(self) -> Tensor:
+        """The parameter itself."""
+        return self.module._parameters[self.name]  # type: ignore[return-value]
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether its rows are inputs, as in the Conv1D of transformers (GPT-2)."""
+        return any(base.__name__ == "Conv1D" for base in type(self.module).__mro__)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The values with one row for each output."""
+        value = whole(self.parameter.detach())
+        return value.mT if self.is_transposed else value
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it multiplies features, as opposed to an embedding, a table or a kernel."""
+        return (
+            self.parameter.ndim == 2
+            and not isinstance(self.module, nn.Embedding | nn.EmbeddingBag)
+            and (self.name == "weight" or self.name.endswith("_weight"))
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A matrix of the target and the values that the auxiliary `auxiliary` has for it, of the same shape."""
+
+    target: Matrix
+    block: int
+    auxiliary: str
+    values: Tensor
+
+    @property
+    def label(self) -> str:
+        """Return how messages call the target's matrix."""
+        return f"{self.target.path!r} of target block {self.block}"
+
+
+def find_blocks(given: Blocks, what: str) -> list[nn.Module]:
+    """Return the blocks in `given`: a list, a container, a whole model, or a module that is the only block.
+
+    In a model they are the longest series of equal modules with matrices, `model.blocks` for example. A
+    decoder beside one encoder is left out.
+
+    Raises:
+        PathwayError: the model has several such series.
+    """
+    if not isinstance(given, nn.Module):
+        return list(given)
+    if isinstance(given, nn.ModuleList | nn.Sequential):
+        return list(given)
+    series = {path: list(module.children()) for path, module in given.named_modules() if _is_series(module)}
+    outer = {
+        path: blocks
+        for path, blocks in series.items()
+        if not any(path.startswith(f"{other}.") for other in series if other)
+    }
+    encoders = {path: blocks for path, blocks in outer.items() if "decoder" not in path.lower()}
+    found = encoders if len(encoders) == 1 else outer
+    if len(found) > 1:
+        listed = ", ".join(
+            f"{path!r} ({len(blocks)} x {type(blocks[0]).__name__})" for path, blocks in found.items()
+        )
+        raise PathwayError(f"{what} has several series of blocks: {listed}; pass the blocks of one of them")
+    return next(iter(found.values()), [given])
+
+
+def _is_series(module: nn.Module) -> bool:
+    blocks = list(module.children())
+    return (
+        isinstance(module, nn.ModuleList | nn.Sequential)
+        and len({type(block) for block in blocks}) == 1
+        and sum(matrix.is_linear for matrix in matrices(blocks[0]).values()) > 1
+    )
+
+
+def matrices(block: nn.Module) -> dict[str, Matrix]:
+    """Return the matrices and kernels of a block: `mlp.fc1` for its `weight`, `attn.in_proj_weight`."""
+    found = {}
+    for module_path, module in block.named_modules():
+        if "pathways" in module_path.split("."):
+            continue
+        for name, parameter in module._parameters.items():
+            if parameter is not None and not _is_lazy(parameter) and parameter.ndim >= 2:
+                path = module_path if name == "weight" else f"{module_path}.{name}".lstrip(".")
+                found[path] = Matrix(path, module, name)
+    return found
+
+
+def _is_lazy(parameter: Tensor) -> bool:
+    return isinstance(parameter, nn.UninitializedParameter)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A matrix of the auxiliary, or one of the equal parts of its output rows."""
+
+    matrix: Matrix
+    part: int = 0
+    parts: int = 1
+
+    @property
+    def rows(self) -> Tensor:
+        """The values with one row for each output."""
+        return self.matrix.tensor.chunk(self.parts)[self.part]
+
+
+def pair_blocks(
+    target: list[nn.Module],
+    name: str,
+    auxiliary: list[nn.Module],
+    layers: Layers,
+    order: Order,
+    unequal: Literal["error", "slice"],
+) -> Iterator[Pair]:
+    """Yield each matrix of the target with the auxiliary's values, after checking that they match.
+
+    Raises:
+        PathwayError: see `attach`.
+    """
+    depth, other_depth = len(target), len(auxiliary)
+    if depth and other_depth != depth and (unequal == "error" or not other_depth):
+        raise PathwayError(
+            f"the target has {depth} blocks, the auxiliary {name!r} has {other_depth}; they must be equal"
+            + _or_slice(other_depth)
+        )
+    nearest = [round(i * (other_depth - 1) / max(depth - 1, 1)) for i in range(depth)]
+    for i, position in enumerate(partners(depth, order)):
+        j = nearest[position]
+        own, other = (_Block(target[i], f"target block {i}"), _Block(auxiliary[j], f"{name!r} block {j}"))
+        if unequal == "error":
+            _check_heads(own, other)
+        for targets, sources in _chosen(own, other, layers):
+            values = torch.cat([source.rows for source in sources])
+            for matrix, part in zip(targets, _split(values, targets, own, other), strict=True):
+                label = _listed([source.matrix.path for source in sources])
+                fitted = _fitted(matrix, part, unequal, own.where, f"{label} of {other.where}")
+                yield Pair(matrix, i, name, fitted)
+
+
+class _Block:
+    """A block, its matrices by path, and what messages call it."""
+
+    def __init__(self, module: nn.Module, where: str) -> None:
+        self.module, self.where = module, where
+        self.matrices = matrices(module)
+
+    @property
+    def linear(self) -> list[str]:
+        return [path for path, matrix in self.matrices.items() if matrix.is_linear]
+
+    @property
+    def roles(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for path in self.linear:
+            if role := role_of(path):
+                found.setdefault(role, []).append(path)
+        return found
+
+    def matrix(self, path: str) -> Matrix:
+        """Return the matrix at `path`; that of the wrapped layer, if peft has wrapped it."""
+        for each in (path, f"{path}.base_layer" if path else "base_layer"):
+            if each in self.matrices:
+                return self.matrices[each]
+        module = dict(self.module.named_modules()).get(path)
+        if isinstance(getattr(module, "weight", None), Tensor):
+            raise PathwayError(
+                f"{path!r} of {self.where} ({type(module).__name__}) has no weight matrix or kernel that is "
+                "a parameter"
+            )
+        raise PathwayError(
+            f"no layer {path!r} of {self.where} ({type(self.module).__name__}); choose layers=[...] among "
+            f"those with a matrix or kernel: {_listed(self.matrices)}"
+        )
+
+
+def _chosen(own: _Block, other: _Block, layers: Layers) -> Iterator[tuple[list[Matrix], list[Source]]]:
+    """Yield the target's matrices with what the auxiliary has for them, one each unless some are fused."""
+    if isinstance(layers, Mapping):
+        for paths, names in layers.items():
+            targets = [own.matrix(path) for path in ([paths] if isinstance(paths, str) else paths)]
+            yield (
+                targets,
+                [Source(other.matrix(path)) for path in ([names] if isinstance(names, str) else names)],
+            )
+        return
+    used: set[str] = set()
+    for path in _paths(own, layers):
+        sources = _partner(path, own, other)
+        used |= {source.matrix.path for source in sources}
+        yield [own.matrix(path)], sources
+    if layers == ALL_LINEAR and (unused := [path for path in other.linear if path not in used]):
+        raise PathwayError(
+            f"{other.where} has {_listed(unused)} for which {own.where} has no partner among "
+            f"{_listed(own.linear)}; name the layers=[...] to attach"
+        )
+
+
+def _paths(own: _Block, layers: str | Sequence[str]) -> list[str]:
+    if not isinstance(layers, str):
+        return list(layers)
+    if layers == ALL_LINEAR:
+        return own.linear
+    try:
+        found = [path for path in own.matrices if re.fullmatch(layers, path)]
+    except re.error as error:
+        raise PathwayError(f"layers={layers!r} is not a regular expression: {error}") from None
+    if not found:
+        raise PathwayError(
+            f"layers={layers!r} matches no layer of {own.where} ({type(own.module).__name__}); it has "
+            f"{_listed(own.matrices)}"
+        )
+    return found
+
+
+def _partner(path: str, own: _Block, other: _Block) -> list[Source]:
+    """Return what the auxiliary has at the same path, or else in the same role."""
+    if path in other.matrices or not (role := role_of(own.matrix(path).path)):
+        return [Source(other.matrix(path))]
+    unique = {role: paths[0] for role, paths in other.roles.items() if len(paths) == 1}
+    if role in unique:
+        return [Source(other.matrix(unique[role]))]
+    for fused, parts in FUSED.items():
+        if role == fused and all(part in unique for part in parts):
+            return [Source(other.matrix(unique[part])) for part in parts]
+        if role in parts and fused in unique:
+            return [Source(other.matrix(unique[fused]), parts.index(role), len(parts))]
+    return [Source(other.matrix(path))]
+
+
+def _split(values: Tensor, targets: list[Matrix], own: _Block, other: _Block) -> Sequence[Tensor]:
+    """Return the rows of each of several targets; all of them for a single one."""
+    if len(targets) == 1:
+        return [values]
+    sizes = [target.tensor.shape[0] for target in targets]
+    if values.shape[0] != sum(sizes):
+        raise PathwayError(
+            f"{_listed([target.path for target in targets])} of {own.where} have {sizes} output rows, the "
+            f"matrices of {other.where} {values.shape[0]} in all; they must be equal"
+        )
+    return values.split(sizes)
+
+
+def _fitted(matrix: Matrix, values: Tensor, unequal: str, where: str, source: str) -> Tensor:
+    """Return the auxiliary's values in the orientation and the shape of the target's parameter."""
+    shape = matrix.tensor.shape
+    if unequal == "slice" and values.ndim == len(shape):
+        parts = len(FUSED.get(role_of(matrix.path) or "", "_"))
+        pieces = zip(values.chunk(parts), matrix.tensor.chunk(parts), strict=True)
+        values = torch.cat([_corner(piece, own.shape) for piece, own in pieces])
+    elif values.shape != shape:
+        hint = "" if values.ndim != 2 or values.mT.shape != shape else "; one of them is transposed"
+        raise PathwayError(
+            f"{matrix.path!r} of {where} has a weight of shape {tuple(shape)}, {source} has one of shape "
+            f"{tuple(values.shape)}; they must be equal{hint}{_or_slice(values.ndim == len(shape))}"
+        )
+    return values.mT if matrix.is_transposed else values
+
+
+def _corner(values: Tensor, shape: torch.Size) -> Tensor:
+    """Return the leading entries along each dimension, and zeros where there are none."""
+    if values.shape == shape:
+        return values
+    common = tuple(slice(min(a, b)) for a, b in zip(values.shape, shape, strict=True))
+    made = values.new_zeros(shape)
+    made[common] = values[common]
+    return made
+
+
+def _or_slice(possible: object) -> str:
+    return ", or choose unequal='slice'" if possible else ""
+
+
+def _check_heads(own: _Block, other: _Block) -> None:
+    heads = [_heads(block.module) for block in (own, other)]
+    if all(heads) and heads[0] != heads[1]:
+        raise PathwayError(
+            f"{own.where} has attention with {heads[0]} heads, {other.where} with {heads[1]}; they must be "
+            "equal, or choose unequal='slice', which pairs the matrices as they are"
+        )
+
+
+def _heads(block: nn.Module) -> int | None:
+    """Return the number of attention heads, if the modules of the block say it."""
+    for module in block.modules():
+        for name in _HEADS:
+            value = vars(module).get(name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value
+    return None
+
+
+def partners(depth: int, order: Order) -> list[int]:
+    """Return the index of the auxiliary block for each target block."""
+    normal = list(range(depth))
+    if order == "shuffled":
+        generator = random.Random(depth)
+        drawn = generator.sample(normal, depth)
+        while drawn == normal and depth > 1:
+            drawn = generator.sample(normal, depth)
+        return drawn
+    return normal if order == "normal" else normal[::-1]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "none"

@@ -1,0 +1,177 @@
+"""Merge pathways into the weights, for good or until `unmerge`, or remove them."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from m2pt.pathway.layers import (
+    PathwayError,
+    attached_layers,
+    attached_names,
+    drop_scopes,
+    merged_name,
+    parameter,
+    pathways,
+    restore_class,
+    set_class,
+    terms,
+    weighted_sum,
+)
+from m2pt.pathway.names import parse
+from m2pt.pathway.sharding import replicated
+
+
+def merge(
+    model: nn.Module,
+    names: str | Collection[str] | None = None,
+    *,
+    untie: bool = False,
+    keep_terms: bool = False,
+) -> nn.Module:
+    """Write W + Σ λᵢAᵢ into W everywhere in `model`, in place, and make the layers plain again.
+
+    Classes, state-dict keys, shapes and the number of parameters are as before `attach`. The sum is computed
+    in float32 (float64 for float64 weights). A model without pathways is returned unchanged. To continue to
+    train the attached model, merge a copy: `merge(copy.deepcopy(model))`.
+
+    Args:
+        model: the model, or a part of it.
+        names: the auxiliaries to merge; all of them if it is None. The others stay attached.
+        untie: gives a layer whose weight is shared with another module its own, instead of an error.
+        keep_terms: keeps W, Aᵢ and λᵢ beside the sum until `unmerge`. The layers stay attached, cost in
+            inference what plain ones do, and refuse to be trained; the state dict is that before the merge.
+
+    Raises:
+        PathwayError: no layer has an auxiliary of that name, or a weight is shared with another module, which
+            would change too. The model is unchanged in that case.
+    """
+    chosen = chosen_names(model, names)
+    if keep_terms:
+        if names is not None:
+            raise PathwayError("keep_terms=True merges all auxiliaries; leave names out")
+        return _keep_merged(model)
+    shared = _shared(model)
+    if shared and not untie:
+        first, other = next(iter(shared.values()))
+        raise PathwayError(
+            f"the weight {first!r} is also {other!r}: merging would change that too; untie=True gives the "
+            "layer a weight of its own"
+        )
+    for _, layer in list(attached_layers(model)):
+        for name in attached_names(layer):
+            pairs = [pair for key, pair in terms(layer, name).items() if key in chosen]
+            if pairs:
+                weight = parameter(layer, name)
+                if (id(layer), name) in shared:
+                    weight = layer._parameters[name] = nn.Parameter(weight.detach().clone())
+                with torch.no_grad():
+                    weight.copy_(_merged(weight, pairs))
+    return _without(model, chosen)
+
+
+def _keep_merged(model: nn.Module) -> nn.Module:
+    for _, layer in attached_layers(model):
+        for name in attached_names(layer):
+            weight = parameter(layer, name).detach()
+            merged = _merged(weight, list(terms(layer, name).values())).to(weight.dtype)
+            layer.register_buffer(merged_name(name), merged, persistent=False)
+    return model
+
+
+def unmerge(model: nn.Module) -> nn.Module:
+    """Undo `merge(model, keep_terms=True)`, in place and to the same bits."""
+    for _, layer in attached_layers(model):
+        for name in attached_names(layer):
+            layer._buffers.pop(merged_name(name), None)
+            layer._non_persistent_buffers_set.discard(merged_name(name))
+    return model
+
+
+def detach(model: nn.Module, names: str | Collection[str] | None = None) -> nn.Module:
+    """Remove pathways without merging them, in place: the layers compute with W and what stays attached.
+
+    Args:
+        model: the model, or a part of it.
+        names: the auxiliaries to remove; all of them if it is None.
+
+    Raises:
+        PathwayError: no layer has an auxiliary of that name.
+    """
+    return _without(model, chosen_names(model, names))
+
+
+def merge_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state dict of the merged model, computed from the attached model's state dict alone.
+
+    Raises:
+        PathwayError: the weight, the scale or the target weight of a pathway is missing.
+    """
+    keys = {name: parse(name) for name in state}
+    merged = {name: tensor for name, tensor in state.items() if keys[name] is None}
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for name, key in keys.items():
+        if key is not None:
+            for needed in (key.target, key.matrix, key.scale):
+                if needed not in state:
+                    raise PathwayError(f"cannot merge: the state dict has {name!r} but no {needed!r}")
+            if name == key.matrix:
+                pairs.setdefault(key.target, []).append((state[key.matrix], state[key.scale]))
+    for target, found in pairs.items():
+        merged[target] = _merged(state[target], found).to(state[target].dtype)
+    return merged
+
+
+def auxiliaries(model: nn.Module) -> list[str]:
+    """Return the names of the auxiliaries that are attached anywhere in `model`."""
+    return list(dict.fromkeys(name for _, layer in attached_layers(model) for name in pathways(layer)))
+
+
+def chosen_names(model: nn.Module, names: str | Collection[str] | None) -> set[str]:
+    """Return the names to act on, after checking that they are attached."""
+    known = auxiliaries(model)
+    chosen = known if names is None else [names] if isinstance(names, str) else list(names)
+    for name in chosen:
+        if name not in known:
+            raise PathwayError(f"no auxiliary {name!r} is attached; there are {known}")
+    return set(chosen)
+
+
+def _without(model: nn.Module, names: Collection[str]) -> nn.Module:
+    unmerge(model)
+    for _, layer in list(attached_layers(model)):
+        for name in names:
+            pathways(layer).pop(name, None)
+        left = {name for name in attached_names(layer) if terms(layer, name)}
+        if left:
+            set_class(layer, left)
+        else:
+            del layer.pathways
+            restore_class(layer)
+    drop_scopes(model)
+    return model
+
+
+def _shared(model: nn.Module) -> dict[tuple[int, str], tuple[str, str]]:
+    """Return the weights with pathways that another module has too, with both names."""
+    owners: dict[int, dict[tuple[int, str], str]] = {}
+    for path, module in model.named_modules():
+        for name, found in module._parameters.items():
+            if found is not None:
+                owners.setdefault(id(found), {})[(id(module), name)] = f"{path}.{name}".lstrip(".")
+    found = {}
+    for _, layer in attached_layers(model):
+        for name in attached_names(layer):
+            own = owners[id(layer._parameters[name])]
+            others = [path for key, path in own.items() if key != (id(layer), name)]
+            if others:
+                found[(id(layer), name)] = own[(id(layer), name)], others[0]
+    return found
+
+
+def _merged(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return W + Σ λᵢAᵢ in float32 or better."""
+    precise = torch.promote_types(weight.dtype, torch.float32)
+    with torch.no_grad():
+        wide = [(matrix.to(precise), replicated(scale).to(precise)) for matrix, scale in pairs]
+        return weighted_sum(weight.to(precise), wide, precise)

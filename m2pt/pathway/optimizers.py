@@ -1,0 +1,74 @@
+"""Pathways and optimizers: groups of parameters, and optimizers that were built too early."""
+
+import gc
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from m2pt.pathway.layers import attached_names, parameter, terms
+from m2pt.pathway.names import is_scale
+
+
+def parameter_groups(
+    model: nn.Module, lr: float, scale_lr: float | None = None, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
+    """Return the trainable parameters in groups for an optimizer of torch.
+
+    Matrices and kernels decay; biases, norms and other vectors do not, nor do the scales λ, which have their
+    own learning rate.
+
+    Args:
+        model: the model, with pathways or without.
+        lr: learning rate of all but the scales.
+        scale_lr: learning rate of the scales; `lr` if it is None.
+        weight_decay: of matrices and kernels.
+
+    Returns:
+        Groups with `params`, `lr`, `weight_decay` and `name`: "matrices", "vectors", "scales", if not empty.
+    """
+    groups: dict[str, dict[str, Any]] = {
+        "matrices": {"lr": lr, "weight_decay": weight_decay},
+        "vectors": {"lr": lr, "weight_decay": 0.0},
+        "scales": {"lr": lr if scale_lr is None else scale_lr, "weight_decay": 0.0},
+    }
+    members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            kind = "scales" if is_scale(name) else "matrices" if value.ndim > 1 else "vectors"
+            members[kind].append(value)
+    return [{"name": name, "params": members[name], **groups[name]} for name in groups if members[name]]
+
+
+def warn_of_optimizers(layers: Sequence[nn.Module]) -> None:
+    """Have optimizers that hold a weight of the layers warn at their next step if they lack its A and λ."""
+    weights = {id(parameter(layer, name)) for layer in layers for name in attached_names(layer)}
+    for found in gc.get_objects():
+        if issubclass(type(found), torch.optim.Optimizer) and weights & _held(found):
+            _warn_at_next_step(found, layers)
+
+
+def _warn_at_next_step(optimizer: torch.optim.Optimizer, layers: Sequence[nn.Module]) -> None:
+    def check(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        handle.remove()
+        held = _held(optimizer)
+        for layer in layers:
+            for name in attached_names(layer):
+                added = [tensor for pair in terms(layer, name).values() for tensor in pair]
+                if id(parameter(layer, name)) in held and any(
+                    tensor.requires_grad and id(tensor) not in held for tensor in added
+                ):
+                    warnings.warn(
+                        "this optimizer was built before attach() and does not train the matrices and scales "
+                        "of the pathways; build it afterwards, or add them with add_param_group()",
+                        stacklevel=4,
+                    )
+                    return
+
+    handle = optimizer.register_step_pre_hook(check)
+
+
+def _held(optimizer: torch.optim.Optimizer) -> set[int]:
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

@@ -1,0 +1,248 @@
+"""What must not go wrong silently: shared weights, writes, wrong layers, early optimizers."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from model_families import build, inputs, output
+from small_vit import images, train, vit
+from torch import nn
+from torch.nn.utils import prune
+
+from m2pt.pathway import PathwayError, attach, effective_weight, merge, scales
+
+
+class Tied(nn.Module):
+    """A language model in little: the last layer has the matrix of the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(6, 4)
+        self.head = nn.Linear(4, 6, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embedding(x))
+
+
+def test_a_weight_shared_with_another_module_is_refused_or_untied() -> None:
+    model, other, x = Tied(), Tied(), torch.arange(6)
+    embedded = model.embedding(x)
+    with pytest.raises(
+        PathwayError, match=r"'head' of target block 0 is also 'embedding.weight'.*untie=True"
+    ):
+        attach(model, other, layers=["head"])
+    assert type(model.head) is nn.Linear and model.head.weight is model.embedding.weight
+    attach(model, other, layers=["head"], scale_init=0.5, untie=True)
+    expected = model(x)
+    merge(model)
+    torch.testing.assert_close(model(x), expected)
+    assert torch.equal(model.embedding(x), embedded)
+
+
+def test_merging_refuses_a_weight_that_was_shared_out_of_sight_of_attach() -> None:
+    model, other, x = Tied(), Tied(), torch.arange(6)
+    attach([model.head], [other.head], layers=[""], scale_init=0.5)
+    expected, state = model(x), copy.deepcopy(model.state_dict())
+    with pytest.raises(PathwayError, match=r"'head.weight' is also 'embedding.weight'"):
+        merge(model)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
+    torch.testing.assert_close(merge(model, untie=True)(x), expected)
+
+
+WRITES = {
+    "data.copy_": lambda layer, value: layer.weight.data.copy_(value),
+    "data =": lambda layer, value: setattr(layer.weight, "data", value.clone()),
+    "data +=": lambda layer, value: layer.weight.data.add_(value - layer.weight.data),
+    "copy_": lambda layer, value: layer.weight.copy_(value),
+    "init": lambda layer, value: nn.init.zeros_(layer.weight).add_(value),
+    "new parameter": lambda layer, value: setattr(layer, "weight", nn.Parameter(value.clone())),
+    "load": lambda layer, value: layer.load_state_dict({"weight": value}, strict=False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*the state has pathway keys")
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_reaches_the_weight(write: str) -> None:
+    model, x = vit(), images()
+    attach(model, vit(seed=1), scale_init=0.3)
+    layer = model.blocks[0].mlp.fc1
+    value = torch.randn_like(layer.weight)
+    with torch.no_grad():
+        WRITES[write](layer, value)
+        torch.testing.assert_close(dict(model.named_parameters())["blocks.0.mlp.fc1.weight"].data, value)
+        matrix = layer.pathways["auxiliary"].weight
+        torch.testing.assert_close(effective_weight(layer), value + 0.3 * matrix)
+        attached = model(x)
+        torch.testing.assert_close(merge(model)(x), attached)
+
+
+def test_reset_parameters_and_apply_reach_the_weight() -> None:
+    model = vit()
+    attach(model, vit(seed=1), scale_init=0.3)
+    before = model.blocks[0].mlp.fc1.weight.detach().clone()
+    model.blocks[0].mlp.fc1.reset_parameters()
+    assert not torch.equal(model.blocks[0].mlp.fc1.weight, before)
+    model.apply(lambda module: nn.init.ones_(module.weight) if isinstance(module, nn.Linear) else None)
+    assert torch.equal(model.blocks[1].attn.qkv.weight, torch.ones(72, 24))
+
+
+@pytest.mark.parametrize("forward", ["layer", "block", "model"])
+def test_a_forward_of_any_depth_uses_the_effective_weight(forward: str) -> None:
+    model = vit()
+    attach(model, vit(seed=1), scale_init=0.3)
+    merged = merge(copy.deepcopy(model))
+    part = {"layer": "blocks.0.attn.qkv", "block": "blocks.0", "model": ""}[forward]
+    x = images() if forward == "model" else torch.randn(2, 5, 24)
+    torch.testing.assert_close(model.get_submodule(part)(x), merged.get_submodule(part)(x))
+
+
+def test_gpt2_onto_linear_is_transposed() -> None:
+    gpt2, timm_vit = build("transformers GPT-2", 0), build("timm ViT", 1)
+    expected = timm_vit.blocks[1].attn.proj.weight + 0.5 * gpt2.h[1].attn.c_proj.weight.T  # square
+    attach(timm_vit, gpt2, scale_init=0.5)
+    torch.testing.assert_close(effective_weight(timm_vit.blocks[1].attn.proj), expected)
+
+    gpt2, timm_vit = build("transformers GPT-2", 0), build("timm ViT", 1)
+    expected = gpt2.h[2].mlp.c_fc.weight + 0.5 * timm_vit.blocks[2].mlp.fc1.weight.T
+    given = inputs("transformers GPT-2")
+    attach(gpt2, timm_vit, scale_init=0.5)
+    torch.testing.assert_close(effective_weight(gpt2.h[2].mlp.c_fc), expected)
+    attached = output(gpt2, given)
+    torch.testing.assert_close(output(merge(gpt2), given), attached)
+
+
+@pytest.mark.parametrize(
+    ("layers", "paths"),
+    [
+        ("mlp.fc1", {"mlp.fc1"}),
+        (r"mlp\..*", {"mlp.fc1", "mlp.fc2"}),
+        ("all-linear", {"attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"}),
+        (["attn.proj"], {"attn.proj"}),
+    ],
+)
+def test_layers_by_pattern_or_name(layers: object, paths: set[str]) -> None:
+    model = vit()
+    attach(model, vit(seed=1), layers=layers)
+    assert set(scales(model)) == {
+        f"blocks.{i}.{path}.pathways.auxiliary.scale" for i in range(2) for path in paths
+    }
+
+
+@pytest.mark.parametrize("layers", ["fc9", "(", ""])
+def test_a_pattern_that_matches_nothing_names_the_layers(layers: str) -> None:
+    with pytest.raises(PathwayError, match="layers="):
+        attach(vit(), vit(seed=1), layers=layers)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    model, auxiliary = vit(), vit(seed=1)
+    with torch.no_grad():
+        auxiliary.blocks[1].mlp.fc2.weight[0, 0] = value
+    with pytest.raises(PathwayError, match=r"'mlp.fc2' of target block 1 that are not finite"):
+        attach(model, auxiliary)
+    with pytest.raises(PathwayError, match="not finite"):
+        attach(model, vit(seed=1), scale_init=value)
+    assert not any("pathways" in name for name in model.state_dict())
+
+
+def test_an_optimizer_built_before_warns_once() -> None:
+    model = vit()
+    early = torch.optim.SGD(model.parameters(), 0.1)
+    attach(model, vit(seed=1))
+    with pytest.warns(UserWarning, match=r"built before attach\(\)"):
+        train(model, early, range(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(model, early, range(1))
+        train(model, torch.optim.SGD(model.parameters(), 0.1), range(1))
+
+
+def test_an_optimizer_that_was_given_the_pathways_does_not_warn() -> None:
+    model = vit()
+    early = torch.optim.SGD(model.parameters(), 0.1)
+    attach(model, vit(seed=1))
+    early.add_param_group({"params": [p for name, p in model.named_parameters() if ".pathways." in name]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(model, early, range(1))
+
+
+def parametrized(model: nn.Module) -> None:
+    nn.utils.parametrizations.weight_norm(model.blocks[1].mlp.fc2)
+
+
+def pruned(model: nn.Module) -> None:
+    prune.l1_unstructured(model.blocks[1].mlp.fc2, "weight", 0.5)
+
+
+def spectral(model: nn.Module) -> None:
+    nn.utils.spectral_norm(model.blocks[1].mlp.fc2)
+
+
+def quantised(model: nn.Module) -> None:
+    layer = model.blocks[1].mlp.fc2
+    layer.weight = nn.Parameter(layer.weight.detach().to(torch.int8), requires_grad=False)
+
+
+class Special(torch.Tensor):
+    """A tensor subclass, as quantisation libraries have them."""
+
+
+def subclassed(model: nn.Module) -> None:
+    layer = model.blocks[1].mlp.fc2
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Special))
+
+
+def lazy(model: nn.Module) -> None:
+    model.blocks[1].mlp.fc2 = nn.LazyLinear(24)
+
+
+def scripted(model: nn.Module) -> None:
+    model.blocks[1].mlp.fc2 = torch.jit.script(model.blocks[1].mlp.fc2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("change", [parametrized, pruned, spectral, quantised, subclassed, lazy, scripted])
+def test_a_layer_that_cannot_have_pathways_leaves_the_model_as_it_was(change) -> None:
+    model = vit()
+    change(model)
+    keys, classes = list(model.state_dict()), [type(module) for module in model.modules()]
+    with pytest.raises(PathwayError, match=r"'mlp.fc2'"):
+        attach(model, vit(seed=1), layers=["attn.qkv", "mlp.fc1", "mlp.fc2"])
+    assert list(model.state_dict()) == keys and [type(module) for module in model.modules()] == classes
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("change", [parametrized, pruned, spectral])
+def test_changing_the_weight_into_something_else_afterwards_is_an_error(change) -> None:
+    model = vit()
+    attach(model, vit(seed=1))
+    with pytest.raises(PathwayError, match=r"merge first"):
+        change(model)
+        model(images())
+
+
+def test_attention_of_torch_is_reached_in_its_fast_path_too() -> None:
+    family = "torch TransformerEncoder"
+    model, given = build(family, 0), inputs(family)
+    attach(model, build(family, 1), scale_init=0.3)
+    assert "layers.0.self_attn.pathways.auxiliary.in_proj_weight" in model.state_dict()
+    slow = output(model, given)
+    with torch.inference_mode():
+        torch.testing.assert_close(output(model, given), slow, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(output(merge(model), given), slow, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpointed_blocks_have_the_same_gradients() -> None:
+    model = vit()
+    attach(model, vit(seed=1), scale_init=0.3)
+    model(images()).square().sum().backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    model.set_grad_checkpointing(True)
+    model(images()).square().sum().backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)

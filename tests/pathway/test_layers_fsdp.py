@@ -1,0 +1,131 @@
+"""Two gloo processes with `fully_shard`, before and after `attach`: losses and weights of one process."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from small_vit import vit
+from torch import distributed as dist
+from torch import multiprocessing as mp
+from torch import nn
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from m2pt.pathway import attach, load_pathways, merge, save_pathways, scales
+
+STEPS, BATCH = 4, 4
+
+
+def batches() -> torch.Tensor:
+    return torch.randn(STEPS, BATCH, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+
+
+def trained(
+    model: nn.Module, rows: slice, steps: range = range(STEPS)
+) -> tuple[list[float], torch.optim.Optimizer]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    return [step(model, optimizer, number, rows) for number in steps], optimizer
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int, rows: slice) -> float:
+    loss = model(batches()[number, rows]).float().square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def sharded(order: str, **settings: object) -> nn.Module:
+    model = vit()
+    if order == "attach first":
+        attach(model, {"audio": vit(seed=1)}, scale_init=0.1)
+    for block in model.blocks:
+        fully_shard(block, **settings)
+    fully_shard(model, **settings)
+    if order == "shard first":
+        attach(model, {"audio": vit(seed=1)}, scale_init=0.1)
+    return model
+
+
+def whole(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    full = {
+        name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in state.items()
+    }
+    return copy.deepcopy(full)  # of replicated values it is the tensor itself
+
+
+def one_rank(rank: int, folder: str, order: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    rows = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
+    model = sharded(order)
+    losses, optimizer = trained(model, rows)
+    result = {"losses": losses, "state": whole(model.state_dict()), "scales": scales(model)}
+
+    state, optimizer_state = get_state_dict(model, optimizer)
+    checkpoint.save({"model": state, "optimizer": optimizer_state}, checkpoint_id=f"{folder}/checkpoint")
+    save_pathways(model, f"{folder}/pathways.pt")
+    again = sharded(order)
+    _, other = trained(again, rows, range(1))
+    state, optimizer_state = get_state_dict(again, other)
+    checkpoint.load({"model": state, "optimizer": optimizer_state}, checkpoint_id=f"{folder}/checkpoint")
+    set_state_dict(again, other, model_state_dict=state, optim_state_dict=optimizer_state)
+    result["next"] = [step(each, opt, 0, rows) for each, opt in ((model, optimizer), (again, other))]
+
+    with torch.no_grad():
+        attached = model(batches()[0])
+        merge(model)
+        result["merged difference"] = float((model(batches()[0]) - attached).abs().max())
+    result["merged keys"] = list(model.state_dict())
+    torch.save(result, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("order", ["attach first", "shard first"])
+def test_sharded_training_equals_that_of_one_process(order: str, tmp_path: Path) -> None:
+    mp.spawn(one_rank, (str(tmp_path), order), nprocs=2)
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    model = vit()
+    keys = list(model.state_dict())
+    attach(model, {"audio": vit(seed=1)}, scale_init=0.1)
+    losses, _ = trained(model, slice(None))
+    for number, loss in enumerate(losses):
+        mean = sum(result["losses"][number] for result in results) / 2
+        assert mean == pytest.approx(loss, rel=1e-4)
+    assert losses[-1] != pytest.approx(losses[0], rel=1e-2)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(results[0]["state"][name], value, rtol=1e-3, atol=1e-4)
+    assert results[0]["scales"] == pytest.approx(scales(model), abs=1e-4)
+    for result in results:
+        assert result["next"][0] == result["next"][1], "a checkpoint continues to the same bits"
+        assert result["merged difference"] < 1e-5 and result["merged keys"] == keys
+    loaded = vit()
+    loaded.load_state_dict({name: results[0]["state"][name] for name in keys})
+    load_pathways(loaded, tmp_path / "pathways.pt")
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in results[0]["state"].items())
+
+
+def one_rank_in_bf16(rank: int, folder: str, order: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    model = sharded(order, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+    losses, _ = trained(model, slice(rank * BATCH // 2, (rank + 1) * BATCH // 2))
+    torch.save({"losses": losses, "state": whole(model.state_dict())}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("order", ["attach first", "shard first"])
+def test_mixed_precision_trains_w_a_and_the_scale_in_float32(order: str, tmp_path: Path) -> None:
+    mp.spawn(one_rank_in_bf16, (str(tmp_path), order), nprocs=2)
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    model = vit()
+    attach(model, {"audio": vit(seed=1)}, scale_init=0.1)
+    before = copy.deepcopy(model.state_dict())
+    losses, _ = trained(model, slice(None))
+    for number, loss in enumerate(losses):
+        assert sum(result["losses"][number] for result in results) / 2 == pytest.approx(loss, rel=0.05)
+    for name in ("weight", "pathways.audio.weight", "pathways.audio.scale"):
+        value = results[0]["state"][f"blocks.0.mlp.fc1.{name}"]
+        assert value.dtype == torch.float32 and not torch.equal(value, before[f"blocks.0.mlp.fc1.{name}"])

@@ -1,0 +1,187 @@
+"""Which blocks and which matrices belong together, between libraries and between models of unequal size."""
+
+import pytest
+import torch
+import transformers
+from model_families import DEPTH, DIM, build, inputs, output
+from small_vit import images, vit
+from torch import nn
+
+from m2pt.pathway import PathwayError, attach, effective_weight, scales
+from m2pt.pathway.layers import attached_layers
+
+# The last block's matrices as timm has them, of shape (outputs, inputs): Q, K, V below each other, and so on.
+PATHS = {
+    "timm ViT": ("blocks.2", ["attn.qkv"], "attn.proj", "mlp.fc1", "mlp.fc2"),
+    "torchvision ViT": (
+        "encoder.layers.encoder_layer_2",
+        ["self_attention.in_proj_weight"],
+        "self_attention.out_proj",
+        "mlp.0",
+        "mlp.3",
+    ),
+    "torch TransformerEncoder": (
+        "layers.2",
+        ["self_attn.in_proj_weight"],
+        "self_attn.out_proj",
+        "linear1",
+        "linear2",
+    ),
+    "open_clip vision": (
+        "transformer.resblocks.2",
+        ["attn.in_proj_weight"],
+        "attn.out_proj",
+        "mlp.c_fc",
+        "mlp.c_proj",
+    ),
+    "transformers VideoMAE": (
+        "encoder.layer.2",
+        ["attention.attention.query", "attention.attention.key", "attention.attention.value"],
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    ),
+    "transformers AST": (
+        "layers.2",
+        ["attention.q_proj", "attention.k_proj", "attention.v_proj"],
+        "attention.o_proj",
+        "mlp.fc1",
+        "mlp.fc2",
+    ),
+    "transformers BERT": (
+        "encoder.layer.2",
+        ["attention.self.query", "attention.self.key", "attention.self.value"],
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    ),
+    "transformers Wav2Vec2": (
+        "encoder.layers.2",
+        ["attention.q_proj", "attention.k_proj", "attention.v_proj"],
+        "attention.out_proj",
+        "feed_forward.intermediate_dense",
+        "feed_forward.output_dense",
+    ),
+    "transformers CLIP vision": (
+        "encoder.layers.2",
+        ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        "self_attn.out_proj",
+        "mlp.fc1",
+        "mlp.fc2",
+    ),
+    "transformers GPT-2": ("h.2", ["attn.c_attn"], "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+}
+
+
+def matrices(model: nn.Module, family: str) -> list[torch.Tensor]:
+    """The effective QKV, projection and both matrices of the MLP in the last block."""
+    block, qkv, *others = PATHS[family]
+    found = []
+    for paths in (qkv, *([path] for path in others)):
+        parts = []
+        for path in paths:
+            full = f"{block}.{path}"
+            owner, name = full.rsplit(".", 1) if full.endswith("in_proj_weight") else (full, "weight")
+            value = effective_weight(model.get_submodule(owner), name)
+            parts.append(value.mT if "GPT-2" in family else value)
+        found.append(torch.cat(parts).detach().clone())
+    return found
+
+
+@pytest.mark.parametrize("auxiliary", PATHS)
+@pytest.mark.parametrize("target", PATHS)
+def test_matrices_of_two_libraries_are_paired_by_role(target: str, auxiliary: str) -> None:
+    model, other = build(target, 0), build(auxiliary, 1)
+    w, a = matrices(model, target), matrices(other, auxiliary)
+    attach(model, other, scale_init=0.5)
+    for found, own, added in zip(matrices(model, target), w, a, strict=True):
+        torch.testing.assert_close(found, own + 0.5 * added)
+    output(model, inputs(target))
+
+
+def test_explicit_pairs_of_fused_and_separate_layers() -> None:
+    model, other = build("timm ViT", 0), build("transformers AST", 1)
+    names = ["attention.q_proj", "attention.k_proj", "attention.v_proj"]
+    expected = torch.cat([other.layers[1].get_submodule(name).weight for name in names])
+    expected = model.blocks[1].attn.qkv.weight + 0.5 * expected
+    attach(model.blocks, other.layers, layers={"attn.qkv": names}, scale_init=0.5)
+    assert len(scales(model)) == DEPTH
+    torch.testing.assert_close(effective_weight(model.blocks[1].attn.qkv), expected)
+
+    model, other = build("transformers AST", 0), build("timm ViT", 1)
+    rows = other.blocks[1].attn.qkv.weight[DIM : 2 * DIM]
+    expected = model.layers[1].attention.k_proj.weight + 0.5 * rows
+    attach(
+        model.layers, other.blocks, layers={tuple(names): "attn.qkv", "mlp.fc1": "mlp.fc1"}, scale_init=0.5
+    )
+    assert len(scales(model)) == 4 * DEPTH
+    torch.testing.assert_close(effective_weight(model.layers[1].attention.k_proj), expected)
+    with pytest.raises(PathwayError, match=r"have \[32, 32\] output rows, the matrices of .* 96 in all"):
+        attach(build("transformers AST", 0), other, layers={tuple(names[:2]): "attn.qkv"})
+
+
+@pytest.mark.parametrize(
+    ("target", "auxiliary", "message"),
+    [
+        ("timm ViT", "transformers Llama", r"has 'mlp.gate_proj' for which target block 0 has no partner"),
+        ("transformers Llama", "timm ViT", r"no layer 'mlp.gate_proj' of 'auxiliary' block 0.*'mlp.fc1'"),
+    ],
+)
+def test_what_has_no_partner_is_named(target: str, auxiliary: str, message: str) -> None:
+    with pytest.raises(PathwayError, match=message):
+        attach(build(target, 0), build(auxiliary, 1))
+
+
+def test_a_model_with_two_towers_has_to_be_narrowed_down() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.CLIPConfig(
+        text_config={"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2, **sizes},
+        vision_config={"image_size": 32, "patch_size": 8, **sizes},
+    )
+    model, other = transformers.CLIPModel(config), transformers.CLIPModel(config)
+    with pytest.raises(
+        PathwayError, match=r"the target has several series of blocks: 'text_model.encoder.layers' "
+    ):
+        attach(model, other)
+    attach(model.vision_model, other.text_model)
+    assert len(scales(model)) == 12 and all(name.startswith("vision_model") for name in scales(model))
+
+
+def test_the_decoder_of_a_masked_autoencoder_is_left_out() -> None:
+    model = build("transformers ViTMAE", 0)
+    attach(model, build("transformers ViTMAE", 1))
+    assert {name.split(".")[0] for name, _ in attached_layers(model)} == {"vit"}
+
+
+def test_unequal_models_are_refused_with_a_way_out() -> None:
+    for other, message in (
+        (
+            vit(depth=3),
+            r"2 blocks, the auxiliary 'auxiliary' has 3; they must be equal, or choose unequal='slice'",
+        ),
+        (vit(dim=12), r"shape \(72, 24\).*shape \(36, 12\); they must be equal, or choose unequal='slice'"),
+    ):
+        with pytest.raises(PathwayError, match=message):
+            attach(vit(), other)
+    model, other = vit(), vit(seed=1)
+    other.blocks[1].attn.num_heads = 4
+    with pytest.raises(PathwayError, match=r"2 heads, 'auxiliary' block 1 with 4"):
+        attach(model, other)
+    attach(model, other, unequal="slice")
+    with pytest.raises(PathwayError, match=r"unequal must be 'error' or 'slice', got 'resize'"):
+        attach(vit(), vit(seed=1), unequal="resize")
+
+
+@pytest.mark.parametrize(("depth", "dim"), [(5, 36), (1, 12), (3, 24), (2, 36)])
+def test_slices_of_an_unequal_auxiliary(depth: int, dim: int) -> None:
+    model, other = vit(), vit(depth=depth, dim=dim, seed=1)
+    w = [model.blocks[i].attn.qkv.weight.detach().clone() for i in range(2)]
+    attach(model, other, scale_init=0.5, unequal="slice")
+    for i, j in ((0, 0), (1, depth - 1)):
+        added = torch.zeros(3, 24, 24)
+        common = min(dim, 24)
+        added[:, :common, :common] = other.blocks[j].attn.qkv.weight.view(3, dim, dim)[:, :common, :common]
+        torch.testing.assert_close(
+            effective_weight(model.blocks[i].attn.qkv), w[i] + 0.5 * added.view(72, 24)
+        )
+    model(images())

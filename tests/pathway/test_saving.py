@@ -1,0 +1,94 @@
+"""A file of pathways is attached without the auxiliary; states with other pathways are not ignored."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from model_families import build, inputs, output
+from small_vit import images, train, vit
+
+from m2pt.pathway import PathwayError, attach, load_pathways, save_pathways
+from m2pt.pathway.names import is_pathway
+
+
+def test_a_trained_model_comes_back_to_the_same_bits(tmp_path: Path) -> None:
+    model = vit()
+    attach(model, {"audio": vit(seed=1)}, scale_groups={"attn.qkv": 6})
+    attach(model, {"video": vit(seed=2)}, layers=["mlp.fc1"], scale_init=0.2, scale_trainable=False)
+    train(model, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1), range(3))
+    save_pathways(model, tmp_path / "pathways.pt")
+    plain = {name: value for name, value in model.state_dict().items() if not is_pathway(name)}
+
+    loaded = vit(seed=5)
+    loaded.load_state_dict(plain)
+    load_pathways(loaded, tmp_path / "pathways.pt")
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert torch.equal(loaded(images()), model(images()))
+    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    assert {name: parameter.requires_grad for name, parameter in loaded.named_parameters()} == trained
+    assert [path.name for path in tmp_path.iterdir()] == ["pathways.pt"]
+
+
+@pytest.mark.parametrize("family", ["torchvision ViT", "transformers GPT-2"])
+def test_parameters_of_attention_and_transposed_layers(family: str, tmp_path: Path) -> None:
+    model, given = build(family, 0), inputs(family)
+    attach(model, build(family, 1), scale_init=0.2)
+    save_pathways(model, tmp_path / "file")
+    again = build(family, 0)
+    load_pathways(again, tmp_path / "file")
+    assert torch.equal(output(again, given), output(model, given))
+
+
+def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "pathways.pt"
+    with pytest.raises(PathwayError, match="no pathways to save"):
+        save_pathways(vit(), path)
+    model = vit()
+    attach(model, {"audio": vit(seed=1)})
+    save_pathways(model, path)
+    with pytest.raises(PathwayError, match=r"'blocks.0.attn.qkv' already has a pathway named 'audio'"):
+        load_pathways(model, path)
+    for other, message in (
+        (vit(depth=1), r"no layer 'blocks.1.attn.qkv'"),
+        (vit(dim=12), r"'blocks.0.attn.qkv' has a weight of shape \(36, 12\)"),
+    ):
+        keys = list(other.state_dict())
+        with pytest.raises(PathwayError, match=message):
+            load_pathways(other, path)
+        assert list(other.state_dict()) == keys
+    torch.save({"model": 1}, path)
+    with pytest.raises(PathwayError, match="is no file of save_pathways"):
+        load_pathways(vit(), path)
+    path.write_bytes(b"damaged")
+    with pytest.raises(PathwayError, match="is no file of save_pathways"):
+        load_pathways(vit(), path)
+    with pytest.raises(FileNotFoundError):
+        load_pathways(vit(), tmp_path / "none")
+
+
+def test_loading_a_state_without_the_pathways_warns() -> None:
+    model = vit()
+    attach(model, {"audio": vit(seed=1)}, scale_init=0.3)
+    with pytest.warns(UserWarning, match=r"blocks.0.attn.qkv: the state has pathway keys \[\]"):
+        model.load_state_dict(vit(seed=3).state_dict(), strict=False)
+    other = vit()
+    attach(other, {"video": vit(seed=1)})
+    with pytest.warns(UserWarning, match=r"pathways.video.*pathways.audio"):
+        model.load_state_dict(other.state_dict(), strict=False)
+    with pytest.raises(RuntimeError, match=r"pathways.audio.scale"):
+        model.load_state_dict(vit(seed=3).state_dict())
+
+
+def test_from_pretrained_of_an_attached_model_says_what_it_leaves_out(tmp_path: Path, caplog) -> None:
+    import transformers
+
+    model = build("transformers ViT", 0)
+    attach(model, build("transformers ViT", 1), scale_init=0.2)
+    model.save_pretrained(tmp_path)
+    assert transformers.AutoConfig.from_pretrained(tmp_path).architectures == ["ViTModel"]
+    transformers.utils.logging.enable_propagation()
+    plain, report = transformers.ViTModel.from_pretrained(tmp_path, output_loading_info=True)
+    transformers.utils.logging.disable_propagation()
+    assert any("pathways" in name for name in report["unexpected_keys"])
+    assert "pathways" in caplog.text
+    assert torch.equal(plain.layers[0].mlp.fc1.weight, model.layers[0].mlp.fc1.weight)
