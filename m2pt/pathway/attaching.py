@@ -77,12 +77,12 @@ def attach(
     auxiliaries = auxiliary if isinstance(auxiliary, Mapping) else {"auxiliary": auxiliary}
     roots = [target] if isinstance(target, nn.Module) else list(target)
     target = target if isinstance(target, nn.Module) else roots
-    blocks = find_blocks(target, "the target")
+    blocks = find_blocks(target, "the target", layers)
     pairs: list[Pair] = []
     for name, given in auxiliaries.items():
         if not name.isidentifier() or hasattr(nn.ModuleDict, name):
             raise PathwayError(f"an auxiliary cannot be named {name!r}; choose a plain word such as 'audio'")
-        others = find_blocks(given, f"the auxiliary {name!r}")
+        others = find_blocks(given, f"the auxiliary {name!r}", layers)
         pairs += pair_blocks(blocks, name, others, layers, order, unequal)
     if not pairs:
         raise PathwayError("nothing to attach: no block, no layer name or no auxiliary was given")

@@ -71,14 +71,15 @@ class Pair:
         return f"{self.target.path!r} of target block {self.block}"
 
 
-def find_blocks(given: Blocks, what: str) -> list[nn.Module]:
+def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
     """Return the blocks in `given`: a list, a container, a whole model, or a module that is the only block.
 
     In a model they are the longest series of equal modules with matrices, `model.blocks` for example. A
     decoder beside one encoder is left out.
 
     Raises:
-        PathwayError: the model has several such series.
+        PathwayError: the model has several such series, or it is a convolutional network without one, where
+            "all-linear" would be the head alone.
     """
     if not isinstance(given, nn.Module):
         return list(given)
@@ -97,6 +98,15 @@ def find_blocks(given: Blocks, what: str) -> list[nn.Module]:
             f"{path!r} ({len(blocks)} x {type(blocks[0]).__name__})" for path, blocks in found.items()
         )
         raise PathwayError(f"{what} has several series of blocks: {listed}; pass the blocks of one of them")
+    if (
+        not found
+        and layers == ALL_LINEAR
+        and any(each.parameter.ndim > 2 for each in matrices(given).values())
+    ):
+        raise PathwayError(
+            f"{what} ({type(given).__name__}) has no series of blocks with linear layers; pass its blocks, "
+            "or name the layers=[...] to attach"
+        )
     return next(iter(found.values()), [given])
 
 

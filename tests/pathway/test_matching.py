@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 import transformers
 from model_families import DEPTH, DIM, build, inputs, output
 from small_vit import images, vit
@@ -145,6 +146,16 @@ def test_a_model_with_two_towers_has_to_be_narrowed_down() -> None:
         attach(model, other)
     attach(model.vision_model, other.text_model)
     assert len(scales(model)) == 12 and all(name.startswith("vision_model") for name in scales(model))
+
+
+def test_a_convolutional_network_needs_names() -> None:
+    model, other = (torchvision.models.resnet18() for _ in range(2))
+    with pytest.raises(
+        PathwayError, match=r"the target \(ResNet\) has no series of blocks with linear layers"
+    ):
+        attach(model, other)
+    attach(model, other, layers=["layer1.0.conv1"])
+    assert list(scales(model)) == ["layer1.0.conv1.pathways.auxiliary.scale"]
 
 
 def test_the_decoder_of_a_masked_autoencoder_is_left_out() -> None:
