@@ -43,6 +43,7 @@ OTHER_TESTS = {
 """Tests of something other than one module: what they test."""
 
 TESTED_IN = {
+    "agm/test_forward_check.py": "agm/calls agm/traceless",
     "catalog/test_catalog.py": "catalog/layouts",
     "catalog/additions/test_kind.py": "build",
     "commands/test_check.py": "ops/check",
