@@ -1,5 +1,6 @@
 """Settings of joint training on several modalities in configs and recipes (AGM, arXiv 2308.07686)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
@@ -32,13 +33,13 @@ class Fusions(Strict):
     fusions: Annotated[dict[Name, FilePath], Field(min_length=1)]
 
 
-class Timed(Strict):
+class Timed(Strict, ABC):
     """Settings of a method that count epochs; a training that never gets there is refused."""
 
     @property
+    @abstractmethod
     def epochs_needed(self) -> Mapping[str, int]:
         """The epochs that a training must have for a setting to have an effect, by the setting's name."""
-        raise NotImplementedError
 
 
 class Joint(Strict):

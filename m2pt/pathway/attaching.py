@@ -20,6 +20,7 @@ from m2pt.pathway.layers import (
 from m2pt.pathway.matching import ALL_LINEAR, Blocks, Layers, Matrix, Order, Pair, find_blocks, pair_blocks
 from m2pt.pathway.optimizers import warn_of_optimizers
 from m2pt.pathway.sharding import distributed_as, is_distributed, local, replicated_beside
+from m2pt.pathway.sharing import Owners
 
 
 def attach(
@@ -165,19 +166,12 @@ def _check_targets(parts: Sequence[Part]) -> None:
 
 def _shared(roots: Iterable[nn.Module], parts: Sequence[Part]) -> dict[tuple[int, str], tuple[Part, str]]:
     """Return the target's weights that another module in `roots` has too, with a name of that other one."""
-    owners: dict[int, dict[tuple[int, str], str]] = {}
-    for root in roots:
-        for path, module in root.named_modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    full = f"{path}.{name}".lstrip(".")
-                    owners.setdefault(id(parameter), {}).setdefault((id(module), name), full)
-    shared = {}
+    owners, shared = Owners(roots), {}
     for part in parts:
-        key = id(part.target.module), part.target.name
-        others = [name for owner, name in owners[id(part.target.parameter)].items() if owner != key]
+        module, name = part.target.module, part.target.name
+        _, others = owners.names(module, name)
         if others:
-            shared[key] = (part, others[0])
+            shared[(id(module), name)] = part, others[0]
     return shared
 
 

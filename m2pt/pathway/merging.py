@@ -20,6 +20,7 @@ from m2pt.pathway.layers import (
 )
 from m2pt.pathway.names import parse
 from m2pt.pathway.sharding import replicated
+from m2pt.pathway.sharing import Owners
 
 
 def merge(
@@ -154,19 +155,13 @@ def _without(model: nn.Module, names: Collection[str]) -> nn.Module:
 
 def _shared(model: nn.Module) -> dict[tuple[int, str], tuple[str, str]]:
     """Return the weights with pathways that another module has too, with both names."""
-    owners: dict[int, dict[tuple[int, str], str]] = {}
-    for path, module in model.named_modules():
-        for name, found in module._parameters.items():
-            if found is not None:
-                owners.setdefault(id(found), {})[(id(module), name)] = f"{path}.{name}".lstrip(".")
-    found = {}
+    owners, shared = Owners([model]), {}
     for _, layer in attached_layers(model):
         for name in attached_names(layer):
-            own = owners[id(layer._parameters[name])]
-            others = [path for key, path in own.items() if key != (id(layer), name)]
+            own, others = owners.names(layer, name)
             if others:
-                found[(id(layer), name)] = own[(id(layer), name)], others[0]
-    return found
+                shared[(id(layer), name)] = own, others[0]
+    return shared
 
 
 def _merged(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
