@@ -1,5 +1,6 @@
 """Settings of joint training on several modalities in configs and recipes (AGM, arXiv 2308.07686)."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -128,12 +129,16 @@ def _methods(given: Any) -> Any:
     """Validate each of `methods` with the settings class that the catalog names for it."""
     if not isinstance(given, Mapping):
         return given
-    classes: dict[str, Any] = {
-        name: (settings_class(name) | None if name in given else Any, None) for name in catalog.METHODS
-    }
+    classes = {name: settings_class(name) | None if name in given else Any for name in catalog.METHODS}
     given = {name: {} if value is None else value for name, value in given.items()}
-    sections = nested(create_model("Methods", __base__=Strict, **classes), given)
+    sections = nested(_sections(tuple(classes.items())), given)
     return {name: section for name in given if (section := getattr(sections, name)) is not None}
+
+
+@functools.cache  # pydantic takes milliseconds for each class
+def _sections(classes: tuple[tuple[str, Any], ...]) -> type[Strict]:
+    fields: dict[str, Any] = {name: (kind, None) for name, kind in classes}
+    return create_model("Methods", __base__=Strict, **fields)
 
 
 def settings_class(method: str) -> type[Strict]:

@@ -69,7 +69,10 @@ class ResNet18(nn.Module):
         return self._encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)
 
     def _encode(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.conv1(x).contiguous(
+            memory_format=torch.channels_last
+        )  # faster, if it is narrow by a quarter
+        x = self.maxpool(self.relu(self.bn1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1)
 

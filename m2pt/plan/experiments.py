@@ -9,9 +9,7 @@ from typing import Any
 
 from m2pt import catalog
 from m2pt.config.config import Body, Config
-from m2pt.config.experiment import SCRATCH, Balancing, Experiment
-from m2pt.config.recipes import task_recipe
-from m2pt.config.strict import read_part
+from m2pt.config.experiment import SCRATCH, Experiment
 from m2pt.config.tables import Column, Factors
 from m2pt.errors import InputError, listed
 
@@ -138,33 +136,14 @@ def multimodal_experiments(config: Config, factors: Factors, column: Column) -> 
             raise InputError(
                 f"balancing.encoders.{name}: {encoder} is a {found.body} of modality {found.modality}"
             )
-    alpha = None if balancing.alpha == _recipe_alpha(config, balancing, column) else balancing.alpha
     yield Experiment(
         task=column.task,
         dataset=column.dataset,
         mode="tune",
         target_init=SCRATCH,
         fusion=column.fusion,
-        balancing=balancing.model_copy(
-            update={"modalities": None if read == known else read, "alpha": alpha}
-        ),
+        balancing=balancing.model_copy(update={"modalities": None if read == known else read}),
     )
-
-
-def _recipe_alpha(config: Any, balancing: Balancing, column: Column) -> float | None:
-    """Return the recipe's own alpha of a row's method, which the row need not repeat.
-
-    Raises:
-        InputError: the recipe cannot be read.
-    """
-    section = config.multimodal.get(column.dataset)
-    path = None if section is None else section.fusions.get(column.fusion)
-    if balancing.alpha is None or path is None:
-        return None
-    layout = config.datasets[column.dataset].layout
-    recipe: Any = read_part(task_recipe(column.task, layout), path, f"multimodal.{column.dataset}.fusions")
-    alpha: float | None = getattr(recipe.methods.get(balancing.method), "alpha", None)
-    return alpha
 
 
 def multimodal_recipe(config: Any, experiment: Experiment, body: Body) -> str:

@@ -322,7 +322,8 @@ class Plan:
                 raise InputError(f"{owner}: must yield Experiments, got {short(repr(found))}")
         except InputError as error:
             raise InputError(f"{source}: column {column.name}: {error}.") from None
-        yield from found
+        for experiment in found:
+            yield self.specs.without_defaults(experiment)
 
     def _check_names(self, source: str, method: str, factors: Factors, column: Column) -> None:
         start = () if factors.target_init == SCRATCH else (factors.target_init,)

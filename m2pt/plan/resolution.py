@@ -156,12 +156,24 @@ class Specs:
         }
         return replace(architecture, **changes)
 
-    def _run_recipe(self, experiment: Experiment, modalities: Sequence[str], body: Body) -> Recipe:
-        dataset = self.config.datasets[experiment.dataset]
-        if catalog.layout(dataset.layout).labels != catalog.task(experiment.task).labels:
-            raise self._error(
-                experiment, f"{experiment.task} cannot be trained on a dataset of layout {dataset.layout}"
-            )
+    def without_defaults(self, experiment: Experiment) -> Experiment:
+        """Return the experiment without an alpha that its recipe has too: equal trainings get one name.
+
+        Raises:
+            InputError: the recipe is missing from the config, or cannot be read.
+        """
+        balancing = experiment.balancing
+        if balancing is None or balancing.alpha is None:
+            return experiment
+        layout = self.config.datasets[experiment.dataset].layout
+        path = self._recipe_path(experiment, "transformer")
+        recipe: Any = self._recipe(path, task_recipe, experiment.task, layout)
+        if getattr(recipe.methods.get(balancing.method), "alpha", None) != balancing.alpha:
+            return experiment
+        return experiment.model_copy(update={"balancing": balancing.model_copy(update={"alpha": None})})
+
+    def _recipe_path(self, experiment: Experiment, body: Body) -> str:
+        """Return the recipe file of an experiment, as its kind of run has it."""
         owner = f"kind {experiment.command}: recipe"
         recipe_of = catalog.load(experiment.kind.recipe, owner)
         try:
@@ -171,6 +183,15 @@ class Specs:
                 raise InputError(f"{owner}: must return the path of a file, got {path!r}")
         except InputError as error:
             raise self._error(experiment, str(error)) from None
+        return path
+
+    def _run_recipe(self, experiment: Experiment, modalities: Sequence[str], body: Body) -> Recipe:
+        dataset = self.config.datasets[experiment.dataset]
+        if catalog.layout(dataset.layout).labels != catalog.task(experiment.task).labels:
+            raise self._error(
+                experiment, f"{experiment.task} cannot be trained on a dataset of layout {dataset.layout}"
+            )
+        path = self._recipe_path(experiment, body)
         recipe = self._recipe(path, task_recipe, experiment.task, dataset.layout)
         with catalog.naming(f"task {experiment.task}: recipe"):
             try:

@@ -27,9 +27,9 @@ def test_features_equal_torchvisions_for_the_same_weights(training: bool) -> Non
     theirs.train(training)
     ours.train(training)
     x = torch.randn(2, 3, 40, 56)
-    assert torch.equal(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), theirs(x))
     for key, value in theirs.state_dict().items():
-        assert torch.equal(ours.state_dict()[key], value)
+        torch.testing.assert_close(ours.state_dict()[key], value)
 
 
 def test_convolutions_start_kaiming_normal_in_fan_out_mode_and_batch_norms_neutral() -> None:
