@@ -24,9 +24,9 @@ def test_features_equal_torchvisions_for_the_same_weights(training: bool) -> Non
     randomize_batch_norms(theirs)
     theirs.fc = nn.Identity()
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    theirs.train(training)
-    ours.train(training)
-    x = torch.randn(2, 3, 40, 56)
+    theirs.double().train(training)
+    ours.double().train(training)
+    x = torch.randn(2, 3, 40, 56, dtype=torch.float64)
     torch.testing.assert_close(ours(x), theirs(x))
     for key, value in theirs.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[key], value)
