@@ -16,6 +16,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from m2pt.pathway import attach, load_pathways, merge, save_pathways, scales
 
 STEPS, BATCH = 4, 4
+ATTACHED_BEFORE = {"attach first": ("audio", "point"), "shard between": ("audio",), "shard first": ()}
+"""Auxiliaries that are attached before `fully_shard`, by the order; the others are attached after it."""
 
 
 def batches() -> torch.Tensor:
@@ -37,15 +39,18 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int, rows: 
     return loss.item()
 
 
+def attach_each(model: nn.Module, names: tuple[str, ...] = ("audio", "point")) -> None:
+    for name in names:
+        attach(model, {name: vit(seed={"audio": 1, "point": 2}[name])}, scale_init=0.1)
+
+
 def sharded(order: str, **settings: object) -> nn.Module:
-    model = vit()
-    if order == "attach first":
-        attach(model, {"audio": vit(seed=1)}, scale_init=0.1)
+    model, before = vit(), ATTACHED_BEFORE[order]
+    attach_each(model, before)
     for block in model.blocks:
         fully_shard(block, **settings)
     fully_shard(model, **settings)
-    if order == "shard first":
-        attach(model, {"audio": vit(seed=1)}, scale_init=0.1)
+    attach_each(model, tuple(name for name in ("audio", "point") if name not in before))
     return model
 
 
@@ -83,13 +88,13 @@ def one_rank(rank: int, folder: str, order: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("order", ["attach first", "shard first"])
+@pytest.mark.parametrize("order", ATTACHED_BEFORE)
 def test_sharded_training_equals_that_of_one_process(order: str, tmp_path: Path) -> None:
     mp.spawn(one_rank, (str(tmp_path), order), nprocs=2)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     model = vit()
     keys = list(model.state_dict())
-    attach(model, {"audio": vit(seed=1)}, scale_init=0.1)
+    attach_each(model)
     losses, _ = trained(model, slice(None))
     for number, loss in enumerate(losses):
         mean = sum(result["losses"][number] for result in results) / 2
@@ -121,7 +126,7 @@ def test_mixed_precision_trains_w_a_and_the_scale_in_float32(order: str, tmp_pat
     mp.spawn(one_rank_in_bf16, (str(tmp_path), order), nprocs=2)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     model = vit()
-    attach(model, {"audio": vit(seed=1)}, scale_init=0.1)
+    attach_each(model)
     before = copy.deepcopy(model.state_dict())
     losses, _ = trained(model, slice(None))
     for number, loss in enumerate(losses):
