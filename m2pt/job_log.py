@@ -10,8 +10,13 @@ if TYPE_CHECKING:
 
 def header(title: str, rows: Mapping[str, object]) -> str:
     """Return a title line and, indented below it, one aligned line per row."""
+    return f"{title}\n{indented(rows)}"
+
+
+def indented(rows: Mapping[str, object]) -> str:
+    """Return one indented, aligned line per row."""
     width = max(map(len, rows))
-    return "\n".join([title, *(f"  {name:<{width}}  {text}" for name, text in rows.items())])
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())
 
 
 def begin(title: str, rows: Mapping[str, object]) -> None:

@@ -28,6 +28,7 @@ IMPORTS = {
     "provenance": set(),
     "pathway": set(),
     "agm": set(),
+    "checkpoints": LIBRARY | {"pathway"},
     "catalog": LIBRARY,
     "datasets": LIBRARY | {"catalog"},
     "modalities": LIBRARY,
@@ -47,8 +48,8 @@ IMPORTS = {
     "reporting": LIBRARY | {"catalog", "config", "results", "plan"},
     "tracking": LIBRARY | {"config", "results"},
     "ops": LIBRARY
-    | {"pathway", "agm", "catalog", "datasets", "modalities", "models", "training", "config", "results"}
-    | {"plan"}
+    | {"pathway", "agm", "catalog", "checkpoints", "datasets", "modalities", "models", "training", "config"}
+    | {"results", "plan"}
     | {"command_line", "inputs", "build", "session", "reporting", "tracking"},
     "commands": LIBRARY
     | {"caches", "provenance", "pathway", "catalog", "datasets", "models", "training", "config", "results"}

@@ -30,6 +30,9 @@ from m2pt.formats.weight_files import (
 # segmentation. A file with none of them must be the state dict itself.
 _CONTAINERS = ("model", "module", "state_dict", "base_model", "model_state_dict")
 
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""Endings of files of torch.save: of the official code bases, transformers, Lightning and timm (.pth.tar)."""
+
 _FOLDER = 0x10
 """Attribute of a ZIP record. torch reads nothing for such a record and leaves its tensor uninitialized."""
 
@@ -76,18 +79,18 @@ def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Load the weights of a `.safetensors`, `.pth` or `.pt` file on the CPU, and its metadata.
+    """Load the weights of a `.safetensors` file or of a file of torch.save on the CPU, and its metadata.
 
-    A `.pth` or `.pt` file holds a state dict under `model`, `module`, `state_dict`, `base_model` or
+    A file of torch.save holds a state dict under `model`, `module`, `state_dict`, `base_model` or
     `model_state_dict`, or is one itself; it has no metadata. Checksums are verified if there are any: one in
-    our safetensors files, one for each tensor in `.pth` files.
+    our safetensors files, one for each tensor in files of torch.save.
 
     Raises:
         DamagedError: the file is truncated or damaged.
         InputError: the file is missing, unreadable or without weights, or would execute code when loaded (the
             code is not executed).
     """
-    readers = {".safetensors": _read_safetensors, ".pth": _read_pickle, ".pt": _read_pickle}
+    readers = {".safetensors": _read_safetensors, **dict.fromkeys(_PICKLES, _read_pickle)}
     if path.suffix not in readers:
         raise InputError(f"{path} is not a weights file: its name must end in {', '.join(readers)}")
     with open_binary(path):

@@ -19,7 +19,7 @@ from m2pt.ops.workflow_files import workflow_faults
 from m2pt.plan.claims import read_claims
 from m2pt.plan.jobs import used_encoders
 from m2pt.plan.plan import Plan, Run
-from m2pt.plan.specs import DatasetSpec, ExternalSpec, PretrainingSpec, RunSpec
+from m2pt.plan.specs import DatasetSpec, PretrainingSpec, RunSpec
 from m2pt.run_files import EVALUATION
 
 PARTS = ("architecture", "architectures", "recipe", "dataset")
@@ -127,19 +127,14 @@ def _check_dataset(plan: Plan, name: str) -> None:
 
 
 def _check_file(plan: Plan, name: str) -> None:
-    from m2pt.formats.weights import load_weights
-    from m2pt.models.bodies import build_body
-    from m2pt.models.exchange import load_exchange
+    from m2pt.ops.import_encoder import read_encoder_file
     from m2pt.plan.dvc import check_checkpoint
 
     if plan.config.encoders[name].source == "dvc":
         for seed in plan.used_pretrain_seeds:
             check_checkpoint(plan, name, seed)
         return
-    spec = plan.encoders[name]
-    assert isinstance(spec, ExternalSpec) and spec.file is not None
-    state, _ = load_weights(Path(spec.file))
-    load_exchange(build_body(spec.architecture.stored), state, parts=spec.parts, source=spec.file)
+    read_encoder_file(plan, name)
 
 
 def _is_new(seen: set[str], spec: RunSpec | PretrainingSpec, *others: Any) -> bool:

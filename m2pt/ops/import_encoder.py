@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from m2pt import job_log, session
+from m2pt import build, job_log, session
 from m2pt.atomic import write_text
+from m2pt.checkpoints.conversion import convert
 from m2pt.datasets.base import seed_generators
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_text
@@ -16,7 +19,7 @@ from m2pt.models.bodies import build_body
 from m2pt.models.exchange import load_exchange, part_of, to_exchange
 from m2pt.plan.dvc import check_checkpoint, fetched_weights
 from m2pt.plan.plan import Plan
-from m2pt.plan.specs import EncoderSpec, ExternalSpec
+from m2pt.plan.specs import ExternalSpec
 from m2pt.run_files import CHECKSUMS, ENCODER, encoder_after
 
 State = dict[str, Tensor]
@@ -62,7 +65,7 @@ def _files(plan: Plan, name: str, seed: int) -> Iterator[tuple[str, State]]:
     elif encoder.epoch_of is not None:
         yield ENCODER, _from_epoch(plan, encoder.epoch_of, encoder.epoch or 0, seed)
     else:
-        yield ENCODER, _from_file_or_random(plan.encoder(name))
+        yield ENCODER, _from_file_or_random(plan, name)
 
 
 def _from_dvc(plan: Plan, name: str, seed: int) -> Iterator[tuple[str, State]]:
@@ -83,10 +86,56 @@ def _from_epoch(plan: Plan, name: str, epoch: int, seed: int) -> State:
     return load_input(plan, path, plan.encoders[name].stored, made_with=final)
 
 
-def _from_file_or_random(spec: EncoderSpec) -> State:
-    body = build_body(spec.architecture.stored)
-    if not isinstance(spec, ExternalSpec) or spec.file is None:
-        return to_exchange(body.state_dict())
+def _from_file_or_random(plan: Plan, name: str) -> State:
+    spec = plan.encoder(name)
+    if isinstance(spec, ExternalSpec) and spec.file is not None:
+        state, report = read_encoder_file(plan, name)
+        print(job_log.indented(report), flush=True)
+        return state
+    return to_exchange(build_body(spec.architecture.stored).state_dict())
+
+
+def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
+    """Read the file of an encoder, which may be of any of `m2pt.checkpoints.dialects`.
+
+    Returns:
+        The parts that are used, in the exchange format; and the report of the conversion by names of lines.
+
+    Raises:
+        InputError: the file is missing or damaged, is of no known dialect, or does not fit the config.
+    """
+    spec = plan.encoder(name)
+    assert isinstance(spec, ExternalSpec) and spec.file is not None
     given, _ = load_weights(Path(spec.file))
-    load_exchange(body, given, parts=spec.parts, source=spec.file)
-    return {key: value for key, value in to_exchange(body.state_dict()).items() if part_of(key) in spec.parts}
+    is_auxiliary = spec.parts == ("blocks",)
+    converted = convert(given, spec.file, blocks_only=is_auxiliary)
+    parts = [part for part in spec.parts if part != "norm" or _needs_norm(plan, name, converted.state)]
+    body = build_body(spec.architecture.stored)
+    load_exchange(body, converted.state, parts=parts, source=spec.file)
+    unused = sorted({part_of(key) for key in converted.state} - set(parts))
+    report = dict(converted.report)
+    if unused:
+        why = "an auxiliary lends its blocks" if is_auxiliary else "targets have their own"
+        report["not used"] = f"{', '.join(unused)}: {why}"
+    state = to_exchange(body.state_dict())
+    return {key: value for key, value in state.items() if part_of(key) in parts}, report
+
+
+def _needs_norm(plan: Plan, name: str, state: State) -> bool:
+    """Return whether the final norm is read: finetuned models that average their tokens have none.
+
+    Where the file lacks it, it is needed only by targets that have it themselves.
+    """
+    if "norm.weight" in state:
+        return True
+    needed: set[str] = set()
+
+    def note(model: Any) -> None:
+        needed.update(getattr(model, "pretrained_parts", ("norm",)))
+
+    with torch.device("meta"):
+        for run in plan.runs.values():
+            starts = [each for each in run.experiment.inputs if not each.role.startswith("auxiliary.")]
+            if name in (each.source for each in starts):
+                build.run_model(run, note)
+    return "norm" in needed

@@ -188,3 +188,78 @@ def test_merging_repeats_no_number_a_trillion_times(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 2, run.stderr
     assert f"attached.pth: {KEY} is of shape (1000000000000,), but has less content" in run.stderr
+
+
+@pytest.fixture
+def mae(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A pretraining checkpoint of MAE, distributed and compiled."""
+    decoder = {"decoder_blocks.0.mlp.fc1.weight": torch.zeros(4, 4), "mask_token": torch.zeros(1, 1, 4)}
+    return {f"module._orig_mod.{key}": value for key, value in {**state, **decoder}.items()}
+
+
+def test_a_published_file_is_converted_and_accounted_for(
+    tmp_path: Path, capsys, mae: dict[str, Tensor], state: dict[str, Tensor]
+) -> None:
+    torch.save({"model": mae, "epoch": 3}, tmp_path / "mae.pth.tar")
+    command = [
+        "import",
+        str(tmp_path / "mae.pth.tar"),
+        "--modality",
+        "image",
+        "-o",
+        str(tmp_path / "out.safetensors"),
+    ]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    for words in (
+        "dialect   MAE, pretraining",
+        "prefix    module._orig_mod. (removed)",
+        f"mapped    {len(state)} tensors",
+        "left out  decoder of the pretraining (2 tensors)",
+        "blocks    2 of width 16",
+    ):
+        assert words in said
+    written, metadata = load_weights(tmp_path / "out.safetensors")
+    assert metadata == {"dialect": "MAE, pretraining", "modality": "image"}
+    assert written.keys() == state.keys() and all(torch.equal(written[key], state[key]) for key in state)
+
+
+def test_a_tokenizer_of_another_modality_is_left_out(
+    tmp_path: Path, capsys, state: dict[str, Tensor]
+) -> None:
+    torch.save(state, tmp_path / "audio.pth")  # M2PT stores its auxiliaries as image models
+    assert (
+        main(
+            [
+                "import",
+                str(tmp_path / "audio.pth"),
+                "--modality",
+                "audio",
+                "-o",
+                str(tmp_path / "a.safetensors"),
+            ]
+        )
+        == 0
+    )
+    assert "tokenizer: it is that of image, not of audio" in capsys.readouterr().out
+    written, _ = load_weights(tmp_path / "a.safetensors")
+    assert {key.split(".")[0] for key in written} == {"blocks", "norm"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--modality", "image"], "give --output FILE.safetensors and --modality"),
+        (["-o", "out.safetensors"], "give --output FILE.safetensors and --modality"),
+        (["-o", "out.safetensors", "--modality", "smell"], "one of image, video"),
+        (["-o", "out.pth", "--modality", "image"], "its name must end in .safetensors"),
+        ([], "is a file: to convert it, give --output FILE.safetensors and --modality"),
+    ],
+)
+def test_options_of_a_conversion(
+    tmp_path: Path, capsys, monkeypatch, state: dict[str, Tensor], options: list[str], words: str
+) -> None:
+    torch.save(state, tmp_path / "given.pth")
+    config = [] if options else ["--config", str(Path(__file__).parents[2] / "tests/tiny/config.yaml")]
+    assert main(["import", str(tmp_path / "given.pth"), *options, *config]) == 2
+    assert words in capsys.readouterr().err

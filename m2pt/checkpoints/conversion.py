@@ -1,0 +1,262 @@
+"""Published checkpoints, recognized by their keys and converted to the exchange format."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from m2pt.checkpoints.dialects import DIALECTS, Dialect
+from m2pt.errors import InputError, count, listed
+from m2pt.formats.weights import check_tensor
+from m2pt.pathway import PathwayError, merge_state_dict
+
+AUXILIARY = "auxiliary"
+"""Name of the auxiliary in a converted file of M2PT."""
+
+MATRICES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+"""Layers of a block whose matrices an auxiliary lends."""
+
+_DECODERS = ("decoder", "MAE_decoder")
+_STARTS_NO_TARGET = {
+    "dist_token": "a distillation token",
+    "distillation_token": "a distillation token",
+    "reg_token": "register tokens",
+    "norm_pre": "a norm before the blocks",
+    "rope": "rotary positions",
+    "q_norm": "norms of queries and keys",
+    "relative_position_bias_table": "relative positions",
+}
+"""What a target of this project does not have, by a part of the keys."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Weights in the exchange format, and how they were made.
+
+    Attributes:
+        state: the weights.
+        report: name and text of each line of the report: dialect, prefix, mapped, made, left out.
+    """
+
+    state: dict[str, Tensor]
+    report: dict[str, str]
+
+
+def convert(
+    state: Mapping[str, Tensor], source: str, *, blocks_only: bool = False, keep_pathways: bool = False
+) -> Converted:
+    """Convert a checkpoint of one of `DIALECTS` to the exchange format.
+
+    Args:
+        state: tensors of the file, by their keys.
+        source: name of the file, for messages.
+        blocks_only: for an auxiliary, which needs the matrices of its blocks and nothing else: missing norms
+            and biases become neutral, keys that are not explained are left out.
+        keep_pathways: keep the A and λ of a model of M2PT beside W instead of merging them.
+
+    Raises:
+        InputError: it is none of the dialects, holds several models or only a decoder, or has keys that its
+            dialect does not explain.
+    """
+    dialect, prefix = _recognize(state, source)
+    mapped: dict[str, Tensor] = {}
+    left_out: Counter[str] = Counter()
+    unexplained = []
+    for key, tensor in state.items():
+        inner = key.removeprefix(prefix)
+        found = _goal(inner, dialect.keys) or _goal(key, dialect.keys)
+        if found is not None:
+            if found in mapped:
+                raise InputError(f"{source}: several of its keys are {found} of {dialect.name}, {key} too")
+            check_tensor(key, tensor, source, number=not found.endswith("num_batches_tracked"))
+            mapped[found] = tensor
+        elif what := _described(inner, dialect) or _described(key, dialect):
+            left_out[what] += 1
+        elif not key.startswith(prefix):
+            left_out[f"outside of {prefix!r}"] += 1
+        elif blocks_only:
+            left_out["not used by a pathway"] += 1
+        else:
+            unexplained.append(key)
+    if unexplained:
+        raise InputError(_unexplained(unexplained, dialect, source))
+    made: list[str] = []
+    result = _made(mapped, made, source, blocks_only=blocks_only, keep_pathways=keep_pathways)
+    report = {"dialect": dialect.name}
+    if prefix:
+        report["prefix"] = f"{prefix} (removed)"
+    report["mapped"] = count(len(mapped), "tensor", "tensors")
+    if made:
+        report["made"] = "; ".join(made)
+    if left_out:
+        words = (f"{what} ({count(number, 'tensor', 'tensors')})" for what, number in left_out.items())
+        report["left out"] = "; ".join(words)
+    return Converted(result, report)
+
+
+def _recognize(state: Mapping[str, Tensor], source: str) -> tuple[Dialect, str]:
+    """Return the first dialect whose anchor and marks the keys have, and the prefix before the anchor."""
+    for dialect in DIALECTS:
+        prefixes = [key.removesuffix(dialect.anchor) for key in state if key.endswith(dialect.anchor)]
+        prefixes = [each for each in prefixes if not each or (each.endswith(".") and not _of_decoder(each))]
+        prefixes = [each for each in prefixes if _is_marked(state, dialect, each)]
+        if len(prefixes) > 1:
+            raise InputError(
+                f"{source}: has blocks under several prefixes, {listed(prefixes, 6)}: it is a model of "
+                "several stages, or several models; give a file with the weights of one transformer"
+            )
+        if prefixes:
+            return dialect, prefixes[0]
+    tops = listed(sorted({".".join(key.split(".")[:2]) for key in state}), 8)
+    if any(_of_decoder(key) or key.startswith("decoder") for key in state):
+        raise InputError(
+            f"{source}: holds a decoder, but no blocks of an encoder: its keys begin with {tops}; "
+            "give the file of the whole model or of its encoder"
+        )
+    names = sorted({dialect.name for dialect in DIALECTS})
+    raise InputError(
+        f"{source}: its keys begin with {tops}, which is no dialect that is known: {listed(names)}; "
+        "rename its keys to those of timm's VisionTransformer"
+    )
+
+
+def _of_decoder(path: str) -> bool:
+    return not set(path.split(".")).isdisjoint(_DECODERS)
+
+
+def _is_marked(state: Iterable[str], dialect: Dialect, prefix: str) -> bool:
+    if not dialect.marks:
+        return True
+    inner = [key.removeprefix(prefix) for key in state]
+    return any(key == mark or key.startswith(f"{mark}.") for key in inner for mark in dialect.marks)
+
+
+def _goal(key: str, paths: Mapping[str, str]) -> str | None:
+    """Return what a key is called where the longest path that fits it leads, or None."""
+    words = key.split(".")
+    for length in range(len(words), 0, -1):
+        start, rest = words[:length], words[length:]
+        for path in (".".join(start), _generic(start)):
+            if path in paths:
+                number = next((word for word in start if word.isdecimal()), "")
+                return ".".join([paths[path].replace(".N.", f".{number}."), *rest])
+    return None
+
+
+def _generic(words: list[str]) -> str:
+    """Return a path with N for its first number."""
+    first = next((index for index, word in enumerate(words) if word.isdecimal()), None)
+    return ".".join("N" if index == first else word for index, word in enumerate(words))
+
+
+def _described(key: str, dialect: Dialect) -> str | None:
+    words = key.split(".")
+    paths = (".".join(words[:length]) for length in range(len(words), 0, -1))
+    return next((dialect.left_out[path] for path in paths if path in dialect.left_out), None)
+
+
+def _unexplained(keys: list[str], dialect: Dialect, source: str) -> str:
+    causes = sorted({what for part, what in _STARTS_NO_TARGET.items() if any(part in key for key in keys)})
+    cause = (
+        f"the model has {' and '.join(causes)}, which targets of this project do not have, so that none can "
+        "start from it; as an auxiliary it can be used"
+        if causes
+        else "use a file of the plain model, or remove them if they are of something else"
+    )
+    return f"{source}: is of {dialect.name}, but does not explain {listed(keys, 3)}; {cause}"
+
+
+def _made(
+    mapped: dict[str, Tensor], made: list[str], source: str, *, blocks_only: bool, keep_pathways: bool
+) -> dict[str, Tensor]:
+    """Return the mapped tensors with stacked projections, layer scale, kernels and pathways as ours are."""
+    state = {key: _without_kernel_axis(key, tensor) for key, tensor in mapped.items()}
+    blocks = sorted(
+        {match[1] for key in state if (match := re.match(r"(blocks\.\d+)\.", key))},
+        key=lambda path: int(path.split(".")[1]),
+    )
+    steps = (_stack, _scale, _bias, *((_neutral,) if blocks_only else ()))
+    for step in steps:
+        words = Counter(word for block in blocks for word in step(state, block, source))
+        made += [f"{word} in {count(number, 'block', 'blocks')}" for word, number in words.items()]
+    return _pathways(state, made, source, keep=keep_pathways)
+
+
+def _without_kernel_axis(key: str, tensor: Tensor) -> Tensor:
+    """Drop the last axis of Point-MAE's convolutions of kernel size 1, which are linear layers here."""
+    is_kernel = key.startswith("patch_embed.") and "conv." in key and tensor.ndim == 3
+    return tensor.squeeze(-1) if is_kernel and tensor.shape[-1] == 1 else tensor
+
+
+def _stack(state: dict[str, Tensor], block: str, source: str) -> Iterable[str]:
+    """Stack separate projections of a block to attn.qkv, with zeros where one of them has no bias."""
+    if f"{block}.attn.q.weight" in state:
+        names = [f"{block}.attn.{name}" for name in "qkv"]
+        lacking = [name for name in names if f"{name}.weight" not in state]
+        if lacking:
+            raise InputError(f"{source}: lacks the weights of {listed(lacking)}; fetch or export it again")
+        state[f"{block}.attn.qkv.weight"] = torch.cat([state.pop(f"{name}.weight") for name in names])
+        yield "attn.qkv stacked from q, k and v"
+    biases = {name: state.pop(f"{block}.attn.{name}.bias", None) for name in "qkv"}
+    known = next((bias for bias in biases.values() if bias is not None), None)
+    if known is not None:
+        parts = [torch.zeros_like(known) if bias is None else bias for bias in biases.values()]
+        state[f"{block}.attn.qkv.bias"] = torch.cat(parts)
+        if biases["k"] is None:
+            yield "attn.qkv.bias from q_bias, zeros and v_bias"
+
+
+def _scale(state: dict[str, Tensor], block: str, source: str) -> Iterable[str]:
+    """Multiply the layer scale of a block into the layers before it."""
+    del source
+    for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
+        gamma = state.pop(f"{block}.{scale}", None)
+        if gamma is None:
+            continue
+        for name in (f"{block}.{layer}.weight", f"{block}.{layer}.bias"):
+            if name in state:
+                tensor = state[name]
+                factor = gamma.double().reshape(-1, *[1] * (tensor.ndim - 1))
+                state[name] = (tensor.double() * factor).to(tensor.dtype)
+        yield f"layer scale multiplied into {layer}"
+
+
+def _bias(state: dict[str, Tensor], block: str, source: str) -> Iterable[str]:
+    """Give layers without a bias one of zeros, which computes the same."""
+    del source
+    for layer in MATRICES:
+        weight = state.get(f"{block}.{layer}.weight")
+        if weight is not None and f"{block}.{layer}.bias" not in state:
+            state[f"{block}.{layer}.bias"] = weight.new_zeros(len(weight))
+            yield f"{layer}.bias of zeros"
+
+
+def _neutral(state: dict[str, Tensor], block: str, source: str) -> Iterable[str]:
+    """Give a block norms, of which an auxiliary makes no use."""
+    del source
+    first = state.get(f"{block}.mlp.fc1.weight")
+    for norm in ("norm1", "norm2"):
+        for name, value in (("weight", 1.0), ("bias", 0.0)):
+            if first is not None and first.ndim == 2 and f"{block}.{norm}.{name}" not in state:
+                state[f"{block}.{norm}.{name}"] = first.new_full((first.shape[1],), value)
+                yield f"{norm}.{name}, which an auxiliary does not use"
+
+
+def _pathways(state: dict[str, Tensor], made: list[str], source: str, *, keep: bool) -> dict[str, Tensor]:
+    """Rename M2PT's A and λ to those of `m2pt.pathway`, and merge them unless they are kept."""
+    names = {"aux_weight": "weight", "cross_modal_scale": "scale"}
+    renamed = {}
+    for key, tensor in state.items():
+        layer, _, last = key.rpartition(".")
+        renamed[f"{layer}.pathways.{AUXILIARY}.{names[last]}" if last in names else key] = tensor
+    pathways = sum(".pathways." in key and key.endswith(".scale") for key in renamed)
+    if pathways and not keep:
+        made.append(f"{count(pathways, 'pathway', 'pathways')} merged")
+        try:
+            return merge_state_dict(renamed)
+        except PathwayError as error:
+            raise InputError(f"{source}: {error}") from None
+    return renamed

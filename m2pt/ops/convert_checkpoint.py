@@ -1,0 +1,54 @@
+"""Convert a published checkpoint to a file of this project, without a config."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from m2pt import job_log
+from m2pt.checkpoints.conversion import convert
+from m2pt.errors import InputError
+from m2pt.formats.weights import load_weights, save_weights
+from m2pt.models.exchange import body_size, part_of
+
+
+def convert_checkpoint(source: Path, modality: str, target: Path, *, keep_pathways: bool = False) -> None:
+    """Write the weights of `source` in the exchange format, and print what was mapped, left out and why.
+
+    A tokenizer of another modality is left out: M2PT stores auxiliaries of all modalities in image models.
+
+    Args:
+        source: a `.safetensors` file or one of torch.save, of any of `m2pt.checkpoints.dialects`.
+        modality: what the model was trained on.
+        target: file to write; its name must end in .safetensors.
+        keep_pathways: keep the A and λ of a model of M2PT beside W instead of merging them.
+
+    Raises:
+        InputError: the file is missing, damaged or of no known dialect, or `target` cannot be written.
+    """
+    if target.suffix != ".safetensors":
+        raise InputError(f"--output {target}: its name must end in .safetensors")
+    given, _ = load_weights(source)
+    converted = convert(given, str(source), keep_pathways=keep_pathways)
+    state, report = converted.state, dict(converted.report)
+    found = _modality(state)
+    if found not in (None, modality):
+        state = {key: tensor for key, tensor in state.items() if part_of(key) != "tokenizer"}
+        report["not used"] = f"tokenizer: it is that of {found}, not of {modality}"
+    width, depth = body_size(state)
+    if width:
+        report["blocks"] = f"{depth} of width {width}"
+    job_log.begin(f"import {source}", report)
+    save_weights(target, state, {"dialect": report["dialect"], "modality": modality})
+    job_log.end(target, note=f"{len(state)} tensors")
+
+
+def _modality(state: dict[str, Tensor]) -> str | None:
+    """Return the modality of the tokenizer, by its embedding of patches; None if it is of another kind."""
+    if "embedding.weight" in state:
+        return "text"
+    if any(key.startswith("patch_embed.first_conv.") for key in state):
+        return "pointcloud"
+    kernel = state.get("patch_embed.proj.weight")
+    if kernel is None:
+        return None
+    return {(5, 3): "video", (4, 3): "image", (4, 1): "audio"}.get((kernel.ndim, kernel.shape[1]))
