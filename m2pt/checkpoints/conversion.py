@@ -10,7 +10,7 @@ from torch import Tensor
 
 from m2pt.checkpoints.dialects import DIALECTS, Dialect
 from m2pt.errors import InputError, count, listed
-from m2pt.formats.weights import check_tensor
+from m2pt.formats.weights import Checkpoint, check_tensor
 from m2pt.pathway import PathwayError, merge_state_dict
 
 AUXILIARY = "auxiliary"
@@ -95,6 +95,13 @@ def convert(
         words = (f"{what} ({count(number, 'tensor', 'tensors')})" for what, number in left_out.items())
         report["left out"] = "; ".join(words)
     return Converted(result, report)
+
+
+def other_weights(given: Checkpoint) -> dict[str, str]:
+    """Return the line of a report that names weights in the file which were not taken, if there are any."""
+    return (
+        {"beside": f"{', '.join(given.others)}: other weights in the file, not taken"} if given.others else {}
+    )
 
 
 def _recognize(state: Mapping[str, Tensor], source: str) -> tuple[Dialect, str]:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ from m2pt.formats.weight_files import (
 )
 
 # Keys of the weights in published checkpoints: MAE, AudioMAE, VideoMAE; DeepSpeed; timm; Point-MAE; its part
-# segmentation. A file with none of them must be the state dict itself.
-_CONTAINERS = ("model", "module", "state_dict", "base_model", "model_state_dict")
+# segmentation; averages, if there is nothing else. A file with none of them must be the state dict itself.
+_AVERAGES = ("model_ema", "state_dict_ema", "ema")
+_CONTAINERS = ("model", "module", "state_dict", "base_model", "model_state_dict", *_AVERAGES)
 
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 """Endings of files of torch.save: of the official code bases, transformers, Lightning and timm (.pth.tar)."""
@@ -78,12 +79,27 @@ def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: zlib.crc32(content.numpy().data) for name, content in flat.items()}
 
 
+class Checkpoint(NamedTuple):
+    """Weights of a file, its metadata, and the names of other weights in it, which were not taken."""
+
+    state: dict[str, Tensor]
+    metadata: dict[str, str]
+    others: tuple[str, ...] = ()
+
+
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Load the weights of a file and its metadata; see `load_checkpoint`."""
+    loaded = load_checkpoint(path)
+    return loaded.state, loaded.metadata
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
     """Load the weights of a `.safetensors` file or of a file of torch.save on the CPU, and its metadata.
 
     A file of torch.save holds a state dict under `model`, `module`, `state_dict`, `base_model` or
-    `model_state_dict`, or is one itself; it has no metadata. Checksums are verified if there are any: one in
-    our safetensors files, one for each tensor in files of torch.save.
+    `model_state_dict`; if there is none of these, under `model_ema`, `state_dict_ema` or `ema`; or it is one
+    itself. It has no metadata. Checksums are verified if there are any: one in our safetensors files, one for
+    each tensor in files of torch.save.
 
     Raises:
         DamagedError: the file is truncated or damaged.
@@ -128,7 +144,7 @@ def check_tensor(name: str, tensor: Tensor, source: str, *, number: bool = True)
         raise InputError(f"{source}: {name} is {fault}; use weights saved as plain float tensors")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(path: Path) -> Checkpoint:
     check_checksum(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -139,7 +155,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:  # SafetensorError, or e.g. KeyError for a dtype that torch does not have
         reason = str(error) if len(str(error)) > 5 else repr(error)  # a KeyError says no more than its key
         raise DamagedError(f"{path} is damaged or truncated: {reason}; fetch or recreate it") from error
-    return state, metadata
+    return Checkpoint(state, metadata)
 
 
 def _check_records(path: Path) -> None:
@@ -176,7 +192,7 @@ def _check_records(path: Path) -> None:
         raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or recreate it") from error
 
 
-def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_pickle(path: Path) -> Checkpoint:
     _check_records(path)
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
@@ -190,7 +206,8 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         reason = str(error).partition(". ")[0] or type(error).__name__
         raise DamagedError(f"{path} is damaged or truncated: {reason}; fetch or recreate it") from error
     keys = list(content) if isinstance(content, Mapping) else []
-    state = next((content[key] for key in _CONTAINERS if key in keys), content)
+    taken = next((key for key in _CONTAINERS if key in keys), None)
+    state = content if taken is None else content[taken]
     if (
         not isinstance(state, Mapping)
         or not state
@@ -200,4 +217,5 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} holds no weights: it is a {type(content).__name__} with the keys {keys[:9]}; "
             f"tensors must be at its top level or under {', '.join(map(repr, _CONTAINERS))}"
         )
-    return dict(state), {}
+    others = tuple(key for key in _CONTAINERS if key in keys and key != taken) if taken else ()
+    return Checkpoint(dict(state), {}, others)

@@ -5,9 +5,9 @@ from pathlib import Path
 from torch import Tensor
 
 from m2pt import job_log
-from m2pt.checkpoints.conversion import convert
+from m2pt.checkpoints.conversion import convert, other_weights
 from m2pt.errors import InputError
-from m2pt.formats.weights import load_weights, save_weights
+from m2pt.formats.weights import load_checkpoint, save_weights
 from m2pt.models.exchange import body_size, part_of
 
 
@@ -27,9 +27,9 @@ def convert_checkpoint(source: Path, modality: str, target: Path, *, keep_pathwa
     """
     if target.suffix != ".safetensors":
         raise InputError(f"--output {target}: its name must end in .safetensors")
-    given, _ = load_weights(source)
-    converted = convert(given, str(source), keep_pathways=keep_pathways)
-    state, report = converted.state, dict(converted.report)
+    given = load_checkpoint(source)
+    converted = convert(given.state, str(source), keep_pathways=keep_pathways)
+    state, report = converted.state, {**converted.report, **other_weights(given)}
     found = _modality(state)
     if found not in (None, modality):
         state = {key: tensor for key, tensor in state.items() if part_of(key) != "tokenizer"}

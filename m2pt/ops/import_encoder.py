@@ -9,11 +9,11 @@ from torch import Tensor
 
 from m2pt import build, job_log, session
 from m2pt.atomic import write_text
-from m2pt.checkpoints.conversion import convert
+from m2pt.checkpoints.conversion import convert, other_weights
 from m2pt.datasets.base import seed_generators
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_text
-from m2pt.formats.weights import load_weights, save_weights
+from m2pt.formats.weights import load_checkpoint, load_weights, save_weights
 from m2pt.inputs import load_input
 from m2pt.models.bodies import build_body
 from m2pt.models.exchange import load_exchange, part_of, to_exchange
@@ -106,14 +106,14 @@ def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
     """
     spec = plan.encoder(name)
     assert isinstance(spec, ExternalSpec) and spec.file is not None
-    given, _ = load_weights(Path(spec.file))
+    given = load_checkpoint(Path(spec.file))
     is_auxiliary = spec.parts == ("blocks",)
-    converted = convert(given, spec.file, blocks_only=is_auxiliary)
+    converted = convert(given.state, spec.file, blocks_only=is_auxiliary)
     parts = [part for part in spec.parts if part != "norm" or _needs_norm(plan, name, converted.state)]
     body = build_body(spec.architecture.stored)
     load_exchange(body, converted.state, parts=parts, source=spec.file)
     unused = sorted({part_of(key) for key in converted.state} - set(parts))
-    report = dict(converted.report)
+    report = {**converted.report, **other_weights(given)}
     if unused:
         why = "an auxiliary lends its blocks" if is_auxiliary else "targets have their own"
         report["not used"] = f"{', '.join(unused)}: {why}"

@@ -200,7 +200,7 @@ def mae(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_a_published_file_is_converted_and_accounted_for(
     tmp_path: Path, capsys, mae: dict[str, Tensor], state: dict[str, Tensor]
 ) -> None:
-    torch.save({"model": mae, "epoch": 3}, tmp_path / "mae.pth.tar")
+    torch.save({"model_ema": {"x": torch.zeros(1)}, "model": mae, "epoch": 3}, tmp_path / "mae.pth.tar")
     command = [
         "import",
         str(tmp_path / "mae.pth.tar"),
@@ -217,6 +217,7 @@ def test_a_published_file_is_converted_and_accounted_for(
         f"mapped    {len(state)} tensors",
         "left out  decoder of the pretraining (2 tensors)",
         "blocks    2 of width 16",
+        "beside    model_ema: other weights in the file, not taken",
     ):
         assert words in said
     written, metadata = load_weights(tmp_path / "out.safetensors")
