@@ -28,11 +28,11 @@ IMPORTS = {
     "provenance": set(),
     "pathway": set(),
     "agm": set(),
-    "checkpoints": LIBRARY | {"pathway"},
     "catalog": LIBRARY,
     "datasets": LIBRARY | {"catalog"},
     "modalities": LIBRARY,
     "models": LIBRARY | {"catalog", "modalities"},
+    "checkpoints": LIBRARY | {"pathway", "modalities", "models"},
     "tasks": LIBRARY | {"agm", "datasets", "models"},
     "training": LIBRARY | {"datasets", "pathway"},
     "config": LIBRARY | {"catalog"},
@@ -52,7 +52,18 @@ IMPORTS = {
     | {"results", "plan"}
     | {"command_line", "inputs", "build", "session", "reporting", "tracking"},
     "commands": LIBRARY
-    | {"caches", "provenance", "pathway", "catalog", "datasets", "models", "training", "config", "results"}
+    | {
+        "caches",
+        "provenance",
+        "pathway",
+        "catalog",
+        "checkpoints",
+        "datasets",
+        "models",
+        "training",
+        "config",
+    }
+    | {"results"}
     | {
         "plan",
         "command_line",

@@ -86,7 +86,7 @@ class Encoder(nn.Module):
     def _start(self, values: Tensor, positions: Tensor) -> Tensor:
         x = values if self.tokenizer.positions_every_block else values + positions
         prefix = self.tokenizer.prefix()
-        return x if prefix is None else torch.cat([prefix.expand(len(x), -1, -1), x], dim=1)
+        return x if prefix is None else torch.cat([prefix.expand(x.shape[0], -1, -1), x], dim=1)
 
     def _place(self, x: Tensor, positions: Tensor) -> Tensor:
         return x + positions if self.tokenizer.positions_every_block else x

@@ -1,0 +1,252 @@
+"""Merged classifiers in the forms that other tools read, compared with the model that they are made of."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from m2pt.atomic import replacing
+from m2pt.errors import InputError, RunError
+from m2pt.formats.weights import save_weights
+from m2pt.modalities.audio import AudioTokenizer
+from m2pt.modalities.image import ImageTokenizer
+from m2pt.modalities.patches import PatchTokenizer
+from m2pt.modalities.video import VideoTokenizer
+from m2pt.models.classifier import Classifier
+from m2pt.models.exchange import to_exchange
+
+ROUNDING = 1e-4
+"""Largest difference of the logits, relative to the largest of them, between a form and the model."""
+
+State = dict[str, Tensor]
+
+
+def export_classifier(model: Classifier, form: str, target: Path) -> str:
+    """Write a merged classifier in one of `FORMS` and return how to load it.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        form: "timm", a state dict for timm's VisionTransformer; "transformers", a folder for
+            `from_pretrained`; "onnx"; "official", a checkpoint for MAE's, AudioMAE's or VideoMAE's scripts.
+        target: file or, for transformers, folder to write.
+
+    Raises:
+        InputError: the form has no such model, or needs a package that is not installed.
+        RunError: what was written computes something else.
+    """
+    return FORMS[form](model, target)
+
+
+def example(model: Classifier) -> Tensor:
+    """Return a batch of two random inputs of a classifier."""
+    tokenizer, generator = model.tokenizer, torch.Generator().manual_seed(0)
+    if isinstance(tokenizer, VideoTokenizer):
+        sizes = [count * size for count, size in zip(tokenizer.grid, tokenizer.cube, strict=True)]
+        return torch.randn(2, 3, *sizes, generator=generator)
+    if isinstance(tokenizer, PatchTokenizer):
+        sizes = [(count - 1) * tokenizer.stride + tokenizer.patch_size for count in tokenizer.grid]
+        channels = tokenizer.patch_embed.proj.in_channels
+        return torch.randn(2, channels, *sizes, generator=generator)
+    raise InputError(
+        f"{type(tokenizer).__name__}: only classifiers of images, sounds and videos have other forms"
+    )
+
+
+def _compare(model: Classifier, form: str, run: Callable[[Tensor], Tensor]) -> None:
+    x = example(model)
+    with torch.no_grad():
+        expected, got = model(x), run(x)
+    difference = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    if got.shape != expected.shape or difference > ROUNDING:
+        raise RunError(f"the {form} form computes other logits: relative difference {difference:.1e}")
+
+
+def _timm_settings(model: Classifier) -> dict[str, Any]:
+    """Return the arguments that make timm's `vit_base_patch16_224` the classifier.
+
+    Raises:
+        InputError: timm has no such model.
+    """
+    tokenizer = model.tokenizer
+    if not isinstance(tokenizer, ImageTokenizer | AudioTokenizer) or tokenizer.stride != tokenizer.patch_size:
+        raise InputError("timm's VisionTransformer takes images and sounds, in patches without overlap")
+    mlp = cast(nn.Linear, model.blocks[0].get_submodule("mlp.fc1"))
+    return {
+        "img_size": tuple(count * tokenizer.patch_size for count in tokenizer.grid),
+        "patch_size": tokenizer.patch_size,
+        "in_chans": tokenizer.patch_embed.proj.in_channels,
+        "embed_dim": model.embed_dim,
+        "depth": len(model.blocks),
+        "num_heads": model.blocks[0].get_submodule("attn").num_heads,
+        "mlp_ratio": mlp.out_features / mlp.in_features,
+        "global_pool": model.pool,
+    }
+
+
+def _timm_model(model: Classifier) -> tuple[nn.Module, dict[str, Any]]:
+    settings = _timm_settings(model)
+    plain = timm.create_model("vit_base_patch16_224", num_classes=model.num_classes, **settings)
+    plain.load_state_dict(to_exchange(model.state_dict()), strict=True)
+    return plain.eval(), settings
+
+
+def _to_timm(model: Classifier, target: Path) -> str:
+    plain, settings = _timm_model(model)
+    _compare(model, "timm", plain)
+    save_weights(target, plain.state_dict(), {})
+    words = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    return (
+        f'timm.create_model("vit_base_patch16_224", num_classes={model.num_classes}, {words}), then '
+        f"load_state_dict(safetensors.torch.load_file({str(target)!r}))"
+    )
+
+
+def _to_transformers(model: Classifier, target: Path) -> str:
+    transformers = _package("transformers")
+    if isinstance(model.tokenizer, VideoTokenizer):
+        made = _videomae(model, transformers)
+        name = "VideoMAEForVideoClassification"
+        _compare(model, "transformers", lambda x: made(x.transpose(1, 2)).logits)
+    else:
+        plain, settings = _timm_model(model)
+        config = transformers.TimmWrapperConfig(
+            architecture="vit_base_patch16_224", num_labels=model.num_classes, model_args=settings
+        )
+        made = transformers.TimmWrapperForImageClassification(config).eval()
+        made.timm_model.load_state_dict(plain.state_dict())
+        name = "AutoModelForImageClassification"
+        _compare(model, "transformers", lambda x: made(x).logits)
+    made.save_pretrained(target)
+    return f"transformers.{name}.from_pretrained({str(target)!r})"
+
+
+def _videomae(model: Classifier, transformers: Any) -> Any:
+    """Return VideoMAE of transformers. It has no bias of keys, which a softmax over keys cancels."""
+    if model.pool != "avg":
+        raise InputError("VideoMAE averages its tokens: only a classifier with pool avg has this form")
+    tokenizer = cast(VideoTokenizer, model.tokenizer)
+    mlp = cast(nn.Linear, model.blocks[0].get_submodule("mlp.fc1"))
+    config = transformers.VideoMAEConfig(
+        image_size=tokenizer.grid[1] * tokenizer.cube[1],
+        patch_size=tokenizer.cube[1],
+        num_frames=tokenizer.grid[0] * tokenizer.cube[0],
+        tubelet_size=tokenizer.cube[0],
+        hidden_size=model.embed_dim,
+        num_hidden_layers=len(model.blocks),
+        num_attention_heads=model.blocks[0].get_submodule("attn").num_heads,
+        intermediate_size=mlp.out_features,
+        layer_norm_eps=1e-6,
+        num_labels=model.num_classes,
+    )
+    made = transformers.VideoMAEForVideoClassification(config)
+    made.load_state_dict(_videomae_state(to_exchange(model.state_dict())), strict=True)
+    return made.eval()
+
+
+_VIDEOMAE = {
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+
+
+def _videomae_state(state: Mapping[str, Tensor]) -> State:
+    renamed = {}
+    for key, tensor in state.items():
+        words = key.split(".")
+        if words[0] != "blocks":
+            start = key.replace("patch_embed.proj", "videomae.embeddings.patch_embeddings.projection")
+            renamed[start.replace("head.", "classifier.")] = tensor
+            continue
+        block, layer, kind = f"videomae.encoder.layer.{words[1]}", ".".join(words[2:-1]), words[-1]
+        if layer != "attn.qkv":
+            renamed[f"{block}.{_VIDEOMAE[layer]}.{kind}"] = tensor
+            continue
+        for name, part in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+            if (name, kind) != ("key", "bias"):
+                renamed[f"{block}.attention.attention.{name}.{kind}"] = part
+    return renamed
+
+
+def _to_onnx(model: Classifier, target: Path) -> str:
+    _package("onnx"), _package("onnxscript")
+    runtime = _package("onnxruntime")
+    x = example(model)
+    with replacing(target) as temporary:
+        batch = torch.export.Dim("batch")
+        torch.onnx.export(
+            model,
+            (x,),
+            temporary,
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_shapes=({0: batch},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        session = runtime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+        for size in (2, 1):
+            _compare(model, "ONNX", partial(_logits, session, size))
+    return f"onnxruntime.InferenceSession({str(target)!r}), input `input`, output `logits`"
+
+
+def _logits(session: Any, size: int, x: Tensor) -> Tensor:
+    """Return the logits of a batch, in parts of `size`."""
+    return torch.cat(
+        [torch.from_numpy(session.run(None, {"input": part.numpy()})[0]) for part in x.split(size)]
+    )
+
+
+def _to_official(model: Classifier, target: Path) -> str:
+    state, tokenizer = to_exchange(model.state_dict()), model.tokenizer
+    if isinstance(tokenizer, VideoTokenizer):
+        code, state = "VideoMAE's run_class_finetuning.py", _with_separate_biases(state)
+    elif isinstance(tokenizer, AudioTokenizer):
+        code = "AudioMAE's main_finetune_as.py"
+    elif isinstance(tokenizer, ImageTokenizer):
+        code = "MAE's main_finetune.py"
+    else:
+        raise InputError("only classifiers of images, sounds and videos have an official evaluation script")
+    if model.pool != "avg":
+        raise InputError(
+            "the official scripts average the tokens: only a classifier with pool avg has this form"
+        )
+    with replacing(target) as temporary:
+        torch.save({"model": state}, temporary)
+    return f"{code} --eval, with this file as the model to finetune or to resume"
+
+
+def _with_separate_biases(state: Mapping[str, Tensor]) -> State:
+    """Return VideoMAE's q_bias and v_bias. A bias of keys changes nothing: a softmax over keys cancels it."""
+    separate: State = {}
+    for key, tensor in state.items():
+        if key.endswith("attn.qkv.bias"):
+            path = key.removesuffix("qkv.bias")
+            query, _, value = tensor.chunk(3)
+            separate |= {f"{path}q_bias": query.clone(), f"{path}v_bias": value.clone()}
+        else:
+            separate[key] = tensor
+    return separate
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise InputError(f"this form needs the package {name}: pip install {name}") from None
+
+
+FORMS: dict[str, Callable[[Classifier, Path], str]] = {
+    "timm": _to_timm,
+    "transformers": _to_transformers,
+    "onnx": _to_onnx,
+    "official": _to_official,
+}
