@@ -20,7 +20,7 @@ from m2pt.pathway.layers import (
 from m2pt.pathway.matching import ALL_LINEAR, Blocks, Layers, Matrix, Order, Pair, find_blocks, pair_blocks
 from m2pt.pathway.optimizers import warn_of_optimizers
 from m2pt.pathway.sharding import distributed_as, is_distributed, local, replicated_beside
-from m2pt.pathway.sharing import Owners
+from m2pt.pathway.sharing import check_shared, find_shared
 
 
 def attach(
@@ -116,19 +116,15 @@ def install(
     """
     _check_targets(parts)
     _check_classes(parts)
-    shared = _shared(roots, parts)
-    if shared and not untie:
-        part, other = next(iter(shared.values()))
-        raise PathwayError(
-            f"the weight of {part.label} is also {other!r}: merging would change that too; untie=True gives "
-            "the layer a weight of its own"
-        )
+    places = [(part.target.module, part.target.name) for part in parts]
+    labels = {
+        (id(module), name): f"of {part.label}" for (module, name), part in zip(places, parts, strict=True)
+    }
+    shared = find_shared(roots, places)
+    check_shared(shared, untie, labels)
     made = [_made(part) for part in parts]
-    for part, _ in shared.values():
-        own = part.target.parameter
-        part.target.module._parameters[part.target.name] = nn.Parameter(
-            own.detach().clone(), own.requires_grad
-        )
+    for each in shared:
+        each.untie()
     for part, (matrix, scale) in zip(parts, made, strict=True):
         _add(part, matrix, scale)
     for block in blocks:
@@ -162,17 +158,6 @@ def _check_targets(parts: Sequence[Part]) -> None:
                 )
         elif part.auxiliary in terms(module, part.target.name):
             raise PathwayError(f"{part.label} already has a pathway named {part.auxiliary!r}")
-
-
-def _shared(roots: Iterable[nn.Module], parts: Sequence[Part]) -> dict[tuple[int, str], tuple[Part, str]]:
-    """Return the target's weights that another module in `roots` has too, with a name of that other one."""
-    owners, shared = Owners(roots), {}
-    for part in parts:
-        module, name = part.target.module, part.target.name
-        _, others = owners.names(module, name)
-        if others:
-            shared[(id(module), name)] = part, others[0]
-    return shared
 
 
 def _groups(pair: Pair, groups: int | str | Mapping[str, int]) -> int:

@@ -20,7 +20,7 @@ from m2pt.pathway.layers import (
 )
 from m2pt.pathway.names import parse
 from m2pt.pathway.sharding import replicated
-from m2pt.pathway.sharing import Owners
+from m2pt.pathway.sharing import Shared, check_shared, find_shared
 
 
 def merge(
@@ -53,19 +53,14 @@ def merge(
             raise PathwayError("keep_terms=True merges all auxiliaries; leave names out")
         return _keep_merged(model)
     shared = _shared(model)
-    if shared and not untie:
-        first, other = next(iter(shared.values()))
-        raise PathwayError(
-            f"the weight {first!r} is also {other!r}: merging would change that too; untie=True gives the "
-            "layer a weight of its own"
-        )
+    check_shared(shared, untie)
+    for each in shared:
+        each.untie()
     for _, layer in list(attached_layers(model)):
         for name in attached_names(layer):
             pairs = [pair for key, pair in terms(layer, name).items() if key in chosen]
             if pairs:
                 weight = parameter(layer, name)
-                if (id(layer), name) in shared:
-                    weight = layer._parameters[name] = nn.Parameter(weight.detach().clone())
                 with torch.no_grad():
                     weight.copy_(_merged(weight, pairs))
     return _without(model, chosen)
@@ -153,15 +148,10 @@ def _without(model: nn.Module, names: Collection[str]) -> nn.Module:
     return model
 
 
-def _shared(model: nn.Module) -> dict[tuple[int, str], tuple[str, str]]:
-    """Return the weights with pathways that another module has too, with both names."""
-    owners, shared = Owners([model]), {}
-    for _, layer in attached_layers(model):
-        for name in attached_names(layer):
-            own, others = owners.names(layer, name)
-            if others:
-                shared[(id(layer), name)] = own, others[0]
-    return shared
+def _shared(model: nn.Module) -> list[Shared]:
+    """Return the weights with pathways that another module has too."""
+    layers = (layer for _, layer in attached_layers(model))
+    return find_shared([model], [(layer, name) for layer in layers for name in attached_names(layer)])
 
 
 def _merged(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

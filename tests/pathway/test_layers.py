@@ -51,6 +51,16 @@ def test_merging_refuses_a_weight_that_was_shared_out_of_sight_of_attach() -> No
     torch.testing.assert_close(merge(model, untie=True)(x), expected)
 
 
+def test_a_frozen_weight_is_untied_frozen() -> None:
+    for attach_it, merge_it in (({"untie": True}, {}), ({}, {"untie": True})):
+        model, other = Tied(), Tied()
+        model.embedding.weight.requires_grad_(False)
+        target = model if attach_it else [model.head]
+        attach(target, other if attach_it else [other.head], layers=["head" if attach_it else ""], **attach_it)
+        merge(model, **merge_it)
+        assert model.head.weight is not model.embedding.weight and not model.head.weight.requires_grad
+
+
 WRITES = {
     "data.copy_": lambda layer, value: layer.weight.data.copy_(value),
     "data =": lambda layer, value: setattr(layer.weight, "data", value.clone()),
