@@ -230,8 +230,9 @@ class _EffectiveWeight(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Save Aᵢ and λᵢ; they are parameters, so this takes no memory."""
         _, weight, *pairs = inputs
-        ctx.weight_dtype = weight.dtype
+        ctx.weight_dtype, ctx.dtype = weight.dtype, output.dtype
         ctx.save_for_backward(*pairs)
+        ctx.save_for_forward(*pairs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -245,6 +246,19 @@ class _EffectiveWeight(torch.autograd.Function):
             result.append(gradient * per_row(scale, matrix) if pairs_need[i] else None)
             result.append(_group_dots(gradient, matrix, scale) if pairs_need[i + 1] else None)
         return tuple(result)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, tangent: Tensor | None, *tangents: Tensor | None) -> Tensor:
+        """Return dW + Σ (λᵢ dAᵢ + dλᵢ Aᵢ) in the dtype of the sum."""
+        saved = ctx.saved_tensors
+        result = torch.zeros_like(saved[0]) if tangent is None else tangent
+        for i in range(0, len(saved), 2):
+            (matrix, scale), (d_matrix, d_scale) = saved[i : i + 2], tangents[i : i + 2]
+            if d_matrix is not None:
+                result = torch.addcmul(result, d_matrix, per_row(scale, matrix))
+            if d_scale is not None:
+                result = torch.addcmul(result, matrix, per_row(d_scale, matrix))
+        return result.to(ctx.dtype)
 
 
 def _group_dots(gradient: Tensor, matrix: Tensor, scale: Tensor) -> Tensor:
