@@ -55,9 +55,9 @@ def merged_name(name: str) -> str:
 
 
 class _Forwards(threading.local):
-    """How many forwards that may use effective weights this thread is in."""
+    """Whether this thread is in a forward that may use effective weights."""
 
-    depth = 0
+    running = False
 
 
 _forwards = _Forwards()
@@ -65,7 +65,9 @@ _forwards = _Forwards()
 
 def _in_forward() -> bool:
     """Return whether a forward is being computed, traced, or recomputed during a backward pass."""
-    return _forwards.depth > 0 or torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1
+    if torch.compiler.is_compiling():  # what is compiled is guarded by this value
+        return _forwards.running
+    return _forwards.running or torch._C._current_graph_task_id() != -1
 
 
 class _Scoped:
@@ -75,13 +77,11 @@ class _Scoped:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute as the plain class does, with effective weights."""
-        if torch.compiler.is_compiling():
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
-        _forwards.depth += 1
+        outer, _forwards.running = _forwards.running, True
         try:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         finally:
-            _forwards.depth -= 1
+            _forwards.running = outer
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle and deepcopy through the plain class, since the generated one cannot be imported."""
