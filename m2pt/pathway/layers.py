@@ -37,11 +37,32 @@ class Pathway(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.enabled = True
+        self.names: tuple[str, ...] = ()
 
     def add(self, name: str, matrix: Tensor, scale: Tensor, *, scale_trainable: bool) -> None:
         """Add the matrix and the scale for the layer's parameter `name`."""
         self.register_parameter(name, nn.Parameter(matrix))
         self.register_parameter(scale_name(name), nn.Parameter(scale, requires_grad=scale_trainable))
+        self.names += (name,)
+
+    def pair(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+        """Return the matrix and the scale for the layer's parameter `name`.
+
+        Raises:
+            PathwayError: one of them is not a parameter, as after pruning.
+        """
+        own, scale = self._parameters, scale_name(name)
+        if name not in own or scale not in own:
+            raise PathwayError(
+                f"{scale if name in own else name!r} of a pathway is no longer a parameter: weight_norm, "
+                "parametrizations and pruning cannot follow attach(); remove them, or merge first"
+            )
+        return cast(nn.Parameter, own[name]), cast(nn.Parameter, own[scale])
+
+    def __setstate__(self, state: Any) -> None:
+        """Enable a copy: the `with` block of `disabled` ends for the original alone."""
+        super().__setstate__(state)
+        self.enabled = True
 
 
 def scale_name(name: str) -> str:
@@ -155,10 +176,8 @@ def pathways(layer: nn.Module) -> dict[str, Pathway]:
 
 def terms(layer: nn.Module, name: str = "weight") -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """Return A and λ of each auxiliary that the layer's parameter `name` has."""
-    found = {
-        key: cast(dict[str, nn.Parameter], pathway._parameters) for key, pathway in pathways(layer).items()
-    }
-    return {key: (own[name], own[scale_name(name)]) for key, own in found.items() if name in own}
+    found = pathways(layer).items()
+    return {key: pathway.pair(name) for key, pathway in found if name in pathway.names}
 
 
 def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
@@ -176,9 +195,9 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
             )
         return merged
     pairs: Any = [
-        (pathway._parameters[name], pathway._parameters[scale_name(name)])
+        pathway.pair(name)
         for pathway in pathways(layer).values()
-        if pathway.enabled and name in pathway._parameters
+        if pathway.enabled and name in pathway.names
     ]
     if not pairs:
         return weight
