@@ -183,7 +183,8 @@ def terms(layer: nn.Module, name: str = "weight") -> dict[str, tuple[nn.Paramete
 def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
     """Return W + Σ λᵢAᵢ, of W's shape; the parameter itself of a layer without pathways.
 
-    Under autocast it has autocast's dtype, which saves a second copy. Gradients flow to W, Aᵢ and λᵢ.
+    Under autocast that of a linear layer, a convolution or an attention has autocast's dtype, as their
+    products round it to that anyhow; this saves a second copy. Gradients flow to W, Aᵢ and λᵢ.
     """
     weight: Tensor = parameter(layer, name)  # not the attribute, which in a forward is this very sum
     if not isinstance(layer, _Attached) or name not in layer.attached_names:
@@ -201,15 +202,24 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
     ]
     if not pairs:
         return weight
-    device, dtype = weight.device.type, weight.dtype
-    if dtype != torch.float64 and device != "meta" and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+    dtype = _dtype(layer, weight)
     pairs = [_like(weight, pair) for pair in pairs]
     if torch.compiler.is_compiling():  # exported graphs keep no custom backward; compilers fuse this one
         for matrix, scale in pairs:
             weight = torch.addcmul(weight, matrix, per_row(scale, matrix))
         return weight.to(dtype)
     return _EffectiveWeight.apply(dtype, weight, *(tensor for pair in pairs for tensor in pair))
+
+
+_ROUNDED_BY_AUTOCAST = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+
+
+def _dtype(layer: nn.Module, weight: Tensor) -> torch.dtype:
+    """Return the dtype of the sum: autocast's where the layer would round it to that, else that of W."""
+    device = weight.device.type
+    if weight.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
+        return weight.dtype
+    return torch.get_autocast_dtype(device) if isinstance(layer, _ROUNDED_BY_AUTOCAST) else weight.dtype
 
 
 def _like(weight: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
