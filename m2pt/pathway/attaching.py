@@ -12,6 +12,7 @@ from m2pt.pathway.layers import (
     PathwayError,
     attached_names,
     is_attached,
+    merged_names,
     pathways,
     set_class,
     set_scopes,
@@ -156,6 +157,8 @@ def _check_targets(parts: Sequence[Part]) -> None:
                 raise PathwayError(
                     f"{part.label} ({type(module).__name__}) has a module 'pathways' of its own"
                 )
+        elif merged_names(module):
+            raise PathwayError(f"{part.label} is merged with keep_terms=True; unmerge the model first")
         elif part.auxiliary in terms(module, part.target.name):
             raise PathwayError(f"{part.label} already has a pathway named {part.auxiliary!r}")
 

@@ -11,7 +11,7 @@ from m2pt.pathway.layers import (
     PathwayError,
     attached_layers,
     attached_names,
-    merged_name,
+    merged_names,
     pathways,
     terms,
 )
@@ -108,7 +108,7 @@ def summary(model: nn.Module) -> str:
 def _pathways(model: nn.Module, names: str | Collection[str] | None) -> list[Pathway]:
     chosen = chosen_names(model, names)
     for path, layer in attached_layers(model):
-        if any(layer._buffers.get(merged_name(name)) is not None for name in attached_names(layer)):
+        if merged_names(layer):
             raise PathwayError(f"{path!r} is merged with keep_terms=True; unmerge the model first")
     return [
         pathway

@@ -140,8 +140,20 @@ class _Attached(_Scoped):
                 stacklevel=2,
             )
         for name in self.attached_names:
-            self._buffers.pop(merged_name(name), None)  # type: ignore[attr-defined]
+            drop_merged(self, name)  # type: ignore[arg-type]
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)  # type: ignore[misc]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle and deepcopy as any scoped module, but no merged weight of other tensors than W, Aᵢ, λᵢ."""
+        for name in merged_names(self):  # type: ignore[arg-type]
+            _check_merged(self, name)  # type: ignore[arg-type]
+        return super().__reduce_ex__(protocol)
+
+    def __setstate__(self, state: Any) -> None:
+        """Restore a copy, whose merged weights are of its own tensors."""
+        super().__setstate__(state)  # type: ignore[misc]
+        for name in merged_names(self):  # type: ignore[arg-type]
+            vars(self)[f"{merged_name(name)}_of"] = _versions(self, name)  # type: ignore[arg-type]
 
 
 def is_attached(module: nn.Module) -> bool:
@@ -157,6 +169,11 @@ def attached_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def attached_names(layer: nn.Module) -> tuple[str, ...]:
     """Return the names of the layer's parameters that have pathways."""
     return layer.attached_names if isinstance(layer, _Attached) else ()
+
+
+def merged_names(layer: nn.Module) -> list[str]:
+    """Return the names of the layer's parameters that are merged with `keep_terms`."""
+    return [name for name in attached_names(layer) if merged_name(name) in layer._buffers]
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
@@ -194,7 +211,8 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
             raise PathwayError(
                 "merged with keep_terms=True, a layer is not trained: unmerge, or use torch.no_grad"
             )
-        return merged
+        _check_merged(layer, name)
+        return _merged_like(weight, merged)
     pairs: Any = [
         pathway.pair(name)
         for pathway in pathways(layer).values()
@@ -231,6 +249,49 @@ def _like(weight: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     if is_distributed(weight) or not is_distributed(pair[0]):
         return pair
     return gathered(pair[0], weight.dtype), gathered(pair[1], weight.dtype)
+
+
+def keep_merged(layer: nn.Module, name: str, merged: Tensor) -> None:
+    """Have the layer compute with a merged weight until `unmerge`, or until what it was merged of changes."""
+    layer.register_buffer(merged_name(name), merged, persistent=False)
+    vars(layer)[f"{merged_name(name)}_of"] = _versions(layer, name)
+
+
+def drop_merged(layer: nn.Module, name: str) -> None:
+    """Have the layer compute with W + Σ λᵢAᵢ again."""
+    if layer._buffers.pop(merged_name(name), None) is not None:
+        layer._non_persistent_buffers_set.discard(merged_name(name))
+        del vars(layer)[f"{merged_name(name)}_of"]
+
+
+def _versions(layer: nn.Module, name: str) -> list[tuple[int, int]] | None:
+    """Return which tensors W, Aᵢ and λᵢ are and how often each was written; None if that cannot be known.
+
+    `fully_shard` replaces its parameters in each forward, and compiled code knows no versions.
+    """
+    tensors = [parameter(layer, name), *(each for pair in terms(layer, name).values() for each in pair)]
+    if any(is_distributed(tensor) or tensor.is_inference() for tensor in tensors):
+        return None
+    return [(id(tensor), tensor._version) for tensor in tensors]
+
+
+def _check_merged(layer: nn.Module, name: str) -> None:
+    """Refuse a merged weight of other tensors than the layer has."""
+    if torch.compiler.is_compiling():
+        return
+    before = vars(layer)[f"{merged_name(name)}_of"]
+    if before is not None and before != _versions(layer, name):
+        raise PathwayError(
+            f"{name!r} of {type(layer).__name__} or its pathways changed after merge(keep_terms=True): "
+            "unmerge the model, and merge it again"
+        )
+
+
+def _merged_like(weight: Tensor, merged: Tensor) -> Tensor:
+    """Return the buffer of `merge(keep_terms=True)` as W is: gathered, in the dtype of FSDP's forward."""
+    if is_distributed(merged) and not is_distributed(weight):
+        return gathered(merged, weight.dtype)
+    return merged if merged.dtype == weight.dtype else merged.to(weight.dtype)
 
 
 def per_row(scale: Tensor, matrix: Tensor) -> Tensor:

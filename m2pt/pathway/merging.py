@@ -9,8 +9,9 @@ from m2pt.pathway.layers import (
     PathwayError,
     attached_layers,
     attached_names,
+    drop_merged,
     drop_scopes,
-    merged_name,
+    keep_merged,
     parameter,
     pathways,
     restore_class,
@@ -42,6 +43,8 @@ def merge(
         untie: gives a layer whose weight is shared with another module its own, instead of an error.
         keep_terms: keeps W, Aᵢ and λᵢ beside the sum until `unmerge`. The layers stay attached, cost in
             inference what plain ones do, and refuse to be trained; the state dict is that before the merge.
+            A forward refuses W, Aᵢ or λᵢ written since, but cannot tell in compiled code, of sharded weights,
+            or if it was through `.data`.
 
     Raises:
         PathwayError: no layer has an auxiliary of that name, or a weight is shared with another module, which
@@ -71,7 +74,7 @@ def _keep_merged(model: nn.Module) -> nn.Module:
         for name in attached_names(layer):
             weight = parameter(layer, name).detach()
             merged = _merged(weight, list(terms(layer, name).values())).to(weight.dtype)
-            layer.register_buffer(merged_name(name), merged, persistent=False)
+            keep_merged(layer, name, merged)
     return model
 
 
@@ -79,8 +82,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     """Undo `merge(model, keep_terms=True)`, in place and to the same bits."""
     for _, layer in attached_layers(model):
         for name in attached_names(layer):
-            layer._buffers.pop(merged_name(name), None)
-            layer._non_persistent_buffers_set.discard(merged_name(name))
+            drop_merged(layer, name)
     return model
 
 
