@@ -20,7 +20,7 @@ from m2pt.pathway.layers import (
     weighted_sum,
 )
 from m2pt.pathway.names import parse
-from m2pt.pathway.sharding import replicated
+from m2pt.pathway.sharding import local, replicated, reshard
 from m2pt.pathway.sharing import Shared, check_shared, find_shared
 
 
@@ -99,11 +99,17 @@ def detach(model: nn.Module, names: str | Collection[str] | None = None) -> nn.M
     return _without(model, chosen_names(model, names))
 
 
-def merge_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def merge_state_dict(state: Mapping[str, Tensor], *, untie: bool = False) -> dict[str, Tensor]:
     """Return the state dict of the merged model, computed from the attached model's state dict alone.
 
+    Args:
+        state: the state dict; files of safetensors do not tell which weights are shared.
+        untie: accepts a weight with pathways that has another key too: the two differ in the result, which
+            fits models alone that do not share it.
+
     Raises:
-        PathwayError: the weight, the scale or the target weight of a pathway is missing.
+        PathwayError: the weight, the scale or the target weight of a pathway is missing, or a weight is
+            shared with another key.
     """
     keys = {name: parse(name) for name in state}
     merged = {name: tensor for name, tensor in state.items() if keys[name] is None}
@@ -115,9 +121,27 @@ def merge_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                     raise PathwayError(f"cannot merge: the state dict has {name!r} but no {needed!r}")
             if name == key.matrix:
                 pairs.setdefault(key.target, []).append((state[key.matrix], state[key.scale]))
+    if not untie:
+        _check_keys(state, pairs)
     for target, found in pairs.items():
         merged[target] = _merged(state[target], found).to(state[target].dtype)
     return merged
+
+
+def _check_keys(state: Mapping[str, Tensor], targets: Collection[str]) -> None:
+    """Refuse weights to merge that have another key too."""
+    names: dict[tuple[torch.device, int], list[str]] = {}
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor) and (start := local(tensor).data_ptr()):
+            names.setdefault((tensor.device, start), []).append(name)
+    for found in names.values():
+        for target in found:
+            if target in targets and len(found) > 1:
+                other = next(name for name in found if name != target)
+                raise PathwayError(
+                    f"the weight {target!r} is also {other!r}: merging would change that too; untie=True is "
+                    "for a model in which the layer has a weight of its own"
+                )
 
 
 def auxiliaries(model: nn.Module) -> list[str]:
