@@ -20,7 +20,7 @@ from m2pt.pathway.layers import (
 )
 from m2pt.pathway.matching import ALL_LINEAR, Blocks, Layers, Matrix, Order, Pair, find_blocks, pair_blocks
 from m2pt.pathway.optimizers import warn_of_optimizers
-from m2pt.pathway.sharding import distributed_as, is_distributed, local, replicated_beside
+from m2pt.pathway.sharding import distributed_as, is_distributed, local, replicated_beside, reshard
 from m2pt.pathway.sharing import check_shared, find_shared
 
 
@@ -115,6 +115,7 @@ def install(
     Raises:
         PathwayError: as `attach`; weights shared with another module are looked for in `roots`.
     """
+    reshard(part.target.module for part in parts)
     _check_targets(parts)
     _check_classes(parts)
     places = [(part.target.module, part.target.name) for part in parts]

@@ -17,7 +17,7 @@ from m2pt.pathway.layers import (
 )
 from m2pt.pathway.merging import chosen_names
 from m2pt.pathway.names import is_pathway, is_scale
-from m2pt.pathway.sharding import whole
+from m2pt.pathway.sharding import reshard, whole
 
 
 def scales(model: nn.Module) -> dict[str, float]:
@@ -25,6 +25,7 @@ def scales(model: nn.Module) -> dict[str, float]:
 
     Of several groups of rows each has its number behind the name: `...scale[0]`.
     """
+    reshard(layer for _, layer in attached_layers(model))
     found: dict[str, float] = {}
     for name, value in model.named_parameters():
         if is_scale(name):
@@ -66,6 +67,7 @@ def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None 
         PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.
     """
     pathways = _pathways(model, names)
+    reshard(pathways)
     found = [
         value for pathway in pathways for name, value in pathway.named_parameters() if name.endswith("scale")
     ]
@@ -76,6 +78,7 @@ def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None 
                 value.mul_(factor)
         yield
     finally:
+        reshard(pathways)
         with torch.no_grad():
             for value, old in zip(found, before, strict=True):
                 value.copy_(old)

@@ -12,6 +12,7 @@ parameter, `weight` as a rule, is a property:
 """
 
 import functools
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -372,6 +373,14 @@ def weighted_sum(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], dtype: 
     return torch.addcmul(weight, matrix, per_row(scale, matrix), out=torch.empty_like(weight, dtype=dtype))
 
 
+def _is_read_by_fsdp(weight: Tensor) -> bool:
+    """Return whether `fully_shard` reads a property: in its first forward it makes sure of the shard of W."""
+    if torch.compiler.is_compiling() or not is_distributed(weight):
+        return False
+    reader = sys._getframe(2).f_globals.get("__name__", "")
+    return reader.startswith("torch.distributed.fsdp.")
+
+
 def _property(name: str) -> property:
     """Return the property that stands for the parameter `name`."""
 
@@ -379,7 +388,10 @@ def _property(name: str) -> property:
         parameters = vars(self)["_parameters"]
         if name not in parameters:  # an AttributeError would make nn.Module look for W elsewhere
             raise PathwayError(f"{name!r} of {type(self).__name__} is no longer a parameter; merge first")
-        return effective_weight(self, name) if _in_forward() else parameters[name]
+        weight = parameters[name]
+        if not _in_forward() or (type(weight) is not nn.Parameter and _is_read_by_fsdp(weight)):
+            return weight
+        return effective_weight(self, name)
 
     def put(self: nn.Module, value: Any) -> None:
         raise PathwayError(
@@ -434,6 +446,16 @@ def set_scopes(block: nn.Module) -> None:
         leads_to_one = any(not path or layer.startswith(f"{path}.") for layer in layers)
         if leads_to_one and not isinstance(module, _Scoped) and type(module).forward is not nn.Module.forward:
             set_class(module, ())
+
+
+def scoped_blocks(model: nn.Module) -> list[str]:
+    """Return the names of the outermost modules in `model` whose forwards are marked."""
+    found: list[str] = []
+    for path, module in model.named_modules():
+        is_inside = any(not outer or path.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, _Scoped) and not is_inside:
+            found.append(path)
+    return found
 
 
 def drop_scopes(model: nn.Module) -> None:

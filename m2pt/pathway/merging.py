@@ -51,6 +51,7 @@ def merge(
             would change too. The model is unchanged in that case.
     """
     chosen = chosen_names(model, names)
+    reshard(layer for _, layer in attached_layers(model))
     if keep_terms:
         if names is not None:
             raise PathwayError("keep_terms=True merges all auxiliaries; leave names out")
