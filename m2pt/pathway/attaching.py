@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from m2pt.pathway.forwards import check_forwards
 from m2pt.pathway.layers import (
     Pathway,
     PathwayError,
@@ -67,8 +68,8 @@ def attach(
 
     Raises:
         PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, quantised or no
-            parameter, values that are not finite, a name already in use, or nothing to attach. The target is
-            unchanged in that case.
+            parameter, a forward that pathways cannot follow, values that are not finite, a name already in
+            use, or nothing to attach. The target is unchanged in that case.
     """
     for value, known in ((order, ("normal", "reversed", "shuffled")), (unequal, ("error", "slice"))):
         if value not in known:
@@ -118,7 +119,10 @@ def install(
     reshard(part.target.module for part in parts)
     _check_targets(parts)
     _check_classes(parts)
+    blocks = list(blocks)
     places = [(part.target.module, part.target.name) for part in parts]
+    for number, block in enumerate(blocks):
+        check_forwards(block, places, f"target block {number}")
     labels = {
         (id(module), name): f"of {part.label}" for (module, name), part in zip(places, parts, strict=True)
     }
