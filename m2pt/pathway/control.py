@@ -40,6 +40,9 @@ def scales(model: nn.Module) -> dict[str, float]:
 def disabled(model: nn.Module, names: str | Collection[str] | None = None) -> Iterator[None]:
     """Leave out auxiliaries, all of them by default, inside a `with` block.
 
+    Where activations are checkpointed, the backward has to run inside as well, for it computes the forward
+    again. A copy of the model that is made inside has all auxiliaries.
+
     Raises:
         PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.
     """
@@ -62,6 +65,9 @@ def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None 
         for factor in (0, 0.5, 1, 2):
             with scaled(model, factor):
                 print(factor, accuracy(model))
+
+    A backward has to run inside as well. A copy or a state dict that is taken inside has the scales times the
+    factor.
 
     Raises:
         PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.

@@ -50,7 +50,7 @@ def check_shared(
     Args:
         shared: the shared parameters.
         untie: whether each layer is going to be given its own.
-        labels: how to call a layer's parameter in the message, by `id(layer)` and name; else by its full name.
+        labels: what messages call a parameter, by `id(layer)` and name; its full name by default.
 
     Raises:
         PathwayError: there is such a parameter.
