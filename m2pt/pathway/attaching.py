@@ -7,11 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from m2pt.pathway.forwards import check_forwards
 from m2pt.pathway.layers import (
     Pathway,
     PathwayError,
     attached_names,
     is_attached,
+    merged_names,
     pathways,
     set_class,
     set_scopes,
@@ -19,8 +21,8 @@ from m2pt.pathway.layers import (
 )
 from m2pt.pathway.matching import ALL_LINEAR, Blocks, Layers, Matrix, Order, Pair, find_blocks, pair_blocks
 from m2pt.pathway.optimizers import warn_of_optimizers
-from m2pt.pathway.sharding import distributed_as, is_distributed, local, replicated_beside
-from m2pt.pathway.sharing import Owners
+from m2pt.pathway.sharding import distributed_as, is_distributed, local, replicated_beside, reshard
+from m2pt.pathway.sharing import check_shared, find_shared
 
 
 def attach(
@@ -66,8 +68,8 @@ def attach(
 
     Raises:
         PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, quantised or no
-            parameter, values that are not finite, a name already in use, or nothing to attach. The target is
-            unchanged in that case.
+            parameter, a forward that pathways cannot follow, values that are not finite, a name already in
+            use, or nothing to attach. The target is unchanged in that case.
     """
     for value, known in ((order, ("normal", "reversed", "shuffled")), (unequal, ("error", "slice"))):
         if value not in known:
@@ -114,21 +116,21 @@ def install(
     Raises:
         PathwayError: as `attach`; weights shared with another module are looked for in `roots`.
     """
+    reshard(part.target.module for part in parts)
     _check_targets(parts)
     _check_classes(parts)
-    shared = _shared(roots, parts)
-    if shared and not untie:
-        part, other = next(iter(shared.values()))
-        raise PathwayError(
-            f"the weight of {part.label} is also {other!r}: merging would change that too; untie=True gives "
-            "the layer a weight of its own"
-        )
+    blocks = list(blocks)
+    places = [(part.target.module, part.target.name) for part in parts]
+    for number, block in enumerate(blocks):
+        check_forwards(block, places, f"target block {number}")
+    labels = {
+        (id(module), name): f"of {part.label}" for (module, name), part in zip(places, parts, strict=True)
+    }
+    shared = find_shared(roots, places)
+    check_shared(shared, untie, labels)
     made = [_made(part) for part in parts]
-    for part, _ in shared.values():
-        own = part.target.parameter
-        part.target.module._parameters[part.target.name] = nn.Parameter(
-            own.detach().clone(), own.requires_grad
-        )
+    for each in shared:
+        each.untie()
     for part, (matrix, scale) in zip(parts, made, strict=True):
         _add(part, matrix, scale)
     for block in blocks:
@@ -160,19 +162,10 @@ def _check_targets(parts: Sequence[Part]) -> None:
                 raise PathwayError(
                     f"{part.label} ({type(module).__name__}) has a module 'pathways' of its own"
                 )
+        elif merged_names(module):
+            raise PathwayError(f"{part.label} is merged with keep_terms=True; unmerge the model first")
         elif part.auxiliary in terms(module, part.target.name):
             raise PathwayError(f"{part.label} already has a pathway named {part.auxiliary!r}")
-
-
-def _shared(roots: Iterable[nn.Module], parts: Sequence[Part]) -> dict[tuple[int, str], tuple[Part, str]]:
-    """Return the target's weights that another module in `roots` has too, with a name of that other one."""
-    owners, shared = Owners(roots), {}
-    for part in parts:
-        module, name = part.target.module, part.target.name
-        _, others = owners.names(module, name)
-        if others:
-            shared[(id(module), name)] = part, others[0]
-    return shared
 
 
 def _groups(pair: Pair, groups: int | str | Mapping[str, int]) -> int:

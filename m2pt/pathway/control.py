@@ -11,13 +11,13 @@ from m2pt.pathway.layers import (
     PathwayError,
     attached_layers,
     attached_names,
-    merged_name,
+    merged_names,
     pathways,
     terms,
 )
 from m2pt.pathway.merging import chosen_names
 from m2pt.pathway.names import is_pathway, is_scale
-from m2pt.pathway.sharding import whole
+from m2pt.pathway.sharding import reshard, whole
 
 
 def scales(model: nn.Module) -> dict[str, float]:
@@ -25,6 +25,7 @@ def scales(model: nn.Module) -> dict[str, float]:
 
     Of several groups of rows each has its number behind the name: `...scale[0]`.
     """
+    reshard(layer for _, layer in attached_layers(model))
     found: dict[str, float] = {}
     for name, value in model.named_parameters():
         if is_scale(name):
@@ -38,6 +39,9 @@ def scales(model: nn.Module) -> dict[str, float]:
 @contextmanager
 def disabled(model: nn.Module, names: str | Collection[str] | None = None) -> Iterator[None]:
     """Leave out auxiliaries, all of them by default, inside a `with` block.
+
+    Where activations are checkpointed, the backward has to run inside as well, for it computes the forward
+    again. A copy of the model that is made inside has all auxiliaries.
 
     Raises:
         PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.
@@ -62,10 +66,14 @@ def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None 
             with scaled(model, factor):
                 print(factor, accuracy(model))
 
+    A backward has to run inside as well. A copy or a state dict that is taken inside has the scales times the
+    factor.
+
     Raises:
         PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.
     """
     pathways = _pathways(model, names)
+    reshard(pathways)
     found = [
         value for pathway in pathways for name, value in pathway.named_parameters() if name.endswith("scale")
     ]
@@ -76,6 +84,7 @@ def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None 
                 value.mul_(factor)
         yield
     finally:
+        reshard(pathways)
         with torch.no_grad():
             for value, old in zip(found, before, strict=True):
                 value.copy_(old)
@@ -108,7 +117,7 @@ def summary(model: nn.Module) -> str:
 def _pathways(model: nn.Module, names: str | Collection[str] | None) -> list[Pathway]:
     chosen = chosen_names(model, names)
     for path, layer in attached_layers(model):
-        if any(layer._buffers.get(merged_name(name)) is not None for name in attached_names(layer)):
+        if merged_names(layer):
             raise PathwayError(f"{path!r} is merged with keep_terms=True; unmerge the model first")
     return [
         pathway

@@ -12,6 +12,7 @@ parameter, `weight` as a rule, is a property:
 """
 
 import functools
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,11 +38,32 @@ class Pathway(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.enabled = True
+        self.names: tuple[str, ...] = ()
 
     def add(self, name: str, matrix: Tensor, scale: Tensor, *, scale_trainable: bool) -> None:
         """Add the matrix and the scale for the layer's parameter `name`."""
         self.register_parameter(name, nn.Parameter(matrix))
         self.register_parameter(scale_name(name), nn.Parameter(scale, requires_grad=scale_trainable))
+        self.names += (name,)
+
+    def pair(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+        """Return the matrix and the scale for the layer's parameter `name`.
+
+        Raises:
+            PathwayError: one of them is not a parameter, as after pruning.
+        """
+        own, scale = self._parameters, scale_name(name)
+        if name not in own or scale not in own:
+            raise PathwayError(
+                f"{scale if name in own else name!r} of a pathway is no longer a parameter: weight_norm, "
+                "parametrizations and pruning cannot follow attach(); remove them, or merge first"
+            )
+        return cast(nn.Parameter, own[name]), cast(nn.Parameter, own[scale])
+
+    def __setstate__(self, state: Any) -> None:
+        """Enable a copy: the `with` block of `disabled` ends for the original alone."""
+        super().__setstate__(state)
+        self.enabled = True
 
 
 def scale_name(name: str) -> str:
@@ -55,9 +77,9 @@ def merged_name(name: str) -> str:
 
 
 class _Forwards(threading.local):
-    """How many forwards that may use effective weights this thread is in."""
+    """Whether this thread is in a forward that may use effective weights."""
 
-    depth = 0
+    running = False
 
 
 _forwards = _Forwards()
@@ -65,7 +87,9 @@ _forwards = _Forwards()
 
 def _in_forward() -> bool:
     """Return whether a forward is being computed, traced, or recomputed during a backward pass."""
-    return _forwards.depth > 0 or torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1
+    if torch.compiler.is_compiling():  # what is compiled is guarded by this value
+        return _forwards.running
+    return _forwards.running or torch._C._current_graph_task_id() != -1
 
 
 class _Scoped:
@@ -75,13 +99,11 @@ class _Scoped:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute as the plain class does, with effective weights."""
-        if torch.compiler.is_compiling():
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
-        _forwards.depth += 1
+        outer, _forwards.running = _forwards.running, True
         try:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         finally:
-            _forwards.depth -= 1
+            _forwards.running = outer
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle and deepcopy through the plain class, since the generated one cannot be imported."""
@@ -119,8 +141,20 @@ class _Attached(_Scoped):
                 stacklevel=2,
             )
         for name in self.attached_names:
-            self._buffers.pop(merged_name(name), None)  # type: ignore[attr-defined]
+            drop_merged(self, name)  # type: ignore[arg-type]
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)  # type: ignore[misc]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle and deepcopy as any scoped module, but no merged weight of other tensors than W, Aᵢ, λᵢ."""
+        for name in merged_names(self):  # type: ignore[arg-type]
+            _check_merged(self, name)  # type: ignore[arg-type]
+        return super().__reduce_ex__(protocol)
+
+    def __setstate__(self, state: Any) -> None:
+        """Restore a copy, whose merged weights are of its own tensors."""
+        super().__setstate__(state)  # type: ignore[misc]
+        for name in merged_names(self):  # type: ignore[arg-type]
+            vars(self)[f"{merged_name(name)}_of"] = _versions(self, name)  # type: ignore[arg-type]
 
 
 def is_attached(module: nn.Module) -> bool:
@@ -136,6 +170,11 @@ def attached_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def attached_names(layer: nn.Module) -> tuple[str, ...]:
     """Return the names of the layer's parameters that have pathways."""
     return layer.attached_names if isinstance(layer, _Attached) else ()
+
+
+def merged_names(layer: nn.Module) -> list[str]:
+    """Return the names of the layer's parameters that are merged with `keep_terms`."""
+    return [name for name in attached_names(layer) if merged_name(name) in layer._buffers]
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
@@ -155,16 +194,15 @@ def pathways(layer: nn.Module) -> dict[str, Pathway]:
 
 def terms(layer: nn.Module, name: str = "weight") -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """Return A and λ of each auxiliary that the layer's parameter `name` has."""
-    found = {
-        key: cast(dict[str, nn.Parameter], pathway._parameters) for key, pathway in pathways(layer).items()
-    }
-    return {key: (own[name], own[scale_name(name)]) for key, own in found.items() if name in own}
+    found = pathways(layer).items()
+    return {key: pathway.pair(name) for key, pathway in found if name in pathway.names}
 
 
 def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
     """Return W + Σ λᵢAᵢ, of W's shape; the parameter itself of a layer without pathways.
 
-    Under autocast it has autocast's dtype, which saves a second copy. Gradients flow to W, Aᵢ and λᵢ.
+    Under autocast that of a linear layer, a convolution or an attention has autocast's dtype, as their
+    products round it to that anyhow; this saves a second copy. Gradients flow to W, Aᵢ and λᵢ.
     """
     weight: Tensor = parameter(layer, name)  # not the attribute, which in a forward is this very sum
     if not isinstance(layer, _Attached) or name not in layer.attached_names:
@@ -174,23 +212,33 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
             raise PathwayError(
                 "merged with keep_terms=True, a layer is not trained: unmerge, or use torch.no_grad"
             )
-        return merged
+        _check_merged(layer, name)
+        return _merged_like(weight, merged)
     pairs: Any = [
-        (pathway._parameters[name], pathway._parameters[scale_name(name)])
+        pathway.pair(name)
         for pathway in pathways(layer).values()
-        if pathway.enabled and name in pathway._parameters
+        if pathway.enabled and name in pathway.names
     ]
     if not pairs:
         return weight
-    device, dtype = weight.device.type, weight.dtype
-    if dtype != torch.float64 and device != "meta" and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+    dtype = _dtype(layer, weight)
     pairs = [_like(weight, pair) for pair in pairs]
     if torch.compiler.is_compiling():  # exported graphs keep no custom backward; compilers fuse this one
         for matrix, scale in pairs:
             weight = torch.addcmul(weight, matrix, per_row(scale, matrix))
         return weight.to(dtype)
     return _EffectiveWeight.apply(dtype, weight, *(tensor for pair in pairs for tensor in pair))
+
+
+_ROUNDED_BY_AUTOCAST = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+
+
+def _dtype(layer: nn.Module, weight: Tensor) -> torch.dtype:
+    """Return the dtype of the sum: autocast's where the layer would round it to that, else that of W."""
+    device = weight.device.type
+    if weight.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
+        return weight.dtype
+    return torch.get_autocast_dtype(device) if isinstance(layer, _ROUNDED_BY_AUTOCAST) else weight.dtype
 
 
 def _like(weight: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -202,6 +250,49 @@ def _like(weight: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     if is_distributed(weight) or not is_distributed(pair[0]):
         return pair
     return gathered(pair[0], weight.dtype), gathered(pair[1], weight.dtype)
+
+
+def keep_merged(layer: nn.Module, name: str, merged: Tensor) -> None:
+    """Have the layer compute with a merged weight until `unmerge`, or until what it was merged of changes."""
+    layer.register_buffer(merged_name(name), merged, persistent=False)
+    vars(layer)[f"{merged_name(name)}_of"] = _versions(layer, name)
+
+
+def drop_merged(layer: nn.Module, name: str) -> None:
+    """Have the layer compute with W + Σ λᵢAᵢ again."""
+    if layer._buffers.pop(merged_name(name), None) is not None:
+        layer._non_persistent_buffers_set.discard(merged_name(name))
+        del vars(layer)[f"{merged_name(name)}_of"]
+
+
+def _versions(layer: nn.Module, name: str) -> list[tuple[int, int]] | None:
+    """Return which tensors W, Aᵢ and λᵢ are and how often each was written; None if that cannot be known.
+
+    `fully_shard` replaces its parameters in each forward, and compiled code knows no versions.
+    """
+    tensors = [parameter(layer, name), *(each for pair in terms(layer, name).values() for each in pair)]
+    if any(is_distributed(tensor) or tensor.is_inference() for tensor in tensors):
+        return None
+    return [(id(tensor), tensor._version) for tensor in tensors]
+
+
+def _check_merged(layer: nn.Module, name: str) -> None:
+    """Refuse a merged weight of other tensors than the layer has."""
+    if torch.compiler.is_compiling():
+        return
+    before = vars(layer)[f"{merged_name(name)}_of"]
+    if before is not None and before != _versions(layer, name):
+        raise PathwayError(
+            f"{name!r} of {type(layer).__name__} or its pathways changed after merge(keep_terms=True): "
+            "unmerge the model, and merge it again"
+        )
+
+
+def _merged_like(weight: Tensor, merged: Tensor) -> Tensor:
+    """Return the buffer of `merge(keep_terms=True)` as W is: gathered, in the dtype of FSDP's forward."""
+    if is_distributed(merged) and not is_distributed(weight):
+        return gathered(merged, weight.dtype)
+    return merged if merged.dtype == weight.dtype else merged.to(weight.dtype)
 
 
 def per_row(scale: Tensor, matrix: Tensor) -> Tensor:
@@ -230,8 +321,9 @@ class _EffectiveWeight(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Save Aᵢ and λᵢ; they are parameters, so this takes no memory."""
         _, weight, *pairs = inputs
-        ctx.weight_dtype = weight.dtype
+        ctx.weight_dtype, ctx.dtype = weight.dtype, output.dtype
         ctx.save_for_backward(*pairs)
+        ctx.save_for_forward(*pairs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -245,6 +337,19 @@ class _EffectiveWeight(torch.autograd.Function):
             result.append(gradient * per_row(scale, matrix) if pairs_need[i] else None)
             result.append(_group_dots(gradient, matrix, scale) if pairs_need[i + 1] else None)
         return tuple(result)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, tangent: Tensor | None, *tangents: Tensor | None) -> Tensor:
+        """Return dW + Σ (λᵢ dAᵢ + dλᵢ Aᵢ) in the dtype of the sum."""
+        saved = ctx.saved_tensors
+        result = torch.zeros_like(saved[0]) if tangent is None else tangent
+        for i in range(0, len(saved), 2):
+            (matrix, scale), (d_matrix, d_scale) = saved[i : i + 2], tangents[i : i + 2]
+            if d_matrix is not None:
+                result = torch.addcmul(result, d_matrix, per_row(scale, matrix))
+            if d_scale is not None:
+                result = torch.addcmul(result, matrix, per_row(d_scale, matrix))
+        return result.to(ctx.dtype)
 
 
 def _group_dots(gradient: Tensor, matrix: Tensor, scale: Tensor) -> Tensor:
@@ -268,6 +373,14 @@ def weighted_sum(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], dtype: 
     return torch.addcmul(weight, matrix, per_row(scale, matrix), out=torch.empty_like(weight, dtype=dtype))
 
 
+def _is_read_by_fsdp(weight: Tensor) -> bool:
+    """Return whether `fully_shard` reads a property: in its first forward it makes sure of the shard of W."""
+    if torch.compiler.is_compiling() or not is_distributed(weight):
+        return False
+    reader = sys._getframe(2).f_globals.get("__name__", "")
+    return reader.startswith("torch.distributed.fsdp.")
+
+
 def _property(name: str) -> property:
     """Return the property that stands for the parameter `name`."""
 
@@ -275,7 +388,10 @@ def _property(name: str) -> property:
         parameters = vars(self)["_parameters"]
         if name not in parameters:  # an AttributeError would make nn.Module look for W elsewhere
             raise PathwayError(f"{name!r} of {type(self).__name__} is no longer a parameter; merge first")
-        return effective_weight(self, name) if _in_forward() else parameters[name]
+        weight = parameters[name]
+        if not _in_forward() or (type(weight) is not nn.Parameter and _is_read_by_fsdp(weight)):
+            return weight
+        return effective_weight(self, name)
 
     def put(self: nn.Module, value: Any) -> None:
         raise PathwayError(
@@ -330,6 +446,16 @@ def set_scopes(block: nn.Module) -> None:
         leads_to_one = any(not path or layer.startswith(f"{path}.") for layer in layers)
         if leads_to_one and not isinstance(module, _Scoped) and type(module).forward is not nn.Module.forward:
             set_class(module, ())
+
+
+def scoped_blocks(model: nn.Module) -> list[str]:
+    """Return the names of the outermost modules in `model` whose forwards are marked."""
+    found: list[str] = []
+    for path, module in model.named_modules():
+        is_inside = any(not outer or path.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, _Scoped) and not is_inside:
+            found.append(path)
+    return found
 
 
 def drop_scopes(model: nn.Module) -> None:

@@ -9,8 +9,9 @@ from m2pt.pathway.layers import (
     PathwayError,
     attached_layers,
     attached_names,
+    drop_merged,
     drop_scopes,
-    merged_name,
+    keep_merged,
     parameter,
     pathways,
     restore_class,
@@ -19,8 +20,8 @@ from m2pt.pathway.layers import (
     weighted_sum,
 )
 from m2pt.pathway.names import parse
-from m2pt.pathway.sharding import replicated
-from m2pt.pathway.sharing import Owners
+from m2pt.pathway.sharding import local, replicated, reshard
+from m2pt.pathway.sharing import Shared, check_shared, find_shared
 
 
 def merge(
@@ -42,30 +43,28 @@ def merge(
         untie: gives a layer whose weight is shared with another module its own, instead of an error.
         keep_terms: keeps W, Aᵢ and λᵢ beside the sum until `unmerge`. The layers stay attached, cost in
             inference what plain ones do, and refuse to be trained; the state dict is that before the merge.
+            A forward refuses W, Aᵢ or λᵢ written since, but cannot tell in compiled code, of sharded weights,
+            or if it was through `.data`.
 
     Raises:
         PathwayError: no layer has an auxiliary of that name, or a weight is shared with another module, which
             would change too. The model is unchanged in that case.
     """
     chosen = chosen_names(model, names)
+    reshard(layer for _, layer in attached_layers(model))
     if keep_terms:
         if names is not None:
             raise PathwayError("keep_terms=True merges all auxiliaries; leave names out")
         return _keep_merged(model)
     shared = _shared(model)
-    if shared and not untie:
-        first, other = next(iter(shared.values()))
-        raise PathwayError(
-            f"the weight {first!r} is also {other!r}: merging would change that too; untie=True gives the "
-            "layer a weight of its own"
-        )
+    check_shared(shared, untie)
+    for each in shared:
+        each.untie()
     for _, layer in list(attached_layers(model)):
         for name in attached_names(layer):
             pairs = [pair for key, pair in terms(layer, name).items() if key in chosen]
             if pairs:
                 weight = parameter(layer, name)
-                if (id(layer), name) in shared:
-                    weight = layer._parameters[name] = nn.Parameter(weight.detach().clone())
                 with torch.no_grad():
                     weight.copy_(_merged(weight, pairs))
     return _without(model, chosen)
@@ -76,7 +75,7 @@ def _keep_merged(model: nn.Module) -> nn.Module:
         for name in attached_names(layer):
             weight = parameter(layer, name).detach()
             merged = _merged(weight, list(terms(layer, name).values())).to(weight.dtype)
-            layer.register_buffer(merged_name(name), merged, persistent=False)
+            keep_merged(layer, name, merged)
     return model
 
 
@@ -84,8 +83,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     """Undo `merge(model, keep_terms=True)`, in place and to the same bits."""
     for _, layer in attached_layers(model):
         for name in attached_names(layer):
-            layer._buffers.pop(merged_name(name), None)
-            layer._non_persistent_buffers_set.discard(merged_name(name))
+            drop_merged(layer, name)
     return model
 
 
@@ -102,11 +100,17 @@ def detach(model: nn.Module, names: str | Collection[str] | None = None) -> nn.M
     return _without(model, chosen_names(model, names))
 
 
-def merge_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def merge_state_dict(state: Mapping[str, Tensor], *, untie: bool = False) -> dict[str, Tensor]:
     """Return the state dict of the merged model, computed from the attached model's state dict alone.
 
+    Args:
+        state: the state dict; files of safetensors do not tell which weights are shared.
+        untie: accepts a weight with pathways that has another key too: the two differ in the result, which
+            fits models alone that do not share it.
+
     Raises:
-        PathwayError: the weight, the scale or the target weight of a pathway is missing.
+        PathwayError: the weight, the scale or the target weight of a pathway is missing, or a weight is
+            shared with another key.
     """
     keys = {name: parse(name) for name in state}
     merged = {name: tensor for name, tensor in state.items() if keys[name] is None}
@@ -118,9 +122,27 @@ def merge_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                     raise PathwayError(f"cannot merge: the state dict has {name!r} but no {needed!r}")
             if name == key.matrix:
                 pairs.setdefault(key.target, []).append((state[key.matrix], state[key.scale]))
+    if not untie:
+        _check_keys(state, pairs)
     for target, found in pairs.items():
         merged[target] = _merged(state[target], found).to(state[target].dtype)
     return merged
+
+
+def _check_keys(state: Mapping[str, Tensor], targets: Collection[str]) -> None:
+    """Refuse weights to merge that have another key too."""
+    names: dict[tuple[torch.device, int], list[str]] = {}
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor) and (start := local(tensor).data_ptr()):
+            names.setdefault((tensor.device, start), []).append(name)
+    for found in names.values():
+        for target in found:
+            if target in targets and len(found) > 1:
+                other = next(name for name in found if name != target)
+                raise PathwayError(
+                    f"the weight {target!r} is also {other!r}: merging would change that too; untie=True is "
+                    "for a model in which the layer has a weight of its own"
+                )
 
 
 def auxiliaries(model: nn.Module) -> list[str]:
@@ -153,15 +175,10 @@ def _without(model: nn.Module, names: Collection[str]) -> nn.Module:
     return model
 
 
-def _shared(model: nn.Module) -> dict[tuple[int, str], tuple[str, str]]:
-    """Return the weights with pathways that another module has too, with both names."""
-    owners, shared = Owners([model]), {}
-    for _, layer in attached_layers(model):
-        for name in attached_names(layer):
-            own, others = owners.names(layer, name)
-            if others:
-                shared[(id(layer), name)] = own, others[0]
-    return shared
+def _shared(model: nn.Module) -> list[Shared]:
+    """Return the weights with pathways that another module has too."""
+    layers = (layer for _, layer in attached_layers(model))
+    return find_shared([model], [(layer, name) for layer in layers for name in attached_names(layer)])
 
 
 def _merged(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

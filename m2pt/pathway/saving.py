@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.pathway.attaching import Part, install
-from m2pt.pathway.layers import PathwayError, attached_layers, attached_names, terms
+from m2pt.pathway.layers import PathwayError, attached_layers, attached_names, scoped_blocks, terms
 from m2pt.pathway.matching import Matrix
-from m2pt.pathway.sharding import whole
+from m2pt.pathway.sharding import reshard, whole
 
 FORMAT = "m2pt pathways 1"
 
@@ -27,6 +27,7 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
         PathwayError: the model has no pathways.
     """
     layers: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    reshard(layer for _, layer in attached_layers(model))
     for layer_name, layer in attached_layers(model):
         for name in attached_names(layer):
             for auxiliary, (matrix, scale) in terms(layer, name).items():
@@ -46,7 +47,7 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
-            torch.save({"format": FORMAT, "layers": layers}, file)
+            torch.save({"format": FORMAT, "layers": layers, "blocks": scoped_blocks(model)}, file)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).replace(path)
@@ -87,7 +88,8 @@ def load_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
                     )
                 target = Matrix(layer_name, module, name)
                 parts.append(Part(target, label, auxiliary, matrix, scale, saved["scale_trainable"]))
-    install(parts, [model], [model])
+    blocks = [modules[name] for name in content.get("blocks", [""]) if name in modules]
+    install(parts, blocks, [model])
 
 
 def _copy(value: Tensor) -> Tensor:

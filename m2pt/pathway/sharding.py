@@ -1,9 +1,10 @@
 """Tensors that `fully_shard` has distributed (DTensor), beside plain ones."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_distributed(tensor: Any) -> bool:
@@ -19,6 +20,16 @@ def whole(tensor: Any) -> Tensor:
 def local(tensor: Any) -> Tensor:
     """Return what this process has of the tensor."""
     return tensor.to_local() if is_distributed(tensor) else tensor
+
+
+def reshard(modules: Iterable[nn.Module]) -> None:
+    """Put the shards of `fully_shard` back where it holds gathered weights, copies that it will discard.
+
+    It does that itself before a state dict is taken, also of a module inside the one that it was given.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for module in modules:
+            module.state_dict()
 
 
 def distributed_as(own: Any, values: Tensor) -> Any:

@@ -1,23 +1,68 @@
 """Parameters that several modules share (tied weights)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
+from m2pt.pathway.layers import PathwayError, parameter
+from m2pt.pathway.sharding import is_distributed
 
-class Owners:
-    """The modules in `roots` that have each parameter, with the parameter's full names."""
 
-    def __init__(self, roots: Iterable[nn.Module]) -> None:
-        self._found: dict[int, dict[tuple[int, str], str]] = {}
-        for root in roots:
-            for path, module in root.named_modules():
-                for name, parameter in module._parameters.items():
-                    if parameter is not None:
-                        places = self._found.setdefault(id(parameter), {})
-                        places.setdefault((id(module), name), f"{path}.{name}".lstrip("."))
+@dataclass(frozen=True)
+class Shared:
+    """A layer's parameter that another module has too, with a full name in each."""
 
-    def names(self, module: nn.Module, name: str) -> tuple[str, list[str]]:
-        """Return the full name of a module's parameter, and the names that it has in other modules."""
-        places = dict(self._found[id(module._parameters[name])])
-        return places.pop((id(module), name)), list(places.values())
+    layer: nn.Module
+    name: str
+    own: str
+    other: str
+
+    def untie(self) -> None:
+        """Give the layer a parameter of its own, trained if the shared one is."""
+        weight = parameter(self.layer, self.name)
+        self.layer._parameters[self.name] = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+
+
+def find_shared(roots: Iterable[nn.Module], places: Iterable[tuple[nn.Module, str]]) -> list[Shared]:
+    """Return those of the layers' parameters `places` that another module in `roots` has too."""
+    found: dict[int, dict[tuple[int, str], str]] = {}
+    for root in roots:
+        for path, module in root.named_modules():
+            for name, value in module._parameters.items():
+                if value is not None:
+                    owners = found.setdefault(id(value), {})
+                    owners.setdefault((id(module), name), f"{path}.{name}".lstrip("."))
+    shared = {}
+    for layer, name in places:
+        owners = dict(found[id(layer._parameters[name])])
+        own = owners.pop((id(layer), name))
+        if owners:
+            shared[(id(layer), name)] = Shared(layer, name, own, next(iter(owners.values())))
+    return list(shared.values())
+
+
+def check_shared(
+    shared: Iterable[Shared], untie: bool, labels: Mapping[tuple[int, str], str] | None = None
+) -> None:
+    """Refuse shared parameters, or with `untie` those alone that cannot be untied.
+
+    Args:
+        shared: the shared parameters.
+        untie: whether each layer is going to be given its own.
+        labels: what messages call a parameter, by `id(layer)` and name; its full name by default.
+
+    Raises:
+        PathwayError: there is such a parameter.
+    """
+    for each in shared:
+        what = (labels or {}).get((id(each.layer), each.name), f"{each.own!r}")
+        if not untie:
+            raise PathwayError(
+                f"the weight {what} is also {each.other!r}: merging would change that too; untie=True gives "
+                "the layer a weight of its own"
+            )
+        if is_distributed(parameter(each.layer, each.name)):
+            raise PathwayError(
+                f"the weight {what} is also {each.other!r}, and fully_shard keeps them one: untie before it"
+            )

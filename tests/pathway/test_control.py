@@ -196,3 +196,27 @@ def test_a_scale_for_each_group_of_rows(groups: object) -> None:
 def test_groups_must_divide_the_rows(groups: object) -> None:
     with pytest.raises(PathwayError, match="scale_groups"):
         attach(vit(), vit(seed=1), scale_groups=groups)
+
+
+@pytest.mark.parametrize("part", ["weight", "pathways.audio.weight", "pathways.audio.scale"])
+def test_a_write_after_a_merge_that_kept_its_terms_is_noticed(part: str) -> None:
+    model = attached()
+    merge(model, keep_terms=True)
+    with torch.no_grad():
+        for twin in (copy.deepcopy(model), copy.deepcopy(model).double()):
+            assert twin(images().to(next(twin.parameters()).dtype)).shape == (3, 5)
+        model.get_parameter(f"blocks.0.mlp.fc1.{part}").mul_(2)
+        for use in (lambda: model(images()), lambda: copy.deepcopy(model)):
+            with pytest.raises(PathwayError, match=r"changed after merge.*unmerge"):
+                use()
+        expected = unmerge(model)(images())
+        torch.testing.assert_close(merge(model, keep_terms=True)(images()), expected)
+    with pytest.raises(PathwayError, match=r"'attn.qkv' of target block 0 is merged.*unmerge"):
+        attach(model, {"text": vit(seed=3)})
+
+
+def test_a_copy_made_inside_disabled_is_not_disabled_for_good() -> None:
+    model = attached()
+    with disabled(model):
+        twin = copy.deepcopy(model)
+    assert torch.equal(twin(images()), model(images()))

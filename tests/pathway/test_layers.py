@@ -51,6 +51,18 @@ def test_merging_refuses_a_weight_that_was_shared_out_of_sight_of_attach() -> No
     torch.testing.assert_close(merge(model, untie=True)(x), expected)
 
 
+def test_a_frozen_weight_is_untied_frozen() -> None:
+    for attach_it, merge_it in (({"untie": True}, {}), ({}, {"untie": True})):
+        model, other = Tied(), Tied()
+        model.embedding.weight.requires_grad_(False)
+        target = model if attach_it else [model.head]
+        attach(
+            target, other if attach_it else [other.head], layers=["head" if attach_it else ""], **attach_it
+        )
+        merge(model, **merge_it)
+        assert model.head.weight is not model.embedding.weight and not model.head.weight.requires_grad
+
+
 WRITES = {
     "data.copy_": lambda layer, value: layer.weight.data.copy_(value),
     "data =": lambda layer, value: setattr(layer.weight, "data", value.clone()),
@@ -246,3 +258,88 @@ def test_checkpointed_blocks_have_the_same_gradients() -> None:
     model(images()).square().sum().backward()
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
+
+
+def patched_layer(model: nn.Module) -> None:
+    model.blocks[1].mlp.fc2.forward = model.blocks[1].mlp.fc2.forward
+
+
+def patched_module_between(model: nn.Module) -> None:
+    model.blocks[1].mlp.forward = lambda x: x
+
+
+def patched_block(model: nn.Module) -> None:
+    model.blocks[1].forward = torch.compile(model.blocks[1].forward, backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (patched_layer, r"'mlp.fc2' of target block 1 \(Linear\)"),
+        (patched_module_between, r"'mlp' of target block 1 \(Mlp\)"),
+        (patched_block, r"target block 1 \(Block\)"),
+    ],
+)
+def test_a_forward_of_one_module_alone_is_refused_before_attach_and_kept_after_it(change, name: str) -> None:
+    model = vit()
+    change(model)
+    keys, classes = list(model.state_dict()), [type(module) for module in model.modules()]
+    with pytest.raises(PathwayError, match=rf"{name} has a forward of its own.*attach first"):
+        attach(model, vit(seed=1), scale_init=0.5)
+    assert list(model.state_dict()) == keys and [type(module) for module in model.modules()] == classes
+    if change is not patched_module_between:  # it computes something else
+        model = vit()
+        attach(model, vit(seed=1), scale_init=0.5)
+        expected = model(images())
+        change(model)
+        torch.testing.assert_close(model(images()), expected)
+
+
+class Renormed(nn.Linear):
+    """A constraint as in EEGNet."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.weight.data = torch.renorm(self.weight.data, 2, 0, 0.5)
+        return super().forward(x)
+
+
+class Clamped(nn.Module):
+    """A constraint of the layer inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.fc.weight.data.clamp_(-0.1, 0.1)
+        return self.fc(x)
+
+
+class Measured(nn.Linear):
+    """A forward that reads the weight, and writes a copy and another parameter."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.bias.data.clamp_(-1, 1)
+        return super().forward(x) / self.weight.detach().clone().abs_().max()
+
+
+@pytest.mark.parametrize(("make", "path"), [(lambda: Renormed(4, 4), ""), (Clamped, "fc")])
+def test_a_forward_that_writes_the_weight_is_refused(make, path: str) -> None:
+    with pytest.raises(PathwayError, match=rf"target block 0 .* writes '{path}.?weight'.*optimizer.step"):
+        attach([make()], [make()], layers=[path])
+
+
+def test_a_forward_that_writes_something_else_is_not() -> None:
+    model = Measured(4, 4)
+    attach([model], [Measured(4, 4)], layers=[""], scale_init=0.5)
+    assert model(torch.ones(1, 4)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("part", ["weight", "scale"])
+def test_a_matrix_or_scale_that_is_no_longer_a_parameter_is_an_error(part: str) -> None:
+    model = vit()
+    attach(model, {"a": vit(seed=1)}, scale_init=0.5)
+    prune.l1_unstructured(model.blocks[1].mlp.fc2.pathways["a"], part, 0.5)
+    for use in (lambda: model(images()), lambda: merge(model)):
+        with pytest.raises(PathwayError, match=rf"'{part}' of a pathway is no longer a parameter"):
+            use()

@@ -1,6 +1,7 @@
 """Two gloo processes with `fully_shard`, before and after `attach`: losses and weights of one process."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from m2pt.pathway import attach, load_pathways, merge, save_pathways, scales
+from m2pt.pathway import attach, load_pathways, merge, save_pathways, scaled, scales, unmerge
 
 STEPS, BATCH = 4, 4
 ATTACHED_BEFORE = {"attach first": ("audio", "point"), "shard between": ("audio",), "shard first": ()}
@@ -134,3 +135,82 @@ def test_mixed_precision_trains_w_a_and_the_scale_in_float32(order: str, tmp_pat
     for name in ("weight", "pathways.audio.weight", "pathways.audio.scale"):
         value = results[0]["state"][f"blocks.0.mlp.fc1.{name}"]
         assert value.dtype == torch.float32 and not torch.equal(value, before[f"blocks.0.mlp.fc1.{name}"])
+
+
+def sharded_as_a_whole(order: str) -> nn.Module:
+    """Return a model of one group of parameters, which stay gathered after a forward without gradients."""
+    model = vit().eval()
+    if order == "attach first":
+        attach_each(model)
+    fully_shard(model)
+    with torch.no_grad():
+        model(batches()[0])
+    if order == "shard first":
+        attach_each(model)
+        with torch.no_grad():
+            model(batches()[0])
+    return model
+
+
+def sharded_below_a_scope(folder: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield models whose first forward is in a block, or was marked by loading, when FSDP begins."""
+    model = vit().eval()
+    attach_each(model)
+    save_pathways(model, f"{folder}/pathways")
+    dist.barrier()
+    for block in model.blocks:
+        for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
+            fully_shard(layer)
+    yield "layers", model
+    model = vit().eval()
+    load_pathways(model, f"{folder}/pathways")
+    assert type(model) is type(vit()), "what leads to no block is not marked"
+    for block in model.blocks:
+        fully_shard(block)
+    yield "loaded", model
+
+
+def one_rank_of_one_group(rank: int, folder: str, order: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    x, outputs = batches()[0], {}
+    with torch.no_grad():
+        for part in ("model", "blocks"):
+            model = sharded_as_a_whole(order)
+            parts = [model] if part == "model" else list(model.blocks)
+            for each in parts:
+                with scaled(each, 0):
+                    outputs[f"{part}: without"] = model(x)
+                outputs[f"{part}: as before"] = model(x)
+            for each in parts:
+                merge(each)
+            outputs[f"{part}: merged"] = model(x)
+            outputs[f"{part}: merged again"] = model(x)
+            copied = vit().eval()
+            copied.load_state_dict(whole(model.state_dict()))
+            outputs[f"{part}: merged state"] = copied(x)
+        for name, model in sharded_below_a_scope(folder):
+            outputs[f"{name}: first forward"] = model(x)
+            outputs[f"{name}: second forward"] = model(x)
+        model = sharded_as_a_whole(order)
+        merge(model, keep_terms=True)
+        outputs["model: merged with its terms"] = model(x)
+        outputs["model: unmerged"] = unmerge(model)(x)
+    torch.save(outputs, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("order", ["attach first", "shard first"])
+def test_gathered_weights_are_not_taken_for_the_model_s_own(order: str, tmp_path: Path) -> None:
+    mp.spawn(one_rank_of_one_group, (str(tmp_path), order), nprocs=2)
+    model, x = vit().eval(), batches()[0]
+    plain = model(x)
+    attach_each(model)
+    expected = model(x)
+    for rank in (0, 1):
+        for name, output in torch.load(tmp_path / f"{rank}.pt", weights_only=True).items():
+            truth = plain if name == "model: without" else expected
+            if name != "blocks: without":  # of the last block only
+                torch.testing.assert_close(
+                    output, truth.detach(), msg=lambda text, name=name: f"{name}: {text}"
+                )

@@ -161,3 +161,11 @@ def test_frozen_matrices_leave_one_gradient_and_keep_none() -> None:
     ]
     scale = parameters(target)["fc.pathways.auxiliary.scale"]
     torch.testing.assert_close(scale.grad, (x @ a.T).sum().reshape(1))
+
+
+def test_autocast_rounds_nothing_that_it_would_not_round_of_a_plain_layer() -> None:
+    target, auxiliary = nn.Embedding(6, 4), nn.Embedding(6, 4)
+    expected = target.weight + 0.5 * auxiliary.weight
+    attach([target], [auxiliary], layers=[""], scale_init=0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(target(torch.arange(6)), expected)

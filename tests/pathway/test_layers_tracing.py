@@ -12,7 +12,7 @@ import torch
 from model_families import build
 from small_vit import images, vit
 from torch import nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vmap
 
 from m2pt.pathway import attach, merge
 from m2pt.pathway.names import is_pathway
@@ -149,3 +149,61 @@ def test_saved_as_a_whole_module() -> None:
     again = torch.load(file, weights_only=False)  # our own bytes
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(again(x)[0], model(x)[0])
+
+
+def test_compiled_code_outside_a_forward_reads_and_writes_w() -> None:
+    layer = attached().blocks[0].mlp.fc1
+    weight = layer.weight.detach().clone()
+
+    def penalty() -> torch.Tensor:
+        return layer.weight.square().sum()
+
+    def clear() -> None:
+        with torch.no_grad():
+            layer.weight.zero_()
+
+    torch.testing.assert_close(
+        torch.compile(penalty, backend="eager", fullgraph=True)(), weight.square().sum()
+    )
+    torch.compile(clear, backend="eager")()
+    assert torch.count_nonzero(layer.weight) == 0
+
+
+class Reader(nn.Module):
+    """A block that has its weights read by a function, in this class one that is not compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return read(self.fc, x) + self.fc(x)
+
+
+@torch._dynamo.disable
+def read(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x @ layer.weight.T
+
+
+def test_a_function_that_is_not_compiled_reads_the_effective_weight_in_a_compiled_block() -> None:
+    model, x = Reader(), torch.randn(2, 4)
+    attach([model], [Reader()], layers=["fc"], scale_init=0.5)
+    torch.testing.assert_close(torch.compile(model, backend="eager")(x), model(x))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_forward_mode_derivatives(groups: int) -> None:
+    model, x = nn.Linear(6, 4).double(), torch.randn(3, 6).double()
+    attach([model], [nn.Linear(6, 4).double()], layers=[""], scale_init=0.3, scale_groups=groups)
+    values = {name: value.detach() for name, value in model.named_parameters()}
+
+    def output(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        return functional_call(model, values, (x,)).tanh()
+
+    forward, reverse = jacfwd(output)(values), jacrev(output)(values)
+    for name, value in reverse.items():
+        torch.testing.assert_close(forward[name], value)
+    tangents = {name: torch.randn_like(value) for name, value in values.items()}
+    _, derivative = jvp(output, (values,), (tangents,))
+    step = {name: values[name] + 1e-6 * tangents[name] for name in values}
+    torch.testing.assert_close(derivative, (output(step) - output(values)) / 1e-6, rtol=1e-4, atol=1e-4)

@@ -118,3 +118,15 @@ def test_state_dict_in_the_middle_of_training_continues_bit_for_bit() -> None:
     train(resumed, resumed_optimizer, range(3, 6))
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), model.parameters(), strict=True))
     assert all(value != 0 for value in scales(model).values())
+
+
+def test_a_state_dict_with_a_shared_weight_is_refused() -> None:
+    model = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "head": nn.Linear(4, 5)})
+    model["head"].weight = model["embedding"].weight
+    attach([model["head"]], [nn.Linear(4, 5)], layers=[""], scale_init=0.5)
+    state = model.state_dict()
+    with pytest.raises(PathwayError, match=r"'head.weight' is also 'embedding.weight'.*untie=True"):
+        merge_state_dict(state)
+    merged = merge_state_dict(state, untie=True)
+    assert torch.equal(merged["embedding.weight"], model["embedding"].weight)
+    assert torch.equal(merged["head.weight"], merge(model, untie=True)["head"].weight)
