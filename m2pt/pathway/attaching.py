@@ -18,6 +18,7 @@ from m2pt.pathway.layers import (
     terms,
 )
 from m2pt.pathway.matching import ALL_LINEAR, Blocks, Layers, Matrix, Order, Pair, find_blocks, pair_blocks
+from m2pt.pathway.names import is_clear
 from m2pt.pathway.optimizers import warn_of_optimizers
 from m2pt.pathway.sharding import distributed_as, is_distributed, local, replicated_beside
 from m2pt.pathway.sharing import Owners
@@ -151,6 +152,13 @@ def _check_targets(parts: Sequence[Part]) -> None:
                 f"the weight of {part.label} is a {type(own).__name__} of {own.dtype}, which cannot be "
                 "trained as W + λA: attach to the model before it is quantised"
             )
+        if not is_clear(part.target.name):
+            raise PathwayError(f"{part.label} has a name that only scales of pathways have; rename it")
+        if kept := _list_of(module, own):
+            raise PathwayError(
+                f"{part.label} is also in the list {kept!r} of its {type(module).__name__}, whose forward "
+                "may use that one; choose other layers=[...]"
+            )
         if isinstance(module, torch.jit.ScriptModule):
             raise PathwayError(
                 f"{part.label} is compiled by TorchScript: attach before torch.jit.script or trace"
@@ -162,6 +170,14 @@ def _check_targets(parts: Sequence[Part]) -> None:
                 )
         elif part.auxiliary in terms(module, part.target.name):
             raise PathwayError(f"{part.label} already has a pathway named {part.auxiliary!r}")
+
+
+def _list_of(module: nn.Module, parameter: Tensor) -> str | None:
+    """Return the name of a list that a module keeps the parameter in too, as an nn.LSTM does."""
+    for name, value in vars(module).items():
+        if isinstance(value, list | tuple) and any(each is parameter for each in value):
+            return name
+    return None
 
 
 def _shared(roots: Iterable[nn.Module], parts: Sequence[Part]) -> dict[tuple[int, str], tuple[Part, str]]:

@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from m2pt.pathway.names import scale_name
 from m2pt.pathway.sharding import gathered, is_distributed
 
 
@@ -42,11 +43,6 @@ class Pathway(nn.Module):
         """Add the matrix and the scale for the layer's parameter `name`."""
         self.register_parameter(name, nn.Parameter(matrix))
         self.register_parameter(scale_name(name), nn.Parameter(scale, requires_grad=scale_trainable))
-
-
-def scale_name(name: str) -> str:
-    """Return the name of the scale that belongs to a matrix: `scale`, `in_proj_scale`."""
-    return f"{name.removesuffix('weight')}scale"
 
 
 def merged_name(name: str) -> str:
