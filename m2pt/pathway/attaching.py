@@ -17,10 +17,20 @@ from m2pt.pathway.layers import (
     set_scopes,
     terms,
 )
-from m2pt.pathway.matching import ALL_LINEAR, Blocks, Layers, Matrix, Order, Pair, find_blocks, pair_blocks
+from m2pt.pathway.matching import (
+    ALL_LINEAR,
+    Blocks,
+    Layers,
+    Matrix,
+    Order,
+    Pair,
+    find_blocks,
+    is_plain,
+    pair_blocks,
+)
 from m2pt.pathway.names import is_clear
 from m2pt.pathway.optimizers import warn_of_optimizers
-from m2pt.pathway.sharding import distributed_as, is_distributed, local, replicated_beside
+from m2pt.pathway.sharding import distributed_as, local, replicated_beside
 from m2pt.pathway.sharing import Owners
 
 
@@ -66,9 +76,9 @@ def attach(
         untie: gives a layer whose weight is shared with another module its own, instead of an error.
 
     Raises:
-        PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, quantised or no
-            parameter, values that are not finite, a name already in use, or nothing to attach. The target is
-            unchanged in that case.
+        PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, quantised, on
+            the meta device or no parameter, adapters that are not merged, values that are not finite, a name
+            already in use, or nothing to attach. The target is unchanged in that case.
     """
     for value, known in ((order, ("normal", "reversed", "shuffled")), (unequal, ("error", "slice"))):
         if value not in known:
@@ -147,10 +157,16 @@ def _check_targets(parts: Sequence[Part]) -> None:
                 f"{part.label} is named twice or shared by blocks; it can be attached only once"
             )
         seen.add(key)
-        if not own.is_floating_point() or not (type(own) is nn.Parameter or is_distributed(own)):
+        if not is_plain(own):
             raise PathwayError(
                 f"the weight of {part.label} is a {type(own).__name__} of {own.dtype}, which cannot be "
                 "trained as W + λA: attach to the model before it is quantised"
+            )
+        if own.is_meta != part.values.is_meta:
+            where = f"the target's {part.label}" if own.is_meta else f"{part.auxiliary!r} for {part.label}"
+            raise PathwayError(
+                f"{where} is on the meta device, without values: load its weights before you attach, or have "
+                "target and auxiliary there to load a state of both afterwards"
             )
         if not is_clear(part.target.name):
             raise PathwayError(f"{part.label} has a name that only scales of pathways have; rename it")
@@ -194,7 +210,7 @@ def _shared(roots: Iterable[nn.Module], parts: Sequence[Part]) -> dict[tuple[int
 def _groups(pair: Pair, groups: int | str | Mapping[str, int]) -> int:
     """Return the number of scales of a matrix."""
     target = pair.target
-    rows = target.tensor.shape[0]
+    rows = target.shape[0]
     chosen = groups.get(target.path, 1) if isinstance(groups, Mapping) else groups
     number = rows if chosen == "rows" else chosen
     if not isinstance(number, int) or isinstance(number, bool) or number < 1 or rows % number:

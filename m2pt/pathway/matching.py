@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from m2pt.pathway.layers import PathwayError
+from m2pt.pathway.layers import PathwayError, effective_weight
 from m2pt.pathway.roles import FUSED, role_of
-from m2pt.pathway.sharding import whole
+from m2pt.pathway.sharding import is_distributed, whole
 
 Blocks: TypeAlias = nn.Module | Iterable[nn.Module]
 Layers: TypeAlias = str | Sequence[str] | Mapping[str | tuple[str, ...], str | Sequence[str]]
@@ -41,9 +41,16 @@ class Matrix:
         return any(base.__name__ == "Conv1D" for base in type(self.module).__mro__)
 
     @property
-    def tensor(self) -> Tensor:
-        """The values with one row for each output."""
-        value = whole(self.parameter.detach())
+    def shape(self) -> torch.Size:
+        """The shape with one row for each output."""
+        shape = self.parameter.shape
+        return shape[::-1] if self.is_transposed else shape
+
+    @property
+    def values(self) -> Tensor:
+        """What the layer computes with, with one row for each output."""
+        with torch.no_grad():
+            value = whole(effective_weight(self.module, self.name).detach())
         return value.mT if self.is_transposed else value
 
     @property
@@ -132,6 +139,15 @@ def matrices(block: nn.Module) -> dict[str, Matrix]:
     return found
 
 
+def is_plain(parameter: Tensor) -> bool:
+    """Return whether a parameter's own numbers are the weights: it is not quantised, nor of another class."""
+    return (
+        parameter.is_floating_point()
+        and parameter.dtype.itemsize > 1  # a float8 has its scale elsewhere
+        and (type(parameter) is nn.Parameter or is_distributed(parameter))
+    )
+
+
 def _is_lazy(parameter: Tensor) -> bool:
     return isinstance(parameter, nn.UninitializedParameter)
 
@@ -147,7 +163,26 @@ class Source:
     @property
     def rows(self) -> Tensor:
         """The values with one row for each output."""
-        return self.matrix.tensor.chunk(self.parts)[self.part]
+        return self.matrix.values.chunk(self.parts)[self.part]
+
+
+def _source(block: "_Block", path: str, part: int = 0, parts: int = 1) -> Source:
+    """Return a matrix of the auxiliary.
+
+    Raises:
+        PathwayError: there is none, or its values are not all that the layer computes with.
+    """
+    matrix = block.matrix(path)
+    if not is_plain(matrix.parameter):
+        raise PathwayError(
+            f"{path!r} of {block.where} is a {type(matrix.parameter).__name__} of {matrix.parameter.dtype}, "
+            "whose numbers alone are no weights: dequantise the auxiliary first"
+        )
+    if any(getattr(module, "merged", True) is False for module in block.wrappers(matrix)):
+        raise PathwayError(
+            f"{path!r} of {block.where} has adapters that are not merged: merge_and_unload() them first"
+        )
+    return Source(matrix, part, parts)
 
 
 def pair_blocks(
@@ -202,6 +237,14 @@ class _Block:
                 found.setdefault(role, []).append(path)
         return found
 
+    def wrappers(self, matrix: Matrix) -> list[nn.Module]:
+        """Return the matrix's module and those of peft around it, which say whether LoRA is `merged`."""
+        around, path = [matrix.module], matrix.path
+        while path.split(".")[-1] == "base_layer":
+            path = path.rpartition(".")[0]
+            around.append(self.module.get_submodule(path))
+        return around
+
     def matrix(self, path: str) -> Matrix:
         """Return the matrix at `path`; that of the wrapped layer, if peft has wrapped it."""
         for each in (path, f"{path}.base_layer" if path else "base_layer"):
@@ -226,7 +269,7 @@ def _chosen(own: _Block, other: _Block, layers: Layers) -> Iterator[tuple[list[M
             targets = [own.matrix(path) for path in ([paths] if isinstance(paths, str) else paths)]
             yield (
                 targets,
-                [Source(other.matrix(path)) for path in ([names] if isinstance(names, str) else names)],
+                [_source(other, path) for path in ([names] if isinstance(names, str) else names)],
             )
         return
     used: set[str] = set()
@@ -261,23 +304,23 @@ def _paths(own: _Block, layers: str | Sequence[str]) -> list[str]:
 def _partner(path: str, own: _Block, other: _Block) -> list[Source]:
     """Return what the auxiliary has at the same path, or else in the same role."""
     if path in other.matrices or not (role := role_of(own.matrix(path).path)):
-        return [Source(other.matrix(path))]
+        return [_source(other, path)]
     unique = {role: paths[0] for role, paths in other.roles.items() if len(paths) == 1}
     if role in unique:
-        return [Source(other.matrix(unique[role]))]
+        return [_source(other, unique[role])]
     for fused, parts in FUSED.items():
         if role == fused and all(part in unique for part in parts):
-            return [Source(other.matrix(unique[part])) for part in parts]
+            return [_source(other, unique[part]) for part in parts]
         if role in parts and fused in unique:
-            return [Source(other.matrix(unique[fused]), parts.index(role), len(parts))]
-    return [Source(other.matrix(path))]
+            return [_source(other, unique[fused], parts.index(role), len(parts))]
+    return [_source(other, path)]
 
 
 def _split(values: Tensor, targets: list[Matrix], own: _Block, other: _Block) -> Sequence[Tensor]:
     """Return the rows of each of several targets; all of them for a single one."""
     if len(targets) == 1:
         return [values]
-    sizes = [target.tensor.shape[0] for target in targets]
+    sizes = [target.shape[0] for target in targets]
     if values.shape[0] != sum(sizes):
         raise PathwayError(
             f"{_listed([target.path for target in targets])} of {own.where} have {sizes} output rows, the "
@@ -288,11 +331,12 @@ def _split(values: Tensor, targets: list[Matrix], own: _Block, other: _Block) ->
 
 def _fitted(matrix: Matrix, values: Tensor, unequal: str, where: str, source: str) -> Tensor:
     """Return the auxiliary's values in the orientation and the shape of the target's parameter."""
-    shape = matrix.tensor.shape
+    shape = matrix.shape
     if unequal == "slice" and values.ndim == len(shape):
         parts = len(FUSED.get(role_of(matrix.path) or "", "_"))
-        pieces = zip(values.chunk(parts), matrix.tensor.chunk(parts), strict=True)
-        values = torch.cat([_corner(piece, own.shape) for piece, own in pieces])
+        own = torch.empty(shape, device="meta").chunk(parts)
+        pieces = zip(values.chunk(parts), own, strict=True)
+        values = torch.cat([_corner(piece, like.shape) for piece, like in pieces])
     elif values.shape != shape:
         hint = "" if values.ndim != 2 or values.mT.shape != shape else "; one of them is transposed"
         raise PathwayError(

@@ -182,9 +182,13 @@ def spectral(model: nn.Module) -> None:
     nn.utils.spectral_norm(model.blocks[1].mlp.fc2)
 
 
-def quantised(model: nn.Module) -> None:
+def quantised(model: nn.Module, dtype: torch.dtype = torch.int8) -> None:
     layer = model.blocks[1].mlp.fc2
-    layer.weight = nn.Parameter(layer.weight.detach().to(torch.int8), requires_grad=False)
+    layer.weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
+
+
+def float8(model: nn.Module) -> None:
+    quantised(model, torch.float8_e4m3fn)
 
 
 class Special(torch.Tensor):
@@ -205,7 +209,9 @@ def scripted(model: nn.Module) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("change", [parametrized, pruned, spectral, quantised, subclassed, lazy, scripted])
+@pytest.mark.parametrize(
+    "change", [parametrized, pruned, spectral, quantised, float8, subclassed, lazy, scripted]
+)
 def test_a_layer_that_cannot_have_pathways_leaves_the_model_as_it_was(change) -> None:
     model = vit()
     change(model)

@@ -1,5 +1,6 @@
 """Which blocks and which matrices belong together, between libraries and between models of unequal size."""
 
+import peft
 import pytest
 import torch
 import torchvision
@@ -196,3 +197,91 @@ def test_slices_of_an_unequal_auxiliary(depth: int, dim: int) -> None:
             effective_weight(model.blocks[i].attn.qkv), w[i] + 0.5 * added.view(72, 24)
         )
     model(images())
+
+
+def test_an_attached_auxiliary_gives_what_it_computes_with() -> None:
+    model, other = vit(), vit(seed=1)
+    attach(other, {"third": vit(seed=2)}, scale_init=0.5)
+    w, a = (effective_weight(each.blocks[1].mlp.fc1).detach().clone() for each in (model, other))
+    attach(model, other, scale_init=0.25)
+    torch.testing.assert_close(effective_weight(model.blocks[1].mlp.fc1), w + 0.25 * a)
+
+
+class Adapted(nn.Linear):
+    """A linear layer that adds an unmerged adapter in its forward, as loralib's does."""
+
+    merged = False
+
+
+def quantised(model: nn.Module, dtype: torch.dtype = torch.int8) -> None:
+    layer = model.blocks[1].mlp.fc2
+    layer.weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
+
+
+def float8(model: nn.Module) -> None:
+    quantised(model, torch.float8_e4m3fn)
+
+
+def subclassed(model: nn.Module) -> None:
+    class Special(torch.Tensor):
+        pass
+
+    layer = model.blocks[1].mlp.fc2
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Special))
+
+
+def adapted(model: nn.Module) -> None:
+    model.blocks[1].mlp.fc2.__class__ = Adapted
+
+
+def without_values(model: nn.Module) -> None:
+    model.blocks[1].mlp.fc2.to("meta")
+
+
+def lora(model: nn.Module) -> None:
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["fc2"], init_lora_weights=False))
+
+
+@pytest.mark.parametrize("unequal", ["error", "slice"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (quantised, r"'mlp.fc2' of 'auxiliary' block 1 is a Parameter of torch.int8.*dequantise"),
+        (float8, r"'mlp.fc2' of 'auxiliary' block 1 is a Parameter of torch.float8.*dequantise"),
+        (subclassed, r"'mlp.fc2' of 'auxiliary' block 1 is a Special.*dequantise"),
+        (adapted, r"'mlp.fc2' of 'auxiliary' block 1 has adapters that are not merged: merge_and_unload"),
+        (lora, r"'mlp.fc2' of 'auxiliary' block 0 has adapters that are not merged: merge_and_unload"),
+        (without_values, r"'auxiliary' for 'mlp.fc2' of target block 1 is on the meta device"),
+    ],
+)
+def test_an_auxiliary_whose_numbers_are_not_its_weights_is_refused(change, message, unequal) -> None:
+    model, other = vit(), vit(seed=1)
+    change(other)
+    with pytest.raises(PathwayError, match=message):
+        attach(model, other, unequal=unequal)
+    assert list(model.state_dict()) == list(vit().state_dict())
+
+
+def test_an_auxiliary_with_merged_adapters_is_taken_as_merged() -> None:
+    model, other = vit(), vit(seed=1)
+    wrapped = peft.get_peft_model(other, peft.LoraConfig(target_modules=["fc2"], init_lora_weights=False))
+    wrapped.merge_adapter()
+    merged = other.blocks[1].mlp.fc2.base_layer.weight.detach().clone()
+    expected = model.blocks[1].mlp.fc2.weight.detach() + 0.5 * merged
+    assert not torch.equal(merged, vit(seed=1).blocks[1].mlp.fc2.weight)
+    attach(model, other, layers=["mlp.fc2"], scale_init=0.5)
+    torch.testing.assert_close(effective_weight(model.blocks[1].mlp.fc2), expected)
+
+
+def test_a_target_without_values_takes_an_auxiliary_without_values_only() -> None:
+    with torch.device("meta"):
+        model, other = vit(), vit()
+    with pytest.raises(
+        PathwayError, match=r"the target's 'attn.qkv' of target block 0 is on the meta device"
+    ):
+        attach(model, vit(seed=1), scale_init=0.5)
+    attach(model, other)
+    trained = vit()
+    attach(trained, vit(seed=1), scale_init=0.5)
+    model.load_state_dict(trained.state_dict(), assign=True)
+    assert torch.equal(model(images()), trained(images()))
