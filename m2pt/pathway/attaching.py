@@ -13,6 +13,7 @@ from m2pt.pathway.layers import (
     attached_names,
     is_attached,
     pathways,
+    plain_class,
     set_class,
     set_scopes,
     terms,
@@ -26,7 +27,9 @@ from m2pt.pathway.matching import (
     Pair,
     find_blocks,
     is_plain,
+    listed,
     pair_blocks,
+    warn_of_stacks,
 )
 from m2pt.pathway.names import is_clear
 from m2pt.pathway.optimizers import warn_of_optimizers
@@ -57,11 +60,12 @@ def attach(
             layers itself.
         auxiliary: the same for the auxiliary, or for several by name. A single one is named `auxiliary`.
         layers: which matrices. "all-linear" is every linear layer of a block, and the matrices that are
-            parameters of an attention; another string is a regular expression for their paths; or a list of
-            paths inside a block, `attn.qkv` or `attn.in_proj_weight`, which may be convolutions too. Where
-            the auxiliary has no layer of that path, the one in the same role is taken: `attention.q_proj`,
-            `.k_proj` and `.v_proj` for `attn.qkv`. A mapping from the target's paths to the auxiliary's says
-            so explicitly; one of both may be several, whose output rows lie below each other.
+            parameters of an attention, but not experts stacked in one parameter, with a warning; another
+            string is a regular expression for their paths; or a list of paths inside a block, `attn.qkv` or
+            `attn.in_proj_weight`, which may be convolutions too. Where the auxiliary has no layer of that
+            path, the one in the same role is taken: `attention.q_proj`, `.k_proj` and `.v_proj` for
+            `attn.qkv`. A mapping from the target's paths to the auxiliary's says so explicitly; one of both
+            may be several, whose output rows lie below each other.
         scale_init: initial λ. At 0 the target's outputs do not change.
         scale_trainable: False keeps λ at `scale_init`.
         order: "normal" pairs block i with block i, "reversed" with block depth - 1 - i (the paper's Table 5),
@@ -89,6 +93,7 @@ def attach(
     auxiliaries = auxiliary if isinstance(auxiliary, Mapping) else {"auxiliary": auxiliary}
     roots = [target] if isinstance(target, nn.Module) else list(target)
     target = target if isinstance(target, nn.Module) else roots
+    layers = _kept(layers)
     blocks = find_blocks(target, "the target", layers)
     pairs: list[Pair] = []
     for name, given in auxiliaries.items():
@@ -98,11 +103,23 @@ def attach(
         pairs += pair_blocks(blocks, name, others, layers, order, unequal)
     if not pairs:
         raise PathwayError("nothing to attach: no block, no layer name or no auxiliary was given")
+    _check_groups(pairs, scale_groups)
     parts = []
     for pair in pairs:
         scale = torch.full((_groups(pair, scale_groups),), float(scale_init))
         parts.append(Part(pair.target, pair.label, pair.auxiliary, pair.values, scale, scale_trainable))
     install(parts, blocks, roots, untie=untie)
+    if layers == ALL_LINEAR:
+        warn_of_stacks(blocks)
+
+
+def _kept(layers: Layers) -> Layers:
+    """Return the layers to read once for each block, from iterators too."""
+    if isinstance(layers, str):
+        return layers
+    if isinstance(layers, Mapping):
+        return {paths: [names] if isinstance(names, str) else list(names) for paths, names in layers.items()}
+    return list(layers)
 
 
 @dataclass(frozen=True)
@@ -207,6 +224,14 @@ def _shared(roots: Iterable[nn.Module], parts: Sequence[Part]) -> dict[tuple[int
     return shared
 
 
+def _check_groups(pairs: Iterable[Pair], groups: int | str | Mapping[str, int]) -> None:
+    paths = dict.fromkeys(pair.target.path for pair in pairs)
+    if isinstance(groups, Mapping) and (unknown := [path for path in groups if path not in paths]):
+        raise PathwayError(
+            f"scale_groups has {listed(unknown)}, which is not attached; attached are {listed(paths)}"
+        )
+
+
 def _groups(pair: Pair, groups: int | str | Mapping[str, int]) -> int:
     """Return the number of scales of a matrix."""
     target = pair.target
@@ -215,8 +240,9 @@ def _groups(pair: Pair, groups: int | str | Mapping[str, int]) -> int:
     number = rows if chosen == "rows" else chosen
     if not isinstance(number, int) or isinstance(number, bool) or number < 1 or rows % number:
         raise PathwayError(f"scale_groups={chosen!r} of {pair.label}: must divide its {rows} output rows")
-    if number > 1 and target.is_transposed:
-        raise PathwayError(f"scale_groups={chosen!r}: the rows of {pair.label} (Conv1D) are inputs")
+    if number > 1 and target.rows_are_inputs:
+        kind = plain_class(target.module).__name__
+        raise PathwayError(f"scale_groups={chosen!r}: the rows of {pair.label} ({kind}) are inputs")
     return number
 
 

@@ -2,24 +2,27 @@
 
 import random
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-from m2pt.pathway.layers import PathwayError, effective_weight
+from m2pt.pathway.layers import PathwayError, effective_weight, plain_class
 from m2pt.pathway.roles import FUSED, role_of
 from m2pt.pathway.sharding import is_distributed, whole
 
 Blocks: TypeAlias = nn.Module | Iterable[nn.Module]
-Layers: TypeAlias = str | Sequence[str] | Mapping[str | tuple[str, ...], str | Sequence[str]]
+Layers: TypeAlias = str | Iterable[str] | Mapping[str | tuple[str, ...], str | Iterable[str]]
 Order: TypeAlias = Literal["normal", "reversed", "shuffled"]
 
 ALL_LINEAR = "all-linear"
 
-_HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads", "heads", "nhead")
+_NUMBERS_OF_HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads", "heads", "nhead")
+_MODEL_HEADS = {"head", "heads", "classifier", "lm_head", "score", "logits"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,17 @@ class Matrix:
     def is_transposed(self) -> bool:
         """Whether its rows are inputs, as in the Conv1D of transformers (GPT-2)."""
         return any(base.__name__ == "Conv1D" for base in type(self.module).__mro__)
+
+    @property
+    def rows_are_inputs(self) -> bool:
+        """Whether the first dimension of the parameter is that of the inputs."""
+        return self.is_transposed or (isinstance(self.module, _ConvNd) and self.module.transposed)
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether it is a series of matrices in one parameter, such as those of experts."""
+        shape = self.parameter.shape
+        return len(shape) == 3 and min(shape) > 1 and not isinstance(self.module, _ConvNd)
 
     @property
     def shape(self) -> torch.Size:
@@ -85,13 +99,19 @@ def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
     decoder beside one encoder is left out.
 
     Raises:
-        PathwayError: the model has several such series, or it is a convolutional network without one, where
-            "all-linear" would be the head alone.
+        PathwayError: the model has several such series, or none where "all-linear" would take the head: in a
+            convolutional network, an `nn.Sequential` of different modules, or beside a layer named `head`.
     """
     if not isinstance(given, nn.Module):
         return list(given)
-    if isinstance(given, nn.ModuleList | nn.Sequential):
-        return list(given)
+    children = list(given.children())
+    if isinstance(given, nn.ModuleList):
+        return children
+    if isinstance(given, nn.Sequential):
+        if len(children) == 1:
+            return find_blocks(children[0], what, layers)
+        if len({plain_class(child) for child in children}) <= 1:
+            return children
     series = {path: list(module.children()) for path, module in given.named_modules() if _is_series(module)}
     outer = {
         path: blocks
@@ -102,26 +122,46 @@ def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
     found = encoders if len(encoders) == 1 else outer
     if len(found) > 1:
         listed = ", ".join(
-            f"{path!r} ({len(blocks)} x {type(blocks[0]).__name__})" for path, blocks in found.items()
+            f"{path!r} ({len(blocks)} x {plain_class(blocks[0]).__name__})" for path, blocks in found.items()
         )
         raise PathwayError(f"{what} has several series of blocks: {listed}; pass the blocks of one of them")
-    if (
-        not found
-        and layers == ALL_LINEAR
-        and any(each.parameter.ndim > 2 for each in matrices(given).values())
-    ):
+    if found:
+        return next(iter(found.values()))
+    if layers == ALL_LINEAR:
+        _check_single(given, what)
+    elif isinstance(given, nn.Sequential):
+        return children
+    return [given]
+
+
+def _check_single(given: nn.Module, what: str) -> None:
+    """Check that every linear layer of a module without a series of blocks may have a pathway."""
+    where = f"{what} ({type(given).__name__})"
+    if isinstance(given, nn.Sequential):
         raise PathwayError(
-            f"{what} ({type(given).__name__}) has no series of blocks with linear layers; pass its blocks, "
-            "or name the layers=[...] to attach"
+            f"{what} is a Sequential of different modules, of which the last may be a head; pass the blocks, "
+            "list(model) for all of them, or name the layers=[...] to attach"
         )
-    return next(iter(found.values()), [given])
+    found = matrices(given)
+    if any(each.parameter.ndim > 2 for each in found.values()):
+        raise PathwayError(
+            f"{where} has no series of blocks with linear layers; pass its blocks, or name the layers=[...] "
+            "to attach"
+        )
+    linear = [path for path, matrix in found.items() if matrix.is_linear]
+    heads = [path for path in linear if path.split(".")[0] in _MODEL_HEADS]
+    if heads and len(linear) > len(heads):
+        raise PathwayError(
+            f"{where} has no series of blocks, and 'all-linear' would attach its head {listed(heads)}; pass "
+            "its blocks, or name the layers=[...] to attach"
+        )
 
 
 def _is_series(module: nn.Module) -> bool:
     blocks = list(module.children())
     return (
         isinstance(module, nn.ModuleList | nn.Sequential)
-        and len({type(block) for block in blocks}) == 1
+        and len({plain_class(block) for block in blocks}) == 1
         and sum(matrix.is_linear for matrix in matrices(blocks[0]).values()) > 1
     )
 
@@ -146,6 +186,20 @@ def is_plain(parameter: Tensor) -> bool:
         and parameter.dtype.itemsize > 1  # a float8 has its scale elsewhere
         and (type(parameter) is nn.Parameter or is_distributed(parameter))
     )
+
+
+def warn_of_stacks(blocks: Iterable[nn.Module]) -> None:
+    """Say once which matrices "all-linear" leaves out, of the first block that has such."""
+    for i, block in enumerate(blocks):
+        found = matrices(block)
+        if stacks := [path for path, matrix in found.items() if matrix.is_stack]:
+            linear = [path for path, matrix in found.items() if matrix.is_linear]
+            warnings.warn(
+                f"'all-linear' leaves out the stacked matrices {listed(stacks)} of target block {i}; to "
+                f"attach them too, name the layers={linear + stacks}",
+                stacklevel=3,
+            )
+            return
 
 
 def _is_lazy(parameter: Tensor) -> bool:
@@ -213,7 +267,7 @@ def pair_blocks(
         for targets, sources in _chosen(own, other, layers):
             values = torch.cat([source.rows for source in sources])
             for matrix, part in zip(targets, _split(values, targets, own, other), strict=True):
-                label = _listed([source.matrix.path for source in sources])
+                label = listed([source.matrix.path for source in sources])
                 fitted = _fitted(matrix, part, unequal, own.where, f"{label} of {other.where}")
                 yield Pair(matrix, i, name, fitted)
 
@@ -258,7 +312,7 @@ class _Block:
             )
         raise PathwayError(
             f"no layer {path!r} of {self.where} ({type(self.module).__name__}); choose layers=[...] among "
-            f"those with a matrix or kernel: {_listed(self.matrices)}"
+            f"those with a matrix or kernel: {listed(self.matrices)}"
         )
 
 
@@ -279,12 +333,12 @@ def _chosen(own: _Block, other: _Block, layers: Layers) -> Iterator[tuple[list[M
         yield [own.matrix(path)], sources
     if layers == ALL_LINEAR and (unused := [path for path in other.linear if path not in used]):
         raise PathwayError(
-            f"{other.where} has {_listed(unused)} for which {own.where} has no partner among "
-            f"{_listed(own.linear)}; name the layers=[...] to attach"
+            f"{other.where} has {listed(unused)} for which {own.where} has no partner among "
+            f"{listed(own.linear)}; name the layers=[...] to attach"
         )
 
 
-def _paths(own: _Block, layers: str | Sequence[str]) -> list[str]:
+def _paths(own: _Block, layers: str | Iterable[str]) -> list[str]:
     if not isinstance(layers, str):
         return list(layers)
     if layers == ALL_LINEAR:
@@ -296,7 +350,7 @@ def _paths(own: _Block, layers: str | Sequence[str]) -> list[str]:
     if not found:
         raise PathwayError(
             f"layers={layers!r} matches no layer of {own.where} ({type(own.module).__name__}); it has "
-            f"{_listed(own.matrices)}"
+            f"{listed(own.matrices)}"
         )
     return found
 
@@ -323,7 +377,7 @@ def _split(values: Tensor, targets: list[Matrix], own: _Block, other: _Block) ->
     sizes = [target.shape[0] for target in targets]
     if values.shape[0] != sum(sizes):
         raise PathwayError(
-            f"{_listed([target.path for target in targets])} of {own.where} have {sizes} output rows, the "
+            f"{listed([target.path for target in targets])} of {own.where} have {sizes} output rows, the "
             f"matrices of {other.where} {values.shape[0]} in all; they must be equal"
         )
     return values.split(sizes)
@@ -370,10 +424,12 @@ def _check_heads(own: _Block, other: _Block) -> None:
 
 
 def _heads(block: nn.Module) -> int | None:
-    """Return the number of attention heads, if the modules of the block say it."""
-    for module in block.modules():
-        for name in _HEADS:
-            value = vars(module).get(name)
+    """Return the number of attention heads, if the modules of the block or their configs say it."""
+    modules = list(block.modules())
+    configs = [config for module in modules if (config := vars(module).get("config")) is not None]
+    for each in (*modules, *configs):
+        for name in _NUMBERS_OF_HEADS:
+            value = vars(each).get(name) if isinstance(each, nn.Module) else getattr(each, name, None)
             if isinstance(value, int) and not isinstance(value, bool):
                 return value
     return None
@@ -391,5 +447,6 @@ def partners(depth: int, order: Order) -> list[int]:
     return normal if order == "normal" else normal[::-1]
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Return names as messages write them: `'fc1', 'fc2'`."""
     return ", ".join(repr(name) for name in names) or "none"

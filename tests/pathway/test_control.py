@@ -196,3 +196,17 @@ def test_a_scale_for_each_group_of_rows(groups: object) -> None:
 def test_groups_must_divide_the_rows(groups: object) -> None:
     with pytest.raises(PathwayError, match="scale_groups"):
         attach(vit(), vit(seed=1), scale_groups=groups)
+
+
+def test_groups_of_a_path_that_is_not_attached_are_named() -> None:
+    with pytest.raises(PathwayError, match=r"scale_groups has 'attn.qvk', which is not attached.*'attn.qkv'"):
+        attach(vit(), vit(seed=1), scale_groups={"attn.qvk": 4, "mlp.fc1": 2})
+
+
+@pytest.mark.parametrize("kind", [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d])
+def test_a_transposed_convolution_has_no_scale_for_each_output(kind: type[nn.Module]) -> None:
+    block, other = (nn.ModuleDict({"up": kind(2, 6, 3)}) for _ in range(2))
+    for groups in ("rows", 2):
+        with pytest.raises(PathwayError, match=rf"the rows of 'up' .*\({kind.__name__}\) are inputs"):
+            attach(block, other, layers=["up"], scale_groups=groups)
+    attach(block, other, layers=["up"])

@@ -1,5 +1,7 @@
 """Which blocks and which matrices belong together, between libraries and between models of unequal size."""
 
+import warnings
+
 import peft
 import pytest
 import torch
@@ -285,3 +287,118 @@ def test_a_target_without_values_takes_an_auxiliary_without_values_only() -> Non
     attach(trained, vit(seed=1), scale_init=0.5)
     model.load_state_dict(trained.state_dict(), assign=True)
     assert torch.equal(model(images()), trained(images()))
+
+
+def test_heads_are_read_from_the_config_of_attention_that_has_no_number_of_its_own() -> None:
+    def llama(heads: int) -> nn.Module:
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 50}
+        config = transformers.LlamaConfig(num_attention_heads=heads, num_key_value_heads=heads, **sizes)
+        return transformers.LlamaModel(config)
+
+    with pytest.raises(PathwayError, match=r"block 0 has attention with 4 heads, 'auxiliary' block 0 with 2"):
+        attach(llama(4), llama(2))
+    attach(llama(4), llama(2), unequal="slice")
+    timm_vit = build("timm ViT", 0)
+    with pytest.raises(PathwayError, match=r"with 2 heads, 'auxiliary' block 0 with 4"):
+        attach(timm_vit.blocks[:2], llama(4), layers={"attn.proj": "self_attn.o_proj"})
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.fc1(x))
+
+
+def sequential(*, with_blocks: bool = True) -> nn.Module:
+    body = nn.Sequential(Block(), Block()) if with_blocks else Block()
+    return nn.Sequential(nn.Linear(4, 4), body, nn.Linear(4, 4))
+
+
+def test_of_a_sequential_model_the_blocks_are_found() -> None:
+    model = sequential()
+    attach(model, sequential())
+    names = {f"1.{i}.{layer}.pathways.auxiliary.scale" for i in range(2) for layer in ("fc1", "fc2")}
+    assert set(scales(model)) == names
+    model = nn.Sequential(vit())
+    attach(model, vit(seed=1))
+    assert all(name.startswith("0.blocks.") for name in scales(model)) and len(scales(model)) == 8
+    model = vit(depth=1)
+    attach(model.blocks, vit(depth=1).blocks)
+    assert len(scales(model)) == 4
+
+
+def test_a_sequential_model_without_a_series_needs_its_blocks_or_layers() -> None:
+    model, other = (sequential(with_blocks=False) for _ in range(2))
+    with pytest.raises(
+        PathwayError, match=r"the target is a Sequential of different modules.*layers=\[...\]"
+    ):
+        attach(model, other)
+    assert not scales(model)
+    attach(list(model), list(other))
+    assert len(scales(model)) == 4
+
+
+@pytest.mark.parametrize("head", ["head", "classifier", "lm_head"])
+def test_the_head_of_a_model_without_a_series_is_never_attached_unasked(head: str) -> None:
+    def small() -> nn.Module:
+        return nn.ModuleDict({"stem": nn.Linear(4, 4), "body": Block(), head: nn.Linear(4, 4)})
+
+    model = small()
+    with pytest.raises(PathwayError, match=rf"the target \(ModuleDict\) has no series.*its head '{head}'"):
+        attach(model, small())
+    assert not scales(model)
+    attach(model, small(), layers=["body.fc1", head])
+    assert len(scales(model)) == 2
+    model = vit()
+    attach(model.blocks[0], vit(seed=1).blocks[0])
+    assert len(scales(model)) == 4
+
+
+def test_blocks_that_are_attached_in_part_are_still_one_series() -> None:
+    model, other = vit(depth=3), vit(depth=3, seed=1)
+    attach(model.blocks[:2], {"audio": other.blocks[:2]})
+    attach(model, {"video": other})
+    assert len(scales(model)) == 20
+    attach(vit(depth=3), model)
+
+
+def test_layers_may_be_any_iterable() -> None:
+    for layers in (
+        (name for name in ("mlp.fc1", "mlp.fc2")),
+        {"mlp.fc1": (name for name in ("mlp.fc1",)), "mlp.fc2": "mlp.fc2"},
+    ):
+        model = vit()
+        attach(model, {"audio": vit(seed=1), "video": vit(seed=2)}, layers=layers)
+        assert len(scales(model)) == 8
+
+
+class Experts(nn.Module):
+    """Experts in stacked matrices, beside a router; a vector for each head is no stack of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(4, 3)
+        self.proj = nn.Linear(4, 4)
+        self.up = nn.Parameter(torch.randn(3, 4, 4))
+        self.logit_scale = nn.Parameter(torch.ones(3, 1, 1))
+        self.position = nn.Parameter(torch.ones(1, 5, 4))
+        self.conv = nn.Conv1d(4, 4, 3)
+
+
+def test_all_linear_says_that_it_leaves_out_stacked_experts() -> None:
+    model, other = (nn.ModuleList([Experts(), Experts()]) for _ in range(2))
+    with pytest.warns(UserWarning) as caught:
+        attach(model, other)
+    assert [str(each.message) for each in caught] == [
+        "'all-linear' leaves out the stacked matrices 'up' of target block 0; to attach them too, name the "
+        "layers=['router', 'proj', 'up']"
+    ]
+    assert len(scales(model)) == 4
+    model = nn.ModuleList([Experts(), Experts()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attach(model, other, layers=["router", "proj", "up"])
+    assert len(scales(model)) == 6
