@@ -33,7 +33,7 @@ from m2pt.pathway.matching import (
 )
 from m2pt.pathway.names import is_clear
 from m2pt.pathway.optimizers import warn_of_optimizers
-from m2pt.pathway.sharding import distributed_as, local, replicated_beside
+from m2pt.pathway.sharding import distributed_as, replicated_beside
 from m2pt.pathway.sharing import Owners
 
 
@@ -132,6 +132,7 @@ class Part:
     values: Tensor
     scale: Tensor
     scale_trainable: bool
+    matrix_trainable: bool = True
 
 
 def install(
@@ -142,8 +143,10 @@ def install(
     Raises:
         PathwayError: as `attach`; weights shared with another module are looked for in `roots`.
     """
+    blocks = list(blocks)
     _check_targets(parts)
-    _check_classes(parts)
+    _check_values(parts)
+    _check_classes(parts, blocks)
     shared = _shared(roots, parts)
     if shared and not untie:
         part, other = next(iter(shared.values()))
@@ -246,27 +249,43 @@ def _groups(pair: Pair, groups: int | str | Mapping[str, int]) -> int:
     return number
 
 
+def _check_values(parts: Sequence[Part]) -> None:
+    """Check whole values, not shards of them: each process comes to the same end."""
+    for part in parts:
+        dtype = part.target.parameter.dtype
+        if not all(each.is_meta or each.to(dtype).isfinite().all() for each in (part.scale, part.values)):
+            raise PathwayError(
+                f"{part.auxiliary!r} has values for {part.label} that are not finite in {dtype}"
+            )
+
+
 def _made(part: Part) -> tuple[Tensor, Tensor]:
     """Return A and λ as W is: on its device, in its dtype and layout, and distributed alike."""
     own = part.target.parameter.detach()
-    matrix, scale = distributed_as(own, part.values), replicated_beside(own, part.scale)
-    if not all(value.is_meta or value.isfinite().all() for value in (part.scale, local(matrix))):
-        raise PathwayError(
-            f"{part.auxiliary!r} has values for {part.label} that are not finite in {own.dtype}"
-        )
-    return matrix, scale
+    return distributed_as(own, part.values), replicated_beside(own, part.scale)
 
 
-def _check_classes(parts: Sequence[Part]) -> None:
-    """Try the classes that the layers will have; some modules of extensions cannot change theirs."""
+def _check_classes(parts: Sequence[Part], blocks: Iterable[nn.Module]) -> None:
+    """Try the classes that the layers and the modules around them will have; some cannot change theirs."""
+    found: dict[int, list[Part]] = {}
     for part in parts:
-        module, before = part.target.module, type(part.target.module)
-        try:
-            set_class(module, [*attached_names(module), part.target.name])
-        except TypeError as error:
-            raise PathwayError(f"{part.label} ({before.__name__}) cannot have pathways: {error}") from error
-        finally:
-            module.__class__ = before
+        found.setdefault(id(part.target.module), []).append(part)
+    for path, module in (pair for block in blocks for pair in block.named_modules()):
+        own, kind = found.get(id(module), []), plain_class(module).__name__
+        if own:
+            _try_class(module, [part.target.name for part in own], f"{own[0].label} ({kind})")
+        elif type(module).forward is not nn.Module.forward and any(id(m) in found for m in module.modules()):
+            _try_class(module, [], f"{path!r} ({kind}), which is around layers to attach,")
+
+
+def _try_class(module: nn.Module, names: Iterable[str], label: str) -> None:
+    before = type(module)
+    try:
+        set_class(module, [*attached_names(module), *names])
+    except TypeError as error:
+        raise PathwayError(f"{label} cannot have pathways: {error}; choose other layers=[...]") from error
+    finally:
+        module.__class__ = before
 
 
 def _add(part: Part, matrix: Tensor, scale: Tensor) -> None:
@@ -277,4 +296,5 @@ def _add(part: Part, matrix: Tensor, scale: Tensor) -> None:
     if part.auxiliary not in found:
         found[part.auxiliary] = Pathway()
     found[part.auxiliary].add(name, matrix, scale, scale_trainable=part.scale_trainable)
+    found[part.auxiliary].get_parameter(name).requires_grad_(part.matrix_trainable)
     set_class(module, {*attached_names(module), name})

@@ -16,11 +16,6 @@ def whole(tensor: Any) -> Tensor:
     return tensor.full_tensor() if is_distributed(tensor) else tensor
 
 
-def local(tensor: Any) -> Tensor:
-    """Return what this process has of the tensor."""
-    return tensor.to_local() if is_distributed(tensor) else tensor
-
-
 def distributed_as(own: Any, values: Tensor) -> Any:
     """Return values on the device, in the dtype and layout of `own`, and distributed as it is."""
     if not is_distributed(own):

@@ -160,6 +160,21 @@ def test_an_optimizer_built_before_warns_once() -> None:
         train(model, torch.optim.SGD(model.parameters(), 0.1), range(1))
 
 
+def test_an_optimizer_built_before_several_attachments_warns_once_and_steps() -> None:
+    model = vit()
+    early = torch.optim.SGD(model.parameters(), 0.1)
+    early.register_step_pre_hook(lambda *given: None)
+    attach(model, {"audio": vit(seed=1)})
+    attach(model, {"video": vit(seed=2)})
+    before = model.blocks[0].mlp.fc1.weight.detach().clone()
+    with pytest.warns(UserWarning, match=r"built before attach\(\)") as caught:
+        train(model, early, range(2))
+    assert len(caught) == 1 and not torch.equal(model.blocks[0].mlp.fc1.weight, before)
+    attach(model, {"text": vit(seed=3)})
+    with pytest.warns(UserWarning, match=r"built before attach\(\)"):
+        train(model, early, range(1))
+
+
 def test_an_optimizer_that_was_given_the_pathways_does_not_warn() -> None:
     model = vit()
     early = torch.optim.SGD(model.parameters(), 0.1)
@@ -252,3 +267,36 @@ def test_checkpointed_blocks_have_the_same_gradients() -> None:
     model(images()).square().sum().backward()
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
+
+
+class Fixed(nn.Module):
+    """A module whose class cannot be changed, since a subclass needs a word more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def __init_subclass__(cls, **words: object) -> None:
+        if not words:
+            raise TypeError("a word is missing")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+def test_a_module_above_a_layer_that_cannot_change_its_class_leaves_the_model_as_it_was() -> None:
+    model, other = (nn.ModuleDict({"body": nn.ModuleDict({"fixed": Fixed()})}) for _ in range(2))
+    classes = [type(module) for module in model.modules()]
+    with pytest.raises(PathwayError, match=r"'body.fixed' \(Fixed\), which is around .*: a word is missing"):
+        attach(model, other, layers=["body.fixed.inner"])
+    assert [type(module) for module in model.modules()] == classes and not scales(model)
+
+
+def test_values_that_overflow_the_dtype_of_the_target_are_refused() -> None:
+    model, auxiliary = vit().half(), vit(seed=1)
+    with torch.no_grad():
+        auxiliary.blocks[1].mlp.fc2.weight[0, 0] = 1e6
+    with pytest.raises(
+        PathwayError, match=r"'mlp.fc2' of target block 1 that are not finite in torch.float16"
+    ):
+        attach(model, auxiliary)

@@ -13,7 +13,7 @@ from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from m2pt.pathway import attach, load_pathways, merge, save_pathways, scales
+from m2pt.pathway import PathwayError, attach, load_pathways, merge, save_pathways, scales
 
 STEPS, BATCH = 4, 4
 ATTACHED_BEFORE = {"attach first": ("audio", "point"), "shard between": ("audio",), "shard first": ()}
@@ -134,3 +134,20 @@ def test_mixed_precision_trains_w_a_and_the_scale_in_float32(order: str, tmp_pat
     for name in ("weight", "pathways.audio.weight", "pathways.audio.scale"):
         value = results[0]["state"][f"blocks.0.mlp.fc1.{name}"]
         assert value.dtype == torch.float32 and not torch.equal(value, before[f"blocks.0.mlp.fc1.{name}"])
+
+
+def one_rank_with_a_value_that_is_not_finite(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    model, auxiliary = sharded("shard first"), vit(seed=3)
+    keys = list(model.state_dict())
+    with torch.no_grad():
+        auxiliary.blocks[1].mlp.fc2.weight[-1, -1] = float("nan")  # in the shard of the second process
+    with pytest.raises(PathwayError, match=r"'mlp.fc2' of target block 1 that are not finite"):
+        attach(model, {"video": auxiliary})
+    assert list(model.state_dict()) == keys
+    dist.destroy_process_group()
+
+
+def test_every_process_refuses_values_that_are_not_finite_in_one_shard(tmp_path: Path) -> None:
+    mp.spawn(one_rank_with_a_value_that_is_not_finite, (str(tmp_path),), nprocs=2)
