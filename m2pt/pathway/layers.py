@@ -64,6 +64,15 @@ def _in_forward() -> bool:
     return _forwards.depth > 0 or torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1
 
 
+class _Warned(threading.local):
+    """The last load that was warned of, by the list of errors that it hands to each layer."""
+
+    load: Any = None
+
+
+_warned = _Warned()
+
+
 class _Scoped:
     """Mixin of the modules from a target's block down to its attached layers: marks their forwards."""
 
@@ -108,10 +117,12 @@ class _Attached(_Scoped):
         own = {f"{prefix}{name}" for name in self.state_dict() if name.startswith("pathways.")}  # type: ignore[attr-defined]
         given = {key for key in state_dict if key.startswith(f"{prefix}pathways.")}
         loads = any(f"{prefix}{name}" in state_dict for name in self.attached_names)
-        if loads and own != given:  # torch passes strict=True whatever it was called with
+        errors = lists[-1]  # one list for the whole load
+        if loads and own != given and _warned.load is not errors:  # strict is True whatever the caller said
+            _warned.load = errors
             warnings.warn(
                 f"{prefix.removesuffix('.')}: the state has pathway keys {sorted(given)}, the layer "
-                f"{sorted(own)}; those of one side only are ignored",
+                f"{sorted(own)}; those of one side only are ignored, here and in other layers",
                 stacklevel=2,
             )
         for name in self.attached_names:
