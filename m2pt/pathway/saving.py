@@ -2,7 +2,7 @@
 
 import os
 import pickle
-import secrets
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
     ):
         return
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("xb") as file:
             torch.save({"format": FORMAT, "layers": layers}, file)
