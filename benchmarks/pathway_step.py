@@ -15,11 +15,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import timm
 import torch
+from pathway import median_ratio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -118,11 +119,6 @@ def peak_resident() -> int:
     """Return the peak of resident memory in bytes, on Linux; getrusage includes the parent before exec."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) << 10
-
-
-def median_ratio(times: Sequence[float], reference: Sequence[float]) -> float:
-    """Return the median over the rounds of time / time of the reference in the same round."""
-    return statistics.median(a / b for a, b in zip(times, reference, strict=True))
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ TESTED_IN = {
     "ops/test_plan_report.py": "ops/estimate",
     "ops/test_step_costs.py": "ops/measure",
     "pathway/test_control.py": "pathway/optimizers",
-    "pathway/test_layers.py": "pathway/sharing",
+    "pathway/test_layers.py": "pathway/forwards pathway/sharing",
     "pathway/test_layers_fsdp.py": "pathway/sharding",
     "pathway/test_matching.py": "pathway/roles",
     "pathway/test_saving.py": "pathway/names",

@@ -15,13 +15,27 @@ from m2pt.pathway.layers import (
     is_attached,
     merged_names,
     pathways,
+    plain_class,
     set_class,
     set_scopes,
     terms,
 )
-from m2pt.pathway.matching import ALL_LINEAR, Blocks, Layers, Matrix, Order, Pair, find_blocks, pair_blocks
+from m2pt.pathway.matching import (
+    ALL_LINEAR,
+    Blocks,
+    Layers,
+    Matrix,
+    Order,
+    Pair,
+    find_blocks,
+    is_plain,
+    listed,
+    pair_blocks,
+    warn_of_stacks,
+)
+from m2pt.pathway.names import is_clear
 from m2pt.pathway.optimizers import warn_of_optimizers
-from m2pt.pathway.sharding import distributed_as, is_distributed, local, replicated_beside, reshard
+from m2pt.pathway.sharding import distributed_as, replicated_beside, reshard
 from m2pt.pathway.sharing import check_shared, find_shared
 
 
@@ -48,11 +62,12 @@ def attach(
             layers itself.
         auxiliary: the same for the auxiliary, or for several by name. A single one is named `auxiliary`.
         layers: which matrices. "all-linear" is every linear layer of a block, and the matrices that are
-            parameters of an attention; another string is a regular expression for their paths; or a list of
-            paths inside a block, `attn.qkv` or `attn.in_proj_weight`, which may be convolutions too. Where
-            the auxiliary has no layer of that path, the one in the same role is taken: `attention.q_proj`,
-            `.k_proj` and `.v_proj` for `attn.qkv`. A mapping from the target's paths to the auxiliary's says
-            so explicitly; one of both may be several, whose output rows lie below each other.
+            parameters of an attention, but not experts stacked in one parameter, with a warning; another
+            string is a regular expression for their paths; or a list of paths inside a block, `attn.qkv` or
+            `attn.in_proj_weight`, which may be convolutions too. Where the auxiliary has no layer of that
+            path, the one in the same role is taken: `attention.q_proj`, `.k_proj` and `.v_proj` for
+            `attn.qkv`. A mapping from the target's paths to the auxiliary's says so explicitly; one of both
+            may be several, whose output rows lie below each other.
         scale_init: initial λ. At 0 the target's outputs do not change.
         scale_trainable: False keeps λ at `scale_init`.
         order: "normal" pairs block i with block i, "reversed" with block depth - 1 - i (the paper's Table 5),
@@ -67,9 +82,10 @@ def attach(
         untie: gives a layer whose weight is shared with another module its own, instead of an error.
 
     Raises:
-        PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, quantised or no
-            parameter, a forward that pathways cannot follow, values that are not finite, a name already in
-            use, or nothing to attach. The target is unchanged in that case.
+        PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, quantised, on
+            the meta device or no parameter, a forward that pathways cannot follow, adapters that are not
+            merged, values that are not finite, a name already in use, or nothing to attach. The target is
+            unchanged in that case.
     """
     for value, known in ((order, ("normal", "reversed", "shuffled")), (unequal, ("error", "slice"))):
         if value not in known:
@@ -80,6 +96,7 @@ def attach(
     auxiliaries = auxiliary if isinstance(auxiliary, Mapping) else {"auxiliary": auxiliary}
     roots = [target] if isinstance(target, nn.Module) else list(target)
     target = target if isinstance(target, nn.Module) else roots
+    layers = _kept(layers)
     blocks = find_blocks(target, "the target", layers)
     pairs: list[Pair] = []
     for name, given in auxiliaries.items():
@@ -89,11 +106,23 @@ def attach(
         pairs += pair_blocks(blocks, name, others, layers, order, unequal)
     if not pairs:
         raise PathwayError("nothing to attach: no block, no layer name or no auxiliary was given")
+    _check_groups(pairs, scale_groups)
     parts = []
     for pair in pairs:
         scale = torch.full((_groups(pair, scale_groups),), float(scale_init))
         parts.append(Part(pair.target, pair.label, pair.auxiliary, pair.values, scale, scale_trainable))
     install(parts, blocks, roots, untie=untie)
+    if layers == ALL_LINEAR:
+        warn_of_stacks(blocks)
+
+
+def _kept(layers: Layers) -> Layers:
+    """Return the layers to read once for each block, from iterators too."""
+    if isinstance(layers, str):
+        return layers
+    if isinstance(layers, Mapping):
+        return {paths: [names] if isinstance(names, str) else list(names) for paths, names in layers.items()}
+    return list(layers)
 
 
 @dataclass(frozen=True)
@@ -106,6 +135,7 @@ class Part:
     values: Tensor
     scale: Tensor
     scale_trainable: bool
+    matrix_trainable: bool = True
 
 
 def install(
@@ -116,13 +146,14 @@ def install(
     Raises:
         PathwayError: as `attach`; weights shared with another module are looked for in `roots`.
     """
+    blocks = list(blocks)
     reshard(part.target.module for part in parts)
     _check_targets(parts)
-    _check_classes(parts)
-    blocks = list(blocks)
+    _check_values(parts)
+    _check_classes(parts, blocks)
     places = [(part.target.module, part.target.name) for part in parts]
     for number, block in enumerate(blocks):
-        check_forwards(block, places, f"target block {number}")
+        check_forwards(block, (part.target.module for part in parts), f"target block {number}")
     labels = {
         (id(module), name): f"of {part.label}" for (module, name), part in zip(places, parts, strict=True)
     }
@@ -148,10 +179,23 @@ def _check_targets(parts: Sequence[Part]) -> None:
                 f"{part.label} is named twice or shared by blocks; it can be attached only once"
             )
         seen.add(key)
-        if not own.is_floating_point() or not (type(own) is nn.Parameter or is_distributed(own)):
+        if not is_plain(own):
             raise PathwayError(
                 f"the weight of {part.label} is a {type(own).__name__} of {own.dtype}, which cannot be "
                 "trained as W + λA: attach to the model before it is quantised"
+            )
+        if own.is_meta != part.values.is_meta:
+            where = f"the target's {part.label}" if own.is_meta else f"{part.auxiliary!r} for {part.label}"
+            raise PathwayError(
+                f"{where} is on the meta device, without values: load its weights before you attach, or have "
+                "target and auxiliary there to load a state of both afterwards"
+            )
+        if not is_clear(part.target.name):
+            raise PathwayError(f"{part.label} has a name that only scales of pathways have; rename it")
+        if kept := _list_of(module, own):
+            raise PathwayError(
+                f"{part.label} is also in the list {kept!r} of its {type(module).__name__}, whose forward "
+                "may use that one; choose other layers=[...]"
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise PathwayError(
@@ -168,40 +212,73 @@ def _check_targets(parts: Sequence[Part]) -> None:
             raise PathwayError(f"{part.label} already has a pathway named {part.auxiliary!r}")
 
 
+def _list_of(module: nn.Module, parameter: Tensor) -> str | None:
+    """Return the name of a list that a module keeps the parameter in too, as an nn.LSTM does."""
+    for name, value in vars(module).items():
+        if isinstance(value, list | tuple) and any(each is parameter for each in value):
+            return name
+    return None
+
+
+def _check_groups(pairs: Iterable[Pair], groups: int | str | Mapping[str, int]) -> None:
+    paths = dict.fromkeys(pair.target.path for pair in pairs)
+    if isinstance(groups, Mapping) and (unknown := [path for path in groups if path not in paths]):
+        raise PathwayError(
+            f"scale_groups has {listed(unknown)}, which is not attached; attached are {listed(paths)}"
+        )
+
+
 def _groups(pair: Pair, groups: int | str | Mapping[str, int]) -> int:
     """Return the number of scales of a matrix."""
     target = pair.target
-    rows = target.tensor.shape[0]
+    rows = target.shape[0]
     chosen = groups.get(target.path, 1) if isinstance(groups, Mapping) else groups
     number = rows if chosen == "rows" else chosen
     if not isinstance(number, int) or isinstance(number, bool) or number < 1 or rows % number:
         raise PathwayError(f"scale_groups={chosen!r} of {pair.label}: must divide its {rows} output rows")
-    if number > 1 and target.is_transposed:
-        raise PathwayError(f"scale_groups={chosen!r}: the rows of {pair.label} (Conv1D) are inputs")
+    if number > 1 and target.rows_are_inputs:
+        kind = plain_class(target.module).__name__
+        raise PathwayError(f"scale_groups={chosen!r}: the rows of {pair.label} ({kind}) are inputs")
     return number
+
+
+def _check_values(parts: Sequence[Part]) -> None:
+    """Check whole values, not shards of them: each process comes to the same end."""
+    for part in parts:
+        dtype = part.target.parameter.dtype
+        if not all(each.is_meta or each.to(dtype).isfinite().all() for each in (part.scale, part.values)):
+            raise PathwayError(
+                f"{part.auxiliary!r} has values for {part.label} that are not finite in {dtype}"
+            )
 
 
 def _made(part: Part) -> tuple[Tensor, Tensor]:
     """Return A and λ as W is: on its device, in its dtype and layout, and distributed alike."""
     own = part.target.parameter.detach()
-    matrix, scale = distributed_as(own, part.values), replicated_beside(own, part.scale)
-    if not all(value.is_meta or value.isfinite().all() for value in (part.scale, local(matrix))):
-        raise PathwayError(
-            f"{part.auxiliary!r} has values for {part.label} that are not finite in {own.dtype}"
-        )
-    return matrix, scale
+    return distributed_as(own, part.values), replicated_beside(own, part.scale)
 
 
-def _check_classes(parts: Sequence[Part]) -> None:
-    """Try the classes that the layers will have; some modules of extensions cannot change theirs."""
+def _check_classes(parts: Sequence[Part], blocks: Iterable[nn.Module]) -> None:
+    """Try the classes that the layers and the modules around them will have; some cannot change theirs."""
+    found: dict[int, list[Part]] = {}
     for part in parts:
-        module, before = part.target.module, type(part.target.module)
-        try:
-            set_class(module, [*attached_names(module), part.target.name])
-        except TypeError as error:
-            raise PathwayError(f"{part.label} ({before.__name__}) cannot have pathways: {error}") from error
-        finally:
-            module.__class__ = before
+        found.setdefault(id(part.target.module), []).append(part)
+    for path, module in (pair for block in blocks for pair in block.named_modules()):
+        own, kind = found.get(id(module), []), plain_class(module).__name__
+        if own:
+            _try_class(module, [part.target.name for part in own], f"{own[0].label} ({kind})")
+        elif type(module).forward is not nn.Module.forward and any(id(m) in found for m in module.modules()):
+            _try_class(module, [], f"{path!r} ({kind}), which is around layers to attach,")
+
+
+def _try_class(module: nn.Module, names: Iterable[str], label: str) -> None:
+    before = type(module)
+    try:
+        set_class(module, [*attached_names(module), *names])
+    except TypeError as error:
+        raise PathwayError(f"{label} cannot have pathways: {error}; choose other layers=[...]") from error
+    finally:
+        module.__class__ = before
 
 
 def _add(part: Part, matrix: Tensor, scale: Tensor) -> None:
@@ -212,4 +289,5 @@ def _add(part: Part, matrix: Tensor, scale: Tensor) -> None:
     if part.auxiliary not in found:
         found[part.auxiliary] = Pathway()
     found[part.auxiliary].add(name, matrix, scale, scale_trainable=part.scale_trainable)
+    found[part.auxiliary].get_parameter(name).requires_grad_(part.matrix_trainable)
     set_class(module, {*attached_names(module), name})

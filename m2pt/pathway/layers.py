@@ -21,6 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from m2pt.pathway.names import scale_name
 from m2pt.pathway.sharding import gathered, is_distributed
 
 
@@ -66,11 +67,6 @@ class Pathway(nn.Module):
         self.enabled = True
 
 
-def scale_name(name: str) -> str:
-    """Return the name of the scale that belongs to a matrix: `scale`, `in_proj_scale`."""
-    return f"{name.removesuffix('weight')}scale"
-
-
 def merged_name(name: str) -> str:
     """Return the name of the buffer that holds W + Σ λᵢAᵢ after `merge(keep_terms=True)`."""
     return f"merged_{name}"
@@ -90,6 +86,15 @@ def _in_forward() -> bool:
     if torch.compiler.is_compiling():  # what is compiled is guarded by this value
         return _forwards.running
     return _forwards.running or torch._C._current_graph_task_id() != -1
+
+
+class _Warned(threading.local):
+    """The last load that was warned of, by the list of errors that it hands to each layer."""
+
+    load: Any = None
+
+
+_warned = _Warned()
 
 
 class _Scoped:
@@ -134,10 +139,12 @@ class _Attached(_Scoped):
         own = {f"{prefix}{name}" for name in self.state_dict() if name.startswith("pathways.")}  # type: ignore[attr-defined]
         given = {key for key in state_dict if key.startswith(f"{prefix}pathways.")}
         loads = any(f"{prefix}{name}" in state_dict for name in self.attached_names)
-        if loads and own != given:  # torch passes strict=True whatever it was called with
+        errors = lists[-1]  # one list for the whole load
+        if loads and own != given and _warned.load is not errors:  # strict is True whatever the caller said
+            _warned.load = errors
             warnings.warn(
                 f"{prefix.removesuffix('.')}: the state has pathway keys {sorted(given)}, the layer "
-                f"{sorted(own)}; those of one side only are ignored",
+                f"{sorted(own)}; those of one side only are ignored, here and in other layers",
                 stacklevel=2,
             )
         for name in self.attached_names:

@@ -2,24 +2,27 @@
 
 import random
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-from m2pt.pathway.layers import PathwayError
+from m2pt.pathway.layers import PathwayError, effective_weight, plain_class
 from m2pt.pathway.roles import FUSED, role_of
-from m2pt.pathway.sharding import whole
+from m2pt.pathway.sharding import is_distributed, whole
 
 Blocks: TypeAlias = nn.Module | Iterable[nn.Module]
-Layers: TypeAlias = str | Sequence[str] | Mapping[str | tuple[str, ...], str | Sequence[str]]
+Layers: TypeAlias = str | Iterable[str] | Mapping[str | tuple[str, ...], str | Iterable[str]]
 Order: TypeAlias = Literal["normal", "reversed", "shuffled"]
 
 ALL_LINEAR = "all-linear"
 
-_HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads", "heads", "nhead")
+_NUMBERS_OF_HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads", "heads", "nhead")
+_MODEL_HEADS = {"head", "heads", "classifier", "lm_head", "score", "logits"}
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,27 @@ class Matrix:
         return any(base.__name__ == "Conv1D" for base in type(self.module).__mro__)
 
     @property
-    def tensor(self) -> Tensor:
-        """The values with one row for each output."""
-        value = whole(self.parameter.detach())
+    def rows_are_inputs(self) -> bool:
+        """Whether the first dimension of the parameter is that of the inputs."""
+        return self.is_transposed or (isinstance(self.module, _ConvNd) and self.module.transposed)
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether it is a series of matrices in one parameter, such as those of experts."""
+        shape = self.parameter.shape
+        return len(shape) == 3 and min(shape) > 1 and not isinstance(self.module, _ConvNd)
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape with one row for each output."""
+        shape = self.parameter.shape
+        return shape[::-1] if self.is_transposed else shape
+
+    @property
+    def values(self) -> Tensor:
+        """What the layer computes with, with one row for each output."""
+        with torch.no_grad():
+            value = whole(effective_weight(self.module, self.name).detach())
         return value.mT if self.is_transposed else value
 
     @property
@@ -78,13 +99,19 @@ def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
     decoder beside one encoder is left out.
 
     Raises:
-        PathwayError: the model has several such series, or it is a convolutional network without one, where
-            "all-linear" would be the head alone.
+        PathwayError: the model has several such series, or none where "all-linear" would take the head: in a
+            convolutional network, an `nn.Sequential` of different modules, or beside a layer named `head`.
     """
     if not isinstance(given, nn.Module):
         return list(given)
-    if isinstance(given, nn.ModuleList | nn.Sequential):
-        return list(given)
+    children = list(given.children())
+    if isinstance(given, nn.ModuleList):
+        return children
+    if isinstance(given, nn.Sequential):
+        if len(children) == 1:
+            return find_blocks(children[0], what, layers)
+        if len({plain_class(child) for child in children}) <= 1:
+            return children
     series = {path: list(module.children()) for path, module in given.named_modules() if _is_series(module)}
     outer = {
         path: blocks
@@ -95,26 +122,46 @@ def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
     found = encoders if len(encoders) == 1 else outer
     if len(found) > 1:
         listed = ", ".join(
-            f"{path!r} ({len(blocks)} x {type(blocks[0]).__name__})" for path, blocks in found.items()
+            f"{path!r} ({len(blocks)} x {plain_class(blocks[0]).__name__})" for path, blocks in found.items()
         )
         raise PathwayError(f"{what} has several series of blocks: {listed}; pass the blocks of one of them")
-    if (
-        not found
-        and layers == ALL_LINEAR
-        and any(each.parameter.ndim > 2 for each in matrices(given).values())
-    ):
+    if found:
+        return next(iter(found.values()))
+    if layers == ALL_LINEAR:
+        _check_single(given, what)
+    elif isinstance(given, nn.Sequential):
+        return children
+    return [given]
+
+
+def _check_single(given: nn.Module, what: str) -> None:
+    """Check that every linear layer of a module without a series of blocks may have a pathway."""
+    where = f"{what} ({type(given).__name__})"
+    if isinstance(given, nn.Sequential):
         raise PathwayError(
-            f"{what} ({type(given).__name__}) has no series of blocks with linear layers; pass its blocks, "
-            "or name the layers=[...] to attach"
+            f"{what} is a Sequential of different modules, of which the last may be a head; pass the blocks, "
+            "list(model) for all of them, or name the layers=[...] to attach"
         )
-    return next(iter(found.values()), [given])
+    found = matrices(given)
+    if any(each.parameter.ndim > 2 for each in found.values()):
+        raise PathwayError(
+            f"{where} has no series of blocks with linear layers; pass its blocks, or name the layers=[...] "
+            "to attach"
+        )
+    linear = [path for path, matrix in found.items() if matrix.is_linear]
+    heads = [path for path in linear if path.split(".")[0] in _MODEL_HEADS]
+    if heads and len(linear) > len(heads):
+        raise PathwayError(
+            f"{where} has no series of blocks, and 'all-linear' would attach its head {listed(heads)}; pass "
+            "its blocks, or name the layers=[...] to attach"
+        )
 
 
 def _is_series(module: nn.Module) -> bool:
     blocks = list(module.children())
     return (
         isinstance(module, nn.ModuleList | nn.Sequential)
-        and len({type(block) for block in blocks}) == 1
+        and len({plain_class(block) for block in blocks}) == 1
         and sum(matrix.is_linear for matrix in matrices(blocks[0]).values()) > 1
     )
 
@@ -132,6 +179,29 @@ def matrices(block: nn.Module) -> dict[str, Matrix]:
     return found
 
 
+def is_plain(parameter: Tensor) -> bool:
+    """Return whether a parameter's own numbers are the weights: it is not quantised, nor of another class."""
+    return (
+        parameter.is_floating_point()
+        and parameter.dtype.itemsize > 1  # a float8 has its scale elsewhere
+        and (type(parameter) is nn.Parameter or is_distributed(parameter))
+    )
+
+
+def warn_of_stacks(blocks: Iterable[nn.Module]) -> None:
+    """Say once which matrices "all-linear" leaves out, of the first block that has such."""
+    for i, block in enumerate(blocks):
+        found = matrices(block)
+        if stacks := [path for path, matrix in found.items() if matrix.is_stack]:
+            linear = [path for path, matrix in found.items() if matrix.is_linear]
+            warnings.warn(
+                f"'all-linear' leaves out the stacked matrices {listed(stacks)} of target block {i}; to "
+                f"attach them too, name the layers={linear + stacks}",
+                stacklevel=3,
+            )
+            return
+
+
 def _is_lazy(parameter: Tensor) -> bool:
     return isinstance(parameter, nn.UninitializedParameter)
 
@@ -147,7 +217,26 @@ class Source:
     @property
     def rows(self) -> Tensor:
         """The values with one row for each output."""
-        return self.matrix.tensor.chunk(self.parts)[self.part]
+        return self.matrix.values.chunk(self.parts)[self.part]
+
+
+def _source(block: "_Block", path: str, part: int = 0, parts: int = 1) -> Source:
+    """Return a matrix of the auxiliary.
+
+    Raises:
+        PathwayError: there is none, or its values are not all that the layer computes with.
+    """
+    matrix = block.matrix(path)
+    if not is_plain(matrix.parameter):
+        raise PathwayError(
+            f"{path!r} of {block.where} is a {type(matrix.parameter).__name__} of {matrix.parameter.dtype}, "
+            "whose numbers alone are no weights: dequantise the auxiliary first"
+        )
+    if any(getattr(module, "merged", True) is False for module in block.wrappers(matrix)):
+        raise PathwayError(
+            f"{path!r} of {block.where} has adapters that are not merged: merge_and_unload() them first"
+        )
+    return Source(matrix, part, parts)
 
 
 def pair_blocks(
@@ -178,7 +267,7 @@ def pair_blocks(
         for targets, sources in _chosen(own, other, layers):
             values = torch.cat([source.rows for source in sources])
             for matrix, part in zip(targets, _split(values, targets, own, other), strict=True):
-                label = _listed([source.matrix.path for source in sources])
+                label = listed([source.matrix.path for source in sources])
                 fitted = _fitted(matrix, part, unequal, own.where, f"{label} of {other.where}")
                 yield Pair(matrix, i, name, fitted)
 
@@ -202,6 +291,14 @@ class _Block:
                 found.setdefault(role, []).append(path)
         return found
 
+    def wrappers(self, matrix: Matrix) -> list[nn.Module]:
+        """Return the matrix's module and those of peft around it, which say whether LoRA is `merged`."""
+        around, path = [matrix.module], matrix.path
+        while path.split(".")[-1] == "base_layer":
+            path = path.rpartition(".")[0]
+            around.append(self.module.get_submodule(path))
+        return around
+
     def matrix(self, path: str) -> Matrix:
         """Return the matrix at `path`; that of the wrapped layer, if peft has wrapped it."""
         for each in (path, f"{path}.base_layer" if path else "base_layer"):
@@ -215,7 +312,7 @@ class _Block:
             )
         raise PathwayError(
             f"no layer {path!r} of {self.where} ({type(self.module).__name__}); choose layers=[...] among "
-            f"those with a matrix or kernel: {_listed(self.matrices)}"
+            f"those with a matrix or kernel: {listed(self.matrices)}"
         )
 
 
@@ -226,7 +323,7 @@ def _chosen(own: _Block, other: _Block, layers: Layers) -> Iterator[tuple[list[M
             targets = [own.matrix(path) for path in ([paths] if isinstance(paths, str) else paths)]
             yield (
                 targets,
-                [Source(other.matrix(path)) for path in ([names] if isinstance(names, str) else names)],
+                [_source(other, path) for path in ([names] if isinstance(names, str) else names)],
             )
         return
     used: set[str] = set()
@@ -236,12 +333,12 @@ def _chosen(own: _Block, other: _Block, layers: Layers) -> Iterator[tuple[list[M
         yield [own.matrix(path)], sources
     if layers == ALL_LINEAR and (unused := [path for path in other.linear if path not in used]):
         raise PathwayError(
-            f"{other.where} has {_listed(unused)} for which {own.where} has no partner among "
-            f"{_listed(own.linear)}; name the layers=[...] to attach"
+            f"{other.where} has {listed(unused)} for which {own.where} has no partner among "
+            f"{listed(own.linear)}; name the layers=[...] to attach"
         )
 
 
-def _paths(own: _Block, layers: str | Sequence[str]) -> list[str]:
+def _paths(own: _Block, layers: str | Iterable[str]) -> list[str]:
     if not isinstance(layers, str):
         return list(layers)
     if layers == ALL_LINEAR:
@@ -253,7 +350,7 @@ def _paths(own: _Block, layers: str | Sequence[str]) -> list[str]:
     if not found:
         raise PathwayError(
             f"layers={layers!r} matches no layer of {own.where} ({type(own.module).__name__}); it has "
-            f"{_listed(own.matrices)}"
+            f"{listed(own.matrices)}"
         )
     return found
 
@@ -261,26 +358,26 @@ def _paths(own: _Block, layers: str | Sequence[str]) -> list[str]:
 def _partner(path: str, own: _Block, other: _Block) -> list[Source]:
     """Return what the auxiliary has at the same path, or else in the same role."""
     if path in other.matrices or not (role := role_of(own.matrix(path).path)):
-        return [Source(other.matrix(path))]
+        return [_source(other, path)]
     unique = {role: paths[0] for role, paths in other.roles.items() if len(paths) == 1}
     if role in unique:
-        return [Source(other.matrix(unique[role]))]
+        return [_source(other, unique[role])]
     for fused, parts in FUSED.items():
         if role == fused and all(part in unique for part in parts):
-            return [Source(other.matrix(unique[part])) for part in parts]
+            return [_source(other, unique[part]) for part in parts]
         if role in parts and fused in unique:
-            return [Source(other.matrix(unique[fused]), parts.index(role), len(parts))]
-    return [Source(other.matrix(path))]
+            return [_source(other, unique[fused], parts.index(role), len(parts))]
+    return [_source(other, path)]
 
 
 def _split(values: Tensor, targets: list[Matrix], own: _Block, other: _Block) -> Sequence[Tensor]:
     """Return the rows of each of several targets; all of them for a single one."""
     if len(targets) == 1:
         return [values]
-    sizes = [target.tensor.shape[0] for target in targets]
+    sizes = [target.shape[0] for target in targets]
     if values.shape[0] != sum(sizes):
         raise PathwayError(
-            f"{_listed([target.path for target in targets])} of {own.where} have {sizes} output rows, the "
+            f"{listed([target.path for target in targets])} of {own.where} have {sizes} output rows, the "
             f"matrices of {other.where} {values.shape[0]} in all; they must be equal"
         )
     return values.split(sizes)
@@ -288,11 +385,12 @@ def _split(values: Tensor, targets: list[Matrix], own: _Block, other: _Block) ->
 
 def _fitted(matrix: Matrix, values: Tensor, unequal: str, where: str, source: str) -> Tensor:
     """Return the auxiliary's values in the orientation and the shape of the target's parameter."""
-    shape = matrix.tensor.shape
+    shape = matrix.shape
     if unequal == "slice" and values.ndim == len(shape):
         parts = len(FUSED.get(role_of(matrix.path) or "", "_"))
-        pieces = zip(values.chunk(parts), matrix.tensor.chunk(parts), strict=True)
-        values = torch.cat([_corner(piece, own.shape) for piece, own in pieces])
+        own = torch.empty(shape, device="meta").chunk(parts)
+        pieces = zip(values.chunk(parts), own, strict=True)
+        values = torch.cat([_corner(piece, like.shape) for piece, like in pieces])
     elif values.shape != shape:
         hint = "" if values.ndim != 2 or values.mT.shape != shape else "; one of them is transposed"
         raise PathwayError(
@@ -326,10 +424,12 @@ def _check_heads(own: _Block, other: _Block) -> None:
 
 
 def _heads(block: nn.Module) -> int | None:
-    """Return the number of attention heads, if the modules of the block say it."""
-    for module in block.modules():
-        for name in _HEADS:
-            value = vars(module).get(name)
+    """Return the number of attention heads, if the modules of the block or their configs say it."""
+    modules = list(block.modules())
+    configs = [config for module in modules if (config := vars(module).get("config")) is not None]
+    for each in (*modules, *configs):
+        for name in _NUMBERS_OF_HEADS:
+            value = vars(each).get(name) if isinstance(each, nn.Module) else getattr(each, name, None)
             if isinstance(value, int) and not isinstance(value, bool):
                 return value
     return None
@@ -347,5 +447,6 @@ def partners(depth: int, order: Order) -> list[int]:
     return normal if order == "normal" else normal[::-1]
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Return names as messages write them: `'fc1', 'fc2'`."""
     return ", ".join(repr(name) for name in names) or "none"

@@ -4,6 +4,7 @@ import gc
 import warnings
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -42,32 +43,37 @@ def parameter_groups(
     return [{"name": name, "params": members[name], **groups[name]} for name in groups if members[name]]
 
 
+_unchecked: WeakKeyDictionary[torch.optim.Optimizer, list[nn.Module]] = WeakKeyDictionary()
+"""Layers attached since the last step of each optimizer that was built before; one hook checks them."""
+
+
 def warn_of_optimizers(layers: Sequence[nn.Module]) -> None:
     """Have optimizers that hold a weight of the layers warn at their next step if they lack its A and λ."""
     weights = {id(parameter(layer, name)) for layer in layers for name in attached_names(layer)}
     for found in gc.get_objects():
         if issubclass(type(found), torch.optim.Optimizer) and weights & _held(found):
-            _warn_at_next_step(found, layers)
+            if found not in _unchecked:
+                _unchecked[found] = []
+                found.register_step_pre_hook(_warn_once)
+            _unchecked[found] += layers
 
 
-def _warn_at_next_step(optimizer: torch.optim.Optimizer, layers: Sequence[nn.Module]) -> None:
-    def check(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        handle.remove()
-        held = _held(optimizer)
-        for layer in layers:
-            for name in attached_names(layer):
-                added = [tensor for pair in terms(layer, name).values() for tensor in pair]
-                if id(parameter(layer, name)) in held and any(
-                    tensor.requires_grad and id(tensor) not in held for tensor in added
-                ):
-                    warnings.warn(
-                        "this optimizer was built before attach() and does not train the matrices and scales "
-                        "of the pathways; build it afterwards, or add them with add_param_group()",
-                        stacklevel=4,
-                    )
-                    return
-
-    handle = optimizer.register_step_pre_hook(check)
+def _warn_once(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Warn if the optimizer lacks parameters of the layers attached since its last step, and forget these."""
+    layers, _unchecked[optimizer] = _unchecked.get(optimizer, []), []
+    held = _held(optimizer)
+    for layer in layers:
+        for name in attached_names(layer):
+            added = [tensor for pair in terms(layer, name).values() for tensor in pair]
+            if id(parameter(layer, name)) in held and any(
+                tensor.requires_grad and id(tensor) not in held for tensor in added
+            ):
+                warnings.warn(
+                    "this optimizer was built before attach() and does not train the matrices and scales "
+                    "of the pathways; build it afterwards, or add them with add_param_group()",
+                    stacklevel=4,
+                )
+                return
 
 
 def _held(optimizer: torch.optim.Optimizer) -> set[int]:

@@ -2,7 +2,9 @@
 
 import os
 import pickle
-import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
                     "matrix": _copy(matrix),
                     "scale": _copy(scale),
                     "scale_trainable": scale.requires_grad,
+                    "matrix_trainable": matrix.requires_grad,
                 }
     if not layers:
         raise PathwayError("the model has no pathways to save")
@@ -45,19 +48,21 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
     ):
         return
     path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("xb") as file:
             torch.save({"format": FORMAT, "layers": layers, "blocks": scoped_blocks(model)}, file)
             file.flush()
             os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Attach the pathways that `save_pathways` has written, to the layers of the same names and in place.
+
+    What DistributedDataParallel and torch.compile add to names, `module.` and `_orig_mod.`, may differ.
 
     Raises:
         PathwayError: the file is no such file, or a layer is missing, has another shape or already has a
@@ -68,28 +73,68 @@ def load_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise PathwayError(f"{path} is no file of save_pathways: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise PathwayError(f"{path} is no file of save_pathways")
-    modules = dict(model.named_modules())
+    try:
+        entries = list(_entries(content))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise PathwayError(f"{path} is no file of save_pathways") from error
+    modules = {_unwrapped(name): module for name, module in model.named_modules()}
+    modules |= dict(model.named_modules())
     parts = []
+    for layer_name, name, auxiliary, saved in entries:
+        label = f"{layer_name!r}" if name == "weight" else f"'{layer_name}.{name}'"
+        module = modules.get(layer_name, modules.get(_unwrapped(layer_name)))
+        own = None if module is None else module._parameters.get(name)
+        if module is None or own is None:
+            raise PathwayError(f"{path}: the model has no layer {label} with a parameter {name!r}")
+        if saved.matrix.shape != own.shape:
+            raise PathwayError(
+                f"{path}: {label} has a weight of shape {tuple(own.shape)}, the pathway {auxiliary!r} one of "
+                f"shape {tuple(saved.matrix.shape)}"
+            )
+        target = Matrix(layer_name, module, name)
+        parts.append(
+            Part(
+                target,
+                label,
+                auxiliary,
+                saved.matrix,
+                saved.scale,
+                saved.scale_trainable,
+                saved.matrix_trainable,
+            )
+        )
+    install(parts, [modules[name] for name in content.get("blocks", [""]) if name in modules], [model])
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What a file says of one auxiliary's matrix for one parameter."""
+
+    matrix: Tensor
+    scale: Tensor
+    scale_trainable: bool
+    matrix_trainable: bool = True
+
+    def __post_init__(self) -> None:
+        """Check that the scale belongs to the matrix."""
+        if self.scale.ndim != 1 or not len(self.scale) or self.matrix.shape[0] % len(self.scale):
+            raise ValueError("the scale does not fit the matrix")
+
+
+def _entries(content: Any) -> Iterator[tuple[str, str, str, _Saved]]:
+    """Yield the layer, the parameter, the auxiliary and what is saved; any error is the file's."""
+    if content["format"] != FORMAT:
+        raise ValueError("another format")
     for layer_name, parameters in content["layers"].items():
         for name, pathways in parameters.items():
-            label = f"{layer_name!r}" if name == "weight" else f"'{layer_name}.{name}'"
-            module = modules.get(layer_name)
-            own = None if module is None else module._parameters.get(name)
-            if module is None or own is None:
-                raise PathwayError(f"{path}: the model has no layer {label} with a parameter {name!r}")
             for auxiliary, saved in pathways.items():
-                matrix, scale = saved["matrix"], saved["scale"]
-                if matrix.shape != own.shape:
-                    raise PathwayError(
-                        f"{path}: {label} has a weight of shape {tuple(own.shape)}, the pathway "
-                        f"{auxiliary!r} one of shape {tuple(matrix.shape)}"
-                    )
-                target = Matrix(layer_name, module, name)
-                parts.append(Part(target, label, auxiliary, matrix, scale, saved["scale_trainable"]))
-    blocks = [modules[name] for name in content.get("blocks", [""]) if name in modules]
-    install(parts, blocks, [model])
+                yield layer_name, name, auxiliary, _Saved(**saved)
+
+
+def _unwrapped(name: str) -> str:
+    """Return a module's name without what DistributedDataParallel and torch.compile put before it."""
+    parts = [part for part in name.split(".") if part != "_orig_mod"]
+    return ".".join(parts[parts[0] == "module" :]) if parts else ""
 
 
 def _copy(value: Tensor) -> Tensor:

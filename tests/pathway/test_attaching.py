@@ -15,7 +15,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from m2pt.config.experiment import PathwaySpec
-from m2pt.pathway import PathwayError, attach, effective_weight, is_scale, merge, scales
+from m2pt.pathway import (
+    PathwayError,
+    attach,
+    detach,
+    effective_weight,
+    is_scale,
+    load_pathways,
+    merge,
+    merge_state_dict,
+    parameter_groups,
+    save_pathways,
+    scales,
+)
+from m2pt.pathway.names import is_pathway
 
 
 def test_names_shapes_and_number_of_parameters() -> None:
@@ -168,6 +181,62 @@ def test_attention_that_reads_the_weight_and_foreign_layer_classes() -> None:
     attach([own], [other_own], layers=("0",), scale_init=2.0)
     torch.testing.assert_close(own(x), x @ w + 2 * (x @ a))
     assert type(merge(own)[0]) is TransposedLinear
+
+
+class Experts(nn.Module):
+    """Experts in stacked matrices with names of their own, as transformers has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.randn(3, 8, 4))
+        self.weight_in = nn.Parameter(torch.randn(5, 4))
+        self.qweight = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.gate_up_proj.mT).sum(0).sum() + F.linear(x, self.weight_in + self.qweight).sum()
+
+
+@pytest.mark.parametrize("name", ["gate_up_proj", "weight_in", "qweight"])
+def test_a_parameter_of_any_name_is_grouped_merged_and_saved_as_a_weight_is(name: str, tmp_path) -> None:
+    model, other = (nn.ModuleList([nn.ModuleDict({"experts": Experts()})]) for _ in range(2))
+    x, w = torch.randn(6, 4), parameters(model)[f"0.experts.{name}"].detach().clone()
+    attach(model, other, layers=[f"experts.{name}"], scale_init=0.5)
+    key = f"0.experts.pathways.auxiliary.{name}__scale"
+    assert scales(model) == {key: 0.5} and is_scale(key) and is_pathway(key.removesuffix("__scale"))
+    groups = {group["name"]: group for group in parameter_groups(model, 0.1, scale_lr=0.2)}
+    assert groups["scales"]["params"] == [parameters(model)[key]]
+
+    expected, output = w + 0.5 * parameters(other)[f"0.experts.{name}"], model[0]["experts"](x)
+    merged = merge_state_dict(model.state_dict())
+    assert set(merged) == set(other.state_dict())
+    torch.testing.assert_close(merged[f"0.experts.{name}"], expected)
+    save_pathways(model, tmp_path / "file")
+    load_pathways(detach(copy.deepcopy(model)), tmp_path / "file")
+    torch.testing.assert_close(merge(model)[0]["experts"](x), output)
+    torch.testing.assert_close(parameters(model)[f"0.experts.{name}"], expected)
+
+
+@pytest.mark.parametrize("name", ["scale", "in_scale", "in__scale", "in__weight"])
+def test_a_parameter_named_like_a_scale_is_refused(name: str) -> None:
+    model, other = (nn.ModuleList([nn.ParameterDict({name: torch.ones(2, 2)})]) for _ in range(2))
+    with pytest.raises(PathwayError, match=f"'{name}' of target block 0 has a name that only scales"):
+        attach(model, other, layers=[name])
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_module_that_computes_with_a_list_of_its_parameters_is_refused(layer: type[nn.Module]) -> None:
+    model, other = (nn.ModuleDict({"rnn": layer(4, 4)}) for _ in range(2))
+    with pytest.raises(PathwayError, match=r"'rnn.weight_ih_l0' of target block 0 is also in the list"):
+        attach(model, other, layers=["rnn.weight_ih_l0"])
+    assert type(model["rnn"]) is layer
+
+
+def test_a_recurrent_cell_reads_its_weights() -> None:
+    model, other = (nn.ModuleDict({"rnn": nn.GRUCell(4, 4)}) for _ in range(2))
+    x = torch.randn(2, 4)
+    attach(model, other, layers=["rnn.weight_ih", "rnn.weight_hh"], scale_init=0.5)
+    before = model["rnn"](x)
+    torch.testing.assert_close(merge(model)["rnn"](x), before)
 
 
 def test_compiles_into_one_graph() -> None:

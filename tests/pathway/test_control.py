@@ -220,3 +220,17 @@ def test_a_copy_made_inside_disabled_is_not_disabled_for_good() -> None:
     with disabled(model):
         twin = copy.deepcopy(model)
     assert torch.equal(twin(images()), model(images()))
+
+
+def test_groups_of_a_path_that_is_not_attached_are_named() -> None:
+    with pytest.raises(PathwayError, match=r"scale_groups has 'attn.qvk', which is not attached.*'attn.qkv'"):
+        attach(vit(), vit(seed=1), scale_groups={"attn.qvk": 4, "mlp.fc1": 2})
+
+
+@pytest.mark.parametrize("kind", [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d])
+def test_a_transposed_convolution_has_no_scale_for_each_output(kind: type[nn.Module]) -> None:
+    block, other = (nn.ModuleDict({"up": kind(2, 6, 3)}) for _ in range(2))
+    for groups in ("rows", 2):
+        with pytest.raises(PathwayError, match=rf"the rows of 'up' .*\({kind.__name__}\) are inputs"):
+            attach(block, other, layers=["up"], scale_groups=groups)
+    attach(block, other, layers=["up"])

@@ -14,7 +14,16 @@ from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from m2pt.pathway import attach, load_pathways, merge, save_pathways, scaled, scales, unmerge
+from m2pt.pathway import (
+    PathwayError,
+    attach,
+    load_pathways,
+    merge,
+    save_pathways,
+    scaled,
+    scales,
+    unmerge,
+)
 
 STEPS, BATCH = 4, 4
 ATTACHED_BEFORE = {"attach first": ("audio", "point"), "shard between": ("audio",), "shard first": ()}
@@ -214,3 +223,20 @@ def test_gathered_weights_are_not_taken_for_the_model_s_own(order: str, tmp_path
                 torch.testing.assert_close(
                     output, truth.detach(), msg=lambda text, name=name: f"{name}: {text}"
                 )
+
+
+def one_rank_with_a_value_that_is_not_finite(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    model, auxiliary = sharded("shard first"), vit(seed=3)
+    keys = list(model.state_dict())
+    with torch.no_grad():
+        auxiliary.blocks[1].mlp.fc2.weight[-1, -1] = float("nan")  # in the shard of the second process
+    with pytest.raises(PathwayError, match=r"'mlp.fc2' of target block 1 that are not finite"):
+        attach(model, {"video": auxiliary})
+    assert list(model.state_dict()) == keys
+    dist.destroy_process_group()
+
+
+def test_every_process_refuses_values_that_are_not_finite_in_one_shard(tmp_path: Path) -> None:
+    mp.spawn(one_rank_with_a_value_that_is_not_finite, (str(tmp_path),), nprocs=2)

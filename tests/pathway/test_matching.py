@@ -1,5 +1,8 @@
 """Which blocks and which matrices belong together, between libraries and between models of unequal size."""
 
+import warnings
+
+import peft
 import pytest
 import torch
 import torchvision
@@ -196,3 +199,206 @@ def test_slices_of_an_unequal_auxiliary(depth: int, dim: int) -> None:
             effective_weight(model.blocks[i].attn.qkv), w[i] + 0.5 * added.view(72, 24)
         )
     model(images())
+
+
+def test_an_attached_auxiliary_gives_what_it_computes_with() -> None:
+    model, other = vit(), vit(seed=1)
+    attach(other, {"third": vit(seed=2)}, scale_init=0.5)
+    w, a = (effective_weight(each.blocks[1].mlp.fc1).detach().clone() for each in (model, other))
+    attach(model, other, scale_init=0.25)
+    torch.testing.assert_close(effective_weight(model.blocks[1].mlp.fc1), w + 0.25 * a)
+
+
+class Adapted(nn.Linear):
+    """A linear layer that adds an unmerged adapter in its forward, as loralib's does."""
+
+    merged = False
+
+
+def quantised(model: nn.Module, dtype: torch.dtype = torch.int8) -> None:
+    layer = model.blocks[1].mlp.fc2
+    layer.weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
+
+
+def float8(model: nn.Module) -> None:
+    quantised(model, torch.float8_e4m3fn)
+
+
+def subclassed(model: nn.Module) -> None:
+    class Special(torch.Tensor):
+        pass
+
+    layer = model.blocks[1].mlp.fc2
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Special))
+
+
+def adapted(model: nn.Module) -> None:
+    model.blocks[1].mlp.fc2.__class__ = Adapted
+
+
+def without_values(model: nn.Module) -> None:
+    model.blocks[1].mlp.fc2.to("meta")
+
+
+def lora(model: nn.Module) -> None:
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["fc2"], init_lora_weights=False))
+
+
+@pytest.mark.parametrize("unequal", ["error", "slice"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (quantised, r"'mlp.fc2' of 'auxiliary' block 1 is a Parameter of torch.int8.*dequantise"),
+        (float8, r"'mlp.fc2' of 'auxiliary' block 1 is a Parameter of torch.float8.*dequantise"),
+        (subclassed, r"'mlp.fc2' of 'auxiliary' block 1 is a Special.*dequantise"),
+        (adapted, r"'mlp.fc2' of 'auxiliary' block 1 has adapters that are not merged: merge_and_unload"),
+        (lora, r"'mlp.fc2' of 'auxiliary' block 0 has adapters that are not merged: merge_and_unload"),
+        (without_values, r"'auxiliary' for 'mlp.fc2' of target block 1 is on the meta device"),
+    ],
+)
+def test_an_auxiliary_whose_numbers_are_not_its_weights_is_refused(change, message, unequal) -> None:
+    model, other = vit(), vit(seed=1)
+    change(other)
+    with pytest.raises(PathwayError, match=message):
+        attach(model, other, unequal=unequal)
+    assert list(model.state_dict()) == list(vit().state_dict())
+
+
+def test_an_auxiliary_with_merged_adapters_is_taken_as_merged() -> None:
+    model, other = vit(), vit(seed=1)
+    wrapped = peft.get_peft_model(other, peft.LoraConfig(target_modules=["fc2"], init_lora_weights=False))
+    wrapped.merge_adapter()
+    merged = other.blocks[1].mlp.fc2.base_layer.weight.detach().clone()
+    expected = model.blocks[1].mlp.fc2.weight.detach() + 0.5 * merged
+    assert not torch.equal(merged, vit(seed=1).blocks[1].mlp.fc2.weight)
+    attach(model, other, layers=["mlp.fc2"], scale_init=0.5)
+    torch.testing.assert_close(effective_weight(model.blocks[1].mlp.fc2), expected)
+
+
+def test_a_target_without_values_takes_an_auxiliary_without_values_only() -> None:
+    with torch.device("meta"):
+        model, other = vit(), vit()
+    with pytest.raises(
+        PathwayError, match=r"the target's 'attn.qkv' of target block 0 is on the meta device"
+    ):
+        attach(model, vit(seed=1), scale_init=0.5)
+    attach(model, other)
+    trained = vit()
+    attach(trained, vit(seed=1), scale_init=0.5)
+    model.load_state_dict(trained.state_dict(), assign=True)
+    assert torch.equal(model(images()), trained(images()))
+
+
+def test_heads_are_read_from_the_config_of_attention_that_has_no_number_of_its_own() -> None:
+    def llama(heads: int) -> nn.Module:
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 50}
+        config = transformers.LlamaConfig(num_attention_heads=heads, num_key_value_heads=heads, **sizes)
+        return transformers.LlamaModel(config)
+
+    with pytest.raises(PathwayError, match=r"block 0 has attention with 4 heads, 'auxiliary' block 0 with 2"):
+        attach(llama(4), llama(2))
+    attach(llama(4), llama(2), unequal="slice")
+    timm_vit = build("timm ViT", 0)
+    with pytest.raises(PathwayError, match=r"with 2 heads, 'auxiliary' block 0 with 4"):
+        attach(timm_vit.blocks[:2], llama(4), layers={"attn.proj": "self_attn.o_proj"})
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.fc1(x))
+
+
+def sequential(*, with_blocks: bool = True) -> nn.Module:
+    body = nn.Sequential(Block(), Block()) if with_blocks else Block()
+    return nn.Sequential(nn.Linear(4, 4), body, nn.Linear(4, 4))
+
+
+def test_of_a_sequential_model_the_blocks_are_found() -> None:
+    model = sequential()
+    attach(model, sequential())
+    names = {f"1.{i}.{layer}.pathways.auxiliary.scale" for i in range(2) for layer in ("fc1", "fc2")}
+    assert set(scales(model)) == names
+    model = nn.Sequential(vit())
+    attach(model, vit(seed=1))
+    assert all(name.startswith("0.blocks.") for name in scales(model)) and len(scales(model)) == 8
+    model = vit(depth=1)
+    attach(model.blocks, vit(depth=1).blocks)
+    assert len(scales(model)) == 4
+
+
+def test_a_sequential_model_without_a_series_needs_its_blocks_or_layers() -> None:
+    model, other = (sequential(with_blocks=False) for _ in range(2))
+    with pytest.raises(
+        PathwayError, match=r"the target is a Sequential of different modules.*layers=\[...\]"
+    ):
+        attach(model, other)
+    assert not scales(model)
+    attach(list(model), list(other))
+    assert len(scales(model)) == 4
+
+
+@pytest.mark.parametrize("head", ["head", "classifier", "lm_head"])
+def test_the_head_of_a_model_without_a_series_is_never_attached_unasked(head: str) -> None:
+    def small() -> nn.Module:
+        return nn.ModuleDict({"stem": nn.Linear(4, 4), "body": Block(), head: nn.Linear(4, 4)})
+
+    model = small()
+    with pytest.raises(PathwayError, match=rf"the target \(ModuleDict\) has no series.*its head '{head}'"):
+        attach(model, small())
+    assert not scales(model)
+    attach(model, small(), layers=["body.fc1", head])
+    assert len(scales(model)) == 2
+    model = vit()
+    attach(model.blocks[0], vit(seed=1).blocks[0])
+    assert len(scales(model)) == 4
+
+
+def test_blocks_that_are_attached_in_part_are_still_one_series() -> None:
+    model, other = vit(depth=3), vit(depth=3, seed=1)
+    attach(model.blocks[:2], {"audio": other.blocks[:2]})
+    attach(model, {"video": other})
+    assert len(scales(model)) == 20
+    attach(vit(depth=3), model)
+
+
+def test_layers_may_be_any_iterable() -> None:
+    for layers in (
+        (name for name in ("mlp.fc1", "mlp.fc2")),
+        {"mlp.fc1": (name for name in ("mlp.fc1",)), "mlp.fc2": "mlp.fc2"},
+    ):
+        model = vit()
+        attach(model, {"audio": vit(seed=1), "video": vit(seed=2)}, layers=layers)
+        assert len(scales(model)) == 8
+
+
+class Experts(nn.Module):
+    """Experts in stacked matrices, beside a router; a vector for each head is no stack of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(4, 3)
+        self.proj = nn.Linear(4, 4)
+        self.up = nn.Parameter(torch.randn(3, 4, 4))
+        self.logit_scale = nn.Parameter(torch.ones(3, 1, 1))
+        self.position = nn.Parameter(torch.ones(1, 5, 4))
+        self.conv = nn.Conv1d(4, 4, 3)
+
+
+def test_all_linear_says_that_it_leaves_out_stacked_experts() -> None:
+    model, other = (nn.ModuleList([Experts(), Experts()]) for _ in range(2))
+    with pytest.warns(UserWarning) as caught:
+        attach(model, other)
+    assert [str(each.message) for each in caught] == [
+        "'all-linear' leaves out the stacked matrices 'up' of target block 0; to attach them too, name the "
+        "layers=['router', 'proj', 'up']"
+    ]
+    assert len(scales(model)) == 4
+    model = nn.ModuleList([Experts(), Experts()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attach(model, other, layers=["router", "proj", "up"])
+    assert len(scales(model)) == 6

@@ -6,8 +6,9 @@ import pytest
 import torch
 from model_families import build, inputs, output
 from small_vit import images, train, vit
+from torch import nn
 
-from m2pt.pathway import PathwayError, attach, load_pathways, save_pathways
+from m2pt.pathway import PathwayError, attach, load_pathways, save_pathways, scales
 from m2pt.pathway.names import is_pathway
 
 
@@ -39,6 +40,70 @@ def test_parameters_of_attention_and_transposed_layers(family: str, tmp_path: Pa
     assert torch.equal(output(again, given), output(model, given))
 
 
+def test_what_is_trained_of_a_pathway_is_kept(tmp_path: Path) -> None:
+    model = vit()
+    attach(model, {"audio": vit(seed=1)})
+    layer = model.blocks[0].mlp.fc1.pathways["audio"]
+    layer.weight.requires_grad_(False)
+    model.blocks[1].mlp.fc1.pathways["audio"].scale.requires_grad_(False)
+    save_pathways(model, tmp_path / "file")
+    again = vit()
+    load_pathways(again, tmp_path / "file")
+    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    assert {name: parameter.requires_grad for name, parameter in again.named_parameters()} == trained
+    assert list(trained.values()).count(False) == 2
+
+    content = torch.load(tmp_path / "file", weights_only=True)
+    del content["layers"]["blocks.0.mlp.fc1"]["weight"]["audio"]["matrix_trainable"]  # as files were before
+    torch.save(content, tmp_path / "file")
+    again = vit()
+    load_pathways(again, tmp_path / "file")
+    assert again.blocks[0].mlp.fc1.pathways["audio"].weight.requires_grad
+
+
+def test_the_file_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
+    model = vit()
+    attach(model, vit(seed=1))
+    (tmp_path / "other").touch()
+    save_pathways(model, tmp_path / "file")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
+
+
+class Wrapper(nn.Module):
+    """Stands for DistributedDataParallel."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+def compiled_blocks(model: nn.Module) -> nn.Module:
+    for i, block in enumerate(model.blocks):
+        model.blocks[i] = torch.compile(block, backend="eager")
+    return model
+
+
+WRAPPERS = {
+    "none": lambda model: model,
+    "data parallel": Wrapper,
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "both": lambda model: torch.compile(Wrapper(model), backend="eager"),
+    "blocks": compiled_blocks,
+}
+
+
+@pytest.mark.parametrize("to", WRAPPERS)
+@pytest.mark.parametrize("wrapped", WRAPPERS)
+def test_a_file_of_a_wrapper_fits_the_model_and_other_wrappers(wrapped: str, to: str, tmp_path: Path) -> None:
+    model, again = vit(), vit()
+    attach(model, {"audio": vit(seed=1)}, scale_init=0.3)
+    save_pathways(WRAPPERS[wrapped](model), tmp_path / "file")
+    load_pathways(WRAPPERS[to](again), tmp_path / "file")
+    assert len(scales(again)) == 8
+    assert [*again.state_dict().values()][-1].shape == [*model.state_dict().values()][-1].shape
+
+
 def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "pathways.pt"
     with pytest.raises(PathwayError, match="no pathways to save"):
@@ -56,9 +121,25 @@ def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises(PathwayError, match=message):
             load_pathways(other, path)
         assert list(other.state_dict()) == keys
-    torch.save({"model": 1}, path)
-    with pytest.raises(PathwayError, match="is no file of save_pathways"):
-        load_pathways(vit(), path)
+    matrix, scale = torch.ones(72, 24), torch.ones(1)
+    saved = {"matrix": matrix, "scale": scale, "scale_trainable": True}
+    for content in (
+        {"model": 1},
+        {"format": "m2pt pathways 1"},
+        {"format": "m2pt pathways 1", "layers": [1]},
+        *(
+            {"format": "m2pt pathways 1", "layers": {"blocks.0.attn.qkv": {"weight": {"audio": entry}}}}
+            for entry in (
+                {},
+                {**saved, "scale": torch.ones(5)},
+                {**saved, "scale": 1.0},
+                {**saved, "more": 1},
+            )
+        ),
+    ):
+        torch.save(content, path)
+        with pytest.raises(PathwayError, match="is no file of save_pathways"):
+            load_pathways(vit(), path)
     path.write_bytes(b"damaged")
     with pytest.raises(PathwayError, match="is no file of save_pathways"):
         load_pathways(vit(), path)
@@ -66,11 +147,14 @@ def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path: Path) -> None:
         load_pathways(vit(), tmp_path / "none")
 
 
-def test_loading_a_state_without_the_pathways_warns() -> None:
+def test_loading_a_state_without_the_pathways_warns_once_for_each_load() -> None:
     model = vit()
     attach(model, {"audio": vit(seed=1)}, scale_init=0.3)
-    with pytest.warns(UserWarning, match=r"blocks.0.attn.qkv: the state has pathway keys \[\]"):
-        model.load_state_dict(vit(seed=3).state_dict(), strict=False)
+    for _ in range(2):
+        with pytest.warns(UserWarning) as caught:
+            model.load_state_dict(vit(seed=3).state_dict(), strict=False)
+        (warning,) = (str(each.message) for each in caught)
+        assert warning.startswith("blocks.0.attn.qkv: the state has pathway keys []")
     other = vit()
     attach(other, {"video": vit(seed=1)})
     with pytest.warns(UserWarning, match=r"pathways.video.*pathways.audio"):
