@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from m2pt.modalities.patches import PatchTokenizer, count_patches
+from torch import Tensor
+
+from m2pt.modalities.patches import PatchTokenizer, count_patches, has_kernel
 
 
 class AudioTokenizer(PatchTokenizer):
@@ -28,3 +30,8 @@ class AudioTokenizer(PatchTokenizer):
     def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
         """Build from the settings `patch_size`, `stride` and the input's `frames`, `mel_bins`."""
         return cls(dim, frames=input["frames"], mel_bins=input["mel_bins"], **settings)
+
+    @classmethod
+    def recognizes(cls, state: Mapping[str, Tensor]) -> bool:
+        """Return whether a stored tokenizer is of this modality."""
+        return has_kernel(state, 4, 1)

@@ -8,7 +8,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from m2pt.errors import InputError
-from m2pt.modalities.patches import PatchTokenizer, count_patches
+from m2pt.modalities.patches import PatchTokenizer, count_patches, has_kernel
 
 
 class ImageTokenizer(PatchTokenizer):
@@ -22,6 +22,11 @@ class ImageTokenizer(PatchTokenizer):
     def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
         """Build from the setting `patch_size` and the input's `image_size`."""
         return cls(dim, image_size=input["image_size"], **settings)
+
+    @classmethod
+    def recognizes(cls, state: Mapping[str, Tensor]) -> bool:
+        """Return whether a stored tokenizer is of this modality."""
+        return has_kernel(state, 4, 3)
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Interpolate positions trained at another (square) image size, bicubic as in timm.

@@ -1,5 +1,7 @@
 """Patches of a 2-D plane, shared by images and spectrograms."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,12 @@ def center(values: Tensor) -> tuple[Tensor, Tensor]:
     centered = values - values.mean(dim=-1, keepdim=True)
     # two passes: `torch.var_mean` is seven times slower on a CPU
     return centered, centered.square().sum(dim=-1, keepdim=True) / (values.shape[-1] - 1)
+
+
+def has_kernel(state: Mapping[str, Tensor], axes: int, channels: int) -> bool:
+    """Return whether the kernel of a stored `PatchEmbed` has so many axes and input channels."""
+    kernel = state.get("patch_embed.proj.weight")
+    return kernel is not None and (kernel.ndim, kernel.shape[1]) == (axes, channels)
 
 
 class PatchEmbed(nn.Module):

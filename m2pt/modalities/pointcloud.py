@@ -132,6 +132,11 @@ class PointCloudTokenizer(Tokenizer):
         """Build it from the settings `groups`, `group_size`, `hidden` and the input's `points`."""
         return cls(dim, points=input["points"], **settings)
 
+    @classmethod
+    def recognizes(cls, state: Mapping[str, Tensor]) -> bool:
+        """Return whether a stored tokenizer is of this modality."""
+        return "patch_embed.first_conv.0.weight" in state
+
     def init_linear(self, weight: Tensor) -> None:
         """Initialize with a truncated normal of standard deviation .02."""
         nn.init.trunc_normal_(weight, std=0.02)

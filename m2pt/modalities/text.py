@@ -39,6 +39,11 @@ class TextTokenizer(Tokenizer):
         """Build from the input's `length` in bytes; there are no settings."""
         return cls(dim, length=input["length"], **settings)
 
+    @classmethod
+    def recognizes(cls, state: Mapping[str, Tensor]) -> bool:
+        """Return whether a stored tokenizer is of this modality."""
+        return "embedding.weight" in state
+
     def init_linear(self, weight: Tensor) -> None:
         """Initialize with a truncated normal of standard deviation .02."""
         nn.init.trunc_normal_(weight, std=0.02)

@@ -81,6 +81,11 @@ class Tokenizer(nn.Module, ABC):
         """Adapt a stored state of this tokenizer (its own keys, no prefix) to this input size."""
         return dict(state)
 
+    @classmethod
+    def recognizes(cls, state: Mapping[str, Tensor]) -> bool:
+        """Return whether a stored tokenizer (its own keys, no prefix) is of this modality, of any size."""
+        return True
+
     def init_linear(self, weight: Tensor) -> None:
         """Initialize the weight of a linear layer of the transformer as the modality's method does."""
         nn.init.xavier_uniform_(weight)

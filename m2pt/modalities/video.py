@@ -7,7 +7,7 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from m2pt.modalities.patches import PatchEmbed, center, count_patches
+from m2pt.modalities.patches import PatchEmbed, center, count_patches, has_kernel
 from m2pt.modalities.positions import PositionTable, sinusoid_1d
 from m2pt.modalities.tokenizer import Tokenizer, Tokens, random_split, take
 
@@ -40,6 +40,11 @@ class VideoTokenizer(Tokenizer):
     def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
         """Build from the settings `patch_size`, `tubelet_size` and the input's `frames`, `image_size`."""
         return cls(dim, frames=input["frames"], image_size=input["image_size"], **settings)
+
+    @classmethod
+    def recognizes(cls, state: Mapping[str, Tensor]) -> bool:
+        """Return whether a stored tokenizer is of this modality."""
+        return has_kernel(state, 5, 3)
 
     def forward(self, x: Tensor) -> Tokens:
         """Map (B, 3, T, H, W) to T/tubelet * H/patch * W/patch tokens, time-major."""

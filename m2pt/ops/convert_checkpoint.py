@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from torch import Tensor
-
 from m2pt import job_log
 from m2pt.checkpoints.conversion import convert, other_weights
 from m2pt.errors import InputError
 from m2pt.formats.weights import load_checkpoint, save_weights
 from m2pt.models.exchange import body_size, part_of
+from m2pt.models.transformer import tokenizer_class
 
 
 def convert_checkpoint(source: Path, modality: str, target: Path, *, keep_pathways: bool = False) -> None:
@@ -30,25 +29,13 @@ def convert_checkpoint(source: Path, modality: str, target: Path, *, keep_pathwa
     given = load_checkpoint(source)
     converted = convert(given.state, str(source), keep_pathways=keep_pathways)
     state, report = converted.state, {**converted.report, **other_weights(given)}
-    found = _modality(state)
-    if found not in (None, modality):
-        state = {key: tensor for key, tensor in state.items() if part_of(key) != "tokenizer"}
-        report["not used"] = f"tokenizer: it is that of {found}, not of {modality}"
+    tokenizer = {key: tensor for key, tensor in state.items() if part_of(key) == "tokenizer"}
+    if tokenizer and not tokenizer_class(modality).recognizes(tokenizer):
+        state = {key: tensor for key, tensor in state.items() if key not in tokenizer}
+        report["not used"] = f"tokenizer: it is not that of {modality}"
     width, depth = body_size(state)
     if width:
         report["blocks"] = f"{depth} of width {width}"
     job_log.begin(f"import {source}", report)
     save_weights(target, state, {"dialect": report["dialect"], "modality": modality})
     job_log.end(target, note=f"{len(state)} tensors")
-
-
-def _modality(state: dict[str, Tensor]) -> str | None:
-    """Return the modality of the tokenizer, by its embedding of patches; None if it is of another kind."""
-    if "embedding.weight" in state:
-        return "text"
-    if any(key.startswith("patch_embed.first_conv.") for key in state):
-        return "pointcloud"
-    kernel = state.get("patch_embed.proj.weight")
-    if kernel is None:
-        return None
-    return {(5, 3): "video", (4, 3): "image", (4, 1): "audio"}.get((kernel.ndim, kernel.shape[1]))

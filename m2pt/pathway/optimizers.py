@@ -49,7 +49,10 @@ _unchecked: WeakKeyDictionary[torch.optim.Optimizer, list[nn.Module]] = WeakKeyD
 
 def warn_of_optimizers(layers: Sequence[nn.Module]) -> None:
     """Have optimizers that hold a weight of the layers warn at their next step if they lack its A and λ."""
-    weights = {id(parameter(layer, name)) for layer in layers for name in attached_names(layer)}
+    own = [parameter(layer, name) for layer in layers for name in attached_names(layer)]
+    weights = {id(each) for each in own if not each.is_meta}  # which no optimizer has a use for
+    if not weights:
+        return  # the search takes a while
     for found in gc.get_objects():
         if issubclass(type(found), torch.optim.Optimizer) and weights & _held(found):
             if found not in _unchecked:

@@ -75,14 +75,19 @@ def load_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
         raise PathwayError(f"{path} is no file of save_pathways: {error}") from error
     try:
         entries = list(_entries(content))
+        blocks = [str(name) for name in content["blocks"]]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PathwayError(f"{path} is no file of save_pathways") from error
     modules = {_unwrapped(name): module for name, module in model.named_modules()}
     modules |= dict(model.named_modules())
+
+    def find(name: str) -> nn.Module | None:
+        return modules.get(name, modules.get(_unwrapped(name)))
+
     parts = []
     for layer_name, name, auxiliary, saved in entries:
         label = f"{layer_name!r}" if name == "weight" else f"'{layer_name}.{name}'"
-        module = modules.get(layer_name, modules.get(_unwrapped(layer_name)))
+        module = find(layer_name)
         own = None if module is None else module._parameters.get(name)
         if module is None or own is None:
             raise PathwayError(f"{path}: the model has no layer {label} with a parameter {name!r}")
@@ -103,7 +108,8 @@ def load_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
                 saved.matrix_trainable,
             )
         )
-    install(parts, [modules[name] for name in content.get("blocks", [""]) if name in modules], [model])
+    found = [module for name in blocks if (module := find(name)) is not None]
+    install(parts, found if len(found) == len(blocks) else [model], [model])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from m2pt.checkpoints.conversion import convert
 from m2pt.errors import InputError
 from m2pt.formats.weights import load_weights
 from m2pt.models.exchange import load_exchange
-from m2pt.models.transformer import build_encoder
+from m2pt.models.transformer import build_encoder, build_tokenizer, tokenizer_class
 from m2pt.pathway import attach, effective_weight
 
 DEPTH, DIM = 2, 24
@@ -197,6 +197,19 @@ def test_pointmae_fits_the_point_cloud_encoder(make: Callable[[], State], prefix
         backbone=BACKBONE,
     )
     load_exchange(encoder, converted, parts=("tokenizer", "blocks", "norm"))
+
+
+def test_a_tokenizer_recognizes_its_own_modality_alone() -> None:
+    settings: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+        "image": ({"image_size": 32}, {"patch_size": 8}),
+        "video": ({"frames": 4, "image_size": 16}, {"patch_size": 8, "tubelet_size": 2}),
+        "audio": ({"frames": 32, "mel_bins": 16}, {"patch_size": 8, "stride": 8}),
+        "pointcloud": ({"points": 32}, {"groups": 4, "group_size": 8, "hidden": 4}),
+        "text": ({"length": 8}, {}),
+    }
+    for name, (values, own) in settings.items():
+        state = build_tokenizer(name, dim=DIM, input=values, settings=own).state_dict()
+        assert [each for each in settings if tokenizer_class(each).recognizes(state)] == [name]
 
 
 def saved(model: Any, folder: Path) -> State:
