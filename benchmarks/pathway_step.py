@@ -4,7 +4,7 @@
 
 Forms: `attached` is `m2pt.pathway`; `two auxiliaries` has two of them; `official` is the sum W + s*A left to
 autograd in each linear layer, as the released code computes it; `merged` is the attached model after `merge`.
-A step is forward, backward and AdamW. Every round times all forms, and ratios are medians over the rounds, so
+A step is forward, backward and fused AdamW. Every round times all forms, and ratios are medians over the rounds, so
 that a busy machine disturbs all alike; on a CPU the time is processor time. Memory is the peak of a process
 of its own that takes two steps: resident memory on a CPU, allocated memory on a GPU.
 """
@@ -82,7 +82,7 @@ class Training:
         torch.manual_seed(0)
         self.device = device
         model = FORMS[form](name).to(device)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
         self.model = torch.compile(model) if compiled else model
         self.x = torch.randn(images, 3, 224, 224, device=device)
         self.target = torch.zeros(images, dtype=torch.long, device=device)
