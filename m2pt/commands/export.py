@@ -71,12 +71,15 @@ def _export_model(plan: "Plan", arguments: argparse.Namespace) -> None:
 
     if arguments.output is None or arguments.prune:
         raise InputError("export RUN --to FORM: give --output PATH, and no --prune")
+    known = plan.runs.get(arguments.what)
+    if known is not None and known.command != "finetune":
+        raise InputError(f"run {arguments.what}, {known.experiment.task}: only classifiers have other forms")
     run = plan.run(arguments.what, "evaluate")
     source = plan.run_directory(run.name, arguments.seed) / MERGED
     state = load_input(plan, source, plan.stored_spec(run, arguments.seed))
     model = build.target_model(run.spec, merged=True)
     if not isinstance(model, Classifier):
-        raise InputError(f"run {run.name} is a {type(model).__name__}; only classifiers have other forms")
+        raise InputError(f"run {run.name}, {run.experiment.task}: only classifiers have other forms")
     load_exchange(model, state, source=str(source))
     job_log.begin(f"export {run.name}, seed {arguments.seed}", {"form": arguments.to, "weights": source})
     usage = export_classifier(model.eval(), arguments.to, arguments.output)

@@ -18,6 +18,7 @@ import timm
 import torch
 from forked_commands import forked_commands
 
+from m2pt.commands import main
 from m2pt.config.experiment import digest
 from m2pt.datasets.layouts import reader
 from m2pt.formats.weight_files import file_digest
@@ -116,6 +117,29 @@ def test_the_table_has_what_was_measured_and_nothing_else(folder, plan):
                 result["provenance"]["threads"] == 1 and len(result["provenance"]["dataset_manifest"]) == 64
             )
     assert (folder / "results/table.md").exists() and (folder / "results/table.tex").exists()
+
+
+def test_the_merged_model_of_a_run_is_exported(folder, plan, runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    command = [
+        "export",
+        runs["pointcloud"],
+        "--config",
+        CONFIG,
+        "-o",
+        str(tmp_path / "a.safetensors"),
+        "--to",
+    ]
+    assert main([*command, "timm"]) == 0
+    assert "load it with: timm.create_model(" in capsys.readouterr().out
+    merged, _ = load_weights(seed_folder(folder, runs["pointcloud"]) / "merged.safetensors")
+    written, _ = load_weights(tmp_path / "a.safetensors")
+    assert written.keys() == merged.keys() and all(torch.equal(written[key], merged[key]) for key in merged)
+    dense = next(name for name, run in plan.runs.items() if run.experiment.task == "detection")
+    assert main(["export", dense, *command[2:], "timm"]) == 2
+    assert "only classifiers have other forms" in capsys.readouterr().err
+    for words in (["export", "smell"], ["export", "models", "-o", "x"], [*command[:4], "--to", "timm"]):
+        assert main([*words, "--config", CONFIG]) == 2
 
 
 @pytest.mark.parametrize(("mode", "pool", "head"), [("tune", "avg", 2), ("fix", "token", 5)])
