@@ -4,9 +4,9 @@
 
 Forms: `attached` is `m2pt.pathway`; `two auxiliaries` has two of them; `official` is the sum W + s*A left to
 autograd in each linear layer, as the released code computes it; `merged` is the attached model after `merge`.
-A step is forward, backward and fused AdamW. Every round times all forms, and ratios are medians over the rounds, so
-that a busy machine disturbs all alike; on a CPU the time is processor time. Memory is the peak of a process
-of its own that takes two steps: resident memory on a CPU, allocated memory on a GPU.
+A step is forward, backward and fused AdamW. Every round times all forms, and ratios are medians over the
+rounds, so that a busy machine disturbs all alike; on a CPU the time is processor time. Memory is the peak of
+a process of its own that takes two steps: resident memory on a CPU, allocated memory on a GPU.
 """
 
 import argparse
