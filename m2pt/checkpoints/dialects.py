@@ -9,9 +9,8 @@ a path may lead to these, of which `m2pt.checkpoints.conversion` makes such keys
 
 and, below a matrix, `aux_weight` and `cross_modal_scale`, which are M2PT's A and λ.
 
-Sources: the modules that the official code bases define: MAE, `models_mae.py`, `models_vit.py`; AudioMAE,
-`models_mae.py`; VideoMAE, `modeling_pretrain.py`, `modeling_finetune.py`; Point-MAE, `models/Point_MAE.py`,
-`segmentation/models/pt.py`; M2PT, `reparam.py`; and the files that timm and transformers write.
+Sources: the state dicts of the models that MAE, AudioMAE, VideoMAE, Point-MAE and M2PT release or train, and
+the files that timm and transformers write.
 """
 
 from collections.abc import Mapping

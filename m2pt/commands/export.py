@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from m2pt.plan.plan import Plan
 
 FINALS = ("encoders", "models", "tables")
-FORMS = ("timm", "transformers", "onnx", "official")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model = parser.add_argument_group("to write the merged model of a run")
     model.add_argument(
-        "--to", choices=FORMS, help="official: for the evaluation scripts of MAE, AudioMAE or VideoMAE"
+        "--to",
+        metavar="FORM",
+        help="timm, transformers, onnx, or official: for the evaluation scripts of MAE, AudioMAE or VideoMAE",
     )
     model.add_argument(
         "-o", "--output", type=Path, metavar="PATH", help="file to write; a folder for transformers"
@@ -63,12 +64,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _export_model(plan: "Plan", arguments: argparse.Namespace) -> None:
     from m2pt import build, job_log
-    from m2pt.checkpoints.exporting import export_classifier
+    from m2pt.checkpoints.exporting import FORMS, export_classifier
     from m2pt.inputs import load_input
     from m2pt.models.classifier import Classifier
     from m2pt.models.exchange import load_exchange
     from m2pt.run_files import MERGED
 
+    if arguments.to not in FORMS:
+        raise InputError(f"--to {arguments.to}: give one of {listed(FORMS)}")
     if arguments.output is None or arguments.prune:
         raise InputError("export RUN --to FORM: give --output PATH, and no --prune")
     known = plan.runs.get(arguments.what)

@@ -138,6 +138,8 @@ def test_the_merged_model_of_a_run_is_exported(folder, plan, runs, tmp_path, mon
     dense = next(name for name, run in plan.runs.items() if run.experiment.task == "detection")
     assert main(["export", dense, *command[2:], "timm"]) == 2
     assert "only classifiers have other forms" in capsys.readouterr().err
+    assert main([*command, "smell"]) == 2
+    assert "give one of timm, transformers, onnx, official" in capsys.readouterr().err
     for words in (["export", "smell"], ["export", "models", "-o", "x"], [*command[:4], "--to", "timm"]):
         assert main([*words, "--config", CONFIG]) == 2
 
