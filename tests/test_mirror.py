@@ -86,7 +86,7 @@ TESTED_IN = {
     "pathway/test_control.py": "pathway/optimizers",
     "pathway/test_layers.py": "pathway/forwards pathway/sharing",
     "pathway/test_layers_fsdp.py": "pathway/sharding",
-    "pathway/test_matching.py": "pathway/roles",
+    "pathway/test_matching.py": "pathway/blocks pathway/roles",
     "pathway/test_saving.py": "pathway/names",
     "plan/test_plan.py": "plan/resolution plan/specs",
     "reporting/figures/test_render.py": "commands/plot",

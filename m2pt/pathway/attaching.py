@@ -7,6 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from m2pt.pathway.blocks import (
+    ALL_LINEAR,
+    Blocks,
+    Layers,
+    Matrix,
+    find_blocks,
+    is_plain,
+    listed,
+    warn_of_stacks,
+)
 from m2pt.pathway.forwards import check_forwards
 from m2pt.pathway.layers import (
     Pathway,
@@ -20,19 +30,7 @@ from m2pt.pathway.layers import (
     set_scopes,
     terms,
 )
-from m2pt.pathway.matching import (
-    ALL_LINEAR,
-    Blocks,
-    Layers,
-    Matrix,
-    Order,
-    Pair,
-    find_blocks,
-    is_plain,
-    listed,
-    pair_blocks,
-    warn_of_stacks,
-)
+from m2pt.pathway.matching import Order, Pair, pair_blocks
 from m2pt.pathway.names import is_clear
 from m2pt.pathway.optimizers import warn_of_optimizers
 from m2pt.pathway.sharding import distributed_as, replicated_beside, reshard

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.pathway.attaching import Part, install
+from m2pt.pathway.blocks import Matrix
 from m2pt.pathway.layers import PathwayError, attached_layers, attached_names, scoped_blocks, terms
-from m2pt.pathway.matching import Matrix
 from m2pt.pathway.sharding import reshard, whole
 
 FORMAT = "m2pt pathways 1"
