@@ -94,6 +94,7 @@ print("torch" in sys.modules, attach.__module__)
 
 
 def test_the_names_are_those_of_the_pathway() -> None:
+    assert m2pt.__all__ == pathway.__all__
     assert all(getattr(m2pt, name) is getattr(pathway, name) for name in m2pt.__all__)
     with pytest.raises(AttributeError, match="module 'm2pt' has no attribute 'atach'"):
         _ = m2pt.atach  # type: ignore[attr-defined]
