@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from multimodal_config import write_config
-from slurm_workflow import ALL_GPU_NODES, QUICK, Workflow, slurm, wait_until
+from slurm_workflow import ALL_GPU_NODES, QUICK, Workflow, slurm, slurm_takes, wait_until
 
 from m2pt.formats.weight_files import file_digest
 from m2pt.formats.weights import load_weights
@@ -98,7 +98,8 @@ def test_a_training_that_is_requeued_and_out_of_time_ends_with_the_same_bits(cop
     wait_until(lambda: read(log).count("resuming from step") == 1, "the second start")
     slurm("scontrol", "update", f"JobId={job_id}", "TimeLimit=1")
     wait_until(lambda: read(log).count("resuming from step") == 2, "the third start")
-    slurm("scontrol", "update", f"JobId={job_id}", "TimeLimit=60")
+    # refused while the job is being requeued once more, as it is where a start takes most of that minute
+    wait_until(lambda: slurm_takes("scontrol", "update", f"JobId={job_id}", "TimeLimit=60"), "a longer limit")
     disturbed.finish()
     plain.finish()
     assert starts(job_id) >= 3

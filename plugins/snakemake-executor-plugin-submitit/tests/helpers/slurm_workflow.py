@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -55,7 +56,14 @@ def all_steps(number: int) -> str:
 
 def slurm(*command: str) -> str:
     """Return what a command of Slurm prints."""
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, f"{shlex.join(command)}: {process.stderr}"
+    return process.stdout
+
+
+def slurm_takes(*command: str) -> bool:
+    """Return whether a command of Slurm succeeds."""
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 300):
