@@ -44,7 +44,7 @@ def disabled(model: nn.Module, names: str | Collection[str] | None = None) -> It
     again. A copy of the model that is made inside has all auxiliaries.
 
     Raises:
-        PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.
+        PathwayError: no layer has an auxiliary (of that name), or the model is merged with `keep_terms`.
     """
     pathways = [pathway for pathway in _pathways(model, names) if pathway.enabled]
     for pathway in pathways:
@@ -58,7 +58,7 @@ def disabled(model: nn.Module, names: str | Collection[str] | None = None) -> It
 
 @contextmanager
 def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None = None) -> Iterator[None]:
-    """Multiply the scales λ of auxiliaries, of all by default, by `factor` inside a `with` block.
+    """Multiply the learned scales λ of auxiliaries, of all by default, by `factor` inside a `with` block.
 
     The values come back to the same bits, so that a sweep needs no training and no copy:
 
@@ -70,8 +70,11 @@ def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None 
     factor.
 
     Raises:
-        PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.
+        PathwayError: no layer has an auxiliary (of that name), the model is merged with `keep_terms`, or the
+            factor is no number.
     """
+    if not isinstance(factor, int | float) or isinstance(factor, bool):
+        raise PathwayError(f"scaled(model, factor, names): the factor must be a number, got {factor!r}")
     pathways = _pathways(model, names)
     reshard(pathways)
     found = [
@@ -91,8 +94,8 @@ def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None 
 
 
 def summary(model: nn.Module) -> str:
-    """Return a table in text: layers, elements of A and the mean of |λ| by auxiliary, and what is trained."""
-    rows = [("auxiliary", "layers", "elements", "mean |scale|")]
+    """Return a table in text: matrices, their elements and the mean of |λ| by auxiliary; what is trained."""
+    rows = [("auxiliary", "matrices", "elements", "mean |scale|")]
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for _, layer in attached_layers(model):
         for name in attached_names(layer):
@@ -116,6 +119,11 @@ def summary(model: nn.Module) -> str:
 
 def _pathways(model: nn.Module, names: str | Collection[str] | None) -> list[Pathway]:
     chosen = chosen_names(model, names)
+    if not chosen:
+        raise PathwayError(
+            "the model has no pathways: attach() or load_pathways() first; after merge() nothing is left to "
+            "switch or scale"
+        )
     for path, layer in attached_layers(model):
         if merged_names(layer):
             raise PathwayError(f"{path!r} is merged with keep_terms=True; unmerge the model first")

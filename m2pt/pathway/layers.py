@@ -15,14 +15,15 @@ import functools
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from m2pt.pathway.names import scale_name
+from m2pt.pathway.names import parse, scale_name
 from m2pt.pathway.sharding import gathered, is_distributed
+from m2pt.pathway.summing import EffectiveWeight, per_row
 
 
 class PathwayError(ValueError):
@@ -60,6 +61,10 @@ class Pathway(nn.Module):
                 "parametrizations and pruning cannot follow attach(); remove them, or merge first"
             )
         return cast(nn.Parameter, own[name]), cast(nn.Parameter, own[scale])
+
+    def extra_repr(self) -> str:
+        """Return the shapes of A and λ for `print`: `weight: (576, 192), scale: (1,)`."""
+        return ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.named_parameters())
 
     def __setstate__(self, state: Any) -> None:
         """Enable a copy: the `with` block of `disabled` ends for the original alone."""
@@ -142,9 +147,11 @@ class _Attached(_Scoped):
         errors = lists[-1]  # one list for the whole load
         if loads and own != given and _warned.load is not errors:  # strict is True whatever the caller said
             _warned.load = errors
+            in_state, in_layer = (listed(_auxiliaries(keys)) for keys in (given, own))
             warnings.warn(
-                f"{prefix.removesuffix('.')}: the state has pathway keys {sorted(given)}, the layer "
-                f"{sorted(own)}; those of one side only are ignored, here and in other layers",
+                f"{prefix.removesuffix('.')!r} has the pathways {in_layer}, the state {in_state}: what only "
+                "one of them has is left as it is, here and in other layers. Load a checkpoint before "
+                "attach(), or pathways with load_pathways()",
                 stacklevel=2,
             )
         for name in self.attached_names:
@@ -162,6 +169,16 @@ class _Attached(_Scoped):
         super().__setstate__(state)  # type: ignore[misc]
         for name in merged_names(self):  # type: ignore[arg-type]
             vars(self)[f"{merged_name(name)}_of"] = _versions(self, name)  # type: ignore[arg-type]
+
+
+def _auxiliaries(keys: Iterable[str]) -> list[str]:
+    """Return the names of auxiliaries in keys of a state dict."""
+    return sorted({found.auxiliary for key in keys if (found := parse(key)) is not None})
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as messages write them: `'fc1', 'fc2'`."""
+    return ", ".join(repr(name) for name in names) or "none"
 
 
 def is_attached(module: nn.Module) -> bool:
@@ -206,10 +223,14 @@ def terms(layer: nn.Module, name: str = "weight") -> dict[str, tuple[nn.Paramete
 
 
 def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
-    """Return W + Σ λᵢAᵢ, of W's shape; the parameter itself of a layer without pathways.
+    """Return W + Σ λᵢAᵢ (eq. 8), of W's shape; the parameter itself of a layer without pathways.
 
     Under autocast that of a linear layer, a convolution or an attention has autocast's dtype, as their
     products round it to that anyhow; this saves a second copy. Gradients flow to W, Aᵢ and λᵢ.
+
+    Raises:
+        PathwayError: the layer is merged with `keep_terms` and gradients are enabled or what it was merged
+            of has changed, or A or λ is no longer a parameter.
     """
     weight: Tensor = parameter(layer, name)  # not the attribute, which in a forward is this very sum
     if not isinstance(layer, _Attached) or name not in layer.attached_names:
@@ -234,7 +255,7 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
         for matrix, scale in pairs:
             weight = torch.addcmul(weight, matrix, per_row(scale, matrix))
         return weight.to(dtype)
-    return _EffectiveWeight.apply(dtype, weight, *(tensor for pair in pairs for tensor in pair))
+    return EffectiveWeight.apply(dtype, weight, *(tensor for pair in pairs for tensor in pair))
 
 
 _ROUNDED_BY_AUTOCAST = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
@@ -300,84 +321,6 @@ def _merged_like(weight: Tensor, merged: Tensor) -> Tensor:
     if is_distributed(merged) and not is_distributed(weight):
         return gathered(merged, weight.dtype)
     return merged if merged.dtype == weight.dtype else merged.to(weight.dtype)
-
-
-def per_row(scale: Tensor, matrix: Tensor) -> Tensor:
-    """Return λ in a shape that multiplies A: (1,), or one element for each output row."""
-    groups, rows = scale.shape[0], matrix.shape[0]
-    if groups == 1:
-        return scale
-    return scale.repeat_interleave(rows // groups, output_size=rows).view(-1, *[1] * (matrix.ndim - 1))
-
-
-class _EffectiveWeight(torch.autograd.Function):
-    """W + Σ λᵢAᵢ in one buffer forward, and every gradient from the one G = ∂L/∂(W + Σ λᵢAᵢ) backward.
-
-    dW = G, dAᵢ = λᵢG, dλᵢ = ⟨G, Aᵢ⟩. Autograd on `W + λA` would also allocate λA forward and G * A backward.
-    Only required gradients are computed: with W and A frozen only dλ is, and G is freed at once.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(dtype: torch.dtype, weight: Tensor, *pairs: Tensor) -> Tensor:
-        """Compute the effective weight; `pairs` is A₁, λ₁, A₂, λ₂, …."""
-        return weighted_sum(weight, list(zip(pairs[::2], pairs[1::2], strict=True)), dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Save Aᵢ and λᵢ; they are parameters, so this takes no memory."""
-        _, weight, *pairs = inputs
-        ctx.weight_dtype, ctx.dtype = weight.dtype, output.dtype
-        ctx.save_for_backward(*pairs)
-        ctx.save_for_forward(*pairs)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients in the order of the inputs, in the parameters' dtype."""
-        gradient = gradients[0].to(ctx.weight_dtype)
-        _, weight_needs, *pairs_need = ctx.needs_input_grad
-        result = [None, gradient if weight_needs else None]
-        saved = ctx.saved_tensors
-        for i in range(0, len(saved), 2):
-            matrix, scale = saved[i], saved[i + 1]
-            result.append(gradient * per_row(scale, matrix) if pairs_need[i] else None)
-            result.append(_group_dots(gradient, matrix, scale) if pairs_need[i + 1] else None)
-        return tuple(result)
-
-    @staticmethod
-    def jvp(ctx: Any, _: None, tangent: Tensor | None, *tangents: Tensor | None) -> Tensor:
-        """Return dW + Σ (λᵢ dAᵢ + dλᵢ Aᵢ) in the dtype of the sum."""
-        saved = ctx.saved_tensors
-        result = torch.zeros_like(saved[0]) if tangent is None else tangent
-        for i in range(0, len(saved), 2):
-            (matrix, scale), (d_matrix, d_scale) = saved[i : i + 2], tangents[i : i + 2]
-            if d_matrix is not None:
-                result = torch.addcmul(result, d_matrix, per_row(scale, matrix))
-            if d_scale is not None:
-                result = torch.addcmul(result, matrix, per_row(d_scale, matrix))
-        return result.to(ctx.dtype)
-
-
-def _group_dots(gradient: Tensor, matrix: Tensor, scale: Tensor) -> Tensor:
-    """Return ⟨G, A⟩ for each group of rows; products, because G * A would be one more full-size tensor."""
-    groups = scale.shape[0]
-    if groups == 1:
-        return torch.dot(gradient.flatten(), matrix.flatten()).reshape(1)
-    return torch.bmm(gradient.reshape(groups, 1, -1), matrix.reshape(groups, -1, 1)).view(groups)
-
-
-def weighted_sum(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
-    """Return W + Σ λᵢAᵢ in `dtype`, summed in the tensors' own precision and rounded once.
-
-    λ stays a tensor: `alpha=` would need its value on the host, with a GPU synchronization per layer.
-    """
-    *first, (matrix, scale) = pairs
-    for other, other_scale in first:
-        weight = torch.addcmul(weight, other, per_row(other_scale, other))
-    if dtype == weight.dtype:
-        return torch.addcmul(weight, matrix, per_row(scale, matrix))
-    return torch.addcmul(weight, matrix, per_row(scale, matrix), out=torch.empty_like(weight, dtype=dtype))
 
 
 def _is_read_by_fsdp(weight: Tensor) -> bool:

@@ -9,8 +9,17 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from m2pt.pathway.blocks import ALL_LINEAR, Layers, Matrix, is_plain, listed, matrices
-from m2pt.pathway.layers import PathwayError
+from m2pt.pathway.blocks import (
+    ALL_LINEAR,
+    BASE_LAYER,
+    TARGET,
+    Layers,
+    Matrix,
+    is_plain,
+    matrices,
+    without_wrappers,
+)
+from m2pt.pathway.layers import PathwayError, listed, plain_class
 from m2pt.pathway.roles import FUSED, role_of
 
 Order: TypeAlias = Literal["normal", "reversed", "shuffled"]
@@ -82,8 +91,8 @@ def pair_blocks(
     depth, other_depth = len(target), len(auxiliary)
     if depth and other_depth != depth and (unequal == "error" or not other_depth):
         raise PathwayError(
-            f"the target has {depth} blocks, the auxiliary {name!r} has {other_depth}; they must be equal"
-            + _or_slice(other_depth)
+            f"{TARGET} has {depth} blocks{_class_of(target)}, the auxiliary {name!r} has {other_depth}"
+            f"{_class_of(auxiliary)}; they must be equal{_or_slice(other_depth > 0)}"
         )
     nearest = [round(i * (other_depth - 1) / max(depth - 1, 1)) for i in range(depth)]
     for i, position in enumerate(partners(depth, order)):
@@ -97,6 +106,10 @@ def pair_blocks(
                 label = listed([source.matrix.path for source in sources])
                 fitted = _fitted(matrix, part, unequal, own.where, f"{label} of {other.where}")
                 yield Pair(matrix, i, name, fitted)
+
+
+def _class_of(blocks: list[nn.Module]) -> str:
+    return f" ({plain_class(blocks[0]).__name__})" if blocks else ""
 
 
 class _Block:
@@ -120,17 +133,20 @@ class _Block:
 
     def wrappers(self, matrix: Matrix) -> list[nn.Module]:
         """Return the matrix's module and those of peft around it, which say whether LoRA is `merged`."""
-        around, path = [matrix.module], matrix.path
-        while path.split(".")[-1] == "base_layer":
-            path = path.rpartition(".")[0]
-            around.append(self.module.get_submodule(path))
+        around = [matrix.module]
+        for module in reversed(list(self.module.modules())):  # the innermost first
+            if module._modules.get(BASE_LAYER) is around[-1]:
+                around.append(module)
         return around
 
     def matrix(self, path: str) -> Matrix:
-        """Return the matrix at `path`; that of the wrapped layer, if peft has wrapped it."""
-        for each in (path, f"{path}.base_layer" if path else "base_layer"):
-            if each in self.matrices:
-                return self.matrices[each]
+        """Return the matrix at `path`, with the layers of peft around it in the path or without.
+
+        Raises:
+            PathwayError: the block has none there.
+        """
+        if (plain := without_wrappers(path)) in self.matrices:
+            return self.matrices[plain]
         module = dict(self.module.named_modules()).get(path)
         if isinstance(getattr(module, "weight", None), Tensor):
             raise PathwayError(
@@ -183,18 +199,36 @@ def _paths(own: _Block, layers: str | Iterable[str]) -> list[str]:
 
 
 def _partner(path: str, own: _Block, other: _Block) -> list[Source]:
-    """Return what the auxiliary has at the same path, or else in the same role."""
-    if path in other.matrices or not (role := role_of(own.matrix(path).path)):
-        return [_source(other, path)]
+    """Return what the auxiliary has at the same path, or else in the same role.
+
+    Raises:
+        PathwayError: it has neither.
+    """
+    if found := _candidates(own.matrix(path).path, other):
+        return [_source(other, *each) for each in found]
+    helped = [each for each in own.linear if _candidates(each, other)]
+    leave_out = f"leave it out, layers={helped}, or " if helped else ""
+    raise PathwayError(
+        f"{path!r} of {own.where} ({type(own.module).__name__}) has no partner in {other.where} "
+        f"({type(other.module).__name__}), which has {listed(other.matrices)}; {leave_out}name all partners, "
+        f"layers={{{path!r}: ..., ...}}"
+    )
+
+
+def _candidates(path: str, other: _Block) -> list[tuple[str, int, int]]:
+    """Return path, part and number of parts of each matrix of the auxiliary that belongs to the target's."""
+    if path in other.matrices:
+        return [(path, 0, 1)]
+    role = role_of(path)
     unique = {role: paths[0] for role, paths in other.roles.items() if len(paths) == 1}
     if role in unique:
-        return [_source(other, unique[role])]
+        return [(unique[role], 0, 1)]
     for fused, parts in FUSED.items():
         if role == fused and all(part in unique for part in parts):
-            return [_source(other, unique[part]) for part in parts]
+            return [(unique[part], 0, 1) for part in parts]
         if role in parts and fused in unique:
-            return [_source(other, unique[fused], parts.index(role), len(parts))]
-    return [_source(other, path)]
+            return [(unique[fused], parts.index(role), len(parts))]
+    return []
 
 
 def _split(values: Tensor, targets: list[Matrix], own: _Block, other: _Block) -> Sequence[Tensor]:
@@ -205,7 +239,7 @@ def _split(values: Tensor, targets: list[Matrix], own: _Block, other: _Block) ->
     if values.shape[0] != sum(sizes):
         raise PathwayError(
             f"{listed([target.path for target in targets])} of {own.where} have {sizes} output rows, the "
-            f"matrices of {other.where} {values.shape[0]} in all; they must be equal"
+            f"matrices of {other.where} {values.shape[0]} in all; they must be equal, or name them one by one"
         )
     return values.split(sizes)
 
@@ -237,7 +271,7 @@ def _corner(values: Tensor, shape: torch.Size) -> Tensor:
     return made
 
 
-def _or_slice(possible: object) -> str:
+def _or_slice(possible: bool) -> str:
     return ", or choose unequal='slice'" if possible else ""
 
 

@@ -17,11 +17,11 @@ from m2pt.pathway.layers import (
     restore_class,
     set_class,
     terms,
-    weighted_sum,
 )
 from m2pt.pathway.names import parse
 from m2pt.pathway.sharding import local, replicated, reshard
 from m2pt.pathway.sharing import Shared, check_shared, find_shared
+from m2pt.pathway.summing import weighted_sum
 
 
 def merge(

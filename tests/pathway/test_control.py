@@ -102,6 +102,14 @@ def test_a_merge_that_keeps_its_terms_is_undone_to_the_same_bits() -> None:
         assert effective_weight(model.blocks[0].attn.qkv) is model.blocks[0].attn.qkv.merged_weight
     with pytest.raises(PathwayError, match="unmerge"):
         model(images())
+    with (
+        pytest.raises(PathwayError, match="the factor must be a number, got 'audio'"),
+        scaled(model, "audio"),
+    ):
+        pass
+    for switched in (disabled(vit()), scaled(vit(), 2)):
+        with pytest.raises(PathwayError, match="the model has no pathways: attach"), switched:
+            pass
     with pytest.raises(PathwayError, match="unmerge"), scaled(model, 2):
         pass
     with pytest.raises(PathwayError, match="leave names out"):
@@ -131,15 +139,17 @@ def test_parameter_groups_have_every_trainable_parameter_once() -> None:
     )
     assert members["scales"] == set(scales(model))
     assert (
-        "blocks.0.attn.qkv.pathways.audio.weight" in members["matrices"] and "head.bias" in members["vectors"]
+        "blocks.0.attn.qkv.pathways.audio.weight" in members["matrices"]
+        and "head.bias" in members["undecayed"]
     )
+    assert {"cls_token", "pos_embed"} <= members["undecayed"]  # timm's no_weight_decay()
     settings = {group["name"]: (group["lr"], group["weight_decay"]) for group in groups}
-    assert settings == {"matrices": (1e-3, 0.05), "vectors": (1e-3, 0.0), "scales": (1e-2, 0.0)}
+    assert settings == {"matrices": (1e-3, 0.05), "undecayed": (1e-3, 0.0), "scales": (1e-2, 0.0)}
     optimizer = torch.optim.AdamW(groups)
     before = scales(model)
     train(model, optimizer, range(2))
     assert all(scales(model)[name] != value for name, value in before.items())
-    assert [group["name"] for group in parameter_groups(nn.LayerNorm(3), 0.1)] == ["vectors"]
+    assert [group["name"] for group in parameter_groups(nn.LayerNorm(3), 0.1)] == ["undecayed"]
 
 
 def test_the_summary_counts() -> None:

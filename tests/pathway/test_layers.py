@@ -74,7 +74,7 @@ WRITES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*the state has pathway keys")
+@pytest.mark.filterwarnings("ignore:.*what only one of them has")
 @pytest.mark.parametrize("write", WRITES)
 def test_a_write_reaches_the_weight(write: str) -> None:
     model, x = vit(), images()
