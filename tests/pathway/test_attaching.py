@@ -111,7 +111,8 @@ def test_the_target_is_returned_and_its_auxiliary_can_be_frozen() -> None:
         (
             lambda: {"audio": [nn.Identity()] * 2},
             {},
-            r"'attn.qkv' of target block 0 \(Block\) has no partner in 'audio' block 0 \(Identity\), which has none",
+            r"'attn.qkv' of target block 0 \(Block\) has no partner in 'audio' block 0 \(Identity\), "
+            r"which has none",
         ),
         (lambda: vit().blocks, {"layers": ("mlp.fc9",)}, r"no layer 'mlp.fc9' of target block 0.*'mlp.fc2'"),
         (lambda: vit().blocks, {"layers": ("mlp.act",)}, r"no layer 'mlp.act' of target block 0"),

@@ -131,8 +131,9 @@ def test_explicit_pairs_of_fused_and_separate_layers() -> None:
         (
             "transformers Llama",
             "timm ViT",
-            r"'mlp.gate_proj' of target block 0 \(LlamaDecoderLayer\) has no partner in 'auxiliary' block 0 .*'mlp.fc1'; "
-            r"leave it out, layers=\['self_attn.q_proj', .*'mlp.down_proj'\], or name all partners",
+            r"'mlp.gate_proj' of target block 0 \(LlamaDecoderLayer\) has no partner in 'auxiliary' block 0 "
+            r"\(Block\), which has .*'mlp.fc1', 'mlp.fc2'; leave it out, layers=\['self_attn.q_proj', "
+            r".*'mlp.down_proj'\], or name all partners",
         ),
     ],
 )
@@ -179,7 +180,8 @@ def test_unequal_models_are_refused_with_a_way_out() -> None:
     for other, message in (
         (
             vit(depth=3),
-            r"2 blocks \(Block\), the auxiliary 'auxiliary' has 3 \(Block\); they must be equal, or choose unequal='slice'",
+            r"2 blocks \(Block\), the auxiliary 'auxiliary' has 3 \(Block\); they must be equal, or choose "
+            r"unequal='slice'",
         ),
         (vit(dim=12), r"shape \(72, 24\).*shape \(36, 12\); they must be equal, or choose unequal='slice'"),
     ):
