@@ -18,6 +18,7 @@ from m2pt.pathway.blocks import (
     modules_in,
     warn_of_stacks,
 )
+from m2pt.pathway.fitting import Unequal
 from m2pt.pathway.forwards import check_forwards
 from m2pt.pathway.layers import (
     Pathway,
@@ -51,7 +52,7 @@ def attach(
     *,
     matrix_trainable: bool = True,
     scale_groups: int | Literal["rows"] | Mapping[str, int] = 1,
-    unequal: Literal["error", "slice"] = "error",
+    unequal: Unequal = "error",
     untie: bool = False,
 ) -> Target:
     """Attach the auxiliary's matrices to the same layers of the target, block by block and in place (eq. 8).
@@ -118,7 +119,7 @@ def attach(
     _check_groups(pairs, scale_groups)
     parts = []
     for pair in pairs:
-        scale = torch.full((_groups(pair, scale_groups),), float(scale_init))
+        scale = torch.full((_groups(pair, scale_groups),), scale_init, dtype=torch.float64, device="cpu")
         parts.append(
             Part(
                 pair.target,
@@ -183,6 +184,7 @@ def install(
     reshard(part.target.module for part in parts)
     _check_targets(parts)
     _check_values(parts)
+    _check_lists(parts, blocks)
     _check_classes(parts, blocks)
     places = [(part.target.module, part.target.name) for part in parts]
     for number, block in enumerate(blocks):
@@ -225,11 +227,8 @@ def _check_targets(parts: Sequence[Part]) -> None:
             )
         if not is_clear(part.target.name):
             raise PathwayError(f"{part.label} has a name that only scales of pathways have; rename it")
-        if kept := _list_of(module, own):
-            raise PathwayError(
-                f"{part.label} is also in the list {kept!r} of its {type(module).__name__}, whose forward "
-                "may use that one; choose other layers=[...]"
-            )
+        if getattr(module, "sparse", False):
+            raise PathwayError(f"{part.label} has sparse gradients; build the embedding with sparse=False")
         if isinstance(module, torch.jit.ScriptModule):
             raise PathwayError(
                 f"{part.label} is compiled by TorchScript: attach before torch.jit.script or trace"
@@ -248,12 +247,17 @@ def _check_targets(parts: Sequence[Part]) -> None:
             )
 
 
-def _list_of(module: nn.Module, parameter: Tensor) -> str | None:
-    """Return the name of a list that a module keeps the parameter in too, as an nn.LSTM does."""
-    for name, value in vars(module).items():
-        if isinstance(value, list | tuple) and any(each is parameter for each in value):
-            return name
-    return None
+def _check_lists(parts: Sequence[Part], blocks: Iterable[nn.Module]) -> None:
+    """Refuse parameters that a module keeps in a list too, as an nn.LSTM does: its forward may use those."""
+    found = {id(part.target.parameter): part for part in parts}
+    for module in (module for block in blocks for module in block.modules()):
+        for name, value in vars(module).items():
+            for each in value if isinstance(value, list | tuple) else ():
+                if part := found.get(id(each)):
+                    raise PathwayError(
+                        f"{part.label} is also in the list {name!r} of its {type(module).__name__}, whose "
+                        "forward may use that one; choose other layers=[...]"
+                    )
 
 
 def _check_groups(pairs: Iterable[Pair], groups: int | str | Mapping[str, int]) -> None:
@@ -308,6 +312,11 @@ def _check_classes(parts: Sequence[Part], blocks: Iterable[nn.Module]) -> None:
         if own:
             _try_class(module, [part.target.name for part in own], f"{own[0].label} ({kind})")
         elif type(module).forward is not nn.Module.forward and any(id(m) in found for m in module.modules()):
+            if isinstance(module, torch.fx.GraphModule):
+                raise PathwayError(
+                    f"{path or 'the block'} is a GraphModule of torch.fx, which writes a class of its own: "
+                    "attach to the model that it was traced from"
+                )
             _try_class(module, [], f"{path!r} ({kind}), which is around layers to attach,")
 
 

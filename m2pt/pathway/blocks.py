@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from m2pt.pathway.layers import PathwayError, effective_weight, listed, plain_class
+from m2pt.pathway.layers import PathwayError, effective_weight, is_attached, listed, plain_class
 from m2pt.pathway.sharding import is_distributed, whole
 
 Blocks: TypeAlias = nn.Module | Iterable[nn.Module]
@@ -43,7 +43,8 @@ class Matrix:
     @property
     def is_transposed(self) -> bool:
         """Whether its rows are inputs, as in the Conv1D of transformers (GPT-2)."""
-        return any(base.__name__ == "Conv1D" for base in type(self.module).__mro__)
+        named = any(base.__name__ == "Conv1D" for base in type(self.module).__mro__)
+        return named and not isinstance(self.module, _ConvNd)
 
     @property
     def rows_are_inputs(self) -> bool:
@@ -192,9 +193,13 @@ def matrices(block: nn.Module) -> dict[str, Matrix]:
     Those of pathways and of peft's adapters are none of the block's.
     """
     found = {}
-    wrapped = [path for path, module in block.named_modules() if BASE_LAYER in module._modules]
-    for module_path, module in block.named_modules():
-        if "pathways" in module_path.split(".") or any(_is_adapter(module_path, path) for path in wrapped):
+    modules = dict(block.named_modules())
+    wrapped = [path for path, module in modules.items() if BASE_LAYER in module._modules]
+    ours = {f"{path}.pathways".lstrip(".") for path, module in modules.items() if is_attached(module)}
+    for module_path, module in modules.items():
+        if any(f"{module_path}.".startswith(f"{path}.") for path in ours):
+            continue
+        if any(_is_adapter(module_path, path) for path in wrapped):
             continue
         for name, parameter in module._parameters.items():
             if parameter is not None and not _is_lazy(parameter) and parameter.ndim >= 2:

@@ -12,6 +12,7 @@ parameter, `weight` as a rule, is a property:
 """
 
 import functools
+import math
 import sys
 import threading
 import warnings
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from m2pt.pathway.names import parse, scale_name
@@ -33,13 +35,18 @@ class PathwayError(ValueError):
 class Pathway(nn.Module):
     """What one auxiliary adds to one layer: for each parameter a matrix A of W's shape and a scale λ.
 
+    `disablers` counts the `with` blocks of `disabled` around, `factors` are those of `scaled`, `factor` is
+    their product.
+
     For a parameter called `weight` they are named `weight` and `scale`, for one called `in_proj_weight`
     `in_proj_weight` and `in_proj_scale`. λ has one element, or one for each of equal groups of output rows.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.enabled = True
+        self.disablers = 0
+        self.factors: list[float] = []
+        self.factor = 1.0
         self.names: tuple[str, ...] = ()
 
     def add(self, name: str, matrix: Tensor, scale: Tensor, *, scale_trainable: bool) -> None:
@@ -62,14 +69,19 @@ class Pathway(nn.Module):
             )
         return cast(nn.Parameter, own[name]), cast(nn.Parameter, own[scale])
 
+    def set_factors(self, factors: list[float]) -> None:
+        """Multiply λ in forwards by each of the factors."""
+        self.factors, self.factor = factors, math.prod(factors)
+
     def extra_repr(self) -> str:
         """Return the shapes of A and λ for `print`: `weight: (576, 192), scale: (1,)`."""
         return ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.named_parameters())
 
     def __setstate__(self, state: Any) -> None:
-        """Enable a copy: the `with` block of `disabled` ends for the original alone."""
+        """Reset a copy: the `with` blocks of `disabled` and `scaled` end for the original alone."""
         super().__setstate__(state)
-        self.enabled = True
+        self.disablers = 0
+        self.set_factors([])
 
 
 def merged_name(name: str) -> str:
@@ -81,6 +93,10 @@ class _Forwards(threading.local):
     """Whether this thread is in a forward that may use effective weights."""
 
     running = False
+    own = False
+    """Whether the forward is that of a layer with pathways, as opposed to one around it."""
+    symbolic = False
+    """Whether torch.fx traces it, with proxies for the inputs."""
 
 
 _forwards = _Forwards()
@@ -90,7 +106,8 @@ def _in_forward() -> bool:
     """Return whether a forward is being computed, traced, or recomputed during a backward pass."""
     if torch.compiler.is_compiling():  # what is compiled is guarded by this value
         return _forwards.running
-    return _forwards.running or torch._C._current_graph_task_id() != -1
+    # in a backward pass what recomputes enables gradients, and hooks run without
+    return _forwards.running or (torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled())
 
 
 class _Warned(threading.local):
@@ -109,11 +126,13 @@ class _Scoped:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute as the plain class does, with effective weights."""
-        outer, _forwards.running = _forwards.running, True
+        outer = _forwards.running, _forwards.own, _forwards.symbolic
+        symbolic = any(isinstance(each, torch.fx.Proxy) for each in (*args, *kwargs.values()))
+        _forwards.running, _forwards.own, _forwards.symbolic = True, isinstance(self, _Attached), symbolic
         try:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         finally:
-            _forwards.running = outer
+            _forwards.running, _forwards.own, _forwards.symbolic = outer
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle and deepcopy through the plain class, since the generated one cannot be imported."""
@@ -222,11 +241,21 @@ def terms(layer: nn.Module, name: str = "weight") -> dict[str, tuple[nn.Paramete
     return {key: pathway.pair(name) for key, pathway in found if name in pathway.names}
 
 
+def enabled_terms(layer: nn.Module, name: str) -> list[tuple[Tensor, Tensor]]:
+    """Return A and λ, times its factors, of each auxiliary that is not disabled."""
+    found = []
+    for pathway in pathways(layer).values():
+        if name in pathway.names and not pathway.disablers:
+            matrix, scale = pathway.pair(name)
+            found.append((matrix, scale if pathway.factor == 1.0 else scale * pathway.factor))
+    return found
+
+
 def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
     """Return W + Σ λᵢAᵢ (eq. 8), of W's shape; the parameter itself of a layer without pathways.
 
-    Under autocast that of a linear layer, a convolution or an attention has autocast's dtype, as their
-    products round it to that anyhow; this saves a second copy. Gradients flow to W, Aᵢ and λᵢ.
+    In the forward of a linear layer, a convolution or torch's attention under autocast it has autocast's
+    dtype, as their products round it to that anyhow; this saves a second copy. Gradients flow to W, Aᵢ, λᵢ.
 
     Raises:
         PathwayError: the layer is merged with `keep_terms` and gradients are enabled or what it was merged
@@ -242,15 +271,10 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
             )
         _check_merged(layer, name)
         return _merged_like(weight, merged)
-    pairs: Any = [
-        pathway.pair(name)
-        for pathway in pathways(layer).values()
-        if pathway.enabled and name in pathway.names
-    ]
+    pairs: Any = [_like(weight, pair) for pair in enabled_terms(layer, name)]
     if not pairs:
         return weight
     dtype = _dtype(layer, weight)
-    pairs = [_like(weight, pair) for pair in pairs]
     if torch.compiler.is_compiling():  # exported graphs keep no custom backward; compilers fuse this one
         for matrix, scale in pairs:
             weight = torch.addcmul(weight, matrix, per_row(scale, matrix))
@@ -258,7 +282,14 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
     return EffectiveWeight.apply(dtype, weight, *(tensor for pair in pairs for tensor in pair))
 
 
-_ROUNDED_BY_AUTOCAST = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+_ROUNDED_BY_AUTOCAST = {
+    nn.Linear.forward,
+    nn.Conv1d.forward,
+    nn.Conv2d.forward,
+    nn.Conv3d.forward,
+    nn.MultiheadAttention.forward,
+}
+"""Forwards that round W to autocast's dtype before they use it; others may use it otherwise."""
 
 
 def _dtype(layer: nn.Module, weight: Tensor) -> torch.dtype:
@@ -266,7 +297,10 @@ def _dtype(layer: nn.Module, weight: Tensor) -> torch.dtype:
     device = weight.device.type
     if weight.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
         return weight.dtype
-    return torch.get_autocast_dtype(device) if isinstance(layer, _ROUNDED_BY_AUTOCAST) else weight.dtype
+    rounds = plain_class(layer).forward in _ROUNDED_BY_AUTOCAST
+    if not torch.compiler.is_compiling():  # which fuses the sum and a rounding after it
+        rounds = rounds and _forwards.own
+    return torch.get_autocast_dtype(device) if rounds else weight.dtype
 
 
 def _like(weight: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -341,6 +375,11 @@ def _property(name: str) -> property:
         weight = parameters[name]
         if not _in_forward() or (type(weight) is not nn.Parameter and _is_read_by_fsdp(weight)):
             return weight
+        if _forwards.symbolic:
+            raise PathwayError(
+                f"torch.fx would keep {name!r} of {type(self).__name__} as a constant, without W, A and λ: "
+                "merge first"
+            )
         return effective_weight(self, name)
 
     def put(self: nn.Module, value: Any) -> None:

@@ -57,6 +57,7 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
                     "scale_trainable": scale.requires_grad,
                     "matrix_trainable": matrix.requires_grad,
                     "of": fingerprint,
+                    "rows_are_inputs": Matrix("", layer, name).rows_are_inputs,
                 }
     if not layers:
         raise PathwayError("the model has no pathways to save")
@@ -79,12 +80,17 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_pathways(model: Model, path: str | os.PathLike[str]) -> Model:
+def load_pathways(model: Model, path: str | os.PathLike[str], *, untie: bool = False) -> Model:
     """Attach the pathways that `save_pathways` has written, to the layers of the same names and in place.
 
     What DistributedDataParallel, torch.compile and peft add to names may differ: `module.`, `_orig_mod.`,
     `base_model.model.` and `.base_layer`. The weights W have to be those that the pathways were trained
     beside; if they are others in the same dtype, there is a warning.
+
+    Args:
+        model: the model.
+        path: the file.
+        untie: gives a layer whose weight is shared with another module its own, instead of an error.
 
     Returns:
         The model.
@@ -125,13 +131,18 @@ def load_pathways(model: Model, path: str | os.PathLike[str]) -> Model:
                 + (f", but {known!r}" if known else "")
                 + "; load into the model that it was saved of, or into the part of it whose names begin alike"
             )
+        target = Matrix(layer_name, module, name)
+        if saved.rows_are_inputs not in (None, target.rows_are_inputs):
+            raise PathwayError(
+                f"{path}: the pathway {auxiliary!r} of {label} is transposed, as it was saved of a layer of "
+                f"another kind than {type(module).__name__}"
+            )
         if saved.matrix.shape != own.shape:
             raise PathwayError(
                 f"{path}: {label} has a weight of shape {tuple(own.shape)}, the pathway {auxiliary!r} one of "
                 f"shape {tuple(saved.matrix.shape)}"
             )
         others += saved.of is not None and _are_others(_fingerprint(own), saved.of)
-        target = Matrix(layer_name, module, name)
         parts.append(
             Part(
                 target,
@@ -144,7 +155,7 @@ def load_pathways(model: Model, path: str | os.PathLike[str]) -> Model:
             )
         )
     found = [module for name in blocks if (module := find(name)) is not None]
-    install(parts, found if len(found) == len(blocks) else [model], [model])
+    install(parts, found if len(found) == len(blocks) else [model], [model], untie=untie)
     if others:
         warnings.warn(
             f"{path} was saved beside other weights W in {others} of {len(parts)} matrices: it holds A and λ "
@@ -163,6 +174,7 @@ class _Saved:
     scale_trainable: bool
     matrix_trainable: bool = True
     of: tuple[str, int] | None = None
+    rows_are_inputs: bool | None = None
 
     def __post_init__(self) -> None:
         """Check that the scale belongs to the matrix, and the form of the fingerprint."""

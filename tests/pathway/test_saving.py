@@ -6,6 +6,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+import transformers as hf
 from model_families import build, inputs, output
 from small_vit import images, train, vit
 from torch import nn
@@ -176,6 +177,30 @@ def test_other_weights_than_those_that_the_pathways_were_trained_beside_warn(tmp
         own.blocks[1].mlp.fc2.weight[0, 0] += 1e-6
     with pytest.warns(UserWarning, match=r"file.pt was saved beside other weights W in 1 of 8 matrices"):
         load_pathways(own, tmp_path / "file.pt")
+
+
+def test_a_matrix_that_is_transposed_in_the_model_is_refused(tmp_path: Path) -> None:
+    square = {"vocab_size": 50, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_inner": 16, "bos_token_id": 1}
+    model, other = (hf.GPT2Model(hf.GPT2Config(**square, eos_token_id=2)) for _ in range(2))
+    attach(model, other, layers=["attn.c_proj"])
+    save_pathways(model, tmp_path / "file.pt")
+    code = hf.GPTBigCodeModel(hf.GPTBigCodeConfig(**square, eos_token_id=2, pad_token_id=0))
+    with pytest.raises(PathwayError, match=r"of 'h.0.attn.c_proj' is transposed.*than Linear"):
+        load_pathways(code, tmp_path / "file.pt")
+
+
+def test_a_shared_weight_is_untied_on_request(tmp_path: Path) -> None:
+    def tied() -> nn.Module:
+        model = vit()
+        model.again = nn.Linear(96, 24)
+        model.again.weight = model.blocks[0].mlp.fc2.weight
+        return model
+
+    model, path = attach(tied(), {"audio": vit(seed=1)}, scale_init=0.3, untie=True), tmp_path / "file.pt"
+    save_pathways(model, path)
+    with pytest.raises(PathwayError, match="untie=True"):
+        load_pathways(tied(), path)
+    assert torch.equal(load_pathways(tied(), path, untie=True)(images()), model(images()))
 
 
 def test_pathways_of_a_plain_model_fit_one_that_peft_has_wrapped_and_back(tmp_path: Path) -> None:
