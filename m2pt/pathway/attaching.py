@@ -2,27 +2,30 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from m2pt.pathway.blocks import (
     ALL_LINEAR,
+    TARGET,
     Blocks,
     Layers,
     Matrix,
     find_blocks,
     is_plain,
-    listed,
+    modules_in,
     warn_of_stacks,
 )
+from m2pt.pathway.fitting import Unequal
 from m2pt.pathway.forwards import check_forwards
 from m2pt.pathway.layers import (
     Pathway,
     PathwayError,
     attached_names,
     is_attached,
+    listed,
     merged_names,
     pathways,
     plain_class,
@@ -36,23 +39,27 @@ from m2pt.pathway.optimizers import warn_of_optimizers
 from m2pt.pathway.sharding import distributed_as, replicated_beside, reshard
 from m2pt.pathway.sharing import check_shared, find_shared
 
+Target = TypeVar("Target", bound=Blocks)
+
 
 def attach(
-    target: Blocks,
+    target: Target,
     auxiliary: Blocks | Mapping[str, Blocks],
     layers: Layers = ALL_LINEAR,
     scale_init: float = 0.0,
     scale_trainable: bool = True,
     order: Order = "normal",
     *,
+    matrix_trainable: bool = True,
     scale_groups: int | Literal["rows"] | Mapping[str, int] = 1,
-    unequal: Literal["error", "slice"] = "error",
+    unequal: Unequal = "error",
     untie: bool = False,
-) -> None:
-    """Attach the auxiliary's matrices to the same layers of the target, block by block and in place.
+) -> Target:
+    """Attach the auxiliary's matrices to the same layers of the target, block by block and in place (eq. 8).
 
-    The matrices are copied to the target's device and dtype and are trainable. The auxiliary's biases, norms,
-    embeddings and head are never used, and the auxiliary is not modified. Build the optimizer afterwards.
+    The matrices are copied to the target's device and dtype. The auxiliary's biases, norms, embeddings and
+    head are never used, and the auxiliary is not modified. Build the optimizer afterwards. A matrix A has the
+    shape of W, a scale λ the shape (1,), or (groups,) with `scale_groups`.
     Another call can attach further auxiliaries to the same layers, under other names; their terms add up.
 
     Args:
@@ -64,10 +71,11 @@ def attach(
             string is a regular expression for their paths; or a list of paths inside a block, `attn.qkv` or
             `attn.in_proj_weight`, which may be convolutions too. Where the auxiliary has no layer of that
             path, the one in the same role is taken: `attention.q_proj`, `.k_proj` and `.v_proj` for
-            `attn.qkv`. A mapping from the target's paths to the auxiliary's says so explicitly; one of both
-            may be several, whose output rows lie below each other.
+            `attn.qkv`. A mapping from the target's paths to the auxiliary's says so explicitly, and attaches
+            what it names alone; one of both may be several, whose output rows lie below each other.
         scale_init: initial λ. At 0 the target's outputs do not change.
         scale_trainable: False keeps λ at `scale_init`.
+        matrix_trainable: False freezes A, whether or not the auxiliary's parameters are frozen.
         order: "normal" pairs block i with block i, "reversed" with block depth - 1 - i (the paper's Table 5),
             "shuffled" with the i-th of a permutation that depends on the depth alone and, for two blocks or
             more, differs from the normal order (a control of ours).
@@ -75,9 +83,13 @@ def attach(
             "rows" gives every output channel its own; a mapping gives the number by path, {"attn.qkv": 36}
             one for each head of Q, K and V of twelve heads.
         unequal: "error" refuses an auxiliary of another depth, width or number of heads. "slice" takes, for
-            each target block, the auxiliary block at the nearest relative depth, and of its matrices the
-            leading rows and columns (of Q, K and V each), with zeros where they are smaller.
+            each target block, the auxiliary block at the nearest relative depth (block i of D is helped by
+            block round(i·(D' - 1)/(D - 1)) of D'), and of its matrices the leading rows and columns (of Q, K
+            and V each), with zeros where they are smaller.
         untie: gives a layer whose weight is shared with another module its own, instead of an error.
+
+    Returns:
+        The target.
 
     Raises:
         PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, quantised, on
@@ -85,21 +97,21 @@ def attach(
             merged, values that are not finite, a name already in use, or nothing to attach. The target is
             unchanged in that case.
     """
-    for value, known in ((order, ("normal", "reversed", "shuffled")), (unequal, ("error", "slice"))):
+    for what, value, known in (
+        ("order", order, ("normal", "reversed", "shuffled")),
+        ("unequal", unequal, ("error", "slice")),
+    ):
         if value not in known:
-            what = "order" if value is order else "unequal"
             raise PathwayError(
                 f"{what} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, got {value!r}"
             )
     auxiliaries = auxiliary if isinstance(auxiliary, Mapping) else {"auxiliary": auxiliary}
-    roots = [target] if isinstance(target, nn.Module) else list(target)
-    target = target if isinstance(target, nn.Module) else roots
     layers = _kept(layers)
-    blocks = find_blocks(target, "the target", layers)
+    roots = [target] if isinstance(target, nn.Module) else modules_in(target, TARGET)
+    blocks = find_blocks(target if isinstance(target, nn.Module) else roots, TARGET, layers)
     pairs: list[Pair] = []
     for name, given in auxiliaries.items():
-        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
-            raise PathwayError(f"an auxiliary cannot be named {name!r}; choose a plain word such as 'audio'")
+        _check_name(name, given)
         others = find_blocks(given, f"the auxiliary {name!r}", layers)
         pairs += pair_blocks(blocks, name, others, layers, order, unequal)
     if not pairs:
@@ -107,11 +119,35 @@ def attach(
     _check_groups(pairs, scale_groups)
     parts = []
     for pair in pairs:
-        scale = torch.full((_groups(pair, scale_groups),), float(scale_init))
-        parts.append(Part(pair.target, pair.label, pair.auxiliary, pair.values, scale, scale_trainable))
+        scale = torch.full((_groups(pair, scale_groups),), scale_init, dtype=torch.float64, device="cpu")
+        parts.append(
+            Part(
+                pair.target,
+                pair.label,
+                pair.auxiliary,
+                pair.values,
+                scale,
+                scale_trainable,
+                matrix_trainable,
+            )
+        )
     install(parts, blocks, roots, untie=untie)
     if layers == ALL_LINEAR:
         warn_of_stacks(blocks)
+    return target
+
+
+def _check_name(name: object, auxiliary: object) -> None:
+    if isinstance(auxiliary, Tensor):
+        raise PathwayError("the auxiliary is a state dict; load it into a model first")
+    if not isinstance(name, str) or not name.isidentifier():
+        raise PathwayError(
+            f"an auxiliary cannot be named {name!r}: letters, digits and _ only, as in 'audio'"
+        )
+    if hasattr(nn.ModuleDict, name):
+        raise PathwayError(
+            f"an auxiliary cannot be named {name!r}, which nn.ModuleDict uses itself; choose another word"
+        )
 
 
 def _kept(layers: Layers) -> Layers:
@@ -148,6 +184,7 @@ def install(
     reshard(part.target.module for part in parts)
     _check_targets(parts)
     _check_values(parts)
+    _check_lists(parts, blocks)
     _check_classes(parts, blocks)
     places = [(part.target.module, part.target.name) for part in parts]
     for number, block in enumerate(blocks):
@@ -190,11 +227,8 @@ def _check_targets(parts: Sequence[Part]) -> None:
             )
         if not is_clear(part.target.name):
             raise PathwayError(f"{part.label} has a name that only scales of pathways have; rename it")
-        if kept := _list_of(module, own):
-            raise PathwayError(
-                f"{part.label} is also in the list {kept!r} of its {type(module).__name__}, whose forward "
-                "may use that one; choose other layers=[...]"
-            )
+        if getattr(module, "sparse", False):
+            raise PathwayError(f"{part.label} has sparse gradients; build the embedding with sparse=False")
         if isinstance(module, torch.jit.ScriptModule):
             raise PathwayError(
                 f"{part.label} is compiled by TorchScript: attach before torch.jit.script or trace"
@@ -207,15 +241,23 @@ def _check_targets(parts: Sequence[Part]) -> None:
         elif merged_names(module):
             raise PathwayError(f"{part.label} is merged with keep_terms=True; unmerge the model first")
         elif part.auxiliary in terms(module, part.target.name):
-            raise PathwayError(f"{part.label} already has a pathway named {part.auxiliary!r}")
+            raise PathwayError(
+                f"{part.label} already has a pathway named {part.auxiliary!r}; name the new one, "
+                f"attach(model, {{'another': ...}}), or detach(model, {part.auxiliary!r}) first"
+            )
 
 
-def _list_of(module: nn.Module, parameter: Tensor) -> str | None:
-    """Return the name of a list that a module keeps the parameter in too, as an nn.LSTM does."""
-    for name, value in vars(module).items():
-        if isinstance(value, list | tuple) and any(each is parameter for each in value):
-            return name
-    return None
+def _check_lists(parts: Sequence[Part], blocks: Iterable[nn.Module]) -> None:
+    """Refuse parameters that a module keeps in a list too, as an nn.LSTM does: its forward may use those."""
+    found = {id(part.target.parameter): part for part in parts}
+    for module in (module for block in blocks for module in block.modules()):
+        for name, value in vars(module).items():
+            for each in value if isinstance(value, list | tuple) else ():
+                if part := found.get(id(each)):
+                    raise PathwayError(
+                        f"{part.label} is also in the list {name!r} of its {type(module).__name__}, whose "
+                        "forward may use that one; choose other layers=[...]"
+                    )
 
 
 def _check_groups(pairs: Iterable[Pair], groups: int | str | Mapping[str, int]) -> None:
@@ -232,7 +274,11 @@ def _groups(pair: Pair, groups: int | str | Mapping[str, int]) -> int:
     rows = target.shape[0]
     chosen = groups.get(target.path, 1) if isinstance(groups, Mapping) else groups
     number = rows if chosen == "rows" else chosen
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1 or rows % number:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise PathwayError(
+            f"scale_groups={chosen!r}: must be a number, 'rows' or a mapping from paths to these"
+        )
+    if number < 1 or rows % number:
         raise PathwayError(f"scale_groups={chosen!r} of {pair.label}: must divide its {rows} output rows")
     if number > 1 and target.rows_are_inputs:
         kind = plain_class(target.module).__name__
@@ -266,6 +312,11 @@ def _check_classes(parts: Sequence[Part], blocks: Iterable[nn.Module]) -> None:
         if own:
             _try_class(module, [part.target.name for part in own], f"{own[0].label} ({kind})")
         elif type(module).forward is not nn.Module.forward and any(id(m) in found for m in module.modules()):
+            if isinstance(module, torch.fx.GraphModule):
+                raise PathwayError(
+                    f"{path or 'the block'} is a GraphModule of torch.fx, which writes a class of its own: "
+                    "attach to the model that it was traced from"
+                )
             _try_class(module, [], f"{path!r} ({kind}), which is around layers to attach,")
 
 

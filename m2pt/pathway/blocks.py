@@ -9,20 +9,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from m2pt.pathway.layers import PathwayError, effective_weight, plain_class
+from m2pt.pathway.layers import PathwayError, effective_weight, is_attached, listed, plain_class
 from m2pt.pathway.sharding import is_distributed, whole
 
 Blocks: TypeAlias = nn.Module | Iterable[nn.Module]
 Layers: TypeAlias = str | Iterable[str] | Mapping[str | tuple[str, ...], str | Iterable[str]]
 
 ALL_LINEAR = "all-linear"
+TARGET = "the target"
+
+BASE_LAYER = "base_layer"
+"""Where peft keeps the layer that it wraps."""
 
 _MODEL_HEADS = {"head", "heads", "classifier", "lm_head", "score", "logits"}
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One parameter of a block: a matrix or the kernel of a convolution."""
+    """One parameter of a block: a matrix or the kernel of a convolution.
+
+    `path` is that in the block without the adapters of peft around it.
+    """
 
     path: str
     module: nn.Module
@@ -36,7 +43,8 @@ class Matrix:
     @property
     def is_transposed(self) -> bool:
         """Whether its rows are inputs, as in the Conv1D of transformers (GPT-2)."""
-        return any(base.__name__ == "Conv1D" for base in type(self.module).__mro__)
+        named = any(base.__name__ == "Conv1D" for base in type(self.module).__mro__)
+        return named and not isinstance(self.module, _ConvNd)
 
     @property
     def rows_are_inputs(self) -> bool:
@@ -76,14 +84,19 @@ def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
     """Return the blocks in `given`: a list, a container, a whole model, or a module that is the only block.
 
     In a model they are the longest series of equal modules with matrices, `model.blocks` for example. A
-    decoder beside one encoder is left out.
+    decoder beside one encoder is left out, with a warning if it is the target's.
+
+    Args:
+        given: as `attach` takes a target or an auxiliary.
+        what: what messages call it; "the target" is the one with the warning.
+        layers: as `attach` takes them.
 
     Raises:
         PathwayError: the model has several such series, or none where "all-linear" would take the head: in a
             convolutional network, an `nn.Sequential` of different modules, or beside a layer named `head`.
     """
     if not isinstance(given, nn.Module):
-        return list(given)
+        return modules_in(given, what)
     children = list(given.children())
     if isinstance(given, nn.ModuleList):
         return children
@@ -101,17 +114,45 @@ def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
     encoders = {path: blocks for path, blocks in outer.items() if "decoder" not in path.lower()}
     found = encoders if len(encoders) == 1 else outer
     if len(found) > 1:
-        listed = ", ".join(
-            f"{path!r} ({len(blocks)} x {plain_class(blocks[0]).__name__})" for path, blocks in found.items()
+        raise PathwayError(
+            f"{what} has several series of blocks: {_described(found)}; pass the blocks of one of them"
         )
-        raise PathwayError(f"{what} has several series of blocks: {listed}; pass the blocks of one of them")
     if found:
+        left_out = {path: blocks for path, blocks in outer.items() if path not in found}
+        if left_out and what == TARGET:
+            warnings.warn(
+                f"{what} has blocks that are left out: {_described(left_out)}; pass them to attach to them",
+                stacklevel=3,
+            )
         return next(iter(found.values()))
     if layers == ALL_LINEAR:
         _check_single(given, what)
     elif isinstance(given, nn.Sequential):
         return children
     return [given]
+
+
+def modules_in(given: object, what: str) -> list[nn.Module]:
+    """Return the modules of a list or an iterator.
+
+    Raises:
+        PathwayError: it is something else.
+    """
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        hint = "; load the state dict into a model first" if isinstance(given, Mapping) else ""
+        raise PathwayError(f"{what} is a {type(given).__name__}; pass a module or a list of modules{hint}")
+    blocks = list(given)
+    for block in blocks:
+        if not isinstance(block, nn.Module):
+            raise PathwayError(f"{what} has a {type(block).__name__} among its blocks; pass modules")
+    return blocks
+
+
+def _described(series: Mapping[str, list[nn.Module]]) -> str:
+    """Return series of blocks as messages write them."""
+    return ", ".join(
+        f"{path!r} ({len(blocks)} x {plain_class(blocks[0]).__name__})" for path, blocks in series.items()
+    )
 
 
 def _check_single(given: nn.Module, what: str) -> None:
@@ -147,16 +188,37 @@ def _is_series(module: nn.Module) -> bool:
 
 
 def matrices(block: nn.Module) -> dict[str, Matrix]:
-    """Return the matrices and kernels of a block: `mlp.fc1` for its `weight`, `attn.in_proj_weight`."""
+    """Return the matrices and kernels of a block: `mlp.fc1` for its `weight`, `attn.in_proj_weight`.
+
+    Those of pathways and of peft's adapters are none of the block's.
+    """
     found = {}
-    for module_path, module in block.named_modules():
-        if "pathways" in module_path.split("."):
+    modules = dict(block.named_modules())
+    wrapped = [path for path, module in modules.items() if BASE_LAYER in module._modules]
+    ours = {f"{path}.pathways".lstrip(".") for path, module in modules.items() if is_attached(module)}
+    for module_path, module in modules.items():
+        if any(f"{module_path}.".startswith(f"{path}.") for path in ours):
+            continue
+        if any(_is_adapter(module_path, path) for path in wrapped):
             continue
         for name, parameter in module._parameters.items():
             if parameter is not None and not _is_lazy(parameter) and parameter.ndim >= 2:
                 path = module_path if name == "weight" else f"{module_path}.{name}".lstrip(".")
+                path = without_wrappers(path)
                 found[path] = Matrix(path, module, name)
     return found
+
+
+def without_wrappers(path: str) -> str:
+    """Return a path without the layers of peft around a module: `query` for `query.base_layer`."""
+    return ".".join(part for part in path.split(".") if part != BASE_LAYER)
+
+
+def _is_adapter(path: str, wrapped: str) -> bool:
+    """Return whether the module at `path` is what peft has put beside the layer that it wraps."""
+    prefix = f"{wrapped}." if wrapped else ""
+    inside = path.removeprefix(prefix).split(".")[0] if path.startswith(prefix) else ""
+    return path != wrapped and inside not in ("", BASE_LAYER)
 
 
 def is_plain(parameter: Tensor) -> bool:
@@ -184,8 +246,3 @@ def warn_of_stacks(blocks: Iterable[nn.Module]) -> None:
 
 def _is_lazy(parameter: Tensor) -> bool:
     return isinstance(parameter, nn.UninitializedParameter)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return names as messages write them: `'fc1', 'fc2'`."""
-    return ", ".join(repr(name) for name in names) or "none"

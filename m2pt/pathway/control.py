@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from m2pt.pathway.layers import (
@@ -41,58 +40,54 @@ def disabled(model: nn.Module, names: str | Collection[str] | None = None) -> It
     """Leave out auxiliaries, all of them by default, inside a `with` block.
 
     Where activations are checkpointed, the backward has to run inside as well, for it computes the forward
-    again. A copy of the model that is made inside has all auxiliaries.
+    again. It is so in all threads. A copy of the model that is made inside has all auxiliaries.
 
     Raises:
-        PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.
+        PathwayError: no layer has an auxiliary (of that name), or the model is merged with `keep_terms`.
     """
-    pathways = [pathway for pathway in _pathways(model, names) if pathway.enabled]
+    pathways = _pathways(model, names)
     for pathway in pathways:
-        pathway.enabled = False
+        pathway.disablers += 1
     try:
         yield
     finally:
         for pathway in pathways:
-            pathway.enabled = True
+            pathway.disablers -= 1
 
 
 @contextmanager
 def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None = None) -> Iterator[None]:
-    """Multiply the scales λ of auxiliaries, of all by default, by `factor` inside a `with` block.
+    """Multiply the learned scales λ of auxiliaries, of all by default, by `factor` inside a `with` block.
 
-    The values come back to the same bits, so that a sweep needs no training and no copy:
+    The parameters stay as they are, so that a sweep needs no training and no copy:
 
         for factor in (0, 0.5, 1, 2):
             with scaled(model, factor):
                 print(factor, accuracy(model))
 
-    A backward has to run inside as well. A copy or a state dict that is taken inside has the scales times the
-    factor.
+    Factors of blocks inside each other multiply. Where activations are checkpointed, the backward has to run
+    inside as well. It is so in all threads. A copy or a state dict that is taken inside has the learned λ.
 
     Raises:
-        PathwayError: no layer has an auxiliary of that name, or the model is merged with `keep_terms`.
+        PathwayError: no layer has an auxiliary (of that name), the model is merged with `keep_terms`, or the
+            factor is no number.
     """
+    if not isinstance(factor, int | float) or isinstance(factor, bool):
+        raise PathwayError(f"scaled(model, factor, names): the factor must be a number, got {factor!r}")
     pathways = _pathways(model, names)
-    reshard(pathways)
-    found = [
-        value for pathway in pathways for name, value in pathway.named_parameters() if name.endswith("scale")
-    ]
-    before = [value.detach().clone() for value in found]
+    for pathway in pathways:
+        pathway.set_factors([*pathway.factors, float(factor)])
     try:
-        with torch.no_grad():
-            for value in found:
-                value.mul_(factor)
         yield
     finally:
-        reshard(pathways)
-        with torch.no_grad():
-            for value, old in zip(found, before, strict=True):
-                value.copy_(old)
+        for pathway in pathways:
+            pathway.factors.remove(float(factor))
+            pathway.set_factors(pathway.factors)
 
 
 def summary(model: nn.Module) -> str:
-    """Return a table in text: layers, elements of A and the mean of |λ| by auxiliary, and what is trained."""
-    rows = [("auxiliary", "layers", "elements", "mean |scale|")]
+    """Return a table in text: matrices, their elements and the mean of |λ| by auxiliary; what is trained."""
+    rows = [("auxiliary", "matrices", "elements", "mean |scale|")]
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for _, layer in attached_layers(model):
         for name in attached_names(layer):
@@ -116,6 +111,11 @@ def summary(model: nn.Module) -> str:
 
 def _pathways(model: nn.Module, names: str | Collection[str] | None) -> list[Pathway]:
     chosen = chosen_names(model, names)
+    if not chosen:
+        raise PathwayError(
+            "the model has no pathways: attach() or load_pathways() first; after merge() nothing is left to "
+            "switch or scale"
+        )
     for path, layer in attached_layers(model):
         if merged_names(layer):
             raise PathwayError(f"{path!r} is merged with keep_terms=True; unmerge the model first")

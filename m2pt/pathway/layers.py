@@ -12,17 +12,20 @@ parameter, `weight` as a rule, is a property:
 """
 
 import functools
+import math
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
-from m2pt.pathway.names import scale_name
+from m2pt.pathway.names import parse, scale_name
 from m2pt.pathway.sharding import gathered, is_distributed
+from m2pt.pathway.summing import EffectiveWeight, per_row
 
 
 class PathwayError(ValueError):
@@ -32,13 +35,18 @@ class PathwayError(ValueError):
 class Pathway(nn.Module):
     """What one auxiliary adds to one layer: for each parameter a matrix A of W's shape and a scale λ.
 
+    `disablers` counts the `with` blocks of `disabled` around, `factors` are those of `scaled`, `factor` is
+    their product.
+
     For a parameter called `weight` they are named `weight` and `scale`, for one called `in_proj_weight`
     `in_proj_weight` and `in_proj_scale`. λ has one element, or one for each of equal groups of output rows.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.enabled = True
+        self.disablers = 0
+        self.factors: list[float] = []
+        self.factor = 1.0
         self.names: tuple[str, ...] = ()
 
     def add(self, name: str, matrix: Tensor, scale: Tensor, *, scale_trainable: bool) -> None:
@@ -61,10 +69,19 @@ class Pathway(nn.Module):
             )
         return cast(nn.Parameter, own[name]), cast(nn.Parameter, own[scale])
 
+    def set_factors(self, factors: list[float]) -> None:
+        """Multiply λ in forwards by each of the factors."""
+        self.factors, self.factor = factors, math.prod(factors)
+
+    def extra_repr(self) -> str:
+        """Return the shapes of A and λ for `print`: `weight: (576, 192), scale: (1,)`."""
+        return ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.named_parameters())
+
     def __setstate__(self, state: Any) -> None:
-        """Enable a copy: the `with` block of `disabled` ends for the original alone."""
+        """Reset a copy: the `with` blocks of `disabled` and `scaled` end for the original alone."""
         super().__setstate__(state)
-        self.enabled = True
+        self.disablers = 0
+        self.set_factors([])
 
 
 def merged_name(name: str) -> str:
@@ -76,6 +93,10 @@ class _Forwards(threading.local):
     """Whether this thread is in a forward that may use effective weights."""
 
     running = False
+    own = False
+    """Whether the forward is that of a layer with pathways, as opposed to one around it."""
+    symbolic = False
+    """Whether torch.fx traces it, with proxies for the inputs."""
 
 
 _forwards = _Forwards()
@@ -85,7 +106,8 @@ def _in_forward() -> bool:
     """Return whether a forward is being computed, traced, or recomputed during a backward pass."""
     if torch.compiler.is_compiling():  # what is compiled is guarded by this value
         return _forwards.running
-    return _forwards.running or torch._C._current_graph_task_id() != -1
+    # in a backward pass what recomputes enables gradients, and hooks run without
+    return _forwards.running or (torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled())
 
 
 class _Warned(threading.local):
@@ -104,11 +126,13 @@ class _Scoped:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute as the plain class does, with effective weights."""
-        outer, _forwards.running = _forwards.running, True
+        outer = _forwards.running, _forwards.own, _forwards.symbolic
+        symbolic = any(isinstance(each, torch.fx.Proxy) for each in (*args, *kwargs.values()))
+        _forwards.running, _forwards.own, _forwards.symbolic = True, isinstance(self, _Attached), symbolic
         try:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         finally:
-            _forwards.running = outer
+            _forwards.running, _forwards.own, _forwards.symbolic = outer
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle and deepcopy through the plain class, since the generated one cannot be imported."""
@@ -142,9 +166,11 @@ class _Attached(_Scoped):
         errors = lists[-1]  # one list for the whole load
         if loads and own != given and _warned.load is not errors:  # strict is True whatever the caller said
             _warned.load = errors
+            in_state, in_layer = (listed(_auxiliaries(keys)) for keys in (given, own))
             warnings.warn(
-                f"{prefix.removesuffix('.')}: the state has pathway keys {sorted(given)}, the layer "
-                f"{sorted(own)}; those of one side only are ignored, here and in other layers",
+                f"{prefix.removesuffix('.')!r} has the pathways {in_layer}, the state {in_state}: what only "
+                "one of them has is left as it is, here and in other layers. Load a checkpoint before "
+                "attach(), or pathways with load_pathways()",
                 stacklevel=2,
             )
         for name in self.attached_names:
@@ -162,6 +188,16 @@ class _Attached(_Scoped):
         super().__setstate__(state)  # type: ignore[misc]
         for name in merged_names(self):  # type: ignore[arg-type]
             vars(self)[f"{merged_name(name)}_of"] = _versions(self, name)  # type: ignore[arg-type]
+
+
+def _auxiliaries(keys: Iterable[str]) -> list[str]:
+    """Return the names of auxiliaries in keys of a state dict."""
+    return sorted({found.auxiliary for key in keys if (found := parse(key)) is not None})
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as messages write them: `'fc1', 'fc2'`."""
+    return ", ".join(repr(name) for name in names) or "none"
 
 
 def is_attached(module: nn.Module) -> bool:
@@ -205,11 +241,25 @@ def terms(layer: nn.Module, name: str = "weight") -> dict[str, tuple[nn.Paramete
     return {key: pathway.pair(name) for key, pathway in found if name in pathway.names}
 
 
-def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
-    """Return W + Σ λᵢAᵢ, of W's shape; the parameter itself of a layer without pathways.
+def enabled_terms(layer: nn.Module, name: str) -> list[tuple[Tensor, Tensor]]:
+    """Return A and λ, times its factors, of each auxiliary that is not disabled."""
+    found = []
+    for pathway in pathways(layer).values():
+        if name in pathway.names and not pathway.disablers:
+            matrix, scale = pathway.pair(name)
+            found.append((matrix, scale if pathway.factor == 1.0 else scale * pathway.factor))
+    return found
 
-    Under autocast that of a linear layer, a convolution or an attention has autocast's dtype, as their
-    products round it to that anyhow; this saves a second copy. Gradients flow to W, Aᵢ and λᵢ.
+
+def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
+    """Return W + Σ λᵢAᵢ (eq. 8), of W's shape; the parameter itself of a layer without pathways.
+
+    In the forward of a linear layer, a convolution or torch's attention under autocast it has autocast's
+    dtype, as their products round it to that anyhow; this saves a second copy. Gradients flow to W, Aᵢ, λᵢ.
+
+    Raises:
+        PathwayError: the layer is merged with `keep_terms` and gradients are enabled or what it was merged
+            of has changed, or A or λ is no longer a parameter.
     """
     weight: Tensor = parameter(layer, name)  # not the attribute, which in a forward is this very sum
     if not isinstance(layer, _Attached) or name not in layer.attached_names:
@@ -221,23 +271,25 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
             )
         _check_merged(layer, name)
         return _merged_like(weight, merged)
-    pairs: Any = [
-        pathway.pair(name)
-        for pathway in pathways(layer).values()
-        if pathway.enabled and name in pathway.names
-    ]
+    pairs: Any = [_like(weight, pair) for pair in enabled_terms(layer, name)]
     if not pairs:
         return weight
     dtype = _dtype(layer, weight)
-    pairs = [_like(weight, pair) for pair in pairs]
     if torch.compiler.is_compiling():  # exported graphs keep no custom backward; compilers fuse this one
         for matrix, scale in pairs:
             weight = torch.addcmul(weight, matrix, per_row(scale, matrix))
         return weight.to(dtype)
-    return _EffectiveWeight.apply(dtype, weight, *(tensor for pair in pairs for tensor in pair))
+    return EffectiveWeight.apply(dtype, weight, *(tensor for pair in pairs for tensor in pair))
 
 
-_ROUNDED_BY_AUTOCAST = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+_ROUNDED_BY_AUTOCAST = {
+    nn.Linear.forward,
+    nn.Conv1d.forward,
+    nn.Conv2d.forward,
+    nn.Conv3d.forward,
+    nn.MultiheadAttention.forward,
+}
+"""Forwards that round W to autocast's dtype before they use it; others may use it otherwise."""
 
 
 def _dtype(layer: nn.Module, weight: Tensor) -> torch.dtype:
@@ -245,7 +297,10 @@ def _dtype(layer: nn.Module, weight: Tensor) -> torch.dtype:
     device = weight.device.type
     if weight.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
         return weight.dtype
-    return torch.get_autocast_dtype(device) if isinstance(layer, _ROUNDED_BY_AUTOCAST) else weight.dtype
+    rounds = plain_class(layer).forward in _ROUNDED_BY_AUTOCAST
+    if not torch.compiler.is_compiling():  # which fuses the sum and a rounding after it
+        rounds = rounds and _forwards.own
+    return torch.get_autocast_dtype(device) if rounds else weight.dtype
 
 
 def _like(weight: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -302,84 +357,6 @@ def _merged_like(weight: Tensor, merged: Tensor) -> Tensor:
     return merged if merged.dtype == weight.dtype else merged.to(weight.dtype)
 
 
-def per_row(scale: Tensor, matrix: Tensor) -> Tensor:
-    """Return λ in a shape that multiplies A: (1,), or one element for each output row."""
-    groups, rows = scale.shape[0], matrix.shape[0]
-    if groups == 1:
-        return scale
-    return scale.repeat_interleave(rows // groups, output_size=rows).view(-1, *[1] * (matrix.ndim - 1))
-
-
-class _EffectiveWeight(torch.autograd.Function):
-    """W + Σ λᵢAᵢ in one buffer forward, and every gradient from the one G = ∂L/∂(W + Σ λᵢAᵢ) backward.
-
-    dW = G, dAᵢ = λᵢG, dλᵢ = ⟨G, Aᵢ⟩. Autograd on `W + λA` would also allocate λA forward and G * A backward.
-    Only required gradients are computed: with W and A frozen only dλ is, and G is freed at once.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(dtype: torch.dtype, weight: Tensor, *pairs: Tensor) -> Tensor:
-        """Compute the effective weight; `pairs` is A₁, λ₁, A₂, λ₂, …."""
-        return weighted_sum(weight, list(zip(pairs[::2], pairs[1::2], strict=True)), dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Save Aᵢ and λᵢ; they are parameters, so this takes no memory."""
-        _, weight, *pairs = inputs
-        ctx.weight_dtype, ctx.dtype = weight.dtype, output.dtype
-        ctx.save_for_backward(*pairs)
-        ctx.save_for_forward(*pairs)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients in the order of the inputs, in the parameters' dtype."""
-        gradient = gradients[0].to(ctx.weight_dtype)
-        _, weight_needs, *pairs_need = ctx.needs_input_grad
-        result = [None, gradient if weight_needs else None]
-        saved = ctx.saved_tensors
-        for i in range(0, len(saved), 2):
-            matrix, scale = saved[i], saved[i + 1]
-            result.append(gradient * per_row(scale, matrix) if pairs_need[i] else None)
-            result.append(_group_dots(gradient, matrix, scale) if pairs_need[i + 1] else None)
-        return tuple(result)
-
-    @staticmethod
-    def jvp(ctx: Any, _: None, tangent: Tensor | None, *tangents: Tensor | None) -> Tensor:
-        """Return dW + Σ (λᵢ dAᵢ + dλᵢ Aᵢ) in the dtype of the sum."""
-        saved = ctx.saved_tensors
-        result = torch.zeros_like(saved[0]) if tangent is None else tangent
-        for i in range(0, len(saved), 2):
-            (matrix, scale), (d_matrix, d_scale) = saved[i : i + 2], tangents[i : i + 2]
-            if d_matrix is not None:
-                result = torch.addcmul(result, d_matrix, per_row(scale, matrix))
-            if d_scale is not None:
-                result = torch.addcmul(result, matrix, per_row(d_scale, matrix))
-        return result.to(ctx.dtype)
-
-
-def _group_dots(gradient: Tensor, matrix: Tensor, scale: Tensor) -> Tensor:
-    """Return ⟨G, A⟩ for each group of rows; products, because G * A would be one more full-size tensor."""
-    groups = scale.shape[0]
-    if groups == 1:
-        return torch.dot(gradient.flatten(), matrix.flatten()).reshape(1)
-    return torch.bmm(gradient.reshape(groups, 1, -1), matrix.reshape(groups, -1, 1)).view(groups)
-
-
-def weighted_sum(weight: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
-    """Return W + Σ λᵢAᵢ in `dtype`, summed in the tensors' own precision and rounded once.
-
-    λ stays a tensor: `alpha=` would need its value on the host, with a GPU synchronization per layer.
-    """
-    *first, (matrix, scale) = pairs
-    for other, other_scale in first:
-        weight = torch.addcmul(weight, other, per_row(other_scale, other))
-    if dtype == weight.dtype:
-        return torch.addcmul(weight, matrix, per_row(scale, matrix))
-    return torch.addcmul(weight, matrix, per_row(scale, matrix), out=torch.empty_like(weight, dtype=dtype))
-
-
 def _is_read_by_fsdp(weight: Tensor) -> bool:
     """Return whether `fully_shard` reads a property: in its first forward it makes sure of the shard of W."""
     if torch.compiler.is_compiling() or not is_distributed(weight):
@@ -398,6 +375,11 @@ def _property(name: str) -> property:
         weight = parameters[name]
         if not _in_forward() or (type(weight) is not nn.Parameter and _is_read_by_fsdp(weight)):
             return weight
+        if _forwards.symbolic:
+            raise PathwayError(
+                f"torch.fx would keep {name!r} of {type(self).__name__} as a constant, without W, A and λ: "
+                "merge first"
+            )
         return effective_weight(self, name)
 
     def put(self: nn.Module, value: Any) -> None:

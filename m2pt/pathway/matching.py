@@ -6,11 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
-from m2pt.pathway.blocks import ALL_LINEAR, Layers, Matrix, is_plain, listed, matrices
-from m2pt.pathway.layers import PathwayError
+from m2pt.pathway.blocks import (
+    ALL_LINEAR,
+    BASE_LAYER,
+    TARGET,
+    Layers,
+    Matrix,
+    is_plain,
+    matrices,
+    without_wrappers,
+)
+from m2pt.pathway.fitting import Place, Unequal, fit, or_slice
+from m2pt.pathway.layers import PathwayError, listed, plain_class
+from m2pt.pathway.layouts import layout
 from m2pt.pathway.roles import FUSED, role_of
 
 Order: TypeAlias = Literal["normal", "reversed", "shuffled"]
@@ -33,46 +43,13 @@ class Pair:
         return f"{self.target.path!r} of target block {self.block}"
 
 
-@dataclass(frozen=True)
-class Source:
-    """A matrix of the auxiliary, or one of the equal parts of its output rows."""
-
-    matrix: Matrix
-    part: int = 0
-    parts: int = 1
-
-    @property
-    def rows(self) -> Tensor:
-        """The values with one row for each output."""
-        return self.matrix.values.chunk(self.parts)[self.part]
-
-
-def _source(block: "_Block", path: str, part: int = 0, parts: int = 1) -> Source:
-    """Return a matrix of the auxiliary.
-
-    Raises:
-        PathwayError: there is none, or its values are not all that the layer computes with.
-    """
-    matrix = block.matrix(path)
-    if not is_plain(matrix.parameter):
-        raise PathwayError(
-            f"{path!r} of {block.where} is a {type(matrix.parameter).__name__} of {matrix.parameter.dtype}, "
-            "whose numbers alone are no weights: dequantise the auxiliary first"
-        )
-    if any(getattr(module, "merged", True) is False for module in block.wrappers(matrix)):
-        raise PathwayError(
-            f"{path!r} of {block.where} has adapters that are not merged: merge_and_unload() them first"
-        )
-    return Source(matrix, part, parts)
-
-
 def pair_blocks(
     target: list[nn.Module],
     name: str,
     auxiliary: list[nn.Module],
     layers: Layers,
     order: Order,
-    unequal: Literal["error", "slice"],
+    unequal: Unequal,
 ) -> Iterator[Pair]:
     """Yield each matrix of the target with the auxiliary's values, after checking that they match.
 
@@ -82,8 +59,8 @@ def pair_blocks(
     depth, other_depth = len(target), len(auxiliary)
     if depth and other_depth != depth and (unequal == "error" or not other_depth):
         raise PathwayError(
-            f"the target has {depth} blocks, the auxiliary {name!r} has {other_depth}; they must be equal"
-            + _or_slice(other_depth)
+            f"{TARGET} has {depth} blocks{_class_of(target)}, the auxiliary {name!r} has {other_depth}"
+            f"{_class_of(auxiliary)}; they must be equal{or_slice(other_depth > 0)}"
         )
     nearest = [round(i * (other_depth - 1) / max(depth - 1, 1)) for i in range(depth)]
     for i, position in enumerate(partners(depth, order)):
@@ -92,11 +69,12 @@ def pair_blocks(
         if unequal == "error":
             _check_heads(own, other)
         for targets, sources in _chosen(own, other, layers):
-            values = torch.cat([source.rows for source in sources])
-            for matrix, part in zip(targets, _split(values, targets, own, other), strict=True):
-                label = listed([source.matrix.path for source in sources])
-                fitted = _fitted(matrix, part, unequal, own.where, f"{label} of {other.where}")
-                yield Pair(matrix, i, name, fitted)
+            for place, values in zip(targets, fit(targets, sources, unequal), strict=True):
+                yield Pair(place.matrix, i, name, values)
+
+
+def _class_of(blocks: list[nn.Module]) -> str:
+    return f" ({plain_class(blocks[0]).__name__})" if blocks else ""
 
 
 class _Block:
@@ -110,27 +88,53 @@ class _Block:
     def linear(self) -> list[str]:
         return [path for path, matrix in self.matrices.items() if matrix.is_linear]
 
-    @property
-    def roles(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for path in self.linear:
-            if role := role_of(path):
-                found.setdefault(role, []).append(path)
-        return found
+    def place(self, path: str, part: int = 0, parts: int = 1) -> Place:
+        """Return the matrix at `path`, or one of equal parts of its rows.
+
+        Raises:
+            PathwayError: there is none.
+        """
+        matrix = self.matrix(path)
+        owner = matrix.module
+        if matrix.name == "weight":
+            owner = self.module.get_submodule(matrix.path.rpartition(".")[0])
+        return Place(matrix, layout(owner, matrix.path), self.where, part, parts)
+
+    def source(self, path: str, part: int = 0, parts: int = 1) -> Place:
+        """Return the same of an auxiliary.
+
+        Raises:
+            PathwayError: there is none, or its values are not all that the layer computes with.
+        """
+        place = self.place(path, part, parts)
+        own = place.matrix.parameter
+        if not is_plain(own):
+            raise PathwayError(
+                f"{place.label} is a {type(own).__name__} of {own.dtype}, whose numbers alone are no "
+                "weights: dequantise the auxiliary first"
+            )
+        if any(getattr(module, "merged", True) is False for module in self.wrappers(place.matrix)):
+            raise PathwayError(
+                f"{place.label} has adapters that are not merged: merge_and_unload() them first"
+            )
+        return place
 
     def wrappers(self, matrix: Matrix) -> list[nn.Module]:
         """Return the matrix's module and those of peft around it, which say whether LoRA is `merged`."""
-        around, path = [matrix.module], matrix.path
-        while path.split(".")[-1] == "base_layer":
-            path = path.rpartition(".")[0]
-            around.append(self.module.get_submodule(path))
+        around = [matrix.module]
+        for module in reversed(list(self.module.modules())):  # the innermost first
+            if module._modules.get(BASE_LAYER) is around[-1]:
+                around.append(module)
         return around
 
     def matrix(self, path: str) -> Matrix:
-        """Return the matrix at `path`; that of the wrapped layer, if peft has wrapped it."""
-        for each in (path, f"{path}.base_layer" if path else "base_layer"):
-            if each in self.matrices:
-                return self.matrices[each]
+        """Return the matrix at `path`, with the layers of peft around it in the path or without.
+
+        Raises:
+            PathwayError: the block has none there.
+        """
+        if (plain := without_wrappers(path)) in self.matrices:
+            return self.matrices[plain]
         module = dict(self.module.named_modules()).get(path)
         if isinstance(getattr(module, "weight", None), Tensor):
             raise PathwayError(
@@ -143,22 +147,27 @@ class _Block:
         )
 
 
-def _chosen(own: _Block, other: _Block, layers: Layers) -> Iterator[tuple[list[Matrix], list[Source]]]:
+def _chosen(own: _Block, other: _Block, layers: Layers) -> Iterator[tuple[list[Place], list[Place]]]:
     """Yield the target's matrices with what the auxiliary has for them, one each unless some are fused."""
     if isinstance(layers, Mapping):
         for paths, names in layers.items():
-            targets = [own.matrix(path) for path in ([paths] if isinstance(paths, str) else paths)]
-            yield (
-                targets,
-                [_source(other, path) for path in ([names] if isinstance(names, str) else names)],
-            )
+            targets = [own.place(path) for path in ([paths] if isinstance(paths, str) else paths)]
+            sources = [other.source(path) for path in ([names] if isinstance(names, str) else names)]
+            yield targets, sources
         return
-    used: set[str] = set()
-    for path in _paths(own, layers):
-        sources = _partner(path, own, other)
-        used |= {source.matrix.path for source in sources}
-        yield [own.matrix(path)], sources
-    if layers == ALL_LINEAR and (unused := [path for path in other.linear if path not in used]):
+    chosen, used = _paths(own, layers), dict[tuple[str, int], str]()
+    for path in chosen:
+        sources = _partner(path, own, other, chosen)
+        for source in sources:
+            first = used.setdefault((source.matrix.path, source.part), path)
+            if first != path:
+                raise PathwayError(
+                    f"{source.label} would help both {first!r} and {path!r} of {own.where}; name the pairs "
+                    "in a mapping, layers={...}"
+                )
+        yield [own.place(path)], sources
+    helping = {path for path, _ in used}
+    if layers == ALL_LINEAR and (unused := [path for path in other.linear if path not in helping]):
         raise PathwayError(
             f"{other.where} has {listed(unused)} for which {own.where} has no partner among "
             f"{listed(own.linear)}; name the layers=[...] to attach"
@@ -182,63 +191,51 @@ def _paths(own: _Block, layers: str | Iterable[str]) -> list[str]:
     return found
 
 
-def _partner(path: str, own: _Block, other: _Block) -> list[Source]:
-    """Return what the auxiliary has at the same path, or else in the same role."""
-    if path in other.matrices or not (role := role_of(own.matrix(path).path)):
-        return [_source(other, path)]
-    unique = {role: paths[0] for role, paths in other.roles.items() if len(paths) == 1}
+def _partner(path: str, own: _Block, other: _Block, chosen: Sequence[str]) -> list[Place]:
+    """Return what the auxiliary has at the same path, or else in the same role.
+
+    Raises:
+        PathwayError: it has neither.
+    """
+    plain = own.matrix(path).path
+    if found := _candidates(plain, chosen, other):
+        return [other.source(*each) for each in found]
+    helped = [each for each in own.linear if _candidates(each, own.linear, other)]
+    leave_out = f"leave it out, layers={helped}, or " if helped else ""
+    raise PathwayError(
+        f"{path!r} of {own.where} ({type(own.module).__name__}) has no partner in {other.where} "
+        f"({type(other.module).__name__}), which has {listed(other.matrices)}; {leave_out}name all partners, "
+        f"layers={{{path!r}: ..., ...}}"
+    )
+
+
+def _candidates(path: str, chosen: Sequence[str], other: _Block) -> list[tuple[str, int, int]]:
+    """Return path, part and number of parts of each matrix of the auxiliary that belongs to the target's.
+
+    A role counts if one matrix alone has it, of the auxiliary and of those that are chosen in the target.
+    """
+    if path in other.matrices:
+        return [(path, 0, 1)]
+    role, unique = role_of(path), _unique_roles(other.linear)
+    if role not in _unique_roles(chosen):
+        return []
     if role in unique:
-        return [_source(other, unique[role])]
+        return [(unique[role], 0, 1)]
     for fused, parts in FUSED.items():
         if role == fused and all(part in unique for part in parts):
-            return [_source(other, unique[part]) for part in parts]
+            return [(unique[part], 0, 1) for part in parts]
         if role in parts and fused in unique:
-            return [_source(other, unique[fused], parts.index(role), len(parts))]
-    return [_source(other, path)]
+            return [(unique[fused], parts.index(role), len(parts))]
+    return []
 
 
-def _split(values: Tensor, targets: list[Matrix], own: _Block, other: _Block) -> Sequence[Tensor]:
-    """Return the rows of each of several targets; all of them for a single one."""
-    if len(targets) == 1:
-        return [values]
-    sizes = [target.shape[0] for target in targets]
-    if values.shape[0] != sum(sizes):
-        raise PathwayError(
-            f"{listed([target.path for target in targets])} of {own.where} have {sizes} output rows, the "
-            f"matrices of {other.where} {values.shape[0]} in all; they must be equal"
-        )
-    return values.split(sizes)
-
-
-def _fitted(matrix: Matrix, values: Tensor, unequal: str, where: str, source: str) -> Tensor:
-    """Return the auxiliary's values in the orientation and the shape of the target's parameter."""
-    shape = matrix.shape
-    if unequal == "slice" and values.ndim == len(shape):
-        parts = len(FUSED.get(role_of(matrix.path) or "", "_"))
-        own = torch.empty(shape, device="meta").chunk(parts)
-        pieces = zip(values.chunk(parts), own, strict=True)
-        values = torch.cat([_corner(piece, like.shape) for piece, like in pieces])
-    elif values.shape != shape:
-        hint = "" if values.ndim != 2 or values.mT.shape != shape else "; one of them is transposed"
-        raise PathwayError(
-            f"{matrix.path!r} of {where} has a weight of shape {tuple(shape)}, {source} has one of shape "
-            f"{tuple(values.shape)}; they must be equal{hint}{_or_slice(values.ndim == len(shape))}"
-        )
-    return values.mT if matrix.is_transposed else values
-
-
-def _corner(values: Tensor, shape: torch.Size) -> Tensor:
-    """Return the leading entries along each dimension, and zeros where there are none."""
-    if values.shape == shape:
-        return values
-    common = tuple(slice(min(a, b)) for a, b in zip(values.shape, shape, strict=True))
-    made = values.new_zeros(shape)
-    made[common] = values[common]
-    return made
-
-
-def _or_slice(possible: object) -> str:
-    return ", or choose unequal='slice'" if possible else ""
+def _unique_roles(paths: Iterable[str]) -> dict[str, str]:
+    """Return the path of each role that one path alone has."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        if role := role_of(without_wrappers(path)):
+            found.setdefault(role, []).append(path)
+    return {role: paths[0] for role, paths in found.items() if len(paths) == 1}
 
 
 def _check_heads(own: _Block, other: _Block) -> None:

@@ -17,11 +17,11 @@ from m2pt.pathway.layers import (
     restore_class,
     set_class,
     terms,
-    weighted_sum,
 )
 from m2pt.pathway.names import parse
 from m2pt.pathway.sharding import local, replicated, reshard
 from m2pt.pathway.sharing import Shared, check_shared, find_shared
+from m2pt.pathway.summing import weighted_sum
 
 
 def merge(
@@ -47,10 +47,11 @@ def merge(
             or if it was through `.data`.
 
     Raises:
-        PathwayError: no layer has an auxiliary of that name, or a weight is shared with another module, which
-            would change too. The model is unchanged in that case.
+        PathwayError: no layer has an auxiliary of that name, a weight is shared with another module, which
+            would change too, or it is inside `disabled` or `scaled`. The model is unchanged in that case.
     """
     chosen = chosen_names(model, names)
+    _check_switches(model)
     reshard(layer for _, layer in attached_layers(model))
     if keep_terms:
         if names is not None:
@@ -68,6 +69,16 @@ def merge(
                 with torch.no_grad():
                     weight.copy_(_merged(weight, pairs))
     return _without(model, chosen)
+
+
+def _check_switches(model: nn.Module) -> None:
+    for path, layer in attached_layers(model):
+        for name, pathway in pathways(layer).items():
+            if pathway.disablers or pathway.factors:
+                raise PathwayError(
+                    f"{name!r} of {path!r} is switched off or scaled: merge outside of disabled() and "
+                    "scaled()"
+                )
 
 
 def _keep_merged(model: nn.Module) -> nn.Module:

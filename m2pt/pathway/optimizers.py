@@ -18,8 +18,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return the trainable parameters in groups for an optimizer of torch.
 
-    Matrices and kernels decay; biases, norms and other vectors do not, nor do the scales λ, which have their
-    own learning rate.
+    Matrices and kernels decay; biases, norms and other vectors do not, nor what `model.no_weight_decay()`
+    names, as timm's models do for `cls_token` and `pos_embed`, nor the scales λ, which have their own rate.
 
     Args:
         model: the model, with pathways or without.
@@ -28,18 +28,20 @@ def parameter_groups(
         weight_decay: of matrices and kernels.
 
     Returns:
-        Groups with `params`, `lr`, `weight_decay` and `name`: "matrices", "vectors", "scales", if not empty.
+        Groups with `params`, `lr`, `weight_decay` and `name`: "matrices", "undecayed", "scales", if not
+        empty.
     """
     groups: dict[str, dict[str, Any]] = {
         "matrices": {"lr": lr, "weight_decay": weight_decay},
-        "vectors": {"lr": lr, "weight_decay": 0.0},
+        "undecayed": {"lr": lr, "weight_decay": 0.0},
         "scales": {"lr": lr if scale_lr is None else scale_lr, "weight_decay": 0.0},
     }
+    keep = set(getattr(model, "no_weight_decay", set)())
     members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     for name, value in model.named_parameters():
         if value.requires_grad:
-            kind = "scales" if is_scale(name) else "matrices" if value.ndim > 1 else "vectors"
-            members[kind].append(value)
+            decays = value.ndim > 1 and name not in keep
+            members["scales" if is_scale(name) else "matrices" if decays else "undecayed"].append(value)
     return [{"name": name, "params": members[name], **groups[name]} for name in groups if members[name]]
 
 

@@ -19,6 +19,9 @@ ROLES: dict[str, str] = {
 }
 """The end of a matrix's path, for each role; the first that matches counts."""
 
+MLP = ("gate", "fc1", "fc2")
+"""Roles that nothing in an attention has, whatever it is called: `crossattention.output.dense`."""
+
 FUSED = {"qkv": ("q", "k", "v")}
 """Roles whose output rows are those of others below each other."""
 
@@ -27,5 +30,5 @@ def role_of(path: str) -> str | None:
     """Return the role of the matrix at `path` inside a block, if its name tells."""
     for role, ending in ROLES.items():
         if re.search(rf"(^|\.){ending}$", path):
-            return role
+            return None if role in MLP and re.search(r"att(n|ention)", path, re.IGNORECASE) else role
     return None

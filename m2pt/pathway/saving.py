@@ -3,41 +3,61 @@
 import os
 import pickle
 import uuid
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from m2pt.pathway.attaching import Part, install
-from m2pt.pathway.blocks import Matrix
-from m2pt.pathway.layers import PathwayError, attached_layers, attached_names, scoped_blocks, terms
+from m2pt.pathway.blocks import Matrix, without_wrappers
+from m2pt.pathway.layers import (
+    PathwayError,
+    attached_layers,
+    attached_names,
+    parameter,
+    scoped_blocks,
+    terms,
+)
 from m2pt.pathway.sharding import reshard, whole
 
 FORMAT = "m2pt pathways 1"
 
+Model = TypeVar("Model", bound=nn.Module)
+
 
 def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the matrices A, the scales λ and where they belong to `path`, atomically.
+    """Write the matrices A, the scales λ and where they belong to `path`, atomically, in torch's format.
 
-    The weights W are not in the file: save the target's own state too, unless W was frozen. Of a sharded
-    model every process has to call this; the first one writes.
+    The weights W are not in the file, only a fingerprint by which `load_pathways` knows others: save the
+    target's own state too, unless W was frozen. Of a sharded model every process has to call this; the first
+    one writes.
 
     Raises:
-        PathwayError: the model has no pathways.
+        PathwayError: the model has no pathways, or the name is that of a file of safetensors.
+        OSError: the file cannot be written.
     """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        raise PathwayError(
+            f"{path}: the file is in torch's format, so name it {path.with_suffix('.pt').name}"
+        )
     layers: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     reshard(layer for _, layer in attached_layers(model))
     for layer_name, layer in attached_layers(model):
         for name in attached_names(layer):
+            fingerprint = _fingerprint(parameter(layer, name))
             for auxiliary, (matrix, scale) in terms(layer, name).items():
                 layers.setdefault(layer_name, {}).setdefault(name, {})[auxiliary] = {
                     "matrix": _copy(matrix),
                     "scale": _copy(scale),
                     "scale_trainable": scale.requires_grad,
                     "matrix_trainable": matrix.requires_grad,
+                    "of": fingerprint,
+                    "rows_are_inputs": Matrix("", layer, name).rows_are_inputs,
                 }
     if not layers:
         raise PathwayError("the model has no pathways to save")
@@ -47,8 +67,9 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
         and torch.distributed.get_rank()
     ):
         return
-    path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} for {path.name} does not exist")
     try:
         with temporary.open("xb") as file:
             torch.save({"format": FORMAT, "layers": layers, "blocks": scoped_blocks(model)}, file)
@@ -59,10 +80,20 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_pathways(model: Model, path: str | os.PathLike[str], *, untie: bool = False) -> Model:
     """Attach the pathways that `save_pathways` has written, to the layers of the same names and in place.
 
-    What DistributedDataParallel and torch.compile add to names, `module.` and `_orig_mod.`, may differ.
+    What DistributedDataParallel, torch.compile and peft add to names may differ: `module.`, `_orig_mod.`,
+    `base_model.model.` and `.base_layer`. The weights W have to be those that the pathways were trained
+    beside; if they are others in the same dtype, there is a warning.
+
+    Args:
+        model: the model.
+        path: the file.
+        untie: gives a layer whose weight is shared with another module its own, instead of an error.
+
+    Returns:
+        The model.
 
     Raises:
         PathwayError: the file is no such file, or a layer is missing, has another shape or already has a
@@ -70,7 +101,8 @@ def load_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
         OSError: the file cannot be read.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with Path(path).open("rb") as file:  # by a path torch would choose the format by its suffix
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise PathwayError(f"{path} is no file of save_pathways: {error}") from error
     try:
@@ -78,25 +110,39 @@ def load_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
         blocks = [str(name) for name in content["blocks"]]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PathwayError(f"{path} is no file of save_pathways") from error
-    modules = {_unwrapped(name): module for name, module in model.named_modules()}
-    modules |= dict(model.named_modules())
+    modules = dict(model.named_modules())
+    unwrapped = {
+        _unwrapped(name): module for name, module in modules.items()
+    }  # the layer, of one in a wrapper
 
-    def find(name: str) -> nn.Module | None:
-        return modules.get(name, modules.get(_unwrapped(name)))
+    def find(name: str, parameter: str | None = None) -> nn.Module | None:
+        found = [each for each in (modules.get(name), unwrapped.get(_unwrapped(name))) if each is not None]
+        return next((each for each in found if parameter is None or parameter in each._parameters), None)
 
-    parts = []
+    parts, others = [], 0
     for layer_name, name, auxiliary, saved in entries:
         label = f"{layer_name!r}" if name == "weight" else f"'{layer_name}.{name}'"
-        module = find(layer_name)
+        module = find(layer_name, name)
         own = None if module is None else module._parameters.get(name)
         if module is None or own is None:
-            raise PathwayError(f"{path}: the model has no layer {label} with a parameter {name!r}")
+            known = next((each for each in modules if each.endswith(layer_name.rpartition(".")[2])), None)
+            raise PathwayError(
+                f"{path}: the model has no layer {label} with a parameter {name!r}"
+                + (f", but {known!r}" if known else "")
+                + "; load into the model that it was saved of, or into the part of it whose names begin alike"
+            )
+        target = Matrix(layer_name, module, name)
+        if saved.rows_are_inputs not in (None, target.rows_are_inputs):
+            raise PathwayError(
+                f"{path}: the pathway {auxiliary!r} of {label} is transposed, as it was saved of a layer of "
+                f"another kind than {type(module).__name__}"
+            )
         if saved.matrix.shape != own.shape:
             raise PathwayError(
                 f"{path}: {label} has a weight of shape {tuple(own.shape)}, the pathway {auxiliary!r} one of "
                 f"shape {tuple(saved.matrix.shape)}"
             )
-        target = Matrix(layer_name, module, name)
+        others += saved.of is not None and _are_others(_fingerprint(own), saved.of)
         parts.append(
             Part(
                 target,
@@ -109,7 +155,14 @@ def load_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
             )
         )
     found = [module for name in blocks if (module := find(name)) is not None]
-    install(parts, found if len(found) == len(blocks) else [model], [model])
+    install(parts, found if len(found) == len(blocks) else [model], [model], untie=untie)
+    if others:
+        warnings.warn(
+            f"{path} was saved beside other weights W in {others} of {len(parts)} matrices: it holds A and λ "
+            "alone; load the target's own state too, or freeze W while you train pathways to share",
+            stacklevel=2,
+        )
+    return model
 
 
 @dataclass(frozen=True)
@@ -120,11 +173,15 @@ class _Saved:
     scale: Tensor
     scale_trainable: bool
     matrix_trainable: bool = True
+    of: tuple[str, int] | None = None
+    rows_are_inputs: bool | None = None
 
     def __post_init__(self) -> None:
-        """Check that the scale belongs to the matrix."""
+        """Check that the scale belongs to the matrix, and the form of the fingerprint."""
         if self.scale.ndim != 1 or not len(self.scale) or self.matrix.shape[0] % len(self.scale):
             raise ValueError("the scale does not fit the matrix")
+        if self.of is not None and [type(each) for each in self.of] != [str, int]:
+            raise ValueError("the fingerprint is none")
 
 
 def _entries(content: Any) -> Iterator[tuple[str, str, str, _Saved]]:
@@ -138,9 +195,25 @@ def _entries(content: Any) -> Iterator[tuple[str, str, str, _Saved]]:
 
 
 def _unwrapped(name: str) -> str:
-    """Return a module's name without what DistributedDataParallel and torch.compile put before it."""
-    parts = [part for part in name.split(".") if part != "_orig_mod"]
-    return ".".join(parts[parts[0] == "module" :]) if parts else ""
+    """Return a module's name without what DistributedDataParallel, torch.compile and peft add to it."""
+    parts = [part for part in without_wrappers(name).split(".") if part != "_orig_mod"]
+    parts = parts[2:] if parts[:2] == ["base_model", "model"] else parts
+    return ".".join(parts[1:] if parts[:1] == ["module"] else parts)
+
+
+def _fingerprint(weight: Tensor) -> tuple[str, int] | None:
+    """Return a number that other values of W hardly share, with W's dtype; None on the meta device."""
+    if weight.is_meta:
+        return None
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = whole(weight.detach()).contiguous().view(integers[weight.dtype.itemsize]).flatten().to(torch.int64)
+    place = torch.arange(1, len(bits) + 1, device=bits.device)
+    return str(weight.dtype), int((bits * place).sum())  # modulo 2^64
+
+
+def _are_others(own: tuple[str, int] | None, saved: tuple[str, int]) -> bool:
+    """Return whether two fingerprints are of other weights; in other dtypes that cannot be said."""
+    return own is not None and own[0] == saved[0] and own != tuple(saved)
 
 
 def _copy(value: Tensor) -> Tensor:

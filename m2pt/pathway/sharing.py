@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from m2pt.pathway.layers import PathwayError, parameter
-from m2pt.pathway.sharding import is_distributed
+from m2pt.pathway.sharding import is_distributed, local
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,35 @@ class Shared:
 
 
 def find_shared(roots: Iterable[nn.Module], places: Iterable[tuple[nn.Module, str]]) -> list[Shared]:
-    """Return those of the layers' parameters `places` that another module in `roots` has too."""
-    found: dict[int, dict[tuple[int, str], str]] = {}
+    """Return those of the layers' parameters `places` that another module in `roots` has too.
+
+    Parameters of their own that have the same memory count as well.
+    """
+    found: dict[object, dict[tuple[int, str], str]] = {}
     for root in roots:
         for path, module in root.named_modules():
             for name, value in module._parameters.items():
                 if value is not None:
-                    owners = found.setdefault(id(value), {})
+                    owners = found.setdefault(_memory(value), {})
                     owners.setdefault((id(module), name), f"{path}.{name}".lstrip("."))
     shared = {}
     for layer, name in places:
-        owners = dict(found[id(layer._parameters[name])])
+        owners = dict(found[_memory(parameter(layer, name))])
         own = owners.pop((id(layer), name))
         if owners:
             shared[(id(layer), name)] = Shared(layer, name, own, next(iter(owners.values())))
     return list(shared.values())
+
+
+def _memory(value: nn.Parameter) -> object:
+    """Return what is equal for two parameters in the same memory; the parameter's id if it has none."""
+    if value.is_meta or isinstance(value, nn.UninitializedParameter):
+        return id(value)
+    try:
+        start = local(value).data_ptr()
+    except RuntimeError:  # of a tensor without storage
+        start = 0
+    return (value.device, start) if start else id(value)
 
 
 def check_shared(

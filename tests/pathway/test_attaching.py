@@ -86,17 +86,34 @@ def test_a_second_auxiliary_can_be_attached_later_under_its_own_name() -> None:
     assert model.state_dict().keys() == before.keys()
 
 
+def test_the_target_is_returned_and_its_auxiliary_can_be_frozen() -> None:
+    model, blocks = vit(), iter(vit().blocks)
+    assert attach(model, vit(seed=1), matrix_trainable=False) is model
+    assert attach(blocks, vit(seed=1)) is blocks
+    trained = {name for name, value in model.named_parameters() if is_pathway(name) and value.requires_grad}
+    assert trained == set(scales(model))
+
+
 @pytest.mark.parametrize(
     ("auxiliary", "arguments", "message"),
     [
-        (lambda: vit(depth=3).blocks, {}, r"target has 2 blocks, the auxiliary 'auxiliary' has 3"),
+        (
+            lambda: vit(depth=3).blocks,
+            {},
+            r"target has 2 blocks \(Block\), the auxiliary 'auxiliary' has 3 \(Block\)",
+        ),
         (
             lambda: vit(dim=12).blocks,
             {"order": "reversed"},
             r"'attn.qkv' of target block 0 has a weight of shape \(72, 24\), "
             r"'attn.qkv' of 'auxiliary' block 1 has one of shape \(36, 12\)",
         ),
-        (lambda: {"audio": [nn.Identity()] * 2}, {}, r"no layer 'attn.qkv' of 'audio' block 0 \(Identity\)"),
+        (
+            lambda: {"audio": [nn.Identity()] * 2},
+            {},
+            r"'attn.qkv' of target block 0 \(Block\) has no partner in 'audio' block 0 \(Identity\), "
+            r"which has none",
+        ),
         (lambda: vit().blocks, {"layers": ("mlp.fc9",)}, r"no layer 'mlp.fc9' of target block 0.*'mlp.fc2'"),
         (lambda: vit().blocks, {"layers": ("mlp.act",)}, r"no layer 'mlp.act' of target block 0"),
         (
@@ -112,7 +129,15 @@ def test_a_second_auxiliary_can_be_attached_later_under_its_own_name() -> None:
             r"order must be 'normal', 'reversed' or 'shuffled', got 'backwards'",
         ),
         (lambda: {"key.dot": vit().blocks}, {}, r"an auxiliary cannot be named 'key.dot'"),
-        (lambda: {"items": vit().blocks}, {}, r"an auxiliary cannot be named 'items'"),
+        (lambda: {"items": vit().blocks}, {}, r"an auxiliary cannot be named 'items', which nn.ModuleDict"),
+        (lambda: {0: vit().blocks}, {}, r"an auxiliary cannot be named 0"),
+        (lambda: "vit", {}, r"the auxiliary 'auxiliary' is a str; pass a module"),
+        (lambda: None, {}, r"the auxiliary 'auxiliary' is a NoneType; pass a module"),
+        (lambda: [vit().blocks, 1], {}, r"the auxiliary 'auxiliary' has a int among its blocks"),
+        (lambda: vit().state_dict(), {}, r"the auxiliary is a state dict; load it into a model first"),
+        (lambda: {"a": vit().state_dict()}, {}, r"the auxiliary 'a' is a OrderedDict.*into a model first"),
+        (lambda: vit().blocks, {"unequal": "normal"}, r"unequal must be 'error' or 'slice', got 'normal'"),
+        (lambda: vit().blocks, {"scale_groups": "heads"}, r"scale_groups='heads': must be a number, 'rows'"),
     ],
 )
 def test_a_mismatch_is_named_and_changes_nothing(

@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from model_families import FAMILIES, build
 
@@ -33,10 +35,13 @@ def test_the_table_is_what_is_found() -> None:
     assert table == [found(family) for family in FAMILIES]
 
 
-def test_the_examples_run() -> None:
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # one writes a file
     torch.manual_seed(0)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for example in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
         exec(compile(example, "docs/pathway.md", "exec"), names)
-    assert set(scales(names["model"])) == set() and len(scales(names["target"])) == 12  # type: ignore[arg-type]
-    assert len(scales(names["blocks"])) == 2  # type: ignore[arg-type]
+    assert set(scales(names["model"])) == set() and len(scales(names["target"])) == 12
+    assert len(scales(names["blocks"])) == 2
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(names["colleague"].eval()(x), names["target"].eval()(x))

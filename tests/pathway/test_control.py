@@ -1,11 +1,13 @@
 """Removing, switching, scaling, grouping and counting pathways; merging a part, and until `unmerge`."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from small_vit import images, train, vit
 from torch import nn
+from torch.nn import functional as F
 
 from m2pt.pathway import (
     PathwayError,
@@ -60,10 +62,58 @@ def test_a_sweep_over_the_scales_needs_no_training(factor: float) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with scaled(model, factor):
         torch.testing.assert_close(model(images()), attached(scale=0.3 * factor)(images()))
+    one = vit()
+    for seed, (name, scale) in enumerate({"audio": 0.3 * factor, "video": 0.6}.items(), start=1):
+        attach(one, {name: vit(seed=seed)}, scale_init=scale)
     with scaled(model, factor, "audio"):
-        assert scales(model)["blocks.0.attn.qkv.pathways.audio.scale"] == pytest.approx(0.3 * factor)
-        assert scales(model)["blocks.0.attn.qkv.pathways.video.scale"] == pytest.approx(0.6)
+        torch.testing.assert_close(model(images()), one(images()))
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_switches_and_factors_that_overlap_end_each_for_itself() -> None:
+    model = attached()
+    before = model(images())
+    first, second = disabled(model), disabled(model)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.equal(model(images()), vit()(images()))
+    second.__exit__(None, None, None)
+    assert torch.equal(model(images()), before)
+    double, half = scaled(model, 2), scaled(model, 0.5)
+    double.__enter__()
+    half.__enter__()
+    assert torch.equal(model(images()), before)
+    double.__exit__(None, None, None)
+    torch.testing.assert_close(model(images()), attached(scale=0.15)(images()))
+    half.__exit__(None, None, None)
+    assert torch.equal(model(images()), before)
+
+
+def test_what_is_loaded_trained_or_copied_in_a_scaled_block_is_of_the_learned_scales() -> None:
+    model = attached()
+    learned = scales(model)
+    with scaled(model, 2):
+        twice = copy.deepcopy(model)
+        loss = F.cross_entropy(model(images()), torch.tensor([0, 1, 2]))
+        assert scales(model) == learned
+    loss.backward()  # of the factor that was set in the forward
+    reference = attached(scale=0.6)
+    F.cross_entropy(reference(images()), torch.tensor([0, 1, 2])).backward()
+    for name, value in reference.named_parameters():
+        factor = 2 if is_scale(name) else 1  # the derivative by λ of a function of 2λ
+        torch.testing.assert_close(model.get_parameter(name).grad, factor * value.grad)
+    assert torch.equal(twice(images()), attached()(images()))
+
+
+@pytest.mark.parametrize("switch", [disabled, lambda model: scaled(model, 0.5)])
+@pytest.mark.parametrize("keep_terms", [False, True])
+def test_what_is_switched_or_scaled_is_not_merged(switch: Any, keep_terms: bool) -> None:
+    model = attached()
+    before = model(images())
+    with switch(model), pytest.raises(PathwayError, match="merge outside of disabled"):
+        merge(model, keep_terms=keep_terms)
+    assert torch.equal(model(images()), before)
 
 
 @pytest.mark.parametrize("act", [merge, detach, lambda *given: disabled(*given).__enter__()])
@@ -102,6 +152,14 @@ def test_a_merge_that_keeps_its_terms_is_undone_to_the_same_bits() -> None:
         assert effective_weight(model.blocks[0].attn.qkv) is model.blocks[0].attn.qkv.merged_weight
     with pytest.raises(PathwayError, match="unmerge"):
         model(images())
+    with (
+        pytest.raises(PathwayError, match="the factor must be a number, got 'audio'"),
+        scaled(model, "audio"),
+    ):
+        pass
+    for switched in (disabled(vit()), scaled(vit(), 2)):
+        with pytest.raises(PathwayError, match="the model has no pathways: attach"), switched:
+            pass
     with pytest.raises(PathwayError, match="unmerge"), scaled(model, 2):
         pass
     with pytest.raises(PathwayError, match="leave names out"):
@@ -131,15 +189,17 @@ def test_parameter_groups_have_every_trainable_parameter_once() -> None:
     )
     assert members["scales"] == set(scales(model))
     assert (
-        "blocks.0.attn.qkv.pathways.audio.weight" in members["matrices"] and "head.bias" in members["vectors"]
+        "blocks.0.attn.qkv.pathways.audio.weight" in members["matrices"]
+        and "head.bias" in members["undecayed"]
     )
+    assert {"cls_token", "pos_embed"} <= members["undecayed"]  # timm's no_weight_decay()
     settings = {group["name"]: (group["lr"], group["weight_decay"]) for group in groups}
-    assert settings == {"matrices": (1e-3, 0.05), "vectors": (1e-3, 0.0), "scales": (1e-2, 0.0)}
+    assert settings == {"matrices": (1e-3, 0.05), "undecayed": (1e-3, 0.0), "scales": (1e-2, 0.0)}
     optimizer = torch.optim.AdamW(groups)
     before = scales(model)
     train(model, optimizer, range(2))
     assert all(scales(model)[name] != value for name, value in before.items())
-    assert [group["name"] for group in parameter_groups(nn.LayerNorm(3), 0.1)] == ["vectors"]
+    assert [group["name"] for group in parameter_groups(nn.LayerNorm(3), 0.1)] == ["undecayed"]
 
 
 def test_the_summary_counts() -> None:

@@ -8,6 +8,7 @@ import torch
 from model_families import build, inputs, output
 from small_vit import images, train, vit
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from m2pt.pathway import PathwayError, attach, effective_weight, merge, scales
@@ -51,6 +52,53 @@ def test_merging_refuses_a_weight_that_was_shared_out_of_sight_of_attach() -> No
     torch.testing.assert_close(merge(model, untie=True)(x), expected)
 
 
+def test_weights_in_the_same_memory_are_shared_too() -> None:
+    model = vit()
+    model.table = nn.Embedding(96, 24)
+    model.blocks[0].mlp.fc1.weight.data = model.table.weight.data
+    with pytest.raises(PathwayError, match=r"'mlp.fc1' of target block 0 is also 'table.weight'.*untie=True"):
+        attach(model, vit(seed=1))
+    before = model.table.weight.detach().clone()
+    merge(attach(model, vit(seed=1), scale_init=0.3, untie=True))
+    assert torch.equal(model.table.weight, before)
+
+
+@pytest.mark.parametrize("kind", ["full_backward_hook", "full_backward_pre_hook"])
+def test_a_hook_of_the_backward_reads_and_writes_the_weight(kind: str) -> None:
+    model = vit()
+    attach(model, vit(seed=1), scale_init=0.3)
+    layer = model.blocks[0].mlp.fc1
+
+    def clear(module: nn.Module, *_: object) -> None:
+        module.weight.data.zero_()
+
+    getattr(layer, f"register_{kind}")(clear)
+    model(images()).sum().backward()
+    assert not layer.weight.any()
+
+
+def test_a_forward_that_torch_fx_would_freeze_is_an_error() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.linear(x, self.fc.weight)
+
+    blocks = nn.Sequential(Block(), Block())
+    attach(blocks, nn.Sequential(Block(), Block()), scale_init=0.3)
+    with pytest.raises(PathwayError, match=r"torch.fx would keep 'weight' of AttachedLinear as a constant"):
+        torch.fx.symbolic_trace(blocks)
+    plain = (nn.Sequential(nn.Linear(4, 4)) for _ in range(2))
+    traced = torch.fx.symbolic_trace(attach(*([each] for each in plain), ["0"])[0])
+    assert [name for name, _ in traced.named_parameters() if "pathways" in name]  # a layer is called as it is
+    with pytest.raises(PathwayError, match=r"is a GraphModule of torch\.fx"):
+        attach(
+            [torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4)))], [nn.Sequential(nn.Linear(4, 4))], ["0"]
+        )
+
+
 def test_a_frozen_weight_is_untied_frozen() -> None:
     for attach_it, merge_it in (({"untie": True}, {}), ({}, {"untie": True})):
         model, other = Tied(), Tied()
@@ -74,7 +122,7 @@ WRITES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*the state has pathway keys")
+@pytest.mark.filterwarnings("ignore:.*what only one of them has")
 @pytest.mark.parametrize("write", WRITES)
 def test_a_write_reaches_the_weight(write: str) -> None:
     model, x = vit(), images()

@@ -1,15 +1,17 @@
 """Attached layers compared with the two-branch form of the paper's eq. 7-8: output, gradients, memory."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 from small_vit import images, parameters, vit
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from m2pt.pathway import attach, is_scale
+from m2pt.pathway import attach, effective_weight, is_scale, merge
 
 # One plain layer, the input it takes, and the linear map it applies without its bias.
 LAYER_CASES: dict[
@@ -161,6 +163,57 @@ def test_frozen_matrices_leave_one_gradient_and_keep_none() -> None:
     ]
     scale = parameters(target)["fc.pathways.auxiliary.scale"]
     torch.testing.assert_close(scale.grad, (x @ a.T).sum().reshape(1))
+
+
+def test_a_weight_that_a_forward_uses_otherwise_is_not_rounded_under_autocast() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x).float() + self.fc.weight.square().mean()
+
+    block, other = Block(), Block()
+    plain = copy.deepcopy(block)
+    with torch.no_grad():
+        plain.fc.weight += 0.3 * other.fc.weight
+    attach([block], [other], scale_init=0.3)
+    x = torch.zeros(2, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(block(x), plain(x), rtol=1e-6, atol=1e-7)
+
+    normed, other = (timm.layers.StdConv2d(4, 8, 3) for _ in range(2))
+    plain = copy.deepcopy(normed)
+    with torch.no_grad():
+        plain.weight += 0.3 * other.weight
+    attach([normed], [other], [""], scale_init=0.3)
+    x = torch.randn(1, 4, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(normed(x), plain(x))
+
+
+def test_two_auxiliaries_of_a_narrow_model_are_summed_in_float32() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(64, 64).bfloat16() for _ in range(3)]
+    wide = layers[0].weight.detach().float()
+    for number, other in enumerate(layers[1:]):
+        attach([layers[0]], {f"other{number}": [other]}, [""], scale_init=0.3)
+        scale = torch.tensor(0.3, dtype=torch.bfloat16).float()
+        wide = torch.addcmul(wide, other.weight.detach().float(), scale)
+    assert torch.equal(effective_weight(layers[0]), wide.bfloat16())
+    assert torch.equal(merge(layers[0]).weight, wide.bfloat16())
+
+
+def test_a_scale_is_rounded_to_the_dtype_of_the_target_alone() -> None:
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        for dtype in (torch.float32, torch.float64):
+            layer = nn.Linear(4, 4, dtype=dtype)
+            attach([layer], [nn.Linear(4, 4, dtype=dtype)], [""], scale_init=0.1)
+            assert layer.pathways["auxiliary"].scale.item() == torch.tensor(0.1, dtype=dtype).item()
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_autocast_rounds_nothing_that_it_would_not_round_of_a_plain_layer() -> None:

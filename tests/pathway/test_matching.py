@@ -128,7 +128,13 @@ def test_explicit_pairs_of_fused_and_separate_layers() -> None:
     ("target", "auxiliary", "message"),
     [
         ("timm ViT", "transformers Llama", r"has 'mlp.gate_proj' for which target block 0 has no partner"),
-        ("transformers Llama", "timm ViT", r"no layer 'mlp.gate_proj' of 'auxiliary' block 0.*'mlp.fc1'"),
+        (
+            "transformers Llama",
+            "timm ViT",
+            r"'mlp.gate_proj' of target block 0 \(LlamaDecoderLayer\) has no partner in 'auxiliary' block 0 "
+            r"\(Block\), which has .*'mlp.fc1', 'mlp.fc2'; leave it out, layers=\['self_attn.q_proj', "
+            r".*'mlp.down_proj'\], or name all partners",
+        ),
     ],
 )
 def test_what_has_no_partner_is_named(target: str, auxiliary: str, message: str) -> None:
@@ -163,7 +169,10 @@ def test_a_convolutional_network_needs_names() -> None:
 
 def test_the_decoder_of_a_masked_autoencoder_is_left_out() -> None:
     model = build("transformers ViTMAE", 0)
-    attach(model, build("transformers ViTMAE", 1))
+    with pytest.warns(
+        UserWarning, match=r"the target has blocks that are left out: 'decoder.decoder_layers'"
+    ):
+        attach(model, build("transformers ViTMAE", 1))
     assert {name.split(".")[0] for name, _ in attached_layers(model)} == {"vit"}
 
 
@@ -171,7 +180,8 @@ def test_unequal_models_are_refused_with_a_way_out() -> None:
     for other, message in (
         (
             vit(depth=3),
-            r"2 blocks, the auxiliary 'auxiliary' has 3; they must be equal, or choose unequal='slice'",
+            r"2 blocks \(Block\), the auxiliary 'auxiliary' has 3 \(Block\); they must be equal, or choose "
+            r"unequal='slice'",
         ),
         (vit(dim=12), r"shape \(72, 24\).*shape \(36, 12\); they must be equal, or choose unequal='slice'"),
     ):
@@ -262,6 +272,22 @@ def test_an_auxiliary_whose_numbers_are_not_its_weights_is_refused(change, messa
     with pytest.raises(PathwayError, match=message):
         attach(model, other, unequal=unequal)
     assert list(model.state_dict()) == list(vit().state_dict())
+
+
+@pytest.mark.parametrize("layers", ["all-linear", r"attention\.self\.(query|key)"])
+def test_layers_that_peft_has_wrapped_are_found_by_their_own_paths(layers: str) -> None:
+    model, plain, other = (
+        build(family, i) for i, family in enumerate(["transformers BERT"] * 2 + ["timm ViT"])
+    )
+    plain.load_state_dict(model.state_dict())
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(target_modules=["query"]))
+    for each in (wrapped, plain):
+        attach(each, other, layers=layers, scale_init=0.5)
+    found = {name.removeprefix("base_model.model.").replace(".base_layer", "") for name in scales(wrapped)}
+    assert found == set(scales(plain)) and any(".query." in name for name in found)
+    assert torch.equal(
+        output(wrapped, inputs("transformers BERT")), output(plain, inputs("transformers BERT"))
+    )
 
 
 def test_an_auxiliary_with_merged_adapters_is_taken_as_merged() -> None:

@@ -1,9 +1,12 @@
 """A file of pathways is attached without the auxiliary; states with other pathways are not ignored."""
 
+import warnings
 from pathlib import Path
 
+import peft
 import pytest
 import torch
+import transformers as hf
 from model_families import build, inputs, output
 from small_vit import images, train, vit
 from torch import nn
@@ -108,9 +111,13 @@ def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "pathways.pt"
     with pytest.raises(PathwayError, match="no pathways to save"):
         save_pathways(vit(), path)
+    with pytest.raises(PathwayError, match=r"torch's format, so name it pathways.pt"):
+        save_pathways(vit(), path.with_suffix(".safetensors"))
     model = vit()
     attach(model, {"audio": vit(seed=1)})
     save_pathways(model, path)
+    with pytest.raises(FileNotFoundError, match=f"the folder {tmp_path / 'none'} for file.pt does not exist"):
+        save_pathways(model, tmp_path / "none/file.pt")
     with pytest.raises(PathwayError, match=r"'blocks.0.attn.qkv' already has a pathway named 'audio'"):
         load_pathways(model, path)
     for other, message in (
@@ -134,6 +141,8 @@ def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path: Path) -> None:
                 {**saved, "scale": torch.ones(5)},
                 {**saved, "scale": 1.0},
                 {**saved, "more": 1},
+                {**saved, "of": 5},
+                {**saved, "of": ["torch.float32", "x"]},
             )
         ),
     ):
@@ -147,6 +156,64 @@ def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path: Path) -> None:
         load_pathways(vit(), tmp_path / "none")
 
 
+def test_the_suffix_of_a_file_does_not_matter_when_it_is_read(tmp_path: Path) -> None:
+    model, again = vit(), vit()
+    attach(model, {"audio": vit(seed=1)}, scale_init=0.3)
+    save_pathways(model, tmp_path / "file.pt")
+    (tmp_path / "file.pt").rename(tmp_path / "file.safetensors")
+    assert load_pathways(again, tmp_path / "file.safetensors") is again
+    assert torch.equal(again(images()), model(images()))
+
+
+def test_other_weights_than_those_that_the_pathways_were_trained_beside_warn(tmp_path: Path) -> None:
+    model, own = vit(), vit()
+    attach(model, {"audio": vit(seed=1)})
+    save_pathways(model, tmp_path / "file.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_pathways(vit(), tmp_path / "file.pt")
+        load_pathways(vit(seed=3).double(), tmp_path / "file.pt")  # in another dtype nothing can be said
+    with torch.no_grad():
+        own.blocks[1].mlp.fc2.weight[0, 0] += 1e-6
+    with pytest.warns(UserWarning, match=r"file.pt was saved beside other weights W in 1 of 8 matrices"):
+        load_pathways(own, tmp_path / "file.pt")
+
+
+def test_a_matrix_that_is_transposed_in_the_model_is_refused(tmp_path: Path) -> None:
+    square = {"vocab_size": 50, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_inner": 16, "bos_token_id": 1}
+    model, other = (hf.GPT2Model(hf.GPT2Config(**square, eos_token_id=2)) for _ in range(2))
+    attach(model, other, layers=["attn.c_proj"])
+    save_pathways(model, tmp_path / "file.pt")
+    code = hf.GPTBigCodeModel(hf.GPTBigCodeConfig(**square, eos_token_id=2, pad_token_id=0))
+    with pytest.raises(PathwayError, match=r"of 'h.0.attn.c_proj' is transposed.*than Linear"):
+        load_pathways(code, tmp_path / "file.pt")
+
+
+def test_a_shared_weight_is_untied_on_request(tmp_path: Path) -> None:
+    def tied() -> nn.Module:
+        model = vit()
+        model.again = nn.Linear(96, 24)
+        model.again.weight = model.blocks[0].mlp.fc2.weight
+        return model
+
+    model, path = attach(tied(), {"audio": vit(seed=1)}, scale_init=0.3, untie=True), tmp_path / "file.pt"
+    save_pathways(model, path)
+    with pytest.raises(PathwayError, match="untie=True"):
+        load_pathways(tied(), path)
+    assert torch.equal(load_pathways(tied(), path, untie=True)(images()), model(images()))
+
+
+def test_pathways_of_a_plain_model_fit_one_that_peft_has_wrapped_and_back(tmp_path: Path) -> None:
+    plain, path = vit(), tmp_path / "file.pt"
+    attach(plain, {"audio": vit(seed=1)}, scale_init=0.3)
+    save_pathways(plain, path)
+    lora = peft.LoraConfig(target_modules=["qkv"])
+    wrapped = load_pathways(peft.get_peft_model(vit(), lora), path)
+    assert torch.equal(wrapped(images()), plain(images()))  # LoRA starts at 0
+    save_pathways(wrapped, path)
+    assert torch.equal(load_pathways(vit(), path)(images()), plain(images()))
+
+
 def test_loading_a_state_without_the_pathways_warns_once_for_each_load() -> None:
     model = vit()
     attach(model, {"audio": vit(seed=1)}, scale_init=0.3)
@@ -154,10 +221,10 @@ def test_loading_a_state_without_the_pathways_warns_once_for_each_load() -> None
         with pytest.warns(UserWarning) as caught:
             model.load_state_dict(vit(seed=3).state_dict(), strict=False)
         (warning,) = (str(each.message) for each in caught)
-        assert warning.startswith("blocks.0.attn.qkv: the state has pathway keys []")
+        assert warning.startswith("'blocks.0.attn.qkv' has the pathways 'audio', the state none: ")
     other = vit()
     attach(other, {"video": vit(seed=1)})
-    with pytest.warns(UserWarning, match=r"pathways.video.*pathways.audio"):
+    with pytest.warns(UserWarning, match=r"has the pathways 'audio', the state 'video'"):
         model.load_state_dict(other.state_dict(), strict=False)
     with pytest.raises(RuntimeError, match=r"pathways.audio.scale"):
         model.load_state_dict(vit(seed=3).state_dict())

@@ -1,0 +1,55 @@
+"""How the rows of a fused matrix are arranged, which its shape does not tell.
+
+timm, torch and most of transformers stack Q, K and V: all rows of Q, then of K, then of V. Some classes keep
+those of each head together, and a gated MLP may have its gate first or last.
+"""
+
+import re
+
+from torch import nn
+
+from m2pt.pathway.layers import plain_class
+from m2pt.pathway.roles import FUSED, role_of
+
+STACKED = "Q, K and V below each other"
+BY_HEAD = "Q, K and V of each head together"
+
+_BY_HEAD_CLASSES = {
+    "timm.models.efficientformer": "Attention",
+    "timm.models.levit": "Attention",
+    "timm.models.tiny_vit": "Attention",
+    "transformers.models.bloom.modeling_bloom": "BloomAttention",
+    "transformers.models.falcon.modeling_falcon": "FalconAttention",
+    "transformers.models.gpt_bigcode.modeling_gpt_bigcode": "GPTBigCodeAttention",
+    "transformers.models.gpt_neox.modeling_gpt_neox": "GPTNeoXAttention",
+    "transformers.models.gpt_neox_japanese.modeling_gpt_neox_japanese": "GPTNeoXJapaneseAttention",
+    "transformers.models.persimmon.modeling_persimmon": "PersimmonAttention",
+}
+"""The class of each module whose fused matrix has the rows of each head together, as their sources show."""
+
+_LOOKS_FUSED = re.compile(
+    r"qkv|query_key_value|\bkv\b|c_attn|in_proj|gate_up|(?-i:\bWi\b)|weights_in|w12", re.IGNORECASE
+)
+
+
+def layout(owner: nn.Module, path: str) -> str | None:
+    """Return the arrangement of the rows of the matrix at `path`, None if it is not known to be fused.
+
+    Args:
+        owner: the module that uses the matrix, an attention or an MLP.
+        path: of the matrix, in the block.
+    """
+    kind, settings = plain_class(owner), vars(owner)
+    if "gate_last" in settings:
+        return f"the gate {'last' if settings['gate_last'] else 'first'}" if role_of(path) == "fc1" else None
+    by_head = _BY_HEAD_CLASSES.get(kind.__module__) == kind.__name__
+    if role_of(path) not in FUSED and not (by_head and _LOOKS_FUSED.search(path)):
+        return None
+    if settings.get("multi_query"):
+        return "Q of all heads, K and V of one"
+    return BY_HEAD if by_head or settings.get("head_first") else STACKED
+
+
+def looks_fused(path: str) -> bool:
+    """Return whether a matrix is fused by its name, whatever the arrangement."""
+    return _LOOKS_FUSED.search(path) is not None
