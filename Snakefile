@@ -49,6 +49,11 @@ onstart:
     if preflight := RULES.preflight(workflow.dag.needrun_jobs()):
         shell("{command}", command=preflight)
     start_background(PLAN.results)
+    # Snakemake's own limit on jobs per second starts a timer for each evaluation, whose end is an evaluation: with
+    # every finished job they become more (its pull request 3744), and hundreds of jobs keep a core busy.
+    limit = getattr(workflow.scheduler, "job_rate_limiter", None)
+    if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):  # the default, not a user's own
+        workflow.scheduler.job_rate_limiter = None
 
 
 onsuccess:
