@@ -35,6 +35,8 @@ class Tokenizer(nn.Module, ABC):
     target_dim: int
     positions_every_block: ClassVar[bool] = False
     """Point-MAE adds the positions before every block; the other methods add them once."""
+    norm_eps: ClassVar[float] = 1e-6
+    """Epsilon of the LayerNorms of encoder and decoder: 1e-6 in MAE, AudioMAE and VideoMAE."""
     decoder_embedding: ClassVar[Literal["linear", "linear_without_bias", "none"]] = "linear"
     """Layer from encoder to decoder. VideoMAE's has no bias; Point-MAE has none and uses one width."""
     decoder_kinds: ClassVar[tuple[str, ...]] = ("global",)

@@ -1,6 +1,7 @@
 """The transformer that all modalities share, so that their weights can be exchanged."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,14 @@ from m2pt.errors import InputError
 from m2pt.modalities.tokenizer import Tokenizer
 
 
-def build_blocks(dim: int, depth: int, num_heads: int, mlp_ratio: float, drop_path: float) -> nn.ModuleList:
+def build_blocks(
+    dim: int,
+    depth: int,
+    num_heads: int,
+    mlp_ratio: float,
+    drop_path: float,
+    norm_eps: float = Tokenizer.norm_eps,
+) -> nn.ModuleList:
     """Build timm's blocks with a qkv bias and a drop path rate that rises linearly from 0 to `drop_path`.
 
     Raises:
@@ -22,14 +30,18 @@ def build_blocks(dim: int, depth: int, num_heads: int, mlp_ratio: float, drop_pa
     if dim % num_heads:
         raise InputError(f"dim {dim} is not a multiple of num_heads {num_heads}")
     rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
-    return nn.ModuleList(Block(dim, num_heads, mlp_ratio, qkv_bias=True, drop_path=rate) for rate in rates)
+    norm_layer = partial(LayerNorm, eps=norm_eps)
+    return nn.ModuleList(
+        Block(dim, num_heads, mlp_ratio, qkv_bias=True, drop_path=rate, norm_layer=norm_layer)
+        for rate in rates
+    )
 
 
 class Encoder(nn.Module):
     """Tokenizer, blocks, final LayerNorm.
 
-    The blocks are the same for all modalities: qkv with bias, timm's LayerNorm (eps 1e-6). Point-MAE differs
-    in both (no qkv bias, eps 1e-5), so its original blocks could not be exchanged with the others.
+    The blocks have the same weights for all modalities, qkv with bias; Point-MAE's, without, load with zeros.
+    The epsilon of the LayerNorms is that of the modality's method.
     """
 
     def __init__(
@@ -46,8 +58,8 @@ class Encoder(nn.Module):
         self.embed_dim = dim
         self.num_prefix_tokens = tokenizer.num_prefix_tokens
         self.tokenizer = tokenizer
-        self.blocks = build_blocks(dim, depth, num_heads, mlp_ratio, drop_path)
-        self.norm: nn.Module = LayerNorm(dim)
+        self.blocks = build_blocks(dim, depth, num_heads, mlp_ratio, drop_path, tokenizer.norm_eps)
+        self.norm: nn.Module = LayerNorm(dim, eps=tokenizer.norm_eps)
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 tokenizer.init_linear(module.weight)
