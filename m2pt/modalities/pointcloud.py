@@ -117,6 +117,7 @@ class PointCloudTokenizer(Tokenizer):
     positions_every_block = True
     norm_eps = 1e-5
     decoder_embedding = "none"
+    decays_mask_token = False
 
     def __init__(
         self,

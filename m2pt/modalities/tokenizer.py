@@ -39,6 +39,8 @@ class Tokenizer(nn.Module, ABC):
     """Epsilon of the LayerNorms of encoder and decoder: 1e-6 in MAE, AudioMAE and VideoMAE."""
     decoder_embedding: ClassVar[Literal["linear", "linear_without_bias", "none"]] = "linear"
     """Layer from encoder to decoder. VideoMAE's has no bias; Point-MAE has none and uses one width."""
+    decays_mask_token: ClassVar[bool] = True
+    """Whether weight decay acts on the decoder's mask token: in MAE and AudioMAE."""
     decoder_kinds: ClassVar[tuple[str, ...]] = ("global",)
     """Kinds of decoder to choose from; "windowed" needs `grid`, the rows and columns of tokens."""
 
