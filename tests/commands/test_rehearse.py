@@ -39,9 +39,8 @@ def test_the_command_prints_a_line_for_each_and_names_what_fails(monkeypatch, ca
     def outcome(name, *_):
         if name == "two":
             return Rehearsal(name, error="it does not fit")
-        return Rehearsal(
-            name, tokens=196, parameters=10, trained=5, losses=(2.3, 2.2), seconds=1.0, peak_bytes=2**30
-        )
+        numbers = {"tokens": 196, "parameters": 10, "trained": 5, "seconds": 1.0, "peak_bytes": 2**30}
+        return Rehearsal(name, **numbers, losses=(2.3, 2.2))
 
     monkeypatch.setattr(module, "_in_a_process", outcome)
     assert main(["rehearse", "--config", str(TINY)]) == 1
