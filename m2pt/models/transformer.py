@@ -65,6 +65,13 @@ class Encoder(nn.Module):
                 tokenizer.init_linear(module.weight)
                 nn.init.zeros_(module.bias)
 
+    def drop_prefix(self) -> None:
+        """Compute without prefix tokens from now on; the class token remains in the state, and is frozen."""
+        self.num_prefix_tokens = 0
+        for name, parameter in self.tokenizer.named_parameters():
+            if name == "cls_token":
+                parameter.requires_grad_(False)
+
     @property
     def pretrained_parts(self) -> tuple[str, ...]:
         """Parts (see `exchange`) to load from a pretrained or finetuned model, without heads."""
@@ -97,7 +104,7 @@ class Encoder(nn.Module):
 
     def _start(self, values: Tensor, positions: Tensor) -> Tensor:
         x = values if self.tokenizer.positions_every_block else values + positions
-        prefix = self.tokenizer.prefix()
+        prefix = self.tokenizer.prefix() if self.num_prefix_tokens else None
         return x if prefix is None else torch.cat([prefix.expand(x.shape[0], -1, -1), x], dim=1)
 
     def _place(self, x: Tensor, positions: Tensor) -> Tensor:
