@@ -1,4 +1,4 @@
-"""Attention in windows with relative positions, against loops over tokens; the weights that a backbone keeps."""
+"""Attention in windows with relative positions, against loops over tokens; a backbone keeps its weights."""
 
 import math
 
