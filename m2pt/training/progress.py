@@ -15,7 +15,7 @@ QUIET = 30.0
 
 
 def announced(batches: Sized, what: str) -> Iterator[Any]:
-    """Yield the batches of a loader, with a bar on a terminal, or else a line on stderr every `QUIET` seconds."""
+    """Yield the batches of a loader, with a bar on a terminal, else a line on stderr each `QUIET` seconds."""
     total, last = len(batches), time.monotonic()
     bar = tqdm(total=total, unit="batch", desc=what, dynamic_ncols=True) if sys.stderr.isatty() else None
     with bar or nullcontext():
