@@ -8,6 +8,7 @@ import torch
 from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from m2pt import catalog
 from m2pt.errors import InputError
@@ -56,6 +57,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.embed_dim = dim
+        self.grad_checkpointing = False
         self.num_prefix_tokens = tokenizer.num_prefix_tokens
         self.tokenizer = tokenizer
         self.blocks = build_blocks(dim, depth, num_heads, mlp_ratio, drop_path, tokenizer.norm_eps)
@@ -64,6 +66,15 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Linear):
                 tokenizer.init_linear(module.weight)
                 nn.init.zeros_(module.bias)
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the blocks again in the backward pass, in place of keeping their activations."""
+        self.grad_checkpointing = enable
 
     def drop_prefix(self) -> None:
         """Compute without prefix tokens from now on; the class token remains in the state, and is frozen."""
@@ -86,7 +97,7 @@ class Encoder(nn.Module):
         """Encode any subset of tokens (B, K, D) with positions (1 or B, K, D): normalized (B, P + K, D)."""
         x = self._start(values, positions)
         for block in self.blocks:
-            x = block(self._place(x, positions))
+            x = self._run(block, self._place(x, positions))
         return self.norm(x)
 
     def forward_taps(self, x: Tensor, taps: Sequence[int]) -> list[Tensor]:
@@ -98,7 +109,7 @@ class Encoder(nn.Module):
         """Encode tokens (B, L, D) with positions (1 or B, L, D); returns the same as `forward_taps`."""
         x, after = self._start(values, positions), []
         for block in self.blocks:
-            x = block(self._place(x, positions))
+            x = self._run(block, self._place(x, positions))
             after.append(x[:, self.num_prefix_tokens :])
         return [after[tap] for tap in taps]
 

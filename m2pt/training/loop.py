@@ -112,6 +112,21 @@ def fit(
         raise
 
 
+def checkpoint_activations(model: nn.Module) -> None:
+    """Have the parts of a model that can do so compute their blocks again in the backward pass.
+
+    Raises:
+        InputError: no part has timm's `set_grad_checkpointing`.
+    """
+    parts: list[Any] = [each for each in model.modules() if hasattr(each, "set_grad_checkpointing")]
+    if not parts:
+        raise InputError(
+            f"activation_checkpointing: {type(model).__name__} has no set_grad_checkpointing(); leave it out"
+        )
+    for part in parts:
+        part.set_grad_checkpointing(True)
+
+
 class _Training:
     """One call of `fit`: everything is built and checked before the directory is touched."""
 
@@ -136,7 +151,7 @@ class _Training:
         self.method, self.describe, self.snapshots = method, describe, snapshots
         if method is not None:
             check_method(method)
-        self.accelerator = launch(settings.precision, device)
+        self.accelerator = launch(settings.precision, device, tf32=settings.tf32)
         self.is_main = self.accelerator.is_main_process
         world = self.accelerator.num_processes
         batch_size, self.accumulation = settings.share(world)
@@ -156,6 +171,10 @@ class _Training:
         self.optimizer = create_optimizer(model, settings)
         self.schedule = create_schedule(self.optimizer, settings, self.batches.steps_per_epoch)
         self.trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if settings.activation_checkpointing:
+            checkpoint_activations(model)
+        if settings.compile:
+            model.compile()  # in place: names and the optimizer's parameters stay
         # The optimizer stays torch's own: Accelerate's wrapper looks for an optional package on disk in every
         # step, 0.4 ms. Without fp16 the scaler passes everything through.
         self.wrapped = self.accelerator.prepare(model)

@@ -15,7 +15,7 @@ Rate = Annotated[float, Gt(0), Le(1000)]
 Decay = Annotated[float, Ge(0), Le(1000)]
 Beta = Annotated[float, Ge(0), Lt(1)]
 
-EXECUTION = ("num_workers", "checkpoint_every")
+EXECUTION = ("num_workers", "checkpoint_every", "activation_checkpointing")
 """Settings that do not change the result, and so are not part of its identity."""
 
 ADDED: Mapping[str, object] = {
@@ -25,6 +25,8 @@ ADDED: Mapping[str, object] = {
     "warmup_lr": 0.0,
     "warmup_prefix": True,
     "decay": "cosine",
+    "tf32": False,
+    "compile": False,
 }
 """Settings that came later: files store them if they differ from this, so that earlier results stay valid."""
 
@@ -123,6 +125,13 @@ class TrainingSettings:
 
     precision: Literal["no", "bf16", "fp16", "auto"] = "auto"
     """Automatic mixed precision; "auto" is bf16 (or fp16 without it) on a GPU, and none on a CPU."""
+    tf32: bool = False
+    """Whether a GPU rounds the factors of float32 products and convolutions to TF32."""
+    compile: bool = False
+    """Whether torch.compile compiles the model: equal to rounding, faster on a GPU."""
+    activation_checkpointing: bool = False
+    """Whether blocks are computed again in the backward pass in place of keeping their activations: less
+    memory, about a third more time, the same result."""
     num_workers: Annotated[int, Ge(0), Le(1024)] = 0
     """Loader processes per training process; the samples do not depend on it."""
     log_every: Count = 20
