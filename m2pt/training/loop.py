@@ -1,5 +1,6 @@
 """The training loop: pretraining, finetuning and transfer all call `fit`."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -219,6 +220,7 @@ class _Training:
         metrics_length = self.state.resume(self.total)
         self.batches.start = self.state.step
         self.agreement = StopAgreement(self.accelerator, self.state.step)
+        self.saved_at = time.monotonic()
         self._log_start()
         samples = self.batches.effective
         self.progress.begin(start=self.state.step, total=self.total, samples_per_step=samples)
@@ -340,9 +342,12 @@ class _Training:
         if step == self.total:
             self._finish()
             return
-        stop = self.agreement.reached(step, self.signals.received is not None)
-        if stop or step % self.settings.checkpoint_every == 0:
+        minutes = self.settings.checkpoint_minutes
+        due = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+        stop, due = self.agreement.reached(step, self.signals.received is not None, due)
+        if stop or due or step % self.settings.checkpoint_every == 0:
             self.state.save(self.metrics)
+            self.saved_at = time.monotonic()
         if stop:
             reason = self._mark_interrupted()
             self.accelerator.wait_for_everyone()

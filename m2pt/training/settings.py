@@ -15,7 +15,7 @@ Rate = Annotated[float, Gt(0), Le(1000)]
 Decay = Annotated[float, Ge(0), Le(1000)]
 Beta = Annotated[float, Ge(0), Lt(1)]
 
-EXECUTION = ("num_workers", "checkpoint_every", "activation_checkpointing")
+EXECUTION = ("num_workers", "checkpoint_every", "checkpoint_minutes", "activation_checkpointing")
 """Settings that do not change the result, and so are not part of its identity."""
 
 ADDED: Mapping[str, object] = {
@@ -138,6 +138,8 @@ class TrainingSettings:
     """Optimizer steps between lines of metrics.jsonl."""
     checkpoint_every: Count = 500
     """Optimizer steps between resume checkpoints."""
+    checkpoint_minutes: Annotated[float, Gt(0), Le(10**5)] | None = None
+    """Most minutes between them, if steps take long; a step is always finished first."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

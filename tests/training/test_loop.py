@@ -228,3 +228,15 @@ def test_checkpointed_activations_need_a_model_that_has_them(tmp_path):
     assert train(tmp_path / "a", model=Model(), activation_checkpointing=True).enabled
     with pytest.raises(InputError, match="has no set_grad_checkpointing"):
         train(tmp_path / "b", activation_checkpointing=True)
+
+
+def test_checkpoints_come_by_the_clock_as_well(tmp_path, monkeypatch):
+    from m2pt.training import state
+
+    saved = []
+    monkeypatch.setattr(state.TrainingState, "save", lambda self, _: saved.append(self.step))
+    train(tmp_path / "often", checkpoint_minutes=1e-9)
+    assert saved == [1, 2, 3, 4, 5]
+    saved.clear()
+    train(tmp_path / "seldom", checkpoint_minutes=1000.0, checkpoint_every=4)
+    assert saved == [4]
