@@ -33,7 +33,7 @@ PINS := $(if $(TORCH_FLAGS),<(grep --invert-match --extended-regexp '^(cuda|nvid
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install table1 tables agm test test-slurm lint report docs mlflow-ui constraints clean
+.PHONY: help install table1 tables agm rehearse test test-slurm lint report docs mlflow-ui constraints clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9.-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r target text; do printf 'make %-17s%s\n' "$$target" "$$text"; done
@@ -51,6 +51,9 @@ tables: $(INSTALLED) ## write every table and figure of both papers and results/
 agm: $(INSTALLED) ## write the tables and figures of AGM and the methods that it is compared with
 	@$(IN_VENV) snakemake --cores all agm
 	@cat results/agm_accuracy.md
+
+rehearse: $(INSTALLED) ## two steps of each kind of training at the paper's scale, with synthetic inputs
+	@$(IN_VENV) m2pt rehearse --config config/paper.yaml
 
 test: $(INSTALLED) ## run the tests
 	@$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +116,12 @@ def evaluate_merged(
     from m2pt.pathway import scales
     from m2pt.tasks.evaluation import evaluate
     from m2pt.training.launch import leave, rank_and_world
+    from m2pt.training.progress import announced
 
     device = next(subject.merged.parameters()).device
-    metrics = evaluate(subject.task, subject.merged, subject.batches(*rank_and_world()), device)
+    rank, world = rank_and_world()
+    announce = partial(announced, what=f"evaluating {subject.run.name}") if rank == 0 else iter
+    metrics = evaluate(subject.task, subject.merged, subject.batches(rank, world), device, announce)
     leave()
     if metrics is None:
         return None

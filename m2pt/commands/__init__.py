@@ -17,6 +17,7 @@ BEFORE_RUNS = {
     "data": "build a miniature dataset, check or convert a dataset in an official layout",
     "check": "build every model of the config once, without data, to find inconsistent settings",
     "plan": "print trainings, GPU-hours, storage and critical path of a config, without running anything",
+    "rehearse": "take two steps of each kind of training of a config, on a small batch of synthetic inputs",
     "clean": "list and remove runs and encoders that no table of the given configs needs",
     "pretrain": "pretrain an encoder by masked modeling or with labels",
     "import": "load an encoder from DVC, a file or a saved epoch, or initialize it randomly",

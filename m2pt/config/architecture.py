@@ -158,6 +158,8 @@ class PointcloudTokenizer(Strict):
     group_size: Size
     hidden: Size = 128
     """Units of the mini-PointNet's first layer; 128 in Point-MAE."""
+    skip_origin: bool = False
+    """Never choose a center within |p|² <= 1e-3 of the origin, as Point-MAE's CUDA sampling does."""
 
 
 class Pointcloud(Strict):

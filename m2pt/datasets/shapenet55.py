@@ -1,13 +1,14 @@
 """ShapeNet-55 as Point-BERT and Point-MAE read it: lists of point clouds named by synset and model.
 
     ShapeNet55-34/ShapeNet-55/train.txt, test.txt    lines `<synset>-<model>.npy`; their "test" is our "val"
-    shapenet_pc/<synset>-<model>.npy                 (n, 3) floats without a unit; officially n = 8192
+    ShapeNet55-34/shapenet_pc/<synset>-<model>.npy   (n, 3) floats without a unit; officially n = 8192
 
-A label is the rank of the synset among those of both lists.
+The root may be `ShapeNet55-34` itself, and `shapenet_pc` may lie beside that folder. A label is the rank of
+the synset among those of both lists.
 """
 
 import io
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from m2pt.datasets.reading import read_lines, reading, regular_file
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_bytes
 
-LISTS = {"train": "ShapeNet55-34/ShapeNet-55/train.txt", "val": "ShapeNet55-34/ShapeNet-55/test.txt"}
+RELEASE = "ShapeNet55-34"
+LISTS = {"train": "ShapeNet-55/train.txt", "val": "ShapeNet-55/test.txt"}
 CLOUDS = "shapenet_pc"
 
 LARGEST_CLOUD = 1 << 28
@@ -64,7 +66,7 @@ class Reader(SeededDataset):
         synsets = classes(root)
         raise_problems(_class_count_problems(synsets, num_classes, root))
         label = {synset: rank for rank, synset in enumerate(synsets)}
-        self._folder = root / CLOUDS
+        self._folder = clouds_folder(root)
         items = _items(root, split)
         clouds = [self._folder / name for _, name in items]
         raise_problems(
@@ -118,6 +120,20 @@ def synthetic_batch(
     return clouds, torch.randint(num_classes, (batch_size,), device=device)
 
 
+def list_path(root: Path, split: str) -> Path:
+    """Return the path of a list, in `ShapeNet55-34` unless only the root itself has it."""
+    return _first([root / RELEASE / LISTS[split], root / LISTS[split]])
+
+
+def clouds_folder(root: Path) -> Path:
+    """Return the folder of the clouds, in `ShapeNet55-34` unless only the root itself has it."""
+    return _first([root / RELEASE / CLOUDS, root / CLOUDS])
+
+
+def _first(paths: Sequence[Path]) -> Path:
+    return next((path for path in paths if path.exists()), paths[0])
+
+
 def classes(root: Path) -> list[str]:
     """Return the synsets of both lists in label order."""
     return sorted({synset for split in LISTS for synset, _ in _items(root, split)})
@@ -130,9 +146,9 @@ def counts(root: Path) -> dict[str, int]:
 
 def files(root: Path) -> Iterator[Path]:
     """Yield both lists and every cloud that they name."""
-    for split, relative in LISTS.items():
-        yield root / relative
-        yield from (root / CLOUDS / name for _, name in _items(root, split))
+    for split in LISTS:
+        yield list_path(root, split)
+        yield from (clouds_folder(root) / name for _, name in _items(root, split))
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
@@ -144,22 +160,24 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     problems: list[str] = []
     synsets: dict[str, set[str]] = {}
     listed_in: dict[str, Path] = {}
-    for split, relative in LISTS.items():
-        items, found = _read_list(root / relative)
-        found += duplicates((name for _, name in items), root / relative, listed_in)
-        names = [f"{CLOUDS}/{name}" for _, name in items]
-        absent = missing_files(root, names, root / relative)
-        present = [root / name for name in dict.fromkeys(names) if name not in absent]
+    folder = clouds_folder(root)
+    for split in LISTS:
+        path = list_path(root, split)
+        items, found = _read_list(path)
+        names = [name for _, name in items]
+        found += duplicates(names, path, listed_in)
+        absent = missing_files(folder, names, path)
+        present = [folder / name for name in dict.fromkeys(names) if name not in absent]
         synsets[split] = {synset for synset, _ in items}
         problems += found + list(absent.values())
         whole = set(quick_sample(present, full=full))
         problems += check_files(present, partial(_file_problem, whole=whole), what=f"shapenet55 {split}")
     every = sorted(set().union(*synsets.values()))
     problems += _class_count_problems(every, num_classes, root)
-    for split, relative in LISTS.items():
+    for split in LISTS:
         missing = [synset for synset in every if synset not in synsets[split]]
         problems += [
-            f"class {synset} is empty: {root / relative} lists no sample of it." for synset in missing
+            f"class {synset} is empty: {list_path(root, split)} lists no sample of it." for synset in missing
         ]
     return problems
 
@@ -169,7 +187,7 @@ def _file_problem(path: Path, whole: Collection[Path]) -> str | None:
 
 
 def _items(root: Path, split: str) -> list[tuple[str, str]]:
-    items, problems = _read_list(root / LISTS[split])
+    items, problems = _read_list(list_path(root, split))
     raise_problems(problems)
     return items
 

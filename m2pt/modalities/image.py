@@ -29,7 +29,9 @@ class ImageTokenizer(PatchTokenizer):
         return has_kernel(state, 4, 3)
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Interpolate positions trained at another (square) image size, bicubic as in timm.
+        """Interpolate positions trained at another (square) image size, bicubic without antialiasing.
+
+        Source: MAE, `util/pos_embed.py`; timm's own default has antialiasing.
 
         Raises:
             InputError: the stored table does not belong to a square image.
@@ -43,5 +45,7 @@ class ImageTokenizer(PatchTokenizer):
                 f"pos_embed has {stored.shape[1]} rows, which is not a class token plus a square grid: "
                 "use the weights of an image model"
             )
-        resampled = resample_abs_pos_embed(stored, list(self.grid), [side, side], num_prefix_tokens=1)
+        resampled = resample_abs_pos_embed(
+            stored, list(self.grid), [side, side], num_prefix_tokens=1, antialias=False
+        )
         return {**state, "pos_embed": resampled}

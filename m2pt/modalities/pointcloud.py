@@ -10,19 +10,26 @@ from torch.nn import functional
 from m2pt.errors import InputError
 from m2pt.modalities.tokenizer import Tokenizer, Tokens, random_split, take
 
+ORIGIN = 1e-3
+"""Squared distance from the origin within which `skip_origin` leaves points out."""
 
-def farthest_points(points: Tensor, count: int) -> Tensor:
+
+def farthest_points(points: Tensor, count: int, *, skip_origin: bool = False) -> Tensor:
     """Choose points by farthest-point sampling, starting from the first point.
 
     Args:
         points: (B, N, 3).
         count: number of points to choose, at most N.
+        skip_origin: choose no point, other than the first, with |p|² <= 1e-3, as the kernel of
+            `pointnet2_ops` that Point-MAE calls; the first point is repeated once no other is left.
 
     Returns:
         Indices (B, count), in the order chosen.
     """
     axes = points.permute(2, 0, 1).contiguous()  # one plane per coordinate: no reduction over three values
     distance = points.new_full(points.shape[:2], torch.inf)
+    if skip_origin:
+        distance[axes.square().sum(0) <= ORIGIN] = -1  # below all distances, and the minimum keeps it
     chosen = torch.zeros(len(points), 1, dtype=torch.long, device=points.device)
     order = [chosen]
     for _ in range(count - 1):
@@ -108,9 +115,20 @@ class PointCloudTokenizer(Tokenizer):
     """
 
     positions_every_block = True
+    norm_eps = 1e-5
     decoder_embedding = "none"
+    decays_mask_token = False
 
-    def __init__(self, dim: int, *, points: int, groups: int, group_size: int, hidden: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        points: int,
+        groups: int,
+        group_size: int,
+        hidden: int,
+        skip_origin: bool = False,
+    ) -> None:
         super().__init__()
         if max(groups, group_size) > points:
             raise InputError(
@@ -119,6 +137,7 @@ class PointCloudTokenizer(Tokenizer):
             )
         self.num_tokens = groups
         self.group_size = group_size
+        self.skip_origin = skip_origin
         self.target_dim = 3 * group_size
         self.patch_embed = PointEmbed(dim, hidden)
         self.pos_embed = position_network(dim)
@@ -129,7 +148,7 @@ class PointCloudTokenizer(Tokenizer):
 
     @classmethod
     def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
-        """Build it from the settings `groups`, `group_size`, `hidden` and the input's `points`."""
+        """Build it from the tokenizer's settings and the input's `points`."""
         return cls(dim, points=input["points"], **settings)
 
     @classmethod
@@ -143,7 +162,7 @@ class PointCloudTokenizer(Tokenizer):
 
     def group(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Split (B, N, 3) into neighbors relative to their center (B, G, S, 3) and centers (B, G, 3)."""
-        centers = take(x, farthest_points(x, self.num_tokens))
+        centers = take(x, farthest_points(x, self.num_tokens, skip_origin=self.skip_origin))
         index = nearest_points(x, centers, self.group_size)
         neighbors = take(x, index.flatten(1)).unflatten(1, (self.num_tokens, self.group_size))
         return neighbors - centers.unsqueeze(2), centers

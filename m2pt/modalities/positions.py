@@ -41,7 +41,7 @@ def sinusoid_1d(dim: int, length: int) -> Tensor:
         (length, dim).
     """
     channel = torch.arange(dim)
-    frequency = TEMPERATURE ** -(2 * (channel // 2) / dim).double()
+    frequency = TEMPERATURE ** -(2 * (channel // 2).double() / dim)
     angle = torch.outer(torch.arange(length, dtype=torch.float64), frequency)
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
 

@@ -35,8 +35,12 @@ class Tokenizer(nn.Module, ABC):
     target_dim: int
     positions_every_block: ClassVar[bool] = False
     """Point-MAE adds the positions before every block; the other methods add them once."""
+    norm_eps: ClassVar[float] = 1e-6
+    """Epsilon of the LayerNorms of encoder and decoder: 1e-6 in MAE, AudioMAE and VideoMAE."""
     decoder_embedding: ClassVar[Literal["linear", "linear_without_bias", "none"]] = "linear"
     """Layer from encoder to decoder. VideoMAE's has no bias; Point-MAE has none and uses one width."""
+    decays_mask_token: ClassVar[bool] = True
+    """Whether weight decay acts on the decoder's mask token: in MAE and AudioMAE."""
     decoder_kinds: ClassVar[tuple[str, ...]] = ("global",)
     """Kinds of decoder to choose from; "windowed" needs `grid`, the rows and columns of tokens."""
 

@@ -19,6 +19,7 @@ class VideoTokenizer(Tokenizer):
     """
 
     decoder_embedding = "linear_without_bias"
+    decays_mask_token = False
     positions: Tensor
     mean: Tensor
     std: Tensor

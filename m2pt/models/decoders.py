@@ -1,6 +1,7 @@
 """Decoders of masked autoencoders: from encoded visible tokens to predictions for the masked ones."""
 
 from abc import ABC, abstractmethod
+from functools import partial
 
 import torch
 from timm.layers import LayerNorm
@@ -23,14 +24,21 @@ class Decoder(nn.Module, ABC):
     """
 
     def __init__(
-        self, embed: nn.Module, positions: nn.Module, blocks: nn.ModuleList, *, dim: int, target_dim: int
+        self,
+        embed: nn.Module,
+        positions: nn.Module,
+        blocks: nn.ModuleList,
+        *,
+        dim: int,
+        target_dim: int,
+        norm_eps: float,
     ) -> None:
         super().__init__()
         self.embed = embed
         self.positions = positions
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
         self.blocks = blocks
-        self.norm = LayerNorm(dim)
+        self.norm = LayerNorm(dim, eps=norm_eps)
         self.pred = nn.Linear(dim, target_dim)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         for part in (self.embed, self.blocks, self.pred):
@@ -90,11 +98,12 @@ class GlobalDecoder(Decoder):
         depth: int,
         num_heads: int,
         target_dim: int,
+        norm_eps: float,
         positions_every_block: bool = False,
         drop_path: float = 0.0,
     ) -> None:
-        blocks = build_blocks(dim, depth, num_heads, MLP_RATIO, drop_path)
-        super().__init__(embed, positions, blocks, dim=dim, target_dim=target_dim)
+        blocks = build_blocks(dim, depth, num_heads, MLP_RATIO, drop_path, norm_eps)
+        super().__init__(embed, positions, blocks, dim=dim, target_dim=target_dim, norm_eps=norm_eps)
         self.positions_every_block = positions_every_block
 
     def decode(self, prefix: Tensor, x: Tensor, positions: Tensor, order: Tensor) -> Tensor:
@@ -128,6 +137,7 @@ class WindowedDecoder(Decoder):
         depth: int,
         num_heads: int,
         target_dim: int,
+        norm_eps: float,
         grid: tuple[int, int],
         drop_path: float = 0.0,
     ) -> None:
@@ -138,10 +148,10 @@ class WindowedDecoder(Decoder):
             )
         rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         blocks = nn.ModuleList(
-            windowed_block(dim, num_heads, grid, shifted=index % 2 == 1, drop_path=rate)
+            windowed_block(dim, num_heads, grid, shifted=index % 2 == 1, drop_path=rate, norm_eps=norm_eps)
             for index, rate in enumerate(rates)
         )
-        super().__init__(embed, positions, blocks, dim=dim, target_dim=target_dim)
+        super().__init__(embed, positions, blocks, dim=dim, target_dim=target_dim, norm_eps=norm_eps)
         self.grid = grid
 
     def decode(self, prefix: Tensor, x: Tensor, positions: Tensor, order: Tensor) -> Tensor:
@@ -153,11 +163,12 @@ class WindowedDecoder(Decoder):
 
 
 def windowed_block(
-    dim: int, num_heads: int, grid: tuple[int, int], *, shifted: bool, drop_path: float
+    dim: int, num_heads: int, grid: tuple[int, int], *, shifted: bool, drop_path: float, norm_eps: float
 ) -> SwinTransformerV2CrBlock:
     """Build a Swin v2 block on (B, time, frequency, D), with AudioMAE's settings where timm differs."""
+    norm_layer = partial(LayerNorm, eps=norm_eps)
     block = SwinTransformerV2CrBlock(
-        dim, num_heads, grid, (WINDOW, WINDOW), init_values=None, drop_path=drop_path, norm_layer=LayerNorm
+        dim, num_heads, grid, (WINDOW, WINDOW), init_values=None, drop_path=drop_path, norm_layer=norm_layer
     )
     nn.init.zeros_(block.attn.logit_scale)
     block.attn.meta_mlp.drop1.p = 0.1

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from m2pt.errors import InputError
 from m2pt.formats.weights import check_tensor
+from m2pt.models.windows import RELATIVE
 
 PREFIX = "tokenizer."
 PARTS = ("tokenizer", "blocks", "norm", "head")
@@ -83,7 +84,11 @@ def load_exchange(
         InputError: blocks of another width or depth, missing or unexpected keys, another shape, or tensors
             that are not finite real numbers.
     """
-    names = {key.removeprefix(PREFIX): key for key in model.state_dict()}
+    names = {
+        key.removeprefix(PREFIX): key
+        for key in model.state_dict()
+        if key.rpartition(".")[2] not in RELATIVE  # of the task that follows
+    }
     expected = {key: name for key, name in names.items() if part_of(key) in parts}
     given = {key: value for key, value in state.items() if part_of(key) in parts}
     current = model.state_dict()

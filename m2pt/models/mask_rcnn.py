@@ -17,6 +17,7 @@ from torchvision.ops.poolers import initLevelMapper
 from m2pt.models.feature_pyramid import SimpleFeaturePyramid, layer_groups
 from m2pt.models.settings import MaskRCNNSettings
 from m2pt.models.transformer import Encoder
+from m2pt.models.windows import attend_on_grid
 
 ENCODER = "backbone.maps.encoder"
 
@@ -82,6 +83,15 @@ def build_mask_rcnn(
         InputError: a stride is not the encoder's patch size times a power of two.
     """
     chosen = MaskRCNNSettings(**settings)
+    if chosen.window_size:
+        side = image_size // encoder.tokenizer.patch_size
+        attend_on_grid(
+            encoder,
+            (side, side),
+            window=chosen.window_size,
+            global_blocks=chosen.global_blocks,
+            relative_positions=chosen.relative_positions,
+        )
     pyramid = SimpleFeaturePyramid(
         encoder,
         strides=chosen.strides,
@@ -122,7 +132,21 @@ def build_mask_rcnn(
         mask_predictor=MaskRCNNPredictor(chosen.mask_convs[-1], chosen.mask_convs[-1], classes),
     )
     model.transform = PadToSquare(image_size)
+    _initialize(model)
     return model
+
+
+def _initialize(model: PlainMaskRCNN) -> None:
+    """Initialize the predictors and the fully connected layers as detectron2 does; torchvision does not."""
+    predictor, box_head = model.roi_heads.box_predictor, model.roi_heads.box_head
+    logits = model.roi_heads.mask_predictor.mask_fcn_logits
+    for layer, deviation in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001), (logits, 0.001)):
+        nn.init.normal_(layer.weight, std=deviation)
+        nn.init.zeros_(layer.bias)
+    for layer in box_head.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.zeros_(layer.bias)
 
 
 def _roi_align(settings: MaskRCNNSettings, resolution: int) -> MultiScaleRoIAlign:

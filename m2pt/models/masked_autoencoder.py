@@ -35,6 +35,10 @@ class MaskedAutoencoder(nn.Module):
         predicted = self.decoder(encoded, tokens.centers, visible, masked)
         return tokenizer.reconstruction_loss(predicted, tokenizer.target(tokens.source, masked))
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters without weight decay, other than vectors."""
+        return set() if self.encoder.tokenizer.decays_mask_token else {"decoder.mask_token"}
+
 
 def build_decoder(modality: str, encoder: Encoder, settings: DecoderSettings, drop_path: float) -> Decoder:
     """Build the decoder of the modality's method; see `build_masked_autoencoder`."""
@@ -54,6 +58,7 @@ def build_decoder(modality: str, encoder: Encoder, settings: DecoderSettings, dr
         "depth": settings.depth,
         "num_heads": settings.num_heads,
         "target_dim": tokenizer.target_dim,
+        "norm_eps": tokenizer.norm_eps,
     }
     positions = tokenizer.decoder_positions(dim)
     if kind not in tokenizer.decoder_kinds:

@@ -100,12 +100,21 @@ class PartSegmenterSettings(SegmenterSettings):
 class MaskRCNNSettings(Settings):
     """Mask R-CNN on a plain transformer; defaults: detectron2, projects/ViTDet, `mask_rcnn_vitdet_b_100ep`.
 
-    Two details are torchvision's, which has no option for them: smooth L1 with beta 1/9 for boxes (ViTDet:
-    L1) and RoIAlign without the half-pixel shift.
+    Windows have no default, since they depend on the size of the images and the depth. Two details are
+    torchvision's, which has no option for them: smooth L1 with beta 1/9 for boxes (ViTDet: L1) and RoIAlign
+    without the half-pixel shift.
 
     Raises:
         ValueError: `anchor_sizes` does not have one entry per level.
     """
+
+    window_size: Annotated[int, Ge(0), Le(1_000)] = 0
+    """Side in tokens of the windows that blocks attend in (ViTDet: 14); 0: all blocks attend to all tokens,
+    and the class token stays."""
+    global_blocks: tuple[Block, ...] = ()
+    """0-based blocks that attend to all tokens beside `window_size` (ViTDet: 2, 5, 8, 11)."""
+    relative_positions: bool = True
+    """Whether blocks have relative positions beside `window_size`."""
 
     strides: Widths = (4, 8, 16, 32)
     """Strides of the pyramid's levels in pixels, finest first: the patch size times powers of two."""
@@ -160,6 +169,8 @@ class MaskRCNNSettings(Settings):
     """Maximum number of detections per image."""
 
     def __post_init__(self) -> None:
+        if self.global_blocks and not self.window_size:
+            raise ValueError("global_blocks needs window_size: without it all blocks are global")
         levels = len(self.strides) + self.extra_level
         if len(self.anchor_sizes) != levels:
             raise ValueError(

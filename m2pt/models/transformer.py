@@ -1,19 +1,28 @@
 """The transformer that all modalities share, so that their weights can be exchanged."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from m2pt import catalog
 from m2pt.errors import InputError
 from m2pt.modalities.tokenizer import Tokenizer
 
 
-def build_blocks(dim: int, depth: int, num_heads: int, mlp_ratio: float, drop_path: float) -> nn.ModuleList:
+def build_blocks(
+    dim: int,
+    depth: int,
+    num_heads: int,
+    mlp_ratio: float,
+    drop_path: float,
+    norm_eps: float = Tokenizer.norm_eps,
+) -> nn.ModuleList:
     """Build timm's blocks with a qkv bias and a drop path rate that rises linearly from 0 to `drop_path`.
 
     Raises:
@@ -22,14 +31,18 @@ def build_blocks(dim: int, depth: int, num_heads: int, mlp_ratio: float, drop_pa
     if dim % num_heads:
         raise InputError(f"dim {dim} is not a multiple of num_heads {num_heads}")
     rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
-    return nn.ModuleList(Block(dim, num_heads, mlp_ratio, qkv_bias=True, drop_path=rate) for rate in rates)
+    norm_layer = partial(LayerNorm, eps=norm_eps)
+    return nn.ModuleList(
+        Block(dim, num_heads, mlp_ratio, qkv_bias=True, drop_path=rate, norm_layer=norm_layer)
+        for rate in rates
+    )
 
 
 class Encoder(nn.Module):
     """Tokenizer, blocks, final LayerNorm.
 
-    The blocks are the same for all modalities: qkv with bias, timm's LayerNorm (eps 1e-6). Point-MAE differs
-    in both (no qkv bias, eps 1e-5), so its original blocks could not be exchanged with the others.
+    The blocks have the same weights for all modalities, qkv with bias; Point-MAE's, without, load with zeros.
+    The epsilon of the LayerNorms is that of the modality's method.
     """
 
     def __init__(
@@ -44,14 +57,31 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.embed_dim = dim
+        self.grad_checkpointing = False
         self.num_prefix_tokens = tokenizer.num_prefix_tokens
         self.tokenizer = tokenizer
-        self.blocks = build_blocks(dim, depth, num_heads, mlp_ratio, drop_path)
-        self.norm: nn.Module = LayerNorm(dim)
+        self.blocks = build_blocks(dim, depth, num_heads, mlp_ratio, drop_path, tokenizer.norm_eps)
+        self.norm: nn.Module = LayerNorm(dim, eps=tokenizer.norm_eps)
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 tokenizer.init_linear(module.weight)
                 nn.init.zeros_(module.bias)
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the blocks again in the backward pass, in place of keeping their activations."""
+        self.grad_checkpointing = enable
+
+    def drop_prefix(self) -> None:
+        """Compute without prefix tokens from now on; the class token remains in the state, and is frozen."""
+        self.num_prefix_tokens = 0
+        for name, parameter in self.tokenizer.named_parameters():
+            if name == "cls_token":
+                parameter.requires_grad_(False)
 
     @property
     def pretrained_parts(self) -> tuple[str, ...]:
@@ -67,7 +97,7 @@ class Encoder(nn.Module):
         """Encode any subset of tokens (B, K, D) with positions (1 or B, K, D): normalized (B, P + K, D)."""
         x = self._start(values, positions)
         for block in self.blocks:
-            x = block(self._place(x, positions))
+            x = self._run(block, self._place(x, positions))
         return self.norm(x)
 
     def forward_taps(self, x: Tensor, taps: Sequence[int]) -> list[Tensor]:
@@ -79,13 +109,13 @@ class Encoder(nn.Module):
         """Encode tokens (B, L, D) with positions (1 or B, L, D); returns the same as `forward_taps`."""
         x, after = self._start(values, positions), []
         for block in self.blocks:
-            x = block(self._place(x, positions))
+            x = self._run(block, self._place(x, positions))
             after.append(x[:, self.num_prefix_tokens :])
         return [after[tap] for tap in taps]
 
     def _start(self, values: Tensor, positions: Tensor) -> Tensor:
         x = values if self.tokenizer.positions_every_block else values + positions
-        prefix = self.tokenizer.prefix()
+        prefix = self.tokenizer.prefix() if self.num_prefix_tokens else None
         return x if prefix is None else torch.cat([prefix.expand(x.shape[0], -1, -1), x], dim=1)
 
     def _place(self, x: Tensor, positions: Tensor) -> Tensor:

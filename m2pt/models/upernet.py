@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 import torch
-from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
+from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.base.modules import Conv2dReLU
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
@@ -149,8 +149,10 @@ def build_upernet(
 
 
 def _classifier(channels: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Build dropout and a classifier with mmsegmentation's initialization: Normal(0, 0.01)."""
     classify = nn.Conv2d(channels, num_classes, kernel_size=1)
-    initialize_head(classify)
+    nn.init.normal_(classify.weight, std=0.01)
+    nn.init.zeros_(classify.bias)
     return nn.Sequential(nn.Dropout2d(dropout), classify)
 
 

@@ -62,36 +62,58 @@ def step_seconds(
     device that `resolve` returns for `device`. Accelerate is not used: it allows one precision per process,
     and recipes of several are timed here.
     """
-    kind, precision = resolve(settings.precision, device)
-    on, reduced = torch.device(kind), precision != "no"
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    optimizer = create_optimizer(model, settings)
-    trainable = [p for group in optimizer.param_groups for p in group["params"]]
-    scaler = torch.amp.GradScaler(kind, enabled=precision == "fp16")
-
-    def micro_batch() -> None:
-        with torch.autocast(kind, dtype=dtype, enabled=reduced):
-            value, _ = loss(model, batch)
-        scaler.scale(value / settings.accumulation).backward()
-
-    def update() -> None:
-        for _ in range(settings.repeat_step - 1):
-            optimizer.step()
-        if settings.clip_grad is not None:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(trainable, settings.clip_grad)
-        scaler.step(optimizer)
-        scaler.update()
-
+    stepper = Stepper(model, loss, settings, device)
     passes, updates = [], []
     for _ in range(1 + REPEATS):
-        passes.append(_seconds(micro_batch, on))
-        updates.append(_seconds(update, on))
-        optimizer.zero_grad()
+        passes.append(_seconds(lambda: stepper.micro_batch(batch), stepper.device))
+        updates.append(_seconds(stepper.update, stepper.device))
     return statistics.median(passes[1:]) * settings.accumulation + statistics.median(updates[1:])
 
 
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
+class Stepper:
+    """The steps of a recipe on a device, in its precision, without data, schedule or Accelerate."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[nn.Module, Any], tuple[Tensor, Any]],
+        settings: TrainingSettings,
+        device: str,
+    ) -> None:
+        kind, precision = resolve(settings.precision, device)
+        self.device, self._reduced = torch.device(kind), precision != "no"
+        self._dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+        self._model, self._loss, self._settings = model, loss, settings
+        self._optimizer = create_optimizer(model, settings)
+        self._trainable = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self._scaler = torch.amp.GradScaler(kind, enabled=precision == "fp16")
+
+    def step(self, batch: Any) -> Tensor:
+        """Take a step on one micro-batch and return its loss."""
+        value = self.micro_batch(batch)
+        self.update()
+        return value
+
+    def micro_batch(self, batch: Any) -> Tensor:
+        """Add the gradients of one micro-batch and return its loss."""
+        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._reduced):
+            value, _ = self._loss(self._model, batch)
+        self._scaler.scale(value / self._settings.accumulation).backward()
+        return value.detach()
+
+    def update(self) -> None:
+        """Update the weights."""
+        for _ in range(self._settings.repeat_step - 1):
+            self._optimizer.step()
+        if self._settings.clip_grad is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._trainable, self._settings.clip_grad)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
     _wait_for(device)
     began = time.perf_counter()
     work()

@@ -37,8 +37,10 @@ class SyntheticTraining:
     """Tensors of each weight file that the run leaves: encoder, merged, attached, model."""
 
 
-def build_synthetic(training: Training, device: torch.device) -> SyntheticTraining:
-    """Build a training on `device`, with random weights and synthetic inputs.
+def build_synthetic(
+    training: Training, device: torch.device, batch_size: int | None = None
+) -> SyntheticTraining:
+    """Build a training on `device`, with random weights and synthetic inputs; the batch is the recipe's.
 
     Raises:
         InputError: the settings are inconsistent.
@@ -49,7 +51,7 @@ def build_synthetic(training: Training, device: torch.device) -> SyntheticTraini
             model, loss = build.pretraining(spec)
             model = model.to(device)  # also tables that are made from an array
         saved = {"encoder": build.encoder_state(spec, model)}
-        return SyntheticTraining(model.train(), loss, synthetic_batch(spec, device), saved)
+        return SyntheticTraining(model.train(), loss, synthetic_batch(spec, device, batch_size), saved)
     assert run is not None
     with torch.device(device):
         model = build.run_model(run, partial(build.attach_placeholders, run=run)).to(device)
@@ -61,7 +63,7 @@ def build_synthetic(training: Training, device: torch.device) -> SyntheticTraini
         if ATTACHED in run.kind.outputs:
             saved["attached"] = state
     loss = build.target_task(spec).loss
-    return SyntheticTraining(model.train(), loss, synthetic_batch(spec, device), saved)
+    return SyntheticTraining(model.train(), loss, synthetic_batch(spec, device, batch_size), saved)
 
 
 def operations(synthetic: SyntheticTraining) -> int:
@@ -78,14 +80,18 @@ def body_bytes(architecture: Architecture) -> int:
         return num_bytes(build_body(architecture.stored).state_dict().values())
 
 
-def synthetic_batch(spec: RunSpec | PretrainingSpec, device: torch.device) -> Any:
+def synthetic_batch(
+    spec: RunSpec | PretrainingSpec, device: torch.device, batch_size: int | None = None
+) -> Any:
     """Return one micro-batch of random inputs and labels, shaped as the dataset's reader makes it.
+
+    Its size is the recipe's, or `batch_size`.
 
     Raises:
         InputError: there is no such layout.
     """
     return layout_module(spec.dataset.layout).synthetic_batch(
-        spec.recipe.training.batch_size,
+        batch_size or spec.recipe.training.batch_size,
         num_classes=spec.dataset.num_classes,
         input=spec.reader_input(),
         augmentation=spec.recipe.augmentation,

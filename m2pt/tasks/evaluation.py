@@ -1,6 +1,6 @@
 """Evaluation of a model on a task, in one process or distributed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -12,7 +12,11 @@ from m2pt.tasks.target import TargetTask
 
 
 def evaluate(
-    task: TargetTask, model: nn.Module, loader: Iterable[Any], device: torch.device
+    task: TargetTask,
+    model: nn.Module,
+    loader: Iterable[Any],
+    device: torch.device,
+    announce: Callable[[Any], Iterable[Any]] = iter,
 ) -> dict[str, float] | None:
     """Return the task's metrics in percent over all batches of all processes; None in all but the first.
 
@@ -24,13 +28,14 @@ def evaluate(
         model: not wrapped in DDP, with the same weights in each process. It is put in evaluation mode.
         loader: this process's batches, every world-th one (`m2pt.training.loading.evaluation_loader`).
         device: the model's device.
+        announce: shows the progress of an iteration over the loader.
 
     Raises:
         InputError: there is nothing to evaluate.
     """
     model.eval()
     with torch.inference_mode():
-        own = [task.measure(model, send_to_device(batch, device)) for batch in loader]
+        own = [task.measure(model, send_to_device(batch, device)) for batch in announce(loader)]
     measured = in_order(own)
     return None if measured is None else task.summarize(measured, getattr(loader, "dataset", None))
 

@@ -14,7 +14,7 @@ STEP_STREAM, METHOD_STREAM = 1, 2
 with 0, since numpy pads them with zeros."""
 
 
-def launch(precision: str = "auto", device: str = "auto") -> Accelerator:
+def launch(precision: str = "auto", device: str = "auto", *, tf32: bool = False) -> Accelerator:
     """Select the device and, if `m2pt launch` or torchrun started this process, join the process group.
 
     The number of threads does not change: Accelerate would divide the machine's cores among the processes.
@@ -22,11 +22,14 @@ def launch(precision: str = "auto", device: str = "auto") -> Accelerator:
     Args:
         precision: as in `resolve`.
         device: as in `resolve`.
+        tf32: whether a GPU rounds the factors of float32 products and convolutions to TF32; torch's default
+            differs between the two.
 
     Raises:
         InputError: as `resolve`.
     """
     device, precision = resolve(precision, device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     threads = torch.get_num_threads()
     accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
     torch.set_num_threads(threads)

@@ -1,5 +1,6 @@
 """The training loop: pretraining, finetuning and transfer all call `fit`."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -112,6 +113,21 @@ def fit(
         raise
 
 
+def checkpoint_activations(model: nn.Module) -> None:
+    """Have the parts of a model that can do so compute their blocks again in the backward pass.
+
+    Raises:
+        InputError: no part has timm's `set_grad_checkpointing`.
+    """
+    parts: list[Any] = [each for each in model.modules() if hasattr(each, "set_grad_checkpointing")]
+    if not parts:
+        raise InputError(
+            f"activation_checkpointing: {type(model).__name__} has no set_grad_checkpointing(); leave it out"
+        )
+    for part in parts:
+        part.set_grad_checkpointing(True)
+
+
 class _Training:
     """One call of `fit`: everything is built and checked before the directory is touched."""
 
@@ -136,7 +152,7 @@ class _Training:
         self.method, self.describe, self.snapshots = method, describe, snapshots
         if method is not None:
             check_method(method)
-        self.accelerator = launch(settings.precision, device)
+        self.accelerator = launch(settings.precision, device, tf32=settings.tf32)
         self.is_main = self.accelerator.is_main_process
         world = self.accelerator.num_processes
         batch_size, self.accumulation = settings.share(world)
@@ -156,6 +172,10 @@ class _Training:
         self.optimizer = create_optimizer(model, settings)
         self.schedule = create_schedule(self.optimizer, settings, self.batches.steps_per_epoch)
         self.trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if settings.activation_checkpointing:
+            checkpoint_activations(model)
+        if settings.compile:
+            model.compile()  # in place: names and the optimizer's parameters stay
         # The optimizer stays torch's own: Accelerate's wrapper looks for an optional package on disk in every
         # step, 0.4 ms. Without fp16 the scaler passes everything through.
         self.wrapped = self.accelerator.prepare(model)
@@ -200,6 +220,7 @@ class _Training:
         metrics_length = self.state.resume(self.total)
         self.batches.start = self.state.step
         self.agreement = StopAgreement(self.accelerator, self.state.step)
+        self.saved_at = time.monotonic()
         self._log_start()
         samples = self.batches.effective
         self.progress.begin(start=self.state.step, total=self.total, samples_per_step=samples)
@@ -321,9 +342,12 @@ class _Training:
         if step == self.total:
             self._finish()
             return
-        stop = self.agreement.reached(step, self.signals.received is not None)
-        if stop or step % self.settings.checkpoint_every == 0:
+        minutes = self.settings.checkpoint_minutes
+        due = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+        stop, due = self.agreement.reached(step, self.signals.received is not None, due)
+        if stop or due or step % self.settings.checkpoint_every == 0:
             self.state.save(self.metrics)
+            self.saved_at = time.monotonic()
         if stop:
             reason = self._mark_interrupted()
             self.accelerator.wait_for_everyone()

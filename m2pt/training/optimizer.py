@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm.optim
-from timm.scheduler import CosineLRScheduler, StepLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler, StepLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from m2pt.errors import InputError
 from m2pt.pathway import is_scale
 from m2pt.training.settings import TrainingSettings
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+"""Layers whose biases never decay on their own: `decay_biases` is for the others."""
 
 FUSED = ("adamw", "sgd")
 """Optimizers with a fused kernel: four times as fast for a hundred small tensors on a CPU."""
@@ -22,9 +26,9 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
     A group holds `params`, `weight_decay` and, under layer-wise decay, `lr_scale`: the factor
     layer_decay^(L + 1 - id) for a model of L blocks, where the tokenizer has id 0, block n (from 0) n + 1 and
     the head L + 1 (BEiT's rule, as in MAE). Vectors, and matrices that `model.no_weight_decay()` lists, do
-    not decay unless `decay_vectors` is set. The cross-modal scales are in separate groups, with
-    `scale_weight_decay`; given `scale_lr` they are in one group with that learning rate and without layer
-    decay.
+    not decay unless `decay_vectors` is set, or `decay_biases` for biases other than those of norms. The
+    cross-modal scales are in separate groups, with `scale_weight_decay`; given `scale_lr` they are in one
+    group with that learning rate and without layer decay.
 
     Raises:
         InputError: nothing is trainable, or `layer_decay` is set and the model does not number its layers.
@@ -46,6 +50,8 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
         )
     if not groups:
         raise InputError(f"{type(model).__name__} has no trainable parameter")
+    if settings.decay_biases:
+        groups = _with_decayed_biases(groups, model, settings.weight_decay)
 
     scales = {id(parameter) for name, parameter in model.named_parameters() if is_scale(name)}
     others = [_subset(group, scales, inside=False) for group in groups]
@@ -59,6 +65,20 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
 
 def _subset(group: Mapping[str, Any], members: set[int], *, inside: bool) -> dict[str, Any]:
     return {**group, "params": [p for p in group["params"] if (id(p) in members) == inside]}
+
+
+def _with_decayed_biases(
+    groups: list[dict[str, Any]], model: nn.Module, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Move the biases of layers other than norms from each group to one of their own that decays."""
+    biases = {
+        id(module.bias)
+        for module in model.modules()
+        if isinstance(getattr(module, "bias", None), nn.Parameter) and not isinstance(module, NORMS)
+    }
+    others = [_subset(group, biases, inside=False) for group in groups]
+    decayed = [{**_subset(group, biases, inside=True), "weight_decay": weight_decay} for group in groups]
+    return [group for group in (*others, *decayed) if group["params"]]
 
 
 def create_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
@@ -111,14 +131,18 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
                 )
 
 
-def create_schedule(
-    optimizer: Optimizer, settings: TrainingSettings, steps_per_epoch: int
-) -> CosineLRScheduler | StepLRScheduler:
+def create_schedule(optimizer: Optimizer, settings: TrainingSettings, steps_per_epoch: int) -> Scheduler:
     """Return timm's schedule: `step_update(step)` before step `step` (from 0) sets every learning rate.
 
-    Linear from 0 during the warmup w, then min_lr + (lr - min_lr)·(1 + cos π(step - w)/(total - w))/2, or
-    with `step_decay` lr·rate^⌊(step - w)/decay steps⌋, each times a group's `lr_scale`. It is a function of
-    the step alone, so a resume has nothing to restore.
+    Linear from `warmup_lr` during the warmup w, then with x = (step - w)/(total - w)
+
+    - min_lr + (lr - min_lr)·(1 + cos πx)/2,
+    - `decay: linear`: min_lr + (lr - min_lr)·(1 - x),
+    - `step_decay.epochs`: lr·rate^⌊(step - w)/decay steps⌋,
+    - `step_decay.at`: lr·rate^(number of its entries up to step),
+
+    each times a group's `lr_scale`; without `warmup_prefix` w is 0 in these. It is a function of the step
+    alone, so a resume has nothing to restore.
 
     Raises:
         InputError: the warmup is as long as the training.
@@ -126,23 +150,24 @@ def create_schedule(
     total, warmup = settings.length(steps_per_epoch), settings.warmup(steps_per_epoch)
     if warmup >= total:
         raise InputError(f"the warmup of {warmup} steps must be shorter than the training of {total} steps")
-    if settings.step_decay is not None:
-        return StepLRScheduler(
-            optimizer,
-            decay_t=settings.step_decay.epochs * steps_per_epoch,
-            decay_rate=settings.step_decay.rate,
-            warmup_t=warmup,
-            warmup_prefix=True,
-            t_in_epochs=False,
-        )
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=total - warmup,
-        lr_min=settings.min_lr,
-        warmup_t=warmup,
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
+    start: dict[str, Any] = {
+        "warmup_t": warmup,
+        "warmup_lr_init": settings.warmup_lr,
+        "warmup_prefix": settings.warmup_prefix,
+        "t_in_epochs": False,
+    }
+    steps = settings.step_decay
+    if steps is not None and steps.at is not None:
+        start["warmup_prefix"] = False
+        milestones = [step + 1 for step in steps.at]  # timm compares them with step + 1
+        return MultiStepLRScheduler(optimizer, decay_t=milestones, decay_rate=steps.rate, **start)
+    if steps is not None and steps.epochs is not None:
+        every = steps.epochs * steps_per_epoch
+        return StepLRScheduler(optimizer, decay_t=every, decay_rate=steps.rate, **start)
+    length = total - warmup if settings.warmup_prefix else total
+    if settings.decay == "linear":
+        return PolyLRScheduler(optimizer, t_initial=length, power=1.0, lr_min=settings.min_lr, **start)
+    return CosineLRScheduler(optimizer, t_initial=length, lr_min=settings.min_lr, **start)
 
 
 def current_lr(optimizer: Optimizer) -> float:

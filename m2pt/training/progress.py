@@ -2,13 +2,30 @@
 
 import sys
 import time
+from collections.abc import Iterator, Sized
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 QUIET = 30.0
 """Seconds between lines on stderr if it is not a terminal."""
+
+
+def announced(batches: Sized, what: str) -> Iterator[Any]:
+    """Yield the batches of a loader, with a bar on a terminal, else a line on stderr each `QUIET` seconds."""
+    total, last = len(batches), time.monotonic()
+    bar = tqdm(total=total, unit="batch", desc=what, dynamic_ncols=True) if sys.stderr.isatty() else None
+    with bar or nullcontext():
+        for number, batch in enumerate(batches, start=1):  # type: ignore[arg-type, var-annotated]
+            yield batch
+            if bar:
+                bar.update()
+            elif time.monotonic() - last >= QUIET and number < total:
+                last = time.monotonic()
+                print(f"{what}: {number} of {total} batches", file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -15,23 +15,44 @@ Rate = Annotated[float, Gt(0), Le(1000)]
 Decay = Annotated[float, Ge(0), Le(1000)]
 Beta = Annotated[float, Ge(0), Lt(1)]
 
-EXECUTION = ("num_workers", "checkpoint_every")
+EXECUTION = ("num_workers", "checkpoint_every", "checkpoint_minutes", "activation_checkpointing")
 """Settings that do not change the result, and so are not part of its identity."""
 
-ADDED: Mapping[str, object] = {"step_decay": None, "decay_vectors": False}
+ADDED: Mapping[str, object] = {
+    "step_decay": None,
+    "decay_vectors": False,
+    "decay_biases": False,
+    "warmup_lr": 0.0,
+    "warmup_prefix": True,
+    "decay": "cosine",
+    "tf32": False,
+    "compile": False,
+}
 """Settings that came later: files store them if they differ from this, so that earlier results stay valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepDecay:
-    """Piecewise constant learning rate, as torch's StepLR."""
+    """Piecewise constant learning rate, as torch's StepLR or MultiStepLR.
+
+    Raises:
+        ValueError: both or none of `epochs` and `at` are given, or `at` does not ascend.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
 
-    epochs: SmallCount
-    """Epochs between two steps."""
+    epochs: SmallCount | None = None
+    """Epochs between two steps; or `at`."""
+    at: tuple[Count, ...] | None = None
+    """Optimizer steps, counted from the start of the training, where the rate falls; or `epochs`."""
     rate: Annotated[float, Gt(0), Lt(1)] = 0.1
     """Factor of each step."""
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (not self.at):
+            raise ValueError("step_decay: give exactly one of epochs and at")
+        if self.at and list(self.at) != sorted(set(self.at)):
+            raise ValueError(f"step_decay.at ({', '.join(map(str, self.at))}) must ascend")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +92,8 @@ class TrainingSettings:
     """Weight decay of matrices; vectors and what the model lists in `no_weight_decay()` do not decay."""
     decay_vectors: bool = False
     """Whether `weight_decay` acts on these too, as torch's optimizers have it by default."""
+    decay_biases: bool = False
+    """Whether it acts on biases, though not on those of norms, as in detectron2."""
     layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
     """Factor on the learning rate from each block to the one below it."""
     scale_lr: Rate | None = None
@@ -80,13 +103,19 @@ class TrainingSettings:
     """Weight decay of the cross-modal scales."""
 
     warmup_epochs: Annotated[float, Ge(0), Le(10**5)] | None = None
-    """Linear warmup from 0, in epochs; or `warmup_steps`; neither means no warmup."""
+    """Linear warmup, in epochs; or `warmup_steps`; neither means no warmup."""
     warmup_steps: Annotated[int, Ge(0), Le(10**9)] | None = None
-    """Linear warmup from 0, in optimizer steps; or `warmup_epochs`."""
+    """Linear warmup, in optimizer steps; or `warmup_epochs`."""
+    warmup_lr: Decay = 0.0
+    """Learning rate at the start of the warmup (times the layer's factor)."""
+    warmup_prefix: bool = True
+    """Whether `decay` starts where the warmup ends; if not, it is as far along then as without a warmup."""
+    decay: Literal["cosine", "linear"] = "cosine"
+    """Course of the learning rate to `min_lr`."""
     min_lr: Decay = 0.0
-    """Learning rate at the end of the cosine (times the layer's factor)."""
+    """Learning rate at the end (times the layer's factor)."""
     step_decay: StepDecay | None = None
-    """Steps of the learning rate in place of the cosine."""
+    """Steps of the learning rate in place of `decay`."""
     clip_grad: Annotated[float, Gt(0), Le(10**6)] | None = None
     """Maximum global norm of the gradient; null does not clip."""
 
@@ -96,12 +125,21 @@ class TrainingSettings:
 
     precision: Literal["no", "bf16", "fp16", "auto"] = "auto"
     """Automatic mixed precision; "auto" is bf16 (or fp16 without it) on a GPU, and none on a CPU."""
+    tf32: bool = False
+    """Whether a GPU rounds the factors of float32 products and convolutions to TF32."""
+    compile: bool = False
+    """Whether torch.compile compiles the model: equal to rounding, faster on a GPU."""
+    activation_checkpointing: bool = False
+    """Whether blocks are computed again in the backward pass in place of keeping their activations: less
+    memory, about a third more time, the same result."""
     num_workers: Annotated[int, Ge(0), Le(1024)] = 0
     """Loader processes per training process; the samples do not depend on it."""
     log_every: Count = 20
     """Optimizer steps between lines of metrics.jsonl."""
     checkpoint_every: Count = 500
     """Optimizer steps between resume checkpoints."""
+    checkpoint_minutes: Annotated[float, Gt(0), Le(10**5)] | None = None
+    """Most minutes between them, if steps take long; a step is always finished first."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -110,8 +148,12 @@ class TrainingSettings:
             raise ValueError("give exactly one of blr and lr")
         if self.warmup_epochs is not None and self.warmup_steps is not None:
             raise ValueError("give at most one of warmup_epochs and warmup_steps")
-        if self.step_decay is not None and self.min_lr:
-            raise ValueError("min_lr is where the cosine ends: leave it out beside step_decay")
+        if self.step_decay is not None and (self.min_lr or self.decay != "cosine"):
+            raise ValueError("min_lr and decay belong to a smooth decay: leave them out beside step_decay")
+        if self.decay_vectors and self.decay_biases:
+            raise ValueError("decay_vectors includes biases: leave decay_biases out")
+        if self.warmup_lr > self.peak_lr():
+            raise ValueError(f"warmup_lr ({self.warmup_lr:g}) must not exceed the peak of {self.peak_lr():g}")
         if self.decay_vectors and self.layer_decay != 1.0:
             raise ValueError("decay_vectors needs layer_decay 1.0")
         if self.repeat_step > 1 and self.precision not in ("no", "bf16"):

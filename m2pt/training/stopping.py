@@ -1,4 +1,4 @@
-"""Agreement of all processes on the step after which they stop."""
+"""Agreement of all processes on the steps after which they save and stop."""
 
 import time
 
@@ -13,7 +13,7 @@ EXCHANGE_SECONDS = 5.0
 
 
 class StopAgreement:
-    """Stops all processes after the same step, whichever of them received the signal.
+    """Stops all processes after the same step, whichever of them received the signal, and so for saving.
 
     A single process stops after the step in which the signal came; several exchange their signals every few
     steps, since each exchange makes them wait for each other.
@@ -27,25 +27,26 @@ class StopAgreement:
         self._accelerator = accelerator
         self._schedule_exchange(step, after=1)
 
-    def reached(self, step: int, signaled: bool) -> bool:
-        """Return whether to stop after `step`; all processes call this after each step.
+    def reached(self, step: int, signaled: bool, due: bool = False) -> tuple[bool, bool]:
+        """Return whether to stop and whether to save after `step`; all processes call this after each step.
 
         Args:
             step: steps done so far.
             signaled: whether this process has received a signal.
+            due: whether it is time to save, by this process's clock.
         """
         if self._accelerator.num_processes == 1:
-            return signaled
+            return signaled, due
         if step < self._next_step:
-            return False
+            return False, False
         seconds_per_step = (time.monotonic() - self._last_time) / (step - self._last_step)
         wait = max(1, min(EXCHANGE_EVERY, int(EXCHANGE_SECONDS / seconds_per_step)))
-        # The main process decides for all how long to wait: their clocks differ.
-        message = [float(signaled), float(wait) if self._accelerator.is_main_process else 0.0]
-        tensor = torch.tensor(message, device=self._accelerator.device)
-        signals, wait = self._accelerator.reduce(tensor, "sum").tolist()
+        # The main process decides for all how long to wait and when to save: their clocks differ.
+        decides = [float(wait), float(due)] if self._accelerator.is_main_process else [0.0, 0.0]
+        tensor = torch.tensor([float(signaled), *decides], device=self._accelerator.device)
+        signals, wait, save = self._accelerator.reduce(tensor, "sum").tolist()
         self._schedule_exchange(step, after=int(wait))
-        return signals > 0
+        return signals > 0, save > 0
 
     def _schedule_exchange(self, step: int, *, after: int) -> None:
         self._last_step, self._last_time, self._next_step = step, time.monotonic(), step + after

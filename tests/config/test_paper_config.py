@@ -46,8 +46,9 @@ def runs(plan, **factors):
 @pytest.mark.parametrize(
     ("recipe", "batch", "lr", "length"),
     [
-        ("pretrain_image", 4096, 2.4e-3, 800),
+        ("pretrain_image", 4096, 2.4e-3, 1600),
         ("pretrain_video", 2048, 1.2e-3, 800),
+        ("pretrain_video_k400", 2048, 1.2e-3, 1600),
         ("pretrain_audio", 512, 4e-4, 33),
         ("pretrain_pointcloud", 128, 1e-3, 300),
         ("imagenet_tune", 1024, 2e-3, 100),

@@ -12,22 +12,25 @@ from m2pt.errors import InputError
 
 NAMES = {"train": ["02691156-a1.npy", "03001627-b-2.npy"], "val": ["02691156-c3.npy", "03001627-d4.npy"]}
 
+CLOUDS = "ShapeNet55-34/shapenet_pc"
+LISTS = {"train": "ShapeNet55-34/ShapeNet-55/train.txt", "val": "ShapeNet55-34/ShapeNet-55/test.txt"}
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     draw = np.random.default_rng(0)
-    (tmp_path / shapenet55.CLOUDS).mkdir()
-    for split, relative in shapenet55.LISTS.items():
+    (tmp_path / CLOUDS).mkdir(parents=True)
+    for split, relative in LISTS.items():
         path = tmp_path / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         path.write_text("".join(f"{name}\n" for name in NAMES[split]))
         for name in NAMES[split]:
-            np.save(tmp_path / shapenet55.CLOUDS / name, draw.normal(2, 3, (500, 3)).astype(np.float32))
+            np.save(tmp_path / CLOUDS / name, draw.normal(2, 3, (500, 3)).astype(np.float32))
     return tmp_path
 
 
 def cloud(root: Path, name: str) -> np.ndarray:
-    return np.load(root / shapenet55.CLOUDS / name)
+    return np.load(root / CLOUDS / name)
 
 
 def test_evaluation_view_is_the_normalized_cloud(root: Path) -> None:
@@ -41,6 +44,17 @@ def test_evaluation_view_is_the_normalized_cloud(root: Path) -> None:
     fewer = shapenet55.Reader(root, "val", num_classes=2, points=100)
     assert fewer[0][0].shape == (100, 3)
     assert torch.equal(fewer[(0, 0)][0], fewer[(5, 0)][0])
+
+
+def test_the_root_may_be_the_release_and_the_clouds_may_lie_beside_it(root: Path) -> None:
+    expected = shapenet55.Reader(root, "train", num_classes=2, points=500)[0][0]
+    release = root / "ShapeNet55-34"
+    assert torch.equal(shapenet55.Reader(release, "train", num_classes=2, points=500)[0][0], expected)
+    assert shapenet55.check(release, num_classes=2, full=True) == []
+    (root / CLOUDS).rename(root / "shapenet_pc")
+    assert torch.equal(shapenet55.Reader(root, "train", num_classes=2, points=500)[0][0], expected)
+    assert shapenet55.check(root, num_classes=2, full=True) == []
+    assert {path.parent for path in shapenet55.files(root)} == {release / "ShapeNet-55", root / "shapenet_pc"}
 
 
 def test_training_view_scales_and_shifts_a_random_sample(root: Path) -> None:
@@ -92,22 +106,22 @@ def test_a_sound_dataset_has_no_problems_and_is_described(root: Path) -> None:
 
 
 def damage_list(root: Path, split: str, text: str) -> None:
-    (root / shapenet55.LISTS[split]).write_text(text)
+    (root / LISTS[split]).write_text(text)
 
 
 def replace(root: Path, array: np.ndarray) -> None:
-    np.save(root / shapenet55.CLOUDS / NAMES["train"][0], array)
+    np.save(root / CLOUDS / NAMES["train"][0], array)
 
 
 def cut(root: Path, size: int) -> None:
-    path = root / shapenet55.CLOUDS / NAMES["train"][0]
+    path = root / CLOUDS / NAMES["train"][0]
     path.write_bytes(path.read_bytes()[:size])
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda r: (r / shapenet55.LISTS["val"]).unlink(), "test.txt: cannot be read"),
+        (lambda r: (r / LISTS["val"]).unlink(), "test.txt: cannot be read"),
         (lambda r: damage_list(r, "val", ""), "test.txt is empty"),
         (
             lambda r: damage_list(r, "val", "02691156.npy\n"),
@@ -118,8 +132,8 @@ def cut(root: Path, size: int) -> None:
             "class 03001627 is empty: ",
         ),
         (lambda r: damage_list(r, "train", "9-x.npy\n"), "3 synsets, not num_classes = 2"),
-        (lambda r: (r / shapenet55.CLOUDS).rename(r / "elsewhere"), "a1.npy is missing, but"),
-        (lambda r: (r / shapenet55.CLOUDS / NAMES["train"][0]).unlink(), "a1.npy is missing, but"),
+        (lambda r: (r / CLOUDS).rename(r / "elsewhere"), "a1.npy is missing, but"),
+        (lambda r: (r / CLOUDS / NAMES["train"][0]).unlink(), "a1.npy is missing, but"),
         (lambda r: replace(r, np.zeros((500, 4), np.float32)), "got float32 of shape (500, 4)"),
         (lambda r: replace(r, np.zeros((0, 3), np.float32)), "got float32 of shape (0, 3)"),
         (lambda r: replace(r, np.zeros((500, 3), np.int64)), "got int64"),

@@ -9,7 +9,7 @@ import numpy as np
 from mutating import Mutation, file_kinds, replaced, text
 from signal_layouts import CHAIR, MUG, cloud
 
-CLOUD = f"shapenet_pc/{MUG}-test.npy"
+CLOUD = f"ShapeNet55-34/shapenet_pc/{MUG}-test.npy"
 CLOUDS = "ShapeNet55-34/ShapeNet-55/test.txt"
 
 

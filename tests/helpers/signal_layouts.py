@@ -52,12 +52,12 @@ def cloud(points: int = 40) -> np.ndarray:
 def build_shapenet55(root: Path) -> None:
     lists = root / "ShapeNet55-34/ShapeNet-55"
     lists.mkdir(parents=True)
-    (root / "shapenet_pc").mkdir()
+    (root / "ShapeNet55-34/shapenet_pc").mkdir()
     for split in ("train", "test"):
         names = [f"{synset}-{split}.npy" for synset in (MUG, CHAIR)]
         (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
         for name in names:
-            np.save(root / "shapenet_pc" / name, cloud())
+            np.save(root / "ShapeNet55-34/shapenet_pc" / name, cloud())
 
 
 def shape_text(first_part: int, points: int = 30) -> str:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from torch.nn import functional
 
 from m2pt.errors import InputError
 from m2pt.modalities.image import ImageTokenizer
@@ -99,14 +99,16 @@ def test_take_picks_per_sample_from_own_or_shared_tokens():
     np.testing.assert_array_equal(take(shared, index), shared[0].numpy()[index])
 
 
-def test_positions_are_interpolated_as_in_timm():
-    small = VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)
-    stored = small.pos_embed.detach().clone()
-    tokenizer = ImageTokenizer(16, image_size=96, patch_size=8)
+@pytest.mark.parametrize("side", [2, 12])
+def test_positions_are_interpolated_as_in_mae(side):
+    """Bicubic, without the antialiasing that is timm's default."""
+    stored = torch.randn(1, 1 + 4 * 4, 16)
+    tokenizer = ImageTokenizer(16, image_size=8 * side, patch_size=8)
     adapted = tokenizer.adapt({"pos_embed": stored})["pos_embed"]
-    small.set_input_size(img_size=96)
-    torch.testing.assert_close(adapted, small.pos_embed.detach())
-    assert adapted.shape == (1, 145, 16)
+    grid = stored[:, 1:].reshape(1, 4, 4, 16).permute(0, 3, 1, 2)
+    expected = functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(adapted[:, :1], stored[:, :1])
+    torch.testing.assert_close(adapted[:, 1:], expected.flatten(2).transpose(1, 2))
 
 
 def test_positions_of_another_model_are_rejected():

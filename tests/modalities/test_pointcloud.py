@@ -31,6 +31,27 @@ def test_farthest_points_equal_brute_force(cloud):
         assert chosen[sample].tolist() == expected
 
 
+@pytest.mark.parametrize("near", [0, 20, 58, 60])
+def test_points_near_the_origin_are_skipped_as_by_the_official_kernel(cloud, near):
+    """The kernel's loop: a point with |p|^2 <= 1e-3 is passed over, and its distances are never written."""
+    points = cloud.clone()
+    points[:, torch.randperm(60)[:near]] *= 0.005
+    chosen = farthest_points(points, 12, skip_origin=True)
+    for sample, own in enumerate(points.double().numpy()):
+        distance, expected = np.full(60, 1e10), [0]
+        while len(expected) < 12:
+            best, best_index = -1.0, 0
+            for index, point in enumerate(own):
+                if point @ point <= 1e-3:
+                    continue
+                distance[index] = min(distance[index], np.sum((point - own[expected[-1]]) ** 2))
+                if distance[index] > best:
+                    best, best_index = distance[index], index
+            expected.append(best_index)
+        assert chosen[sample].tolist() == expected
+        assert near < 60 or set(expected) == {0}
+
+
 def test_nearest_points_equal_a_kd_tree(cloud):
     centers = cloud[:, :7] + 0.01
     found = nearest_points(cloud, centers, 5)

@@ -31,6 +31,13 @@ def test_sinusoid_table_is_the_closed_form():
             assert math.isclose(table[position, channel], expected, abs_tol=1e-6)
 
 
+def test_sinusoid_table_of_vit_base_is_rounded_once():
+    angles = np.outer(np.arange(1568), 10000.0 ** -(np.arange(0, 768, 2) / 768))
+    table = sinusoid_1d(768, 1568).double().numpy()
+    np.testing.assert_allclose(table[:, 0::2], np.sin(angles), atol=6e-8)
+    np.testing.assert_allclose(table[:, 1::2], np.cos(angles), atol=6e-8)
+
+
 def test_positions_are_not_in_the_state():
     assert set(make().state_dict()) == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
 

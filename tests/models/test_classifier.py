@@ -143,9 +143,36 @@ def test_positions_of_points_are_added_before_every_block():
     torch.testing.assert_close(encoder.encode(tokens.values, tokens.positions), encoder.norm(x))
 
 
-def test_layer_norms_and_drop_path_match_the_papers():
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_layer_norms_have_the_epsilon_of_the_method(modality):
+    settings = MODALITIES[modality][0]
+    encoder = build_encoder(modality, **settings)
+    norms = [module for module in encoder.modules() if isinstance(module, nn.LayerNorm)]
+    norms.append(build_classifier(modality, **settings, num_classes=2, pool="avg", head="linear").fc_norm)
+    assert len(norms) == 8
+    assert {norm.eps for norm in norms} == {1e-5 if modality == "pointcloud" else 1e-6}
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_checkpointed_blocks_give_the_same_bits_and_gradients(modality):
+    settings, shape, *_ = MODALITIES[modality]
+    torch.manual_seed(0)
+    model = build_encoder(modality, **settings, drop_path=0.3).train()
+    x = torch.randn(shape)
+    found = []
+    for enabled in (False, True):
+        model.set_grad_checkpointing(enabled)
+        model.zero_grad()
+        torch.manual_seed(1)
+        output = model(x)
+        output.square().sum().backward()
+        found.append([output, *(parameter.grad for parameter in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert one is other is None or torch.equal(one, other)
+
+
+def test_drop_path_rises_linearly():
     encoder = build_encoder("image", **IMAGE, drop_path=0.1)
-    assert {m.eps for m in encoder.modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in encoder.blocks]
     assert rates == pytest.approx([0.0, 0.05, 0.1])
 

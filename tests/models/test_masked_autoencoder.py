@@ -11,6 +11,8 @@ from m2pt.modalities.positions import sincos_2d, sinusoid_1d
 from m2pt.models.decoders import WindowedDecoder, windowed_block
 from m2pt.models.masked_autoencoder import MaskedAutoencoder, build_masked_autoencoder
 from m2pt.tasks.pretraining import reconstruction_loss
+from m2pt.training.optimizer import parameter_groups
+from m2pt.training.settings import TrainingSettings
 
 SETTINGS = {
     "image": ({"image_size": 16}, {"patch_size": 4}, 0.75),
@@ -183,7 +185,7 @@ def reach(block: nn.Module, time: int, frequency: int) -> set[tuple[int, int]]:
 )
 def test_windows_are_four_by_four_and_shift_along_time_only(shifted, place, times, frequencies):
     torch.manual_seed(0)
-    block = windowed_block(16, 2, (8, 8), shifted=shifted, drop_path=0.0).eval()
+    block = windowed_block(16, 2, (8, 8), shifted=shifted, drop_path=0.0, norm_eps=1e-6).eval()
     assert reach(block, *place) == {(time, frequency) for time in times for frequency in frequencies}
 
 
@@ -272,6 +274,20 @@ def test_videomaes_decoder_embedding_has_no_bias_and_point_mae_has_none():
     assert make("video").decoder.embed.bias is None
     assert make("image").decoder.embed.bias is not None
     assert isinstance(make("pointcloud").decoder.embed, nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("modality", "decays"), [("image", True), ("audio", True), ("video", False), ("pointcloud", False)]
+)
+def test_weight_decay_of_the_mask_token_is_the_method_s(modality, decays):
+    model = make(modality)
+    groups = parameter_groups(model, TrainingSettings(steps=2, batch_size=1, lr=0.1, weight_decay=0.05))
+    (found,) = (
+        group["weight_decay"]
+        for group in groups
+        if any(parameter is model.decoder.mask_token for parameter in group["params"])
+    )
+    assert found == (0.05 if decays else 0.0)
 
 
 def test_stochastic_depth_reaches_encoder_and_decoder():

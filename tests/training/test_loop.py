@@ -190,3 +190,53 @@ def test_bf16_autocasts_the_forward_pass_and_keeps_float32_weights(tmp_path):
     assert {p.dtype for p in trained.parameters()} == {torch.float32}
     assert trained(torch.zeros(1, 5)).dtype == torch.float32
     assert logged(tmp_path)[-1]["loss"] < 2
+
+
+def test_a_compiled_model_trains_to_the_same_weights_to_rounding(tmp_path, monkeypatch):
+    compiled = []
+
+    def compile_eagerly(module):
+        compiled.append(module)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_eagerly)
+    plain, other = train(tmp_path / "plain"), train(tmp_path / "compiled", compile=True)
+    assert compiled == [other]
+    assert list(other.state_dict()) == list(plain.state_dict())
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value)
+
+
+def test_tf32_is_as_the_recipe_says(tmp_path):
+    for tf32 in (True, False):
+        train(tmp_path / str(tf32), tf32=tf32)
+        assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is tf32
+
+
+def test_checkpointed_activations_need_a_model_that_has_them(tmp_path):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.enabled = new_model(), False
+
+        def set_grad_checkpointing(self, enable=True):
+            self.enabled = enable
+
+        def forward(self, x):
+            return self.inner(x)
+
+    assert train(tmp_path / "a", model=Model(), activation_checkpointing=True).enabled
+    with pytest.raises(InputError, match="has no set_grad_checkpointing"):
+        train(tmp_path / "b", activation_checkpointing=True)
+
+
+def test_checkpoints_come_by_the_clock_as_well(tmp_path, monkeypatch):
+    from m2pt.training import state
+
+    saved = []
+    monkeypatch.setattr(state.TrainingState, "save", lambda self, _: saved.append(self.step))
+    train(tmp_path / "often", checkpoint_minutes=1e-9)
+    assert saved == [1, 2, 3, 4, 5]
+    saved.clear()
+    train(tmp_path / "seldom", checkpoint_minutes=1000.0, checkpoint_every=4)
+    assert saved == [4]

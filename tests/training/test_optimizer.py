@@ -155,6 +155,65 @@ def test_steps_follow_the_warmup():
         assert current_lr(optimizer) == pytest.approx(lr)
 
 
+def rates(chosen: TrainingSettings, steps_per_epoch: int) -> list[float]:
+    """The learning rate of each step."""
+    optimizer = create_optimizer(nn.Linear(3, 2), chosen)
+    schedule = create_schedule(optimizer, chosen, steps_per_epoch)
+    found = []
+    for step in range(chosen.length(steps_per_epoch)):
+        schedule.step_update(step)
+        found.append(current_lr(optimizer))
+    return found
+
+
+def test_point_mae_s_schedule_has_the_cosine_under_the_warmup():
+    """timm's CosineLRScheduler as Point-MAE builds it: lr_min and warmup_lr_init 1e-6, no prefix."""
+    chosen = settings(
+        steps=None, epochs=30, warmup_epochs=1, warmup_lr=1e-6, warmup_prefix=False, min_lr=1e-6, lr=2e-4
+    )
+    for step, rate in enumerate(rates(chosen, 10)):
+        expected = 1e-6 + (2e-4 - 1e-6) * step / 10
+        if step >= 10:
+            expected = 1e-6 + (2e-4 - 1e-6) / 2 * (1 + math.cos(math.pi * step / 300))
+        assert rate == pytest.approx(expected, rel=1e-9)
+
+
+def test_mmseg_s_schedule_is_linear():
+    for step, rate in enumerate(rates(settings(steps=60, warmup_steps=12, decay="linear", lr=0.3), 10)):
+        assert rate == pytest.approx(0.3 * (step / 12 if step < 12 else (60 - step) / 48))
+
+
+@pytest.mark.parametrize("warmup", [None, 7])
+def test_steps_may_be_given(warmup):
+    """detectron2's WarmupParamScheduler over a MultiStepParamScheduler, as ViTDet has it."""
+    chosen = settings(
+        steps=40, warmup_steps=warmup, warmup_lr=1e-4, lr=0.1, step_decay=StepDecay(at=(20, 31), rate=0.1)
+    )
+    for step, rate in enumerate(rates(chosen, 10)):
+        expected = 0.1 * (1.0 if step < 20 else 0.1 if step < 31 else 0.01)
+        if warmup and step < warmup:
+            expected = 1e-4 + (0.1 - 1e-4) * step / warmup
+        assert rate == pytest.approx(expected)
+
+
+def test_biases_decay_except_those_of_norms():
+    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2), nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    decays = {}
+    for group in parameter_groups(model, settings(weight_decay=0.1, decay_biases=True)):
+        decays |= {id(parameter): group["weight_decay"] for parameter in group["params"]}
+    found = {name: decays[id(parameter)] for name, parameter in model.named_parameters()}
+    assert found == {
+        "0.weight": 0.1,
+        "0.bias": 0.1,
+        "1.weight": 0.0,
+        "1.bias": 0.0,
+        "2.weight": 0.1,
+        "2.bias": 0.1,
+        "3.weight": 0.0,
+        "3.bias": 0.0,
+    }
+
+
 def test_every_parameter_decays_where_the_recipe_says_so():
     model = attached()
     chosen = settings(weight_decay=0.05, decay_vectors=True, scale_weight_decay=0.3)

@@ -1,0 +1,124 @@
+"""Two steps of each kind of training at its true resolution, with synthetic inputs and a small batch.
+
+Each training has a process of its own, so that its peak of memory is known, and so that one that is killed
+for its memory does not end the others.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from m2pt.errors import InputError
+from m2pt.ops.estimate import one_of_each_kind, runs_of_results
+from m2pt.plan.jobs import Training, trainings
+from m2pt.plan.plan import Plan
+
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What two steps of a training took and gave.
+
+    Attributes:
+        training: id of the training.
+        tokens: tokens of one sample, of all its modalities; 0 for a convolutional body.
+        parameters: number of parameters, with the pathways.
+        trained: how many of them are trained.
+        losses: loss of each step.
+        seconds: of the second step.
+        peak_bytes: peak of memory: allocated on a GPU, resident on a CPU, where it includes the interpreter.
+        error: why it has not run; the numbers are 0 then.
+    """
+
+    training: str
+    tokens: int = 0
+    parameters: int = 0
+    trained: int = 0
+    losses: tuple[float, ...] = ()
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    error: str = ""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it ran and all losses are finite."""
+        return not self.error and all(map(math.isfinite, self.losses))
+
+
+def rehearse(plan: Plan, config: Path, overrides: Mapping[str, Any], batch_size: int) -> Iterator[Rehearsal]:
+    """Yield the rehearsal of each kind of training of a plan, as each ends.
+
+    Args:
+        plan: the plan of `config` and `overrides`.
+        config: path of the config, which each process reads.
+        overrides: its replaced keys.
+        batch_size: samples of a step; at least 2, which batch norms need.
+    """
+    kinds = one_of_each_kind(trainings(plan, runs_of_results(plan, [*plan.tables, *plan.figures])))
+    for number, training in enumerate(kinds.values(), start=1):
+        print(f"rehearsing {number} of {len(kinds)}: {training.id}", file=sys.stderr, flush=True)
+        yield _in_a_process(training.id, _rehearse, training.id, config, dict(overrides), batch_size)
+
+
+def _in_a_process(name: str, work: Callable[..., Rehearsal], *given: Any) -> Rehearsal:
+    """Return what a function returns in a new process, or a rehearsal that says why there is none."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(work, *given).result()
+        except BrokenProcessPool:
+            return Rehearsal(name, error="its process was killed, probably since the memory was used up")
+        except (InputError, ValueError, RuntimeError) as error:  # also torch.OutOfMemoryError
+            return Rehearsal(name, error=str(error).splitlines()[0])
+
+
+def _rehearse(name: str, config: Path, overrides: dict[str, Any], batch_size: int) -> Rehearsal:
+    plan = Plan.load(config, overrides)
+    every = trainings(plan, runs_of_results(plan, [*plan.tables, *plan.figures]))
+    return _two_steps(plan, next(each for each in every if each.id == name), batch_size)
+
+
+def _two_steps(plan: Plan, training: Training, batch_size: int) -> Rehearsal:
+    import torch
+
+    from m2pt.modalities.tokenizer import Tokenizer
+    from m2pt.ops.measure import Stepper
+    from m2pt.ops.synthetic_training import build_synthetic
+    from m2pt.session import set_threads
+    from m2pt.training.launch import resolve
+
+    set_threads(plan)
+    torch.manual_seed(0)
+    device = torch.device(resolve(device=plan.config.device)[0])
+    synthetic = build_synthetic(training, device, batch_size)
+    model = synthetic.model
+    settings = replace(training.settings, batch_size=batch_size, accumulation=1)
+    stepper = Stepper(model, synthetic.loss, settings, plan.config.device)
+    losses, seconds = [], 0.0
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        losses.append(stepper.step(synthetic.batch).item())  # which waits for the device
+        seconds = time.perf_counter() - began
+    return Rehearsal(
+        training.id,
+        tokens=sum(module.num_tokens for module in model.modules() if isinstance(module, Tokenizer)),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trained=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        losses=tuple(losses),
+        seconds=seconds,
+        peak_bytes=torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_resident(),
+    )
+
+
+def _peak_resident() -> int:
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

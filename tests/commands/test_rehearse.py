@@ -1,0 +1,67 @@
+"""`m2pt rehearse`: two steps of each kind of training, each in a process, and what does not run is named."""
+
+import math
+
+import pytest
+from tiny_trainings import TINY
+
+from m2pt.commands import main
+from m2pt.ops import rehearse as module
+from m2pt.ops.estimate import one_of_each_kind, runs_of_results
+from m2pt.ops.rehearse import Rehearsal, _in_a_process, _two_steps
+from m2pt.plan.jobs import trainings
+from m2pt.plan.plan import Plan
+
+
+def kinds(plan):
+    return one_of_each_kind(trainings(plan, runs_of_results(plan, [*plan.tables, *plan.figures]))).values()
+
+
+def test_every_kind_of_training_takes_two_steps_and_starts_at_the_loss_of_chance():
+    plan = Plan.load(TINY)
+    found = {training: _two_steps(plan, training, 2) for training in kinds(plan)}
+    for training, result in found.items():
+        assert result.is_sound and len(result.losses) == 2 and result.seconds > 0, result
+        assert result.parameters >= result.trained > 0 and result.peak_bytes > 2**20
+        task = training.run.experiment.task if training.run else None
+        if task == "image_classification" and training.spec.recipe.model.head == "linear":
+            assert result.losses[0] == pytest.approx(math.log(training.spec.dataset.num_classes), rel=0.05)
+    assert len({training.kind for training in found}) >= 3
+
+
+def test_the_command_prints_a_line_for_each_and_names_what_fails(monkeypatch, capsys):
+    class Training:
+        def __init__(self, name):
+            self.id = name
+
+    monkeypatch.setattr(module, "one_of_each_kind", lambda _: {"a": Training("one"), "b": Training("two")})
+
+    def outcome(name, *_):
+        if name == "two":
+            return Rehearsal(name, error="it does not fit")
+        numbers = {"tokens": 196, "parameters": 10, "trained": 5, "seconds": 1.0, "peak_bytes": 2**30}
+        return Rehearsal(name, **numbers, losses=(2.3, 2.2))
+
+    monkeypatch.setattr(module, "_in_a_process", outcome)
+    assert main(["rehearse", "--config", str(TINY)]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["196", "10", "5", "2.3", "2.2", "1.00", "1.0", "one"]
+    assert printed[2] == "two: it does not fit"
+    assert main(["rehearse", "--batch", "1", "--config", str(TINY)]) == 2
+    assert "--batch 1: batch norms need at least 2 samples" in capsys.readouterr().err
+
+
+def test_a_process_that_is_killed_or_fails_is_reported():
+    assert _in_a_process("x", Rehearsal, "x", 5) == Rehearsal("x", 5)
+    assert "killed" in _in_a_process("x", _end, 9).error
+    assert _in_a_process("x", _fail, "out of memory\nand more").error == "out of memory"
+
+
+def _end(code):
+    import os
+
+    os._exit(code)
+
+
+def _fail(text):
+    raise RuntimeError(text)
