@@ -50,6 +50,7 @@ TESTED_IN = {
     "checkpoints/test_conversion.py": "checkpoints/dialects",
     "commands/test_import_.py": "ops/import_encoder ops/convert_checkpoint",
     "commands/test_launch.py": "ops/launch",
+    "commands/test_rehearse.py": "ops/rehearse",
     "commands/test_show.py": "ops/describe_cell",
     "commands/test_bad_input.py": "commands/pretrain commands/finetune commands/transfer errors ranges",
     "config/test_config.py": "config/architecture config/names",
