@@ -243,7 +243,7 @@ def terms(layer: nn.Module, name: str = "weight") -> dict[str, tuple[nn.Paramete
 
 def enabled_terms(layer: nn.Module, name: str) -> list[tuple[Tensor, Tensor]]:
     """Return A and λ, times its factors, of each auxiliary that is not disabled."""
-    found = []
+    found: list[tuple[Tensor, Tensor]] = []
     for pathway in pathways(layer).values():
         if name in pathway.names and not pathway.disablers:
             matrix, scale = pathway.pair(name)
