@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from functools import partial
+from typing import Any
 
 import torch
 from timm.layers import LayerNorm
@@ -166,7 +167,7 @@ def windowed_block(
     dim: int, num_heads: int, grid: tuple[int, int], *, shifted: bool, drop_path: float, norm_eps: float
 ) -> SwinTransformerV2CrBlock:
     """Build a Swin v2 block on (B, time, frequency, D), with AudioMAE's settings where timm differs."""
-    norm_layer = partial(LayerNorm, eps=norm_eps)
+    norm_layer: Any = partial(LayerNorm, eps=norm_eps)
     block = SwinTransformerV2CrBlock(
         dim, num_heads, grid, (WINDOW, WINDOW), init_values=None, drop_path=drop_path, norm_layer=norm_layer
     )

@@ -84,7 +84,8 @@ def build_mask_rcnn(
     """
     chosen = MaskRCNNSettings(**settings)
     if chosen.window_size:
-        side = image_size // encoder.tokenizer.patch_size
+        tokenizer: Any = encoder.tokenizer
+        side = image_size // tokenizer.patch_size
         attend_on_grid(
             encoder,
             (side, side),

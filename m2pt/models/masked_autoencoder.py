@@ -53,7 +53,7 @@ def build_decoder(modality: str, encoder: Encoder, settings: DecoderSettings, dr
         embed = nn.Identity()
     else:
         embed = nn.Linear(encoder.embed_dim, dim, bias=tokenizer.decoder_embedding == "linear")
-    shape = {
+    shape: dict[str, Any] = {
         "dim": dim,
         "depth": settings.depth,
         "num_heads": settings.num_heads,

@@ -31,7 +31,7 @@ def build_blocks(
     if dim % num_heads:
         raise InputError(f"dim {dim} is not a multiple of num_heads {num_heads}")
     rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
-    norm_layer = partial(LayerNorm, eps=norm_eps)
+    norm_layer: Any = partial(LayerNorm, eps=norm_eps)
     return nn.ModuleList(
         Block(dim, num_heads, mlp_ratio, qkv_bias=True, drop_path=rate, norm_layer=norm_layer)
         for rate in rates

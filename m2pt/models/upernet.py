@@ -152,6 +152,7 @@ def _classifier(channels: int, num_classes: int, dropout: float) -> nn.Sequentia
     """Build dropout and a classifier with mmsegmentation's initialization: Normal(0, 0.01)."""
     classify = nn.Conv2d(channels, num_classes, kernel_size=1)
     nn.init.normal_(classify.weight, std=0.01)
+    assert classify.bias is not None
     nn.init.zeros_(classify.bias)
     return nn.Sequential(nn.Dropout2d(dropout), classify)
 

@@ -1,6 +1,7 @@
 """Attention over a grid of tokens as in ViTDet's backbone: within windows, with relative positions."""
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from timm.layers import Attention
@@ -35,6 +36,8 @@ class GridAttention(nn.Module):
         self.num_heads, self.head_dim = plain.num_heads, plain.head_dim
         self.grid, self.window = grid, window
         self.qkv, self.proj = plain.qkv, plain.proj
+        self.rel_pos_h: nn.Parameter | None
+        self.rel_pos_w: nn.Parameter | None
         sizes = (window, window) if window else grid
         for name, size in zip(RELATIVE, sizes, strict=True):
             table = nn.Parameter(torch.zeros(2 * size - 1, self.head_dim)) if relative_positions else None
@@ -54,7 +57,7 @@ class GridAttention(nn.Module):
         qkv = self.qkv(x.flatten(1, 2)).unflatten(2, (3, self.num_heads, self.head_dim))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         bias = None
-        if self.rel_pos_h is not None:
+        if self.rel_pos_h is not None and self.rel_pos_w is not None:
             on_grid = q.unflatten(2, (height, width))
             rows = torch.einsum("bnhwd,hkd->bnhwk", on_grid, _differences(self.rel_pos_h, height))
             columns = torch.einsum("bnhwd,wkd->bnhwk", on_grid, _differences(self.rel_pos_w, width))
@@ -109,4 +112,5 @@ def attend_on_grid(
     encoder.drop_prefix()
     for number, block in enumerate(encoder.blocks):
         own = 0 if number in global_blocks else window
-        block.attn = GridAttention(block.attn, grid=grid, window=own, relative_positions=relative_positions)
+        plain: Any = block.attn
+        block.attn = GridAttention(plain, grid=grid, window=own, relative_positions=relative_positions)
