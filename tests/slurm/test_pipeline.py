@@ -98,8 +98,8 @@ def test_a_training_that_is_requeued_and_out_of_time_ends_with_the_same_bits(cop
     wait_until(lambda: read(log).count("resuming from step") == 1, "the second start")
     slurm("scontrol", "update", f"JobId={job_id}", "TimeLimit=1")
     wait_until(lambda: read(log).count("resuming from step") == 2, "the third start")
-    # refused while the job is being requeued once more, as it is where a start takes most of that minute
-    wait_until(lambda: slurm_takes("scontrol", "update", f"JobId={job_id}", "TimeLimit=60"), "a longer limit")
+    # to be done sooner; where Slurm refuses it, the job is at worst out of time more often
+    slurm_takes("scontrol", "update", f"JobId={job_id}", "TimeLimit=60")
     disturbed.finish()
     plain.finish()
     assert starts(job_id) >= 3
