@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from m2pt.errors import InputError
 from m2pt.formats.weights import check_tensor
-from m2pt.models.windows import RELATIVE
 
 PREFIX = "tokenizer."
 PARTS = ("tokenizer", "blocks", "norm", "head")
+RELATIVE = ("rel_pos_h", "rel_pos_w")
+"""Tables of relative positions, which a dense task adds to its backbone (`windows`) and starts at zero."""
 BATCHNORM_EPS = 1e-6
 """Epsilon of the batch norm in a `batchnorm_linear` head (MAE, `main_linprobe.py`)."""
 

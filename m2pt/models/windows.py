@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2pt.errors import InputError
+from m2pt.models.exchange import RELATIVE
 from m2pt.models.transformer import Encoder
-
-RELATIVE = ("rel_pos_h", "rel_pos_w")
-"""Parameters that a backbone of this kind has and no pretrained one; they start at zero."""
 
 
 class GridAttention(nn.Module):

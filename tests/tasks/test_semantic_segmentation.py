@@ -135,7 +135,7 @@ def test_training_lowers_the_loss() -> None:
     batch = [image, image.flip(2)], [label, label.flip(1)]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     history = []
-    for _ in range(40):
+    for _ in range(60):
         value, _ = semantic_segmentation.SemanticSegmentation.loss(model, batch)
         optimizer.zero_grad()
         value.backward()
