@@ -80,7 +80,7 @@ def build_mask_rcnn(
         **settings: fields of `MaskRCNNSettings`.
 
     Raises:
-        InputError: a stride is not the encoder's patch size times a power of two.
+        InputError: a stride is not the encoder's patch size times a power of two, or a global block is none.
     """
     chosen = MaskRCNNSettings(**settings)
     if chosen.window_size:

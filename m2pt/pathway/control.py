@@ -40,7 +40,7 @@ def disabled(model: nn.Module, names: str | Collection[str] | None = None) -> It
     """Leave out auxiliaries, all of them by default, inside a `with` block.
 
     Where activations are checkpointed, the backward has to run inside as well, for it computes the forward
-    again. It is so in all threads. A copy of the model that is made inside has all auxiliaries.
+    again. This holds in all threads. A copy of the model that is made inside has all auxiliaries.
 
     Raises:
         PathwayError: no layer has an auxiliary (of that name), or the model is merged with `keep_terms`.
@@ -66,7 +66,7 @@ def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None 
                 print(factor, accuracy(model))
 
     Factors of blocks inside each other multiply. Where activations are checkpointed, the backward has to run
-    inside as well. It is so in all threads. A copy or a state dict that is taken inside has the learned λ.
+    inside as well. This holds in all threads. A copy or a state dict that is taken inside has the learned λ.
 
     Raises:
         PathwayError: no layer has an auxiliary (of that name), the model is merged with `keep_terms`, or the
