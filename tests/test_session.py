@@ -67,7 +67,7 @@ from pathlib import Path
 from m2pt.training.signals import exit_on_stop_signal
 with exit_on_stop_signal(Path(sys.argv[1])):
     os.kill(os.getpid(), int(sys.argv[2]))
-    time.sleep(30)
+    time.sleep(600)
 """
 
 
@@ -75,7 +75,7 @@ with exit_on_stop_signal(Path(sys.argv[1])):
 def test_a_signal_outside_the_training_loop_leaves_markers_and_the_exit_code(tmp_path, number):
     environment = os.environ | {"REQUEUE_MARKER": str(tmp_path / "requeue" / "marker")}
     command = [sys.executable, "-c", STOPPED, str(tmp_path), str(int(number))]
-    run = subprocess.run(command, env=environment, timeout=25)
+    run = subprocess.run(command, env=environment, timeout=300)
     assert run.returncode == EXIT_CODE
     assert json.loads((tmp_path / "interrupted.json").read_text())["reason"] == number.name
     assert (tmp_path / "requeue" / "marker").exists()
@@ -84,7 +84,7 @@ def test_a_signal_outside_the_training_loop_leaves_markers_and_the_exit_code(tmp
 def test_of_several_processes_the_main_one_says_what_happened_and_any_asks_to_go_on(tmp_path):
     environment = os.environ | {"REQUEUE_MARKER": str(tmp_path / "marker"), "RANK": "1"}
     command = [sys.executable, "-c", STOPPED, str(tmp_path), str(int(signal.SIGUSR1))]
-    assert subprocess.run(command, env=environment, timeout=25).returncode == EXIT_CODE
+    assert subprocess.run(command, env=environment, timeout=300).returncode == EXIT_CODE
     assert [path.name for path in tmp_path.iterdir()] == ["marker"]
 
 

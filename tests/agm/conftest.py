@@ -21,6 +21,6 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, di
         [sys.executable, HELPERS / "balancing_processes.py", folder],
         check=True,
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=900,
     )
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]

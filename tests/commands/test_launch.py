@@ -202,7 +202,7 @@ class Commands:
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     return process.returncode, output + errors
 
 

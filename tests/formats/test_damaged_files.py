@@ -120,7 +120,7 @@ def overriding(name, path):
 
 
 @pytest.mark.parametrize("name", YAMLS)
-@tried(25)
+@tried(10)
 @given(data=st.data())
 def test_a_damaged_config_recipe_table_figure_or_claim(tmp_path_factory, name, data):
     content = data.draw(damaged_yaml(YAMLS[name].read_text()))

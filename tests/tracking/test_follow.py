@@ -43,7 +43,7 @@ def test_a_live_tracker_killed_and_started_again(results: Path, database: Databa
         training.log(range(written, written + 50))
         training.finish(top1=50.0)
         tracker.send_signal(signal.SIGTERM)
-        _, said = tracker.communicate(timeout=300)
+        _, said = tracker.communicate(timeout=900)
     assert tracker.returncode == 0, said
     assert database.points(database.run()) == sorted(
         [*expected(range(written + 50)), ("evaluation/top1", 0, 50.0)]

@@ -78,5 +78,5 @@ def test_it_opens_on_the_default_store_with_its_artifacts(
 )
 def test_it_names_the_server_that_has_the_runs(tmp_path: Path, uri: str, printed: str) -> None:
     ui = start(tmp_path, MLFLOW_TRACKING_URI=uri)
-    said, _ = ui.communicate(timeout=60)
+    said, _ = ui.communicate(timeout=300)
     assert ui.returncode and f"The runs are on your server: {printed}\n" in said and "secret" not in said

@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(folder: Path) -> dict[str, dict]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [sys.executable, SCRIPT, folder], env=environment, capture_output=True, text=True, timeout=500
+        [sys.executable, SCRIPT, folder], env=environment, capture_output=True, text=True, timeout=900
     )
     assert run.returncode == 0, run.stderr + (folder / "log").read_text()
     return json.loads(run.stdout)

@@ -21,7 +21,7 @@ def outcome(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [sys.executable, SCRIPT, folder], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, SCRIPT, folder], env=environment, capture_output=True, text=True, timeout=900
     )
     logs = "".join(f"\n{path.name}: {path.read_text()}" for path in folder.glob("*.log"))
     assert run.returncode == 0, run.stderr + logs

@@ -56,7 +56,7 @@ def start(folder: Path, *arguments: str, cluster: str = "local") -> "subprocess.
 
 def run(folder: Path, *arguments: str, code: int = 0, cluster: str = "local") -> str:
     process = start(folder, *arguments, cluster=cluster)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == code, output
     return output
 
@@ -126,7 +126,7 @@ def test_a_program_that_saved_is_restarted(tmp_path):
     counting_rule(tmp_path, steps=30, seconds=0.2)
     process = start(tmp_path)
     counting_process(tmp_path).send_signal(signal.SIGUSR1)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert (tmp_path / "steps.txt").read_text() == "".join(f"{step}\n" for step in range(30))
     (log,) = (tmp_path / ".snakemake/submitit/jobs").glob("*.out")
@@ -165,7 +165,7 @@ def test_a_new_snakemake_adopts_the_job_of_a_killed_one(tmp_path):
     while ": local job " not in first and (line := process.stdout.readline()):
         first += line
     (tmp_path / "go").touch()
-    rest, _ = process.communicate(timeout=120)
+    rest, _ = process.communicate(timeout=600)
     assert process.returncode == 0 and "not submitted again" in first, first + rest
     assert (tmp_path / "done.txt").read_text() == "x\n"
     assert len(list((tmp_path / ".snakemake/submitit/jobs").glob("*_submitted.pkl"))) == 1
@@ -178,7 +178,7 @@ def test_ctrl_c_lets_programs_save(tmp_path, ask):
     process = start(tmp_path)
     program = counting_process(tmp_path)
     ask(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 1, output
     assert not program.is_running()  # a new start would meet it
     assert (tmp_path / "state.txt").exists(), output
@@ -231,7 +231,7 @@ def test_a_second_snakemake_in_the_same_folder_is_refused(tmp_path):
         f"another Snakemake (process {process.pid} on " in output and not (tmp_path / "second.txt").exists()
     )
     (tmp_path / "go").touch()
-    process.communicate(timeout=120)
+    process.communicate(timeout=600)
     assert process.returncode == 0
     run(tmp_path, "second.txt")
 

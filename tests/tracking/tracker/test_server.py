@@ -127,9 +127,9 @@ def test_eight_trainings_at_once_while_server_and_tracker_are_killed(server: Ser
 
             enough.set()
             for training in trainings:
-                training.join(timeout=60)
+                training.join(timeout=300)
             tracker.send_signal(signal.SIGTERM)
-            assert tracker.wait(timeout=60) == 0
+            assert tracker.wait(timeout=300) == 0
         finally:
             enough.set()
             tracker.kill()
@@ -239,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        onward = HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        onward = HTTPConnection("127.0.0.1", self.server.port, timeout=300)
         onward.request(self.command, self.path, body, dict(self.headers))
         answer = onward.getresponse()
         content = answer.read()

@@ -16,6 +16,7 @@ import pytest
 COUNTING = Path(__file__).with_name("counting.py")
 READY = "handlers are set"
 POLL_S = 0.3
+PATIENCE_S = 2400  # for what may hang: jobs of all tests share the cores of this machine
 QUICK = (
     "--rerun-incomplete",
     "--seconds-between-status-checks",
@@ -66,7 +67,7 @@ def slurm_takes(*command: str) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 300):
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S):
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         if found := condition():
@@ -104,7 +105,7 @@ class Workflow:
         self.start(*arguments)
         return self.finish(code=code)
 
-    def finish(self, *, code: int = 0, timeout_s: float = 900) -> str:
+    def finish(self, *, code: int = 0, timeout_s: float = PATIENCE_S) -> str:
         ended = self.processes[-1].wait(timeout=timeout_s)
         assert ended == code, self.output()
         return self.output()
