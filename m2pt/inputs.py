@@ -19,6 +19,7 @@ def open_dataset(
     seed: int,
     training: bool,
     dataset: DatasetSpec | None = None,
+    checked: bool = False,
 ) -> Any:
     """Return a reader of a dataset of a spec, after the quick check.
 
@@ -32,6 +33,7 @@ def open_dataset(
         seed: seed of random views.
         training: whether to read views for training.
         dataset: one of the spec's datasets, by default the evaluated one.
+        checked: leave the check out: this process has opened another split of the dataset.
 
     Raises:
         InputError: the dataset is missing or invalid; all problems are listed.
@@ -40,7 +42,8 @@ def open_dataset(
 
     dataset = dataset or spec.dataset
     root, same = plan.root(dataset.name), dataset.layout == spec.dataset.layout
-    problems = check(dataset.layout, root, num_classes=dataset.settings.classes, full=False)
+    classes = dataset.settings.classes
+    problems = [] if checked else check(dataset.layout, root, num_classes=classes, full=False)
     if problems:
         raise InputError(f"dataset {dataset.name} at {root} is not valid:\n  " + "\n  ".join(problems))
     settings = spec.reader_input(dataset)

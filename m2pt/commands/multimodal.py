@@ -6,7 +6,7 @@ their accuracy on the whole test split, which is read once, at the end.
 
 import argparse
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from m2pt.command_line import add_plan_arguments, add_seed_argument, expect, load_plan
@@ -47,8 +47,9 @@ def run(arguments: argparse.Namespace) -> None:
     training, task = Jobs(plan).training(run, seed), build.target_task(run.spec)
     selected: SelectedOnValidation
 
-    def split(name: str) -> Any:
-        return open_dataset(plan, run.spec, name, seed=seed, training=False)
+    @cache
+    def test_split() -> Any:
+        return open_dataset(plan, run.spec, "test", seed=seed, training=False)
 
     def batches(dataset: Any, rank: int, world: int) -> Iterable[Any]:
         settings = training.settings
@@ -58,8 +59,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     def set_up() -> "Setup":
         nonlocal selected
-        dataset = open_dataset(plan, run.spec, "train", seed=seed, training=True)
-        validation, _ = split("val"), split("test")  # report their problems now, not after the training
+        test_split()  # report its problems now, not after the training
+        dataset = open_dataset(plan, run.spec, "train", seed=seed, training=True, checked=True)
+        validation = open_dataset(plan, run.spec, "val", seed=seed, training=False, checked=True)
         start = partial(multimodal.load_encoders, plan=plan, run=run, seed=seed)
         method: Any = build.run_model(run, start, seed=seed)
         recipe: Any = run.spec.recipe
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
             metadata = session.weights_metadata(training.stored, seed)
             save_weights(training.directory / MODEL, model.state_dict(), metadata)
         device = next(model.parameters()).device
-        metrics = evaluate(task, model, batches(split("test"), *rank_and_world()), device)
+        metrics = evaluate(task, model, batches(test_split(), *rank_and_world()), device)
         leave()
         if metrics is None:
             return None

@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
         return open_dataset(plan, training.spec, "val", seed=seed, training=False)
 
     def set_up() -> "Setup":
-        dataset = open_dataset(plan, training.spec, "train", seed=seed, training=True)
         validation()  # report its problems now, not after the training
+        dataset = open_dataset(plan, training.spec, "train", seed=seed, training=True, checked=True)
         start = partial(build.start_from_inputs, plan=plan, run=run, seed=seed)
         model = build.run_model(run, start, seed=seed)
         return session.Setup(model, task.loss, dataset, task.collate, describe=pathway.scales)

@@ -35,6 +35,7 @@ from m2pt.datasets.checks import (
 )
 from m2pt.datasets.holdout import held_out as held_out_items
 from m2pt.datasets.images import MEAN, STD, image_names, open_image, unread_files
+from m2pt.datasets.kept import KeptTensors
 from m2pt.datasets.multimodal_settings import HELD_OUT, CremaDInput
 from m2pt.datasets.reading import read_text
 from m2pt.datasets.sound import read_sound
@@ -87,6 +88,7 @@ class Reader(SeededDataset):
         self._items = PackedList(items)
         self._root = root
         self._augmentation = augmentation
+        self._spectrograms, self._frames = KeptTensors(self._read_spectrogram), KeptTensors(self._read_frames)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -94,17 +96,16 @@ class Reader(SeededDataset):
     def load(self, index: int) -> tuple[dict[str, Tensor], int]:
         """Read the sound and the frames of clip `index` and transform them."""
         item, label = self._items[index]
-        return {"audio": self._spectrogram(item), "image": self._clip(item)}, label
+        return {"audio": self._spectrograms(item), "image": self._clip(item)}, label
 
-    def _spectrogram(self, item: str) -> Tensor:
+    def _read_spectrogram(self, item: str) -> Tensor:
         settings = self._input
         waveform = read_waveform(_sound(self._root, item), settings.sample_rate)
         sound = torch.from_numpy(repeated(waveform, settings.samples))
         return log_magnitudes(sound, n_fft=settings.n_fft, hop=settings.hop).unsqueeze(0)
 
     def _clip(self, item: str) -> Tensor:
-        count, side = self._input.frames, [self._input.image_size] * 2
-        frames = read_frames(self._root / FRAMES / item, lambda length: spread(count, length - 1))
+        frames, side = self._frames(item), [self._input.image_size] * 2
         if (settings := self._augmentation) is None:
             view = F.resize(frames, side, antialias=True)
         else:
@@ -113,6 +114,10 @@ class Reader(SeededDataset):
             if torch.rand(()) < settings.hflip:
                 view = F.horizontal_flip(view)
         return (view.transpose(0, 1).float() / 255 - _MEAN) / _STD
+
+    def _read_frames(self, item: str) -> Tensor:
+        count = self._input.frames
+        return read_frames(self._root / FRAMES / item, lambda length: spread(count, length - 1))
 
 
 def read_frames(folder: Path, choose: Callable[[int], Sequence[int]]) -> Tensor:

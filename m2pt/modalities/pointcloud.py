@@ -26,6 +26,8 @@ def farthest_points(points: Tensor, count: int, *, skip_origin: bool = False) ->
     Returns:
         Indices (B, count), in the order chosen.
     """
+    if points.is_meta:  # hundreds of steps, each dear for a meta tensor
+        return torch.empty(len(points), count, dtype=torch.long, device=points.device)
     axes = points.permute(2, 0, 1).contiguous()  # one plane per coordinate: no reduction over three values
     distance = points.new_full(points.shape[:2], torch.inf)
     if skip_origin:

@@ -42,11 +42,14 @@ def cost_key(spec: Stored) -> str:
     """Return a digest of everything the cost of a training's step depends on.
 
     For an auxiliary, the shapes of its blocks count, not its modality or weights; for a pathway, its
-    layers, not the order of its blocks or the initial value of its scales.
+    layers, not the order of its blocks or the initial value of its scales; for a balancing method, all
+    settings but its strength.
     """
     experiment = spec.get("experiment") or {}
     pathway = experiment.get("pathway")
     recipe = {key: value for key, value in spec["recipe"].items() if key not in ("training", "keep_epochs")}
+    if methods := recipe.get("methods"):
+        recipe["methods"] = {name: {**settings, "alpha": None} for name, settings in methods.items()}
     work: dict[str, Any] = {
         "task": experiment.get("task", spec.get("task")),
         "mode": experiment.get("mode"),
