@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.tasks.evaluation import evaluate
     from m2pt.training.launch import leave, rank_and_world
     from m2pt.training.loading import evaluation_loader
+    from m2pt.training.progress import announced
 
     plan, seed = load_plan(arguments), arguments.seed
     run = plan.run(arguments.run, "multimodal")
@@ -75,7 +76,9 @@ def run(arguments: argparse.Namespace) -> None:
             metadata = session.weights_metadata(training.stored, seed)
             save_weights(training.directory / MODEL, model.state_dict(), metadata)
         device = next(model.parameters()).device
-        metrics = evaluate(task, model, batches(test_split(), *rank_and_world()), device)
+        rank, world = rank_and_world()
+        announce = partial(announced, what=f"testing {run.name}") if rank == 0 else iter
+        metrics = evaluate(task, model, batches(test_split(), rank, world), device, announce)
         leave()
         if metrics is None:
             return None

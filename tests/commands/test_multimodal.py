@@ -92,6 +92,25 @@ def test_tables_and_plans_have_these_runs(trained, capsys):
     assert "jointly trained, model" in capsys.readouterr().out
 
 
+def test_a_fault_of_any_split_is_named_before_the_training_after_one_check(
+    trained, tmp_path, monkeypatch, capsys
+):
+    config = write_config(tmp_path / "faulty", {"joint": {"method": "joint"}})
+    plan = Plan.load(config)
+    (name,) = plan.runs
+    assert main(["data", "build", "avmnist", "--config", str(config)]) == 0
+    checks = []
+    check = avmnist.check
+    monkeypatch.setattr(
+        avmnist, "check", lambda *given, **more: checks.append(given) or check(*given, **more)
+    )
+    labels = plan.root("avmnist") / "test_labels.npy"
+    labels.write_bytes(b"no array")
+    assert main(["multimodal", name, "--seed", "0", "--config", str(config)]) == 2
+    assert labels.name in capsys.readouterr().err and len(checks) == 1
+    assert not (plan.run_directory(name, 0) / METRICS).exists()
+
+
 @pytest.mark.parametrize("method", ["agm", "mses", "gradient_blending", "ogm_ge"])
 def test_a_stopped_training_resumes_to_the_same_bits(trained, tmp_path, monkeypatch, method):
     config = write_config(tmp_path / "stopped", {method: {"method": method}})

@@ -94,7 +94,11 @@ def tuned(plan):
 @pytest.mark.parametrize(
     ("command", "damage"),
     [(("tabulate", "table"), damage) for damage in KINDS]
-    + [(command, damage) for command in (("summarize",), ("plot", "curves"), ("export", "models")) for damage in SOME],
+    + [
+        (command, damage)
+        for command in (("summarize",), ("plot", "curves"), ("export", "models"))
+        for damage in SOME
+    ],
 )
 def test_a_damaged_evaluation_is_refused_by_what_reads_it(plan, m2pt, command, damage):
     everywhere = [plan.run_directory(name, 0) / "evaluation.json" for name in plan.runs]
