@@ -42,7 +42,7 @@ class MappedArray:
     def __getitem__(self, rows: int | slice) -> NDArray[Any]:
         """Return rows as stored, a view of the mapped file."""
         if self._array is None:
-            self._array = self._map()
+            self._array = np.asarray(self._map())  # slices of a memmap are slow
         return self._array[rows]
 
     def __getstate__(self) -> dict[str, Any]:
