@@ -31,11 +31,10 @@ def parameter_groups(
         "undecayed": {"lr": lr, "weight_decay": 0.0},
         "scales": {"lr": lr if scale_lr is None else scale_lr, "weight_decay": 0.0},
     }
-    keep = {
-        f"{path}.{name}".lstrip(".")
-        for path, module in model.named_modules()  # in a wrapper the names have its prefix
-        for name in getattr(module, "no_weight_decay", set)()
-    }
+    keep = set()
+    for path, module in model.named_modules():  # in a wrapper the names have its prefix
+        if callable(names := getattr(module, "no_weight_decay", None)):
+            keep |= {f"{path}.{name}".lstrip(".") for name in names()}
     members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     for name, value in model.named_parameters():
         if value.requires_grad:

@@ -12,7 +12,7 @@ Outside of a forward `layer.weight` is W, in one W + Σ λᵢAᵢ. Three readers
 import re
 import sys
 from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +60,8 @@ def _wanted_by_peft(layer: nn.Module, name: str, frame: FrameType | None) -> Lit
     """Return what peft is to read: W to add to it, the sum for an adapter that depends on it."""
     depends = False
     while frame is not None and (module := frame.f_globals.get("__name__", "")).startswith("peft."):
-        if frame.f_code.co_name in ("merge", "unmerge") and module.startswith("peft.tuners."):
-            adapter = frame.f_locals.get("self")
+        adapter = frame.f_locals.get("self")
+        if frame.f_code.co_name in ("merge", "unmerge") and isinstance(adapter, nn.Module):
             if not _adds(adapter):
                 raise PathwayError(
                     f"peft's {_kind(adapter)} would change {name!r} of {_described(layer)} by more than a "
@@ -80,7 +80,7 @@ def _wanted_by_peft(layer: nn.Module, name: str, frame: FrameType | None) -> Lit
     return "sum" if depends else None
 
 
-def _adds(adapter: Any) -> bool:
+def _adds(adapter: nn.Module) -> bool:
     """Return whether an adapter of peft adds to W what does not depend on it; of one we do not know, no."""
     values = vars(adapter)
     variants = [type(each).__name__ for each in values.get("lora_variant", {}).values()]
@@ -91,7 +91,7 @@ def _adds(adapter: Any) -> bool:
     )
 
 
-def _kind(adapter: Any) -> str:
+def _kind(adapter: nn.Module) -> str:
     """Return what messages call an adapter of peft: `oft.Linear`."""
     package = next((found for base in type(adapter).__mro__ if (found := _package(base.__module__))), "")
     return f"{package}.{type(adapter).__name__}"
