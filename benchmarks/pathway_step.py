@@ -1,32 +1,45 @@
-"""Cost of a training step of a whole ViT with pathways, as ratios to the plain model.
+"""Cost of training steps of whole ViTs with pathways, as ratios to the plain model in the same run.
 
-    python benchmarks/pathway_step.py [--model vit_base_patch16_224] [--images 32] [--rounds 7] [--compile]
+    python benchmarks/pathway_step.py [--cases small base small-32 base-32 auxiliaries compile fsdp]
+    python benchmarks/pathway_step.py --model test_vit --images 2 --rounds 1  # shows that all cases run
 
-Forms: `attached` is `m2pt.pathway`; `two auxiliaries` has two of them; `official` is the sum W + s*A left to
-autograd in each linear layer, as the released code computes it; `merged` is the attached model after `merge`.
-A step is forward, backward and fused AdamW. Every round times all forms, and ratios are medians over the
-rounds, so that a busy machine disturbs all alike; on a CPU the time is processor time. Memory is the peak of
-a process of its own that takes two steps: resident memory on a CPU, allocated memory on a GPU.
+A step is forward, backward and fused AdamW. Forms: `attached` is `m2pt.pathway`, with two to four auxiliaries
+in `auxiliaries`; `official` is the sum W + s*A left to autograd in each linear layer, as the released code
+computes it; `merged` is the attached model after `merge`; `shard first` is attached after `fully_shard`,
+`attached` before it. Every round times all forms, and ratios are medians over the rounds, so that a busy
+machine disturbs all alike; on a CPU the time is processor time, under FSDP2 the mean of two processes. A
+ratio has its limit beside it, if there is one, and `over` if it is larger.
+
+Memory is the peak of a process of its own that takes two steps: resident memory on a CPU, allocated memory on
+a GPU. Its limit is that of the plain model, A, its gradient and the two moments of AdamW, and one weight.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import timm
 import torch
 from pathway import median_ratio
-from torch import Tensor, nn
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 
-from m2pt.pathway import attach, merge
+from m2pt.pathway import attach, is_pathway, is_scale, merge
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+SMALL, BASE = "vit_small_patch16_224", "vit_base_patch16_224"
+
+Rounds = list[dict[str, float]]
+"""Seconds of a step of each form, in each round."""
 
 
 class OfficialLinear(nn.Module):
@@ -66,26 +79,67 @@ def official(name: str) -> nn.Module:
     return model
 
 
+def sharded(model: nn.Module) -> nn.Module:
+    """Shard each block and the rest, and return the model."""
+    for block in model.blocks:
+        fully_shard(block)
+    return fully_shard(model)
+
+
 FORMS: dict[str, Callable[[str], nn.Module]] = {
     "plain": plain,
     "attached": attached,
-    "two auxiliaries": lambda name: attached(name, 2),
+    "2 auxiliaries": lambda name: attached(name, 2),
+    "3 auxiliaries": lambda name: attached(name, 3),
+    "4 auxiliaries": lambda name: attached(name, 4),
     "official": official,
     "merged": lambda name: merge(attached(name)),
+}
+SHARDED_FORMS: dict[str, Callable[[str], nn.Module]] = {
+    "plain": lambda name: sharded(plain(name)),
+    "attached": lambda name: sharded(attached(name)),
+    "shard first": lambda name: attach(sharded(plain(name)), plain(name)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one table compares: a model and the images of a step in each process.
+
+    `limits` are the largest ratios to the plain model's time that are wanted.
+    """
+
+    model: str
+    images: int
+    forms: Sequence[str] = ("plain", "attached", "official", "merged")
+    limits: Mapping[str, float] = field(default_factory=dict)
+    compiled: bool = False
+    processes: int = 1
+    device: str = "cpu"
+
+
+CASES = {
+    "small": Case(SMALL, 4, limits={"attached": 1.03}),
+    "base": Case(BASE, 4, limits={"attached": 1.03}),
+    "small-32": Case(SMALL, 32, limits={"attached": 1.02}),
+    "base-32": Case(BASE, 32, limits={"attached": 1.02}),
+    "auxiliaries": Case(SMALL, 4, ("plain", "attached", "2 auxiliaries", "3 auxiliaries", "4 auxiliaries")),
+    "compile": Case(SMALL, 4, compiled=True),
+    "fsdp": Case(SMALL, 2, tuple(SHARDED_FORMS), processes=2),
 }
 
 
 class Training:
     """A model in training with its optimizer and one batch."""
 
-    def __init__(self, form: str, name: str, images: int, device: str, compiled: bool) -> None:
+    def __init__(self, case: Case, form: str) -> None:
         torch.manual_seed(0)
-        self.device = device
-        model = FORMS[form](name).to(device)
+        self.device = case.device
+        model = (SHARDED_FORMS if case.processes > 1 else FORMS)[form](case.model).to(case.device)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-        self.model = torch.compile(model) if compiled else model
-        self.x = torch.randn(images, 3, 224, 224, device=device)
-        self.target = torch.zeros(images, dtype=torch.long, device=device)
+        self.model = torch.compile(model) if case.compiled else model
+        self.x = torch.randn(case.images, *model.default_cfg["input_size"], device=case.device)
+        self.target = torch.zeros(case.images, dtype=torch.long, device=case.device)
 
     def step(self) -> None:
         """Take one step."""
@@ -103,58 +157,130 @@ class Training:
         return clock() - start
 
 
-def peak_mebibytes(form: str, arguments: argparse.Namespace) -> float:
-    """Return the peak memory of two steps in a new process."""
-    words = [
-        f"--{name}={value}" for name, value in vars(arguments).items() if name not in ("compile", "form")
-    ]
-    words += ["--compile"] if arguments.compile else []
-    done = subprocess.run(
-        [sys.executable, __file__, *words, f"--form={form}"], check=True, capture_output=True, text=True
+def say(text: str) -> None:
+    """Print progress, beside the tables."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def timings(case: Case, rounds: int, report: Callable[[str], None] = say) -> Rounds:
+    """Return the times of all forms, which take turns."""
+    trainings = {}
+    for form in case.forms:
+        report(f"  builds {form} and takes a first step")
+        trainings[form] = Training(case, form)
+        trainings[form].step()
+    found: Rounds = []
+    for number in range(rounds):
+        report(f"  round {number + 1} of {rounds}")
+        found.append({form: training.seconds() for form, training in trainings.items()})
+    return found
+
+
+def one_process(rank: int, folder: str, case: Case, rounds: int) -> None:
+    """Take the times in one of several processes on gloo, and write them to a file."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=case.processes
     )
+    found = timings(case, rounds, (lambda _: None) if rank else say)
+    Path(f"{folder}/{rank}.json").write_text(json.dumps(found))
+    distributed.destroy_process_group()
+
+
+def timings_in_processes(case: Case, rounds: int) -> Rounds:
+    """Return the means of the processes' times."""
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(one_process, (folder, case, rounds), nprocs=case.processes)
+        files = [Path(f"{folder}/{rank}.json") for rank in range(case.processes)]
+        found: list[Rounds] = [json.loads(file.read_text()) for file in files]
+    return [
+        {form: statistics.mean(times[form] for times in ranks) for form in case.forms}
+        for ranks in zip(*found, strict=True)
+    ]
+
+
+def peak_mebibytes(case: Case, form: str) -> float:
+    """Return the peak memory of two steps in a new process."""
+    words = [sys.executable, __file__, "--peak", json.dumps({**dataclasses.asdict(case), "forms": [form]})]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
     return float(json.loads(done.stdout))
 
 
-def peak_resident() -> int:
-    """Return the peak of resident memory in bytes, on Linux; getrusage includes the parent before exec."""
+def print_peak(case: Case) -> None:
+    """Take two steps of the case's one form, and print the peak memory in MiB and nothing else."""
+    training = Training(case, case.forms[0])
+    training.step()
+    training.step()
+    if case.device == "cuda":
+        print(torch.cuda.max_memory_allocated() / 2**20)
+        return
+    # on Linux; getrusage includes the parent before exec
     status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) << 10
+    print(int(status.split("VmHWM:")[1].split()[0]) / 2**10)
+
+
+def memory_limit(case: Case) -> float:
+    """Return the MiB that one auxiliary may add: A, its gradient, its two moments, and one weight."""
+    with torch.device("meta"):
+        named = attached(case.model).named_parameters()
+        matrices = [value.numel() for name, value in named if is_pathway(name) and not is_scale(name)]
+    return 4 * (4 * sum(matrices) + max(matrices)) / 2**20
+
+
+def measure(case: Case, rounds: int) -> None:
+    """Measure a case and print a line for each form."""
+    found = timings_in_processes(case, rounds) if case.processes > 1 else timings(case, rounds)
+    peaks = {}
+    if case.processes == 1:
+        for form in case.forms:
+            say(f"  measures the memory of {form}")
+            peaks[form] = peak_mebibytes(case, form)
+    times = {form: [each[form] for each in found] for form in case.forms}
+    print(f"{'form':<16} {'step':>9} {'ratio':>7} {'limit':>6} {'peak memory':>12}")
+    for form in case.forms:
+        ratio, limit = median_ratio(times[form], times["plain"]), case.limits.get(form)
+        cells = f"{form:<16} {1e3 * statistics.median(times[form]):6.0f} ms {ratio:7.3f} {limit or '':>6}"
+        memory = f" {peaks[form]:8.0f} MiB" if peaks else ""
+        print(cells + memory + (" over" if limit and ratio > limit else ""))
+    if "official" in case.forms:
+        ratio = median_ratio(times["attached"], times["official"])
+        print(f"attached / official: {ratio:.3f}, limit 1" + (" over" if ratio > 1 else ""))
+    if peaks:
+        added, limit = peaks["attached"] - peaks["plain"], memory_limit(case)
+        print(
+            f"memory that attaching adds: {added:.0f} MiB, limit {limit:.0f}"
+            + (" over" if added > limit else "")
+        )
 
 
 def main() -> None:
-    """Measure every form and print one line each."""
-    parser = argparse.ArgumentParser(description="Cost of a training step with pathways")
+    """Measure the cases, one after the other."""
+    parser = argparse.ArgumentParser(description="Cost of training steps with pathways")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--model", default="vit_small_patch16_224")
-    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="all by default")
+    parser.add_argument("--model", help="another model of timm, with blocks of a ViT")
+    parser.add_argument("--images", type=int, help="another batch size, of each process")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default=device, choices=("cpu", "cuda"))
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument(
-        "--form", choices=FORMS, help="print the peak memory of this form in MiB, and nothing else"
-    )
+    parser.add_argument("--device", default=device, choices=("cpu", "cuda"), help="`fsdp` runs on a CPU")
+    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    settings = (arguments.model, arguments.images, arguments.device, arguments.compile)
-    if arguments.form:
-        training = Training(arguments.form, *settings)
-        training.step()
-        training.step()
-        peak = torch.cuda.max_memory_allocated() if arguments.device == "cuda" else peak_resident()
-        print(json.dumps(peak / 2**20))
+    if arguments.peak:
+        print_peak(Case(**arguments.peak))
         return
-    print(", ".join(f"{name} {value}" for name, value in vars(arguments).items()), "torch", torch.__version__)
-    trainings = {form: Training(form, *settings) for form in FORMS}
-    for training in trainings.values():
-        training.step()  # warm up
-    rounds = [
-        {form: training.seconds() for form, training in trainings.items()} for _ in range(arguments.rounds)
-    ]
-    print(f"{'form':<16} {'step':>9} {'ratio':>6} {'peak memory':>12}")
-    for form in FORMS:
-        times, reference = ([timings[f] for timings in rounds] for f in (form, "plain"))
-        memory = peak_mebibytes(form, arguments)
-        step = f"{1e3 * statistics.median(times):6.0f} ms {median_ratio(times, reference):6.3f}"
-        print(f"{form:<16} {step} {memory:8.0f} MiB")
+    print("torch", torch.__version__, "threads", torch.get_num_threads(), "rounds", arguments.rounds)
+    for name in arguments.cases:
+        case = CASES[name]
+        case = dataclasses.replace(
+            case,
+            model=arguments.model or case.model,
+            images=arguments.images or case.images,
+            device="cpu" if case.processes > 1 else arguments.device,
+        )
+        print(
+            f"\n{name}: {case.model}, {case.images} images on {case.device} in {case.processes} process(es)"
+        )
+        say(name)
+        measure(case, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,18 @@ into W: the merged model has the architecture, parameters and cost of the origin
 W remains the parameter of its name in `named_parameters()` and `state_dict()`, next to
 `pathways.<auxiliary>.weight` and `.scale`. `m2pt.pathway.layers` says how the forward sees the sum.
 
-To read the package: names, summing, layers; blocks, roles, matching, attaching; merging, control, saving;
-then what these share, sharing, sharding, forwards and optimizers.
+To read the package: names, summing, terms, layers; blocks, roles, matching, attaching; merging, control,
+saving; then what these share: keeping, readers, sharing, sharding, forwards, earlier and optimizers.
 """
 
 from m2pt.pathway.attaching import attach
 from m2pt.pathway.control import disabled, scaled, scales, summary
-from m2pt.pathway.layers import PathwayError, effective_weight
+from m2pt.pathway.layers import effective_weight
 from m2pt.pathway.merging import auxiliaries, detach, merge, merge_state_dict, unmerge
 from m2pt.pathway.names import is_pathway, is_scale
 from m2pt.pathway.optimizers import parameter_groups
 from m2pt.pathway.saving import load_pathways, save_pathways
+from m2pt.pathway.terms import PathwayError
 
 __all__ = [
     "PathwayError",

@@ -18,26 +18,25 @@ from m2pt.pathway.blocks import (
     modules_in,
     warn_of_stacks,
 )
+from m2pt.pathway.earlier import Added, watch_earlier
 from m2pt.pathway.fitting import Unequal
 from m2pt.pathway.forwards import check_forwards
-from m2pt.pathway.layers import (
+from m2pt.pathway.keeping import merged_names
+from m2pt.pathway.layers import plain_class, set_class, set_scopes
+from m2pt.pathway.matching import Order, Pair, pair_blocks
+from m2pt.pathway.names import is_clear
+from m2pt.pathway.sharding import distributed_as, replicated_beside, reshard
+from m2pt.pathway.sharing import check_shared, find_shared
+from m2pt.pathway.terms import (
     Pathway,
     PathwayError,
     attached_names,
     is_attached,
     listed,
-    merged_names,
+    parameter,
     pathways,
-    plain_class,
-    set_class,
-    set_scopes,
     terms,
 )
-from m2pt.pathway.matching import Order, Pair, pair_blocks
-from m2pt.pathway.names import is_clear
-from m2pt.pathway.optimizers import warn_of_optimizers
-from m2pt.pathway.sharding import distributed_as, replicated_beside, reshard
-from m2pt.pathway.sharing import check_shared, find_shared
 
 Target = TypeVar("Target", bound=Blocks)
 
@@ -195,13 +194,16 @@ def install(
     shared = find_shared(roots, places)
     check_shared(shared, untie, labels)
     made = [_made(part) for part in parts]
+    added = [
+        Added(*place, part.auxiliary, parameter(*place)) for place, part in zip(places, parts, strict=True)
+    ]
     for each in shared:
         each.untie()
     for part, (matrix, scale) in zip(parts, made, strict=True):
         _add(part, matrix, scale)
     for block in blocks:
         set_scopes(block)
-    warn_of_optimizers([part.target.module for part in parts])
+    watch_earlier(added)
 
 
 def _check_targets(parts: Sequence[Part]) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from m2pt.pathway.layers import PathwayError, effective_weight, is_attached, listed, plain_class
+from m2pt.pathway.layers import effective_weight, plain_class
 from m2pt.pathway.sharding import is_distributed, whole
+from m2pt.pathway.terms import PathwayError, is_attached, listed
 
 Blocks: TypeAlias = nn.Module | Iterable[nn.Module]
 Layers: TypeAlias = str | Iterable[str] | Mapping[str | tuple[str, ...], str | Iterable[str]]

@@ -1,22 +1,17 @@
 """Look at pathways, and switch or scale them for a while."""
 
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from m2pt.pathway.layers import (
-    Pathway,
-    PathwayError,
-    attached_layers,
-    attached_names,
-    merged_names,
-    pathways,
-    terms,
-)
+from m2pt.pathway.keeping import merged_names
+from m2pt.pathway.layers import attached_layers
 from m2pt.pathway.merging import chosen_names
 from m2pt.pathway.names import is_pathway, is_scale
 from m2pt.pathway.sharding import reshard, whole
+from m2pt.pathway.terms import Pathway, PathwayError, attached_names, pathways, terms
 
 
 def scales(model: nn.Module) -> dict[str, float]:
@@ -70,9 +65,9 @@ def scaled(model: nn.Module, factor: float, names: str | Collection[str] | None 
 
     Raises:
         PathwayError: no layer has an auxiliary (of that name), the model is merged with `keep_terms`, or the
-            factor is no number.
+            factor is no finite number.
     """
-    if not isinstance(factor, int | float) or isinstance(factor, bool):
+    if not isinstance(factor, int | float) or isinstance(factor, bool) or not math.isfinite(factor):
         raise PathwayError(f"scaled(model, factor, names): the factor must be a number, got {factor!r}")
     pathways = _pathways(model, names)
     for pathway in pathways:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from m2pt.pathway.blocks import Matrix
-from m2pt.pathway.layers import PathwayError, listed
 from m2pt.pathway.layouts import STACKED, looks_fused
 from m2pt.pathway.roles import FUSED, role_of
+from m2pt.pathway.terms import PathwayError, listed
 
 Unequal: TypeAlias = Literal["error", "slice"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from m2pt.pathway.layers import PathwayError
+from m2pt.pathway.terms import PathwayError
 
 
 def check_forwards(block: nn.Module, layers: Iterable[nn.Module], label: str) -> None:

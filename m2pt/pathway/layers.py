@@ -12,81 +12,29 @@ parameter, `weight` as a rule, is a property:
 """
 
 import functools
-import math
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.fx
 from torch import Tensor, nn
 
-from m2pt.pathway.names import parse, scale_name
+from m2pt.pathway.keeping import check_merged, drop_merged, is_current, kept, merged_names, note_versions
+from m2pt.pathway.names import parse
+from m2pt.pathway.readers import wanted
 from m2pt.pathway.sharding import gathered, is_distributed
 from m2pt.pathway.summing import EffectiveWeight, per_row
-
-
-class PathwayError(ValueError):
-    """A target, an auxiliary or a request does not fit; the message names the layers and says what to do."""
-
-
-class Pathway(nn.Module):
-    """What one auxiliary adds to one layer: for each parameter a matrix A of W's shape and a scale λ.
-
-    `disablers` counts the `with` blocks of `disabled` around, `factors` are those of `scaled`, `factor` is
-    their product.
-
-    For a parameter called `weight` they are named `weight` and `scale`, for one called `in_proj_weight`
-    `in_proj_weight` and `in_proj_scale`. λ has one element, or one for each of equal groups of output rows.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.disablers = 0
-        self.factors: list[float] = []
-        self.factor = 1.0
-        self.names: tuple[str, ...] = ()
-
-    def add(self, name: str, matrix: Tensor, scale: Tensor, *, scale_trainable: bool) -> None:
-        """Add the matrix and the scale for the layer's parameter `name`."""
-        self.register_parameter(name, nn.Parameter(matrix))
-        self.register_parameter(scale_name(name), nn.Parameter(scale, requires_grad=scale_trainable))
-        self.names += (name,)
-
-    def pair(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
-        """Return the matrix and the scale for the layer's parameter `name`.
-
-        Raises:
-            PathwayError: one of them is not a parameter, as after pruning.
-        """
-        own, scale = self._parameters, scale_name(name)
-        if name not in own or scale not in own:
-            raise PathwayError(
-                f"{scale if name in own else name!r} of a pathway is no longer a parameter: weight_norm, "
-                "parametrizations and pruning cannot follow attach(); remove them, or merge first"
-            )
-        return cast(nn.Parameter, own[name]), cast(nn.Parameter, own[scale])
-
-    def set_factors(self, factors: list[float]) -> None:
-        """Multiply λ in forwards by each of the factors."""
-        self.factors, self.factor = factors, math.prod(factors)
-
-    def extra_repr(self) -> str:
-        """Return the shapes of A and λ for `print`: `weight: (576, 192), scale: (1,)`."""
-        return ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.named_parameters())
-
-    def __setstate__(self, state: Any) -> None:
-        """Reset a copy: the `with` blocks of `disabled` and `scaled` end for the original alone."""
-        super().__setstate__(state)
-        self.disablers = 0
-        self.set_factors([])
-
-
-def merged_name(name: str) -> str:
-    """Return the name of the buffer that holds W + Σ λᵢAᵢ after `merge(keep_terms=True)`."""
-    return f"merged_{name}"
+from m2pt.pathway.terms import (
+    HasPathways,
+    PathwayError,
+    attached_names,
+    enabled_terms,
+    is_attached,
+    listed,
+    parameter,
+)
 
 
 class _Forwards(threading.local):
@@ -128,7 +76,7 @@ class _Scoped:
         """Compute as the plain class does, with effective weights."""
         outer = _forwards.running, _forwards.own, _forwards.symbolic
         symbolic = any(isinstance(each, torch.fx.Proxy) for each in (*args, *kwargs.values()))
-        _forwards.running, _forwards.own, _forwards.symbolic = True, isinstance(self, _Attached), symbolic
+        _forwards.running, _forwards.own, _forwards.symbolic = True, isinstance(self, HasPathways), symbolic
         try:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         finally:
@@ -140,11 +88,12 @@ class _Scoped:
         return _new, (self.plain_class, getattr(self, "attached_names", ())), state
 
 
-class _Attached(_Scoped):
+class _Attached(_Scoped, HasPathways):
     """Mixin of the layers that have pathways."""
 
-    attached_names: tuple[str, ...]
-    pathways: nn.ModuleDict
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make a plain layer where `type(layer)(...)` asks for one like it, as peft does for convolutions."""
+        return cls.plain_class(*args, **kwargs) if args or kwargs else super().__new__(cls)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute as the plain class does, with effective weights."""
@@ -162,7 +111,7 @@ class _Attached(_Scoped):
         """Load as any module; warn of pathways that only the state or only the layer has."""
         own = {f"{prefix}{name}" for name in self.state_dict() if name.startswith("pathways.")}  # type: ignore[attr-defined]
         given = {key for key in state_dict if key.startswith(f"{prefix}pathways.")}
-        loads = any(f"{prefix}{name}" in state_dict for name in self.attached_names)
+        loads = given or any(f"{prefix}{name}" in state_dict for name in self.attached_names)
         errors = lists[-1]  # one list for the whole load
         if loads and own != given and _warned.load is not errors:  # strict is True whatever the caller said
             _warned.load = errors
@@ -177,17 +126,25 @@ class _Attached(_Scoped):
             drop_merged(self, name)  # type: ignore[arg-type]
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)  # type: ignore[misc]
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or cast as any module; merged weights are of the new tensors then."""
+        names = [name for name in merged_names(self) if is_current(self, name)]  # type: ignore[arg-type]
+        applied = super()._apply(*args, **kwargs)  # type: ignore[misc]
+        for name in names:
+            note_versions(self, name)  # type: ignore[arg-type]
+        return applied
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle and deepcopy as any scoped module, but no merged weight of other tensors than W, Aᵢ, λᵢ."""
         for name in merged_names(self):  # type: ignore[arg-type]
-            _check_merged(self, name)  # type: ignore[arg-type]
+            check_merged(self, name)  # type: ignore[arg-type]
         return super().__reduce_ex__(protocol)
 
     def __setstate__(self, state: Any) -> None:
         """Restore a copy, whose merged weights are of its own tensors."""
         super().__setstate__(state)  # type: ignore[misc]
         for name in merged_names(self):  # type: ignore[arg-type]
-            vars(self)[f"{merged_name(name)}_of"] = _versions(self, name)  # type: ignore[arg-type]
+            note_versions(self, name)  # type: ignore[arg-type]
 
 
 def _auxiliaries(keys: Iterable[str]) -> list[str]:
@@ -195,60 +152,14 @@ def _auxiliaries(keys: Iterable[str]) -> list[str]:
     return sorted({found.auxiliary for key in keys if (found := parse(key)) is not None})
 
 
-def listed(names: Iterable[str]) -> str:
-    """Return names as messages write them: `'fc1', 'fc2'`."""
-    return ", ".join(repr(name) for name in names) or "none"
-
-
-def is_attached(module: nn.Module) -> bool:
-    """Return whether the module is a layer with pathways."""
-    return isinstance(module, _Attached)
-
-
 def attached_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the name and the module of each layer with pathways in `model`."""
     return ((name, module) for name, module in model.named_modules() if is_attached(module))
 
 
-def attached_names(layer: nn.Module) -> tuple[str, ...]:
-    """Return the names of the layer's parameters that have pathways."""
-    return layer.attached_names if isinstance(layer, _Attached) else ()
-
-
-def merged_names(layer: nn.Module) -> list[str]:
-    """Return the names of the layer's parameters that are merged with `keep_terms`."""
-    return [name for name in attached_names(layer) if merged_name(name) in layer._buffers]
-
-
 def plain_class(module: nn.Module) -> type[nn.Module]:
     """Return the class that the module had before `attach`."""
     return module.plain_class if isinstance(module, _Scoped) else type(module)
-
-
-def parameter(layer: nn.Module, name: str = "weight") -> nn.Parameter:
-    """Return the parameter W, also inside a forward."""
-    return cast(nn.Parameter, vars(layer)["_parameters"][name])
-
-
-def pathways(layer: nn.Module) -> dict[str, Pathway]:
-    """Return the pathways of a layer by the auxiliary's name."""
-    return cast(dict[str, Pathway], vars(layer)["_modules"]["pathways"]._modules)
-
-
-def terms(layer: nn.Module, name: str = "weight") -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
-    """Return A and λ of each auxiliary that the layer's parameter `name` has."""
-    found = pathways(layer).items()
-    return {key: pathway.pair(name) for key, pathway in found if name in pathway.names}
-
-
-def enabled_terms(layer: nn.Module, name: str) -> list[tuple[Tensor, Tensor]]:
-    """Return A and λ, times its factors, of each auxiliary that is not disabled."""
-    found: list[tuple[Tensor, Tensor]] = []
-    for pathway in pathways(layer).values():
-        if name in pathway.names and not pathway.disablers:
-            matrix, scale = pathway.pair(name)
-            found.append((matrix, scale if pathway.factor == 1.0 else scale * pathway.factor))
-    return found
 
 
 def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
@@ -259,18 +170,18 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
 
     Raises:
         PathwayError: the layer is merged with `keep_terms` and gradients are enabled or what it was merged
-            of has changed, or A or λ is no longer a parameter.
+            of has changed, A or λ is no longer a parameter, or W has been quantised.
     """
     weight: Tensor = parameter(layer, name)  # not the attribute, which in a forward is this very sum
-    if not isinstance(layer, _Attached) or name not in layer.attached_names:
+    if name not in attached_names(layer):
         return weight
-    if (merged := vars(layer)["_buffers"].get(merged_name(name))) is not None:
-        if torch.is_grad_enabled():
-            raise PathwayError(
-                "merged with keep_terms=True, a layer is not trained: unmerge, or use torch.no_grad"
-            )
-        _check_merged(layer, name)
-        return _merged_like(weight, merged)
+    if (merged := kept(layer, name)) is not None:
+        return merged
+    if weight.dtype not in _WEIGHTS:  # torch would add λA to numbers that are no weights
+        raise PathwayError(
+            f"{name!r} of {type(layer).__name__} is {weight.dtype} now, whose numbers alone are no weights: "
+            "merge() the model before it is quantised"
+        )
     pairs: Any = [_like(weight, pair) for pair in enabled_terms(layer, name)]
     if not pairs:
         return weight
@@ -281,6 +192,8 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
         return weight.to(dtype)
     return EffectiveWeight.apply(dtype, weight, *(tensor for pair in pairs for tensor in pair))
 
+
+_WEIGHTS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 _ROUNDED_BY_AUTOCAST = {
     nn.Linear.forward,
@@ -314,57 +227,6 @@ def _like(weight: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return gathered(pair[0], weight.dtype), gathered(pair[1], weight.dtype)
 
 
-def keep_merged(layer: nn.Module, name: str, merged: Tensor) -> None:
-    """Have the layer compute with a merged weight until `unmerge`, or until what it was merged of changes."""
-    layer.register_buffer(merged_name(name), merged, persistent=False)
-    vars(layer)[f"{merged_name(name)}_of"] = _versions(layer, name)
-
-
-def drop_merged(layer: nn.Module, name: str) -> None:
-    """Have the layer compute with W + Σ λᵢAᵢ again."""
-    if layer._buffers.pop(merged_name(name), None) is not None:
-        layer._non_persistent_buffers_set.discard(merged_name(name))
-        del vars(layer)[f"{merged_name(name)}_of"]
-
-
-def _versions(layer: nn.Module, name: str) -> list[tuple[int, int]] | None:
-    """Return which tensors W, Aᵢ and λᵢ are and how often each was written; None if that cannot be known.
-
-    `fully_shard` replaces its parameters in each forward, and compiled code knows no versions.
-    """
-    tensors = [parameter(layer, name), *(each for pair in terms(layer, name).values() for each in pair)]
-    if any(is_distributed(tensor) or tensor.is_inference() for tensor in tensors):
-        return None
-    return [(id(tensor), tensor._version) for tensor in tensors]
-
-
-def _check_merged(layer: nn.Module, name: str) -> None:
-    """Refuse a merged weight of other tensors than the layer has."""
-    if torch.compiler.is_compiling():
-        return
-    before = vars(layer)[f"{merged_name(name)}_of"]
-    if before is not None and before != _versions(layer, name):
-        raise PathwayError(
-            f"{name!r} of {type(layer).__name__} or its pathways changed after merge(keep_terms=True): "
-            "unmerge the model, and merge it again"
-        )
-
-
-def _merged_like(weight: Tensor, merged: Tensor) -> Tensor:
-    """Return the buffer of `merge(keep_terms=True)` as W is: gathered, in the dtype of FSDP's forward."""
-    if is_distributed(merged) and not is_distributed(weight):
-        return gathered(merged, weight.dtype)
-    return merged if merged.dtype == weight.dtype else merged.to(weight.dtype)
-
-
-def _is_read_by_fsdp(weight: Tensor) -> bool:
-    """Return whether `fully_shard` reads a property: in its first forward it makes sure of the shard of W."""
-    if torch.compiler.is_compiling() or not is_distributed(weight):
-        return False
-    reader = sys._getframe(2).f_globals.get("__name__", "")
-    return reader.startswith("torch.distributed.fsdp.")
-
-
 def _property(name: str) -> property:
     """Return the property that stands for the parameter `name`."""
 
@@ -373,7 +235,8 @@ def _property(name: str) -> property:
         if name not in parameters:  # an AttributeError would make nn.Module look for W elsewhere
             raise PathwayError(f"{name!r} of {type(self).__name__} is no longer a parameter; merge first")
         weight = parameters[name]
-        if not _in_forward() or (type(weight) is not nn.Parameter and _is_read_by_fsdp(weight)):
+        chosen = wanted(self, name, weight)
+        if chosen == "W" or (chosen is None and not _in_forward()):
             return weight
         if _forwards.symbolic:
             raise PathwayError(
@@ -414,6 +277,8 @@ def _calling(base: Any) -> Callable[..., Any]:
     """Return a forward that calls that of `base`; it can be given the plain one's signature."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(self, base):  # a patch or a hook has kept this forward beyond merge()
+            return type(self).forward(self, *args, **kwargs)
         return base.forward(self, *args, **kwargs)
 
     return forward

@@ -19,9 +19,10 @@ from m2pt.pathway.blocks import (
     without_wrappers,
 )
 from m2pt.pathway.fitting import Place, Unequal, fit, or_slice
-from m2pt.pathway.layers import PathwayError, listed, plain_class
+from m2pt.pathway.layers import plain_class
 from m2pt.pathway.layouts import layout
 from m2pt.pathway.roles import FUSED, role_of
+from m2pt.pathway.terms import PathwayError, listed
 
 Order: TypeAlias = Literal["normal", "reversed", "shuffled"]
 

@@ -5,23 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from m2pt.pathway.layers import (
-    PathwayError,
-    attached_layers,
-    attached_names,
-    drop_merged,
-    drop_scopes,
-    keep_merged,
-    parameter,
-    pathways,
-    restore_class,
-    set_class,
-    terms,
-)
+from m2pt.pathway.keeping import drop_merged, keep_merged
+from m2pt.pathway.layers import attached_layers, drop_scopes, restore_class, set_class
 from m2pt.pathway.names import parse
 from m2pt.pathway.sharding import local, replicated, reshard
 from m2pt.pathway.sharing import Shared, check_shared, find_shared
 from m2pt.pathway.summing import weighted_sum
+from m2pt.pathway.terms import PathwayError, attached_names, parameter, pathways, terms
 
 
 def merge(
@@ -44,7 +34,7 @@ def merge(
         keep_terms: keeps W, Aᵢ and λᵢ beside the sum until `unmerge`. The layers stay attached, cost in
             inference what plain ones do, and refuse to be trained; the state dict is that before the merge.
             A forward refuses W, Aᵢ or λᵢ written since, but cannot tell in compiled code, of sharded weights,
-            or if it was through `.data`.
+            or if it was in place through `.data`.
 
     Raises:
         PathwayError: no layer has an auxiliary of that name, a weight is shared with another module, which

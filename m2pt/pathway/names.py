@@ -7,7 +7,7 @@ A matrix A is named as the layer's parameter W. Its scale is `scale` for `weight
 import re
 from typing import NamedTuple
 
-_KEY = re.compile(r"(?P<layer>(?:.*\.)?)pathways\.(?P<auxiliary>[^.]+)\.(?P<name>[^.]+)")
+_KEY = re.compile(r"(?P<layer>(?:.*\.)?)pathways\.(?P<auxiliary>[^\W\d]\w*)\.(?P<name>[^.]+)")
 _WEIGHT = re.compile(r"(|.*_)weight")
 _SCALE = re.compile(r"(|.*_)scale")
 _OTHER = "__scale"

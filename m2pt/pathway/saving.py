@@ -14,15 +14,9 @@ from torch import Tensor, nn
 
 from m2pt.pathway.attaching import Part, install
 from m2pt.pathway.blocks import Matrix, without_wrappers
-from m2pt.pathway.layers import (
-    PathwayError,
-    attached_layers,
-    attached_names,
-    parameter,
-    scoped_blocks,
-    terms,
-)
+from m2pt.pathway.layers import attached_layers, scoped_blocks
 from m2pt.pathway.sharding import reshard, whole
+from m2pt.pathway.terms import PathwayError, attached_names, parameter, terms
 
 FORMAT = "m2pt pathways 1"
 

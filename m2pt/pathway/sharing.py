@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from m2pt.pathway.layers import PathwayError, parameter
 from m2pt.pathway.sharding import is_distributed, local
+from m2pt.pathway.terms import PathwayError, parameter
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from model_families import DEPTH, FAMILIES, build, inputs, output
 from torch import nn
 
 from m2pt.pathway import attach, merge
-from m2pt.pathway.layers import attached_layers, attached_names, terms
+from m2pt.pathway.layers import attached_layers
+from m2pt.pathway.terms import attached_names, terms
 
 
 def twins(model: nn.Module) -> nn.Module:
