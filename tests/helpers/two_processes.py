@@ -1,5 +1,6 @@
 """Two gloo processes, forked from one that has imported torch and timm once for all tests."""
 
+import gc
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ IMPORTED = [
     "pytest",
     "small_vit",
     "m2pt.pathway",
+    "torch._dynamo",  # every optimizer imports it
     "torch.distributed.checkpoint.state_dict",
     "torch.distributed.fsdp",
 ]
@@ -27,6 +29,7 @@ def in_two_processes(work: Callable[..., Any], folder: Path, *given: object) -> 
 
 
 def _one_rank(rank: int, work: Callable[..., Any], folder: str, given: tuple[object, ...]) -> None:
+    gc.freeze()  # not what is imported, but what the test makes is searched for garbage and by `attach`
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     torch.save(work(rank, *given), f"{folder}/{rank}.pt")

@@ -189,7 +189,7 @@ def one_rank_of_one_group(rank: int, folder: str, order: str) -> dict[str, torch
             copied = vit().eval()
             copied.load_state_dict(whole(model.state_dict()))
             outputs[f"{part}: merged state"] = copied(x)
-        for name, model in sharded_below_a_scope(folder):
+        for name, model in sharded_below_a_scope(folder) if order == "attach first" else ():
             outputs[f"{name}: first forward"] = model(x)
             outputs[f"{name}: second forward"] = model(x)
         model = sharded_as_a_whole(order)
