@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch import multiprocessing as mp
+from two_processes import in_two_processes
 
 from m2pt.pathway import attach
 
@@ -30,22 +29,18 @@ def model_and_batch() -> tuple[nn.Module, Tensor]:
     return model, torch.randn(4, 6)
 
 
-def gradients_of_one_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def gradients_of_one_rank(rank: int) -> dict[str, Tensor]:
     model, batch = model_and_batch()
     parallel = nn.parallel.DistributedDataParallel(model)
     parallel(batch[2 * rank : 2 * rank + 2]).mean().backward()
-    torch.save({name: p.grad for name, p in model.named_parameters()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return {name: p.grad for name, p in model.named_parameters()}
 
 
 def test_two_processes_give_the_gradients_of_the_whole_batch(tmp_path: Path) -> None:
-    mp.spawn(gradients_of_one_rank, (str(tmp_path),), nprocs=2)
+    results = in_two_processes(gradients_of_one_rank, tmp_path)
     model, batch = model_and_batch()
     model(batch).mean().backward()
-    for rank in (0, 1):
-        gradients = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for gradients in results:
         assert sum(name.endswith(".scale") for name in gradients) == 4
         for name, parameter in model.named_parameters():
             assert torch.count_nonzero(gradients[name]) > 0

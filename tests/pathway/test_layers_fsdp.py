@@ -3,16 +3,17 @@
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small_vit import vit
 from torch import distributed as dist
-from torch import multiprocessing as mp
 from torch import nn
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from two_processes import in_two_processes
 
 from m2pt.pathway import (
     PathwayError,
@@ -71,9 +72,7 @@ def whole(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return copy.deepcopy(full)  # of replicated values it is the tensor itself
 
 
-def one_rank(rank: int, folder: str, order: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def one_rank(rank: int, folder: str, order: str) -> dict[str, Any]:
     rows = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
     model = sharded(order)
     losses, optimizer = trained(model, rows)
@@ -94,14 +93,12 @@ def one_rank(rank: int, folder: str, order: str) -> None:
         merge(model)
         result["merged difference"] = float((model(batches()[0]) - attached).abs().max())
     result["merged keys"] = list(model.state_dict())
-    torch.save(result, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return result
 
 
 @pytest.mark.parametrize("order", ATTACHED_BEFORE)
 def test_sharded_training_equals_that_of_one_process(order: str, tmp_path: Path) -> None:
-    mp.spawn(one_rank, (str(tmp_path), order), nprocs=2)
-    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    results = in_two_processes(one_rank, tmp_path, str(tmp_path), order)
     model = vit()
     keys = list(model.state_dict())
     attach_each(model)
@@ -122,19 +119,15 @@ def test_sharded_training_equals_that_of_one_process(order: str, tmp_path: Path)
     assert all(torch.equal(loaded.state_dict()[name], value) for name, value in results[0]["state"].items())
 
 
-def one_rank_in_bf16(rank: int, folder: str, order: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def one_rank_in_bf16(rank: int, order: str) -> dict[str, Any]:
     model = sharded(order, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
     losses, _ = trained(model, slice(rank * BATCH // 2, (rank + 1) * BATCH // 2))
-    torch.save({"losses": losses, "state": whole(model.state_dict())}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return {"losses": losses, "state": whole(model.state_dict())}
 
 
 @pytest.mark.parametrize("order", ["attach first", "shard first"])
 def test_mixed_precision_trains_w_a_and_the_scale_in_float32(order: str, tmp_path: Path) -> None:
-    mp.spawn(one_rank_in_bf16, (str(tmp_path), order), nprocs=2)
-    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    results = in_two_processes(one_rank_in_bf16, tmp_path, order)
     model = vit()
     attach_each(model)
     before = copy.deepcopy(model.state_dict())
@@ -179,9 +172,7 @@ def sharded_below_a_scope(folder: str) -> Iterator[tuple[str, nn.Module]]:
     yield "loaded", model
 
 
-def one_rank_of_one_group(rank: int, folder: str, order: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def one_rank_of_one_group(rank: int, folder: str, order: str) -> dict[str, torch.Tensor]:
     x, outputs = batches()[0], {}
     with torch.no_grad():
         for part in ("model", "blocks"):
@@ -198,26 +189,25 @@ def one_rank_of_one_group(rank: int, folder: str, order: str) -> None:
             copied = vit().eval()
             copied.load_state_dict(whole(model.state_dict()))
             outputs[f"{part}: merged state"] = copied(x)
-        for name, model in sharded_below_a_scope(folder):
+        for name, model in sharded_below_a_scope(folder) if order == "attach first" else ():
             outputs[f"{name}: first forward"] = model(x)
             outputs[f"{name}: second forward"] = model(x)
         model = sharded_as_a_whole(order)
         merge(model, keep_terms=True)
         outputs["model: merged with its terms"] = model(x)
         outputs["model: unmerged"] = unmerge(model)(x)
-    torch.save(outputs, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return outputs
 
 
 @pytest.mark.parametrize("order", ["attach first", "shard first"])
 def test_gathered_weights_are_not_taken_for_the_model_s_own(order: str, tmp_path: Path) -> None:
-    mp.spawn(one_rank_of_one_group, (str(tmp_path), order), nprocs=2)
+    results = in_two_processes(one_rank_of_one_group, tmp_path, str(tmp_path), order)
     model, x = vit().eval(), batches()[0]
     plain = model(x)
     attach_each(model)
     expected = model(x)
-    for rank in (0, 1):
-        for name, output in torch.load(tmp_path / f"{rank}.pt", weights_only=True).items():
+    for outputs in results:
+        for name, output in outputs.items():
             truth = plain if name == "model: without" else expected
             if name != "blocks: without":  # of the last block only
                 torch.testing.assert_close(
@@ -225,9 +215,7 @@ def test_gathered_weights_are_not_taken_for_the_model_s_own(order: str, tmp_path
                 )
 
 
-def one_rank_with_a_value_that_is_not_finite(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def one_rank_with_a_value_that_is_not_finite(rank: int) -> None:
     model, auxiliary = sharded("shard first"), vit(seed=3)
     keys = list(model.state_dict())
     with torch.no_grad():
@@ -235,8 +223,7 @@ def one_rank_with_a_value_that_is_not_finite(rank: int, folder: str) -> None:
     with pytest.raises(PathwayError, match=r"'mlp.fc2' of target block 1 that are not finite"):
         attach(model, {"video": auxiliary})
     assert list(model.state_dict()) == keys
-    dist.destroy_process_group()
 
 
 def test_every_process_refuses_values_that_are_not_finite_in_one_shard(tmp_path: Path) -> None:
-    mp.spawn(one_rank_with_a_value_that_is_not_finite, (str(tmp_path),), nprocs=2)
+    in_two_processes(one_rank_with_a_value_that_is_not_finite, tmp_path)
