@@ -2,13 +2,29 @@
 
 from collections.abc import Iterable
 
+MOST_FAULTS = 20
+"""Number of errors that are told at once."""
+
 
 class InputError(Exception):
     """Invalid input from the user: a config key, a file, a dataset.
 
     The message names the file, the key and the value, and says how to fix it, in one or two sentences. The
     command line prints it without a traceback and exits with code 2.
+
+    Args:
+        message: the message.
+        cause: equal for errors that are mended together, such as a recipe that many runs lack: the first of
+            them is told; the message by default.
     """
+
+    def __init__(self, message: str = "", cause: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause or message
+        self.parts: tuple[InputError, ...] = ()
+        """The errors that this one joins."""
+        self.untold = 0
+        """Number of errors beyond these parts."""
 
 
 class DamagedError(InputError):
@@ -20,6 +36,27 @@ class RunError(Exception):
 
     The command line prints it without a traceback and exits with code 1.
     """
+
+
+def joined(errors: Iterable[InputError], untold: int = 0) -> InputError:
+    """Return one error for several, a line or more for each cause, for the first `MOST_FAULTS` causes.
+
+    Args:
+        errors: the errors; what they have joined is taken apart.
+        untold: number of further errors.
+    """
+    every = list(errors)
+    parts = [part for error in every for part in error.parts or (error,)]
+    causes = {part.cause: part for part in reversed(parts)}
+    distinct = [part for part in parts if causes[part.cause] is part]
+    untold += sum(error.untold for error in every)
+    more = len(distinct[MOST_FAULTS:]) + untold
+    if len(distinct) == 1 and not more:
+        return distinct[0]
+    lines = [*map(str, distinct[:MOST_FAULTS]), *([f"and {more} more errors."] if more else [])]
+    error = InputError("\n".join(lines))
+    error.parts, error.untold = tuple(distinct), untold
+    return error
 
 
 def short(text: str, most: int = 200) -> str:
