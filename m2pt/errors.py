@@ -45,18 +45,19 @@ def joined(errors: Iterable[InputError], untold: int = 0) -> InputError:
         errors: the errors; what they have joined is taken apart.
         untold: number of further errors.
     """
-    every = list(errors)
-    parts = [part for error in every for part in error.parts or (error,)]
-    causes = {part.cause: part for part in reversed(parts)}
-    distinct = [part for part in parts if causes[part.cause] is part]
-    untold += sum(error.untold for error in every)
-    more = len(distinct[MOST_FAULTS:]) + untold
-    if len(distinct) == 1 and not more:
-        return distinct[0]
-    lines = [*map(str, distinct[:MOST_FAULTS]), *([f"and {more} more errors."] if more else [])]
-    error = InputError("\n".join(lines))
-    error.parts, error.untold = tuple(distinct), untold
-    return error
+    causes: dict[str, InputError] = {}
+    for error in errors:
+        for part in error.parts or (error,):
+            causes.setdefault(part.cause, part)
+        untold += error.untold
+    parts = tuple(causes.values())
+    more = len(parts[MOST_FAULTS:]) + untold
+    if len(parts) == 1 and not more:
+        return parts[0]
+    lines = [*map(str, parts[:MOST_FAULTS]), *([f"and {more} more errors."] if more else [])]
+    whole = InputError("\n".join(lines))
+    whole.parts, whole.untold = parts, untold
+    return whole
 
 
 def short(text: str, most: int = 200) -> str:

@@ -161,7 +161,8 @@ class Encoder(Strict):
     def entries(self) -> list[Entry]:
         """Entries of the config that it needs, other encoders left out."""
         named = (("datasets", self.dataset), ("modalities", self.modality))
-        return [(section, name) for section, name in named if name is not None]
+        found = [(section, name) for section, name in named if name is not None]
+        return [*found, ("convnext", "")] if self.body == "convnext" else found
 
     @property
     def is_trained_here(self) -> bool:
@@ -286,7 +287,8 @@ class Config(Strict):
         yield from self._unknown_datasets()
         yield from self._equal_names()
         roots = {name: dataset.root for name, dataset in self.datasets.items() if dataset.root is not None}
-        yield from _raised_by(check_places, self.results, self.checkpoints, roots)
+        for misfit in _raised_by(check_places, self.results, self.checkpoints, roots):
+            yield misfit._replace(entries=(("results", ""), ("results", ""), ("checkpoints", "")))
         yield from self._unknown_target_encoders()
         for name, encoder in self.encoders.items():
             if name in RESERVED:
@@ -295,6 +297,8 @@ class Config(Strict):
                 fault = self._pretraining_fault(encoder) or self._source_fault(encoder)
             if fault:
                 yield Misfit(f"encoders.{name}: {fault}", tuple(self.entries_behind(name)))
+            elif encoder.body == "convnext" and self.convnext is None:
+                yield Misfit(f"encoders.{name}: body convnext needs a convnext section", (("convnext", ""),))
 
     def _unknown_datasets(self) -> Iterator[Misfit]:
         named: list[tuple[str, Entry, str]] = [
@@ -353,8 +357,6 @@ class Config(Strict):
     def _source_fault(self, encoder: Encoder) -> str | None:
         if encoder.file is None and encoder.modality not in self.modalities:
             return self.missing_section(str(encoder.modality))
-        if encoder.body == "convnext" and self.convnext is None:
-            return "body convnext needs a convnext section"
         if encoder.epoch_of is not None:
             other = self.encoders.get(encoder.epoch_of)
             if other is None or other.epoch_of is not None:

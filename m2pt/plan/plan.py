@@ -371,7 +371,11 @@ class Plan:
 
     def _entries(self, row: Row, column: Column) -> Iterator[Entry]:
         """Yield the entries of the config that a cell needs, as far as its row and column tell."""
-        yield from (("encoders", name) for name in _encoders(row.run) if name not in self.config.encoders)
+        for name in _encoders(row.run):
+            if name not in self.config.encoders:
+                yield ("encoders", name)
+            elif self.config.encoders[name].body == "convnext":
+                yield ("convnext", "")
         kind = catalog.task(column.task).kind
         for name in filter(None, (column.dataset, column.transfer_from)):
             yield from (("datasets", name), (kind, name), ("finetune", name))

@@ -107,7 +107,9 @@ def _compare(plan: Plan, comparison: Comparison, cells: Mapping[str, Cell]) -> C
         differences = () if undecided else paired_differences(first.values, others[0].values)
         published = _difference(first.published, others[0].published)
     elif others:
-        pairs = () if undecided else zip(first.differences, others[0].differences, strict=True)
+        pairs: Iterable[tuple[float, float]] = ()
+        if not undecided:
+            pairs = zip(first.differences, others[0].differences, strict=True)
         differences = tuple(one - other for one, other in pairs)
         published = _difference(first.published_gain, others[0].published_gain)
     measured = tuple((tuple(run.name for run in cell.runs), cell.column.metric) for cell in over)

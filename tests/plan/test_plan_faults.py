@@ -129,6 +129,12 @@ def test_what_is_left_out_of_the_config_is_not_missed(refuse, key, value):
         assert line.startswith(f"config.yaml: {key}"), line
 
 
+def test_encoders_that_lack_a_section_are_told_and_not_their_runs(refuse):
+    lines = refuse({"convnext": None})
+    said = "config.yaml: encoders.{}_convnext: body convnext needs a convnext section."
+    assert sorted(lines) == [said.format("audio"), said.format("image")]
+
+
 def test_a_config_without_tables_is_refused_by_its_own_faults_alone(refuse):
     lines = refuse({"tables": [], "threads": 0}, image=FILES["image"])
     assert_told(lines, ["config.yaml: tables = []: must have at least 1 item.", TOLD_OF_CONFIG[0]])
