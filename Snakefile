@@ -1,6 +1,7 @@
 """M2PT and AGM, from raw data to printed tables: `snakemake --cores all results/table1.csv`."""
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 from m2pt.errors import InputError
@@ -25,6 +26,10 @@ DATA, LOGS, BENCHMARKS = (f"{RESULTS}/{name}" for name in (files.DATA, files.LOG
 ENCODER = str(PLAN.encoder_directory("{encoder}", "{seed}"))
 RUN = str(PLAN.run_directory("{run}", "{seed}"))
 THREADS = PLAN.config.threads
+
+if workflow.is_main_process:  # not in the log of each job
+    for sentence in RULES.missing_cells():
+        logger.warning(sentence)
 
 
 rule all_tables:

@@ -27,7 +27,10 @@ def run(arguments: argparse.Namespace) -> None:
         InputError: something cannot be built; every fault is named.
     """
     from m2pt.ops.check import check_plan
+    from m2pt.plan.claims import missing_cells
 
     plan = load_plan(arguments)
     count = check_plan(plan, arguments.datasets, arguments.encoders)
     print(f"{plan.source}: all {count} distinct trainings build; check the data with: m2pt data check NAME")
+    for sentence in missing_cells(plan):
+        print(sentence)

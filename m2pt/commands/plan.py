@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.ops.measure import measure_missing
     from m2pt.ops.plan_report import Machine, Report
     from m2pt.ops.step_costs import FlopEstimator
+    from m2pt.plan.claims import missing_cells
     from m2pt.plan.jobs import trainings
 
     plan, sizes = load_plan(arguments), parse_items(arguments.items)
@@ -73,7 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
         estimates = [each for each in estimates if not each.done]
     machine = Machine(arguments.gpus, arguments.gpus_per_job)
     imported = imported_bytes(plan, runs)
-    report = Report(plan.source, names, estimates, imported, machine, arguments.remaining)
+    missing = missing_cells(plan, arguments.result or None)
+    report = Report(plan.source, names, estimates, imported, machine, arguments.remaining, missing)
     print_all(json.dumps(report.document(), indent=2) if arguments.json else report.text())
 
 

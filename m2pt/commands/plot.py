@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write results/FIGURE.pdf, .svg, .png, .csv, and FIGURE.made.txt, its provenance in the report."""
+    from m2pt.plan.claims import missing_cells
     from m2pt.reporting.figures.cells import FigureCells
     from m2pt.reporting.figures.render import render, write_figure
     from m2pt.reporting.figures.style import style
@@ -28,5 +29,6 @@ def run(arguments: argparse.Namespace) -> None:
     cells = FigureCells(plan, figure)
     with style():
         picture, records = render(cells)
-        write_figure(stem, picture, records, figure, cells.provenance_note())
+        provenance = " ".join((cells.provenance_note(), *missing_cells(plan, [arguments.figure])))
+        write_figure(stem, picture, records, figure, provenance)
     job_log.end(*paths)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write results/summary.md, and summary.made.txt, its provenance in the report."""
-    from m2pt.plan.claims import claims_digest
+    from m2pt.plan.claims import claims_digest, missing_cells
     from m2pt.reporting.claims import summarize, to_markdown
     from m2pt.reporting.notes import provenance_note
 
@@ -25,7 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     begin_report(plan, "summarize", paths)
     summary = summarize(plan)
     provenance = provenance_note(plan, summary.cells)
-    texts = to_markdown(summary, provenance), f"{provenance}\n"
+    missing = missing_cells(plan, [SUMMARY])
+    texts = to_markdown(summary, provenance, missing), f"{' '.join((provenance, *missing))}\n"
     for path, text in zip(paths, texts, strict=True):
         write_text(path, text)
     print(f"\n{texts[0]}")

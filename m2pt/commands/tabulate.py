@@ -19,6 +19,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     An edited table may use runs that exist already, so the snapshot of the plan is updated too.
     """
+    from m2pt.plan.claims import missing_cells
     from m2pt.plan.snapshot import write_snapshot
     from m2pt.reporting.cells import read_cells
     from m2pt.reporting.notes import provenance_note, table_notes
@@ -31,12 +32,13 @@ def run(arguments: argparse.Namespace) -> None:
     begin_report(plan, f"tabulate {name}", paths.values())
     cells = read_cells(plan, name)
     provenance = provenance_note(plan, cells)
-    notes = table_notes(plan, table, cells, provenance)
+    missing = missing_cells(plan, [name])
+    notes = table_notes(plan, table, cells, provenance, missing)
     texts = {
         "csv": to_csv(table, cells),
         "md": to_markdown(table, cells, notes),
         "tex": to_latex(table, cells, notes),
-        PROVENANCE: f"{provenance}\n",
+        PROVENANCE: f"{' '.join((provenance, *missing))}\n",
     }
     for kind, path in paths.items():
         write_text(path, texts[kind])

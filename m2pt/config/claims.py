@@ -1,12 +1,16 @@
 """The paper's claims as data: a sentence, its source, and the comparisons of cells that decide it."""
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from m2pt.config.cell_names import locate
 from m2pt.config.figures import CellName
 from m2pt.config.names import Label, Text
 from m2pt.config.strict import Strict
+from m2pt.config.tables import Table
+from m2pt.errors import InputError, joined
 
 Sentence = Annotated[Text, Field(min_length=1)]
 
@@ -64,3 +68,39 @@ class Claims(Strict):
         """Names of all compared cells."""
         names = [n for claim in self.claims for comparison in claim.comparisons for n in comparison.cells]
         return tuple(dict.fromkeys(names))
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables that the cells are in."""
+        return tuple(dict.fromkeys(name.partition(":")[0] for name in self.cells))
+
+
+def check_comparisons(claims: Claims, tables: Mapping[str, Table], path: str) -> Claims:
+    """Return the claims of the file `path` after checking that the cells that they compare exist.
+
+    Raises:
+        InputError: a cell does not exist, is not run, or has no baseline; all of them are named.
+    """
+    comparisons = (comparison for claim in claims.claims for comparison in claim.comparisons)
+    if faults := [fault for comparison in comparisons for fault in _faults(comparison, tables)]:
+        raise joined(InputError(f"{path}: {fault}") for fault in faults)
+    return claims
+
+
+def _faults(comparison: Comparison, tables: Mapping[str, Table]) -> Iterator[str]:
+    for name in comparison.cells:
+        try:
+            place = locate(tables, name)
+        except InputError as error:
+            yield str(error)
+            continue
+        rows = [place.row]
+        if comparison.gain is not None:
+            baseline = tables[place.table].baseline(place.row)
+            if baseline is None:
+                yield f"{name}: has no gain, since its row has no baseline."
+                continue
+            rows.append(baseline)
+        for row in rows:
+            if place.column.name not in row.columns:
+                yield f"{name}: row {row.method} does not run {place.column.name}; add it there."

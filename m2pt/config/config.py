@@ -1,18 +1,20 @@
 """The config file: models, data and sizes of a workflow. See config/README.md."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, create_model, model_validator
 
 from m2pt import catalog
 from m2pt.config.architecture import Backbone, ConvNeXt
 from m2pt.config.experiment import SCRATCH
+from m2pt.config.faults import Entry, Faults
 from m2pt.config.names import LayoutName, Name, SubsetName
 from m2pt.config.paths import FilePath, InputFile, MadeFolder, check_places, check_result_name
-from m2pt.config.strict import Strict, nested, no_duplicates
+from m2pt.config.strict import Strict, as_sentence, nested, no_duplicates, several, validate_rest
 from m2pt.errors import InputError, listed
 from m2pt.ranges import Epoch, Size
 from m2pt.run_files import SUMMARY
@@ -130,7 +132,8 @@ class Encoder(Strict):
     random: bool = False
     """Initialize at random, differently for every seed."""
     epoch_of: Name | None = None
-    """Another encoder; its recipe must keep `epoch`."""
+    """Another encoder; its recipe must keep `epoch`. Of a file or random weights none is kept: cells that
+    need one stay empty."""
     epoch: Epoch | None = None
 
     @model_validator(mode="after")
@@ -153,6 +156,13 @@ class Encoder(Strict):
         if self.body == "convnext" and self.pretrain is not None and self.objective == "masked":
             raise ValueError("a convnext has no masked pretraining; give objective: supervised")
         return self
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Entries of the config that it needs, other encoders left out."""
+        named = (("datasets", self.dataset), ("modalities", self.modality))
+        found = [(section, name) for section, name in named if name is not None]
+        return [*found, ("convnext", "")] if self.body == "convnext" else found
 
     @property
     def is_trained_here(self) -> bool:
@@ -213,6 +223,24 @@ def settings_class(modality: str) -> Any:
     return settings
 
 
+class Misfit(NamedTuple):
+    """What does not fit together in a config: a sentence, and the entries involved, first the one to mend."""
+
+    fault: str
+    entries: tuple[Entry, ...] = ()
+
+
+def _raised_by(check: Callable[..., None], *arguments: Any) -> Iterator[Misfit]:
+    try:
+        check(*arguments)
+    except ValueError as error:
+        yield Misfit(str(error))
+
+
+_IN_PARTS = "in parts"
+"""Key of pydantic's context: whether a config is built without checking that it fits together."""
+
+
 class Config(Strict):
     """A config file. It must be complete: configs are never merged."""
 
@@ -249,52 +277,70 @@ class Config(Strict):
     """The paper's claims, to be decided by the cells of the tables."""
 
     @model_validator(mode="after")
-    def _datasets_exist(self) -> "Config":
-        pretraining = {f"encoders.{name}.dataset": each.dataset for name, each in self.encoders.items()}
-        others = [(kind, name) for kind in catalog.KINDS for name in getattr(self, kind, ())]
-        for section, name in (*pretraining.items(), *others):
-            if name is not None and name not in self.datasets:
-                raise ValueError(f"{section}: no dataset {name!r}; the datasets are {listed(self.datasets)}")
+    def _fits_together(self, info: ValidationInfo) -> "Config":
+        if not (info.context or {}).get(_IN_PARTS) and (faults := [each.fault for each in self.misfits()]):
+            raise several(faults)
         return self
 
-    @model_validator(mode="after")
-    def _results_differ(self) -> "Config":
-        stems = [PurePosixPath(path).stem for path in (*self.tables, *self.figures)]
-        for stem, path in zip(stems, (*self.tables, *self.figures), strict=True):
-            check_result_name(stem, path)
-            if stem == SUMMARY or stems.count(stem) > 1:
-                raise ValueError(f"tables, figures: the name {stem} is taken; rename the file {path}")
-        for name in ("seeds", "pretrain_seeds"):
-            no_duplicates(name, getattr(self, name))
-        return self
-
-    @model_validator(mode="after")
-    def _folders_are_apart(self) -> "Config":
+    def misfits(self) -> Iterator[Misfit]:
+        """Yield what does not fit together in this config, although every key of it is valid."""
+        yield from self._unknown_datasets()
+        yield from self._equal_names()
         roots = {name: dataset.root for name, dataset in self.datasets.items() if dataset.root is not None}
-        check_places(self.results, self.checkpoints, roots)
-        return self
-
-    @model_validator(mode="after")
-    def _target_encoders_exist(self) -> "Config":
-        for name in (name for pair in self.target_encoders.items() for name in pair):
-            if name not in self.encoders:
-                raise ValueError(
-                    f"target_encoders: no encoder {name!r}; the encoders are {listed(self.encoders)}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _encoders_can_be_made(self) -> "Config":
+        for misfit in _raised_by(check_places, self.results, self.checkpoints, roots):
+            yield misfit._replace(entries=(("results", ""), ("results", ""), ("checkpoints", "")))
+        yield from self._unknown_target_encoders()
         for name, encoder in self.encoders.items():
             if name in RESERVED:
-                raise ValueError(f"encoders.{name}: this name has a meaning of its own; choose another")
-            fault = self._pretraining_fault(encoder) or self._source_fault(encoder)
+                fault: str | None = "this name has a meaning of its own; choose another"
+            else:
+                fault = self._pretraining_fault(encoder) or self._source_fault(encoder)
             if fault:
-                raise ValueError(f"encoders.{name}: {fault}")
-        return self
+                yield Misfit(f"encoders.{name}: {fault}", tuple(self.entries_behind(name)))
+            elif encoder.body == "convnext" and self.convnext is None:
+                yield Misfit(f"encoders.{name}: body convnext needs a convnext section", (("convnext", ""),))
+
+    def _unknown_datasets(self) -> Iterator[Misfit]:
+        named: list[tuple[str, Entry, str]] = [
+            (f"encoders.{name}.dataset", ("encoders", name), each.dataset)
+            for name, each in self.encoders.items()
+            if each.dataset is not None
+        ]
+        named += [(kind, (kind, name), name) for kind in catalog.KINDS for name in getattr(self, kind, ())]
+        for key, entry, dataset in named:
+            if dataset not in self.datasets:
+                fault = f"{key}: no dataset {dataset!r}; the datasets are {listed(self.datasets)}"
+                yield Misfit(fault, (entry, ("datasets", dataset)))
+
+    def _equal_names(self) -> Iterator[Misfit]:
+        paths = (*self.tables, *self.figures)
+        stems = [PurePosixPath(path).stem for path in paths]
+        taken = {SUMMARY}
+        for stem, path in zip(stems, paths, strict=True):
+            yield from _raised_by(check_result_name, stem, path)
+            if stem in taken:
+                yield Misfit(f"tables, figures: the name {stem} is taken; rename the file {path}")
+            taken.add(stem)
+        for name in ("seeds", "pretrain_seeds"):
+            yield from _raised_by(no_duplicates, name, getattr(self, name))
+
+    def _unknown_target_encoders(self) -> Iterator[Misfit]:
+        for key, encoder in self.target_encoders.items():
+            for name in (key, encoder):
+                if name not in self.encoders:
+                    fault = f"target_encoders: no encoder {name!r}; the encoders are {listed(self.encoders)}"
+                    yield Misfit(fault, (("target_encoders", key), ("encoders", name)))
+
+    def entries_behind(self, name: str) -> list[Entry]:
+        """Return the entries of a config that an encoder is made from, its own first."""
+        found: list[Entry] = [("encoders", name)]
+        if name in self.encoders and (source := self.encoders[name].epoch_of) is not None:
+            found.append(("encoders", source))
+        named = [self.encoders[each].entries for _, each in found if each in self.encoders]
+        return [*found, *chain.from_iterable(named)]
 
     def _pretraining_fault(self, encoder: Encoder) -> str | None:
-        if encoder.dataset is None:
+        if encoder.dataset is None or encoder.dataset not in self.datasets:  # which has its own message
             return None
         dataset = self.datasets[encoder.dataset]
         if dataset.modalities != (encoder.modality,):
@@ -311,21 +357,73 @@ class Config(Strict):
     def _source_fault(self, encoder: Encoder) -> str | None:
         if encoder.file is None and encoder.modality not in self.modalities:
             return self.missing_section(str(encoder.modality))
-        if encoder.body == "convnext" and self.convnext is None:
-            return "body convnext needs a convnext section"
         if encoder.epoch_of is not None:
             other = self.encoders.get(encoder.epoch_of)
-            if other is None or other.pretrain is None:
-                return f"epoch_of = {encoder.epoch_of!r} is not a pretrained encoder"
-            if (other.modality, other.body) != (encoder.modality, encoder.body):
+            if other is None or other.epoch_of is not None:
+                known = listed(name for name, each in self.encoders.items() if each.epoch_of is None)
+                return f"epoch_of = {encoder.epoch_of!r} is not a pretrained encoder; give one of {known}"
+            if other.modality not in (None, encoder.modality) or other.body != encoder.body:
                 return f"{encoder.epoch_of} has another modality or body"
         return None
+
+    def why_unmade(self, name: str) -> str | None:
+        """Return why an encoder cannot be made, and what to do about it; None if it can be made.
+
+        Its cells stay empty, so that nobody has to delete rows who replaces a pretraining by a file.
+        """
+        encoder = self.encoders.get(name)
+        source = self.encoders.get(encoder.epoch_of) if encoder and encoder.epoch_of else None
+        if encoder is None or source is None or source.pretrain is not None:
+            return None
+        what = "has random weights" if source.random else "is a file"
+        return (
+            f"encoder {encoder.epoch_of} {what}, of which no epoch {encoder.epoch} is kept; pretrain it, or "
+            f"give {name} a file of its own"
+        )
 
     def missing_section(self, modality: str) -> str:
         """Return the message for a modality that this config has no section for."""
         if modality not in catalog.MODALITIES:
             return catalog.unknown("modality", modality, catalog.MODALITIES)
         return f"modality {modality} needs a section modalities.{modality}; add it"
+
+
+_STAND_INS: dict[str, Any] = {
+    "backbone": {"dim": 64, "depth": 1, "num_heads": 1},
+    "convnext": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]},
+    "modalities": {},
+    "datasets": {},
+    "encoders": {},
+    "finetune": {},
+}
+"""What replaces a faulty key, so that the rest of a config is checked in the same run."""
+
+
+def _stand_in(entry: Entry, given: Any) -> Any:
+    """Return what replaces a faulty entry: of an encoder, one whose runs are the same."""
+    section, name = entry
+    if section == "encoders" and name and isinstance(given, Mapping):
+        return {"random": True, **{key: given[key] for key in ("modality", "body") if key in given}}
+    return None if name else _STAND_INS.get(section)
+
+
+def read_config(values: Mapping[str, Any], source: str, faults: Faults) -> Config:
+    """Build a config from what is valid in a document, and note all faults of the rest.
+
+    Args:
+        values: the document.
+        source: its file, for messages.
+        faults: takes the faults. The entries that they spoil are missing from the config or replaced.
+
+    Raises:
+        InputError: nothing can be built.
+    """
+    context = {_IN_PARTS: True}
+    config = validate_rest(config_class(), values, source, faults, stand_in=_stand_in, context=context)
+    for fault, entries in config.misfits():
+        if not faults.affect(entries[1:]):
+            faults.add(InputError(f"{source}: {as_sentence(fault)}"), *entries[:1])
+    return config
 
 
 SECTIONS = ("finetune", "transfer")

@@ -1,9 +1,9 @@
 """Figures as data: a kind of plot, and the table cells that it shows, named as for `m2pt show`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import isfinite
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -12,7 +12,7 @@ from m2pt.config.cell_names import locate
 from m2pt.config.names import ONE_LINE, Label, Line, Name, Text
 from m2pt.config.strict import Strict, no_duplicates
 from m2pt.config.tables import Table
-from m2pt.errors import InputError, listed
+from m2pt.errors import InputError, joined, listed
 from m2pt.ranges import Epoch
 
 CellName = Annotated[str, Field(min_length=1, max_length=500, pattern=ONE_LINE)]
@@ -42,12 +42,25 @@ class Plot(Strict, ABC):
     needs_gain: ClassVar[bool] = True
     needs_auxiliary: ClassVar[bool] = False
     """Whether each cell must have exactly one auxiliary."""
+    needs_epochs: ClassVar[bool] = False
+    """Whether a cell is only drawn if the length of its auxiliary's pretraining is known in epochs."""
     marks: ClassVar[str]
     """How to read the plot, with several seeds and with one: a sentence for its caption."""
 
     @abstractmethod
     def cell_names(self) -> Iterator[str]:
         """Yield the names of the cells in the plot."""
+
+    @abstractmethod
+    def without(self, names: Collection[str]) -> Self | None:
+        """Return the plot without the cells of these names; None if there is nothing left to draw."""
+
+
+Key = TypeVar("Key")
+
+
+def _others(cells: Mapping[Key, str], names: Collection[str]) -> dict[Key, str]:
+    return {key: cell for key, cell in cells.items() if cell not in names}
 
 
 class Target(Strict):
@@ -104,6 +117,18 @@ class Grid(Plot):
         for auxiliary, target in self.pairs():
             yield target.cells[auxiliary]
 
+    def without(self, names: Collection[str]) -> Self | None:
+        """Return the grid without these cells, nor rows and columns of which none is left."""
+        rest = {target.title: _others(target.cells, names) for target in self.targets}
+        targets = tuple(
+            target.model_copy(update={"cells": rest[target.title]})
+            for target in self.targets
+            if rest[target.title]
+        )
+        used = {name for cells in rest.values() for name in cells}
+        auxiliaries = {name: title for name, title in self.auxiliaries.items() if name in used}
+        return self.model_copy(update={"auxiliaries": auxiliaries, "targets": targets}) if targets else None
+
 
 _GAINS = (
     "With several seeds gains are paired by seed; {}. With one seed ours are differences, drawn gray, and no "
@@ -144,10 +169,16 @@ class AuxiliaryQuality(Plot):
     marks: ClassVar[str] = _GAINS.format("a line spans the 95 % interval")
     points: Annotated[tuple[Point, ...], Field(min_length=2)]
     needs_auxiliary: ClassVar[bool] = True
+    needs_epochs: ClassVar[bool] = True
 
     def cell_names(self) -> Iterator[str]:
         """Yield the names of the points' cells."""
         yield from (point.cell for point in self.points)
+
+    def without(self, names: Collection[str]) -> Self | None:
+        """Return the plot without the points of these cells."""
+        points = tuple(point for point in self.points if point.cell not in names)
+        return self.model_copy(update={"points": points}) if points else None
 
 
 class TrainingCurves(Plot):
@@ -164,6 +195,11 @@ class TrainingCurves(Plot):
         """Yield the names of the curves' cells."""
         yield from self.curves.values()
 
+    def without(self, names: Collection[str]) -> Self | None:
+        """Return the plot without the curves of these cells."""
+        curves = _others(self.curves, names)
+        return self.model_copy(update={"curves": curves}) if curves else None
+
 
 class GainBars(Plot):
     """A bar for each gain, for example of pathways in a third of the depth; cells by the bars' titles."""
@@ -175,6 +211,11 @@ class GainBars(Plot):
     def cell_names(self) -> Iterator[str]:
         """Yield the names of the bars' cells."""
         yield from self.bars.values()
+
+    def without(self, names: Collection[str]) -> Self | None:
+        """Return the plot without the bars of these cells."""
+        bars = _others(self.bars, names)
+        return self.model_copy(update={"bars": bars}) if bars else None
 
 
 class LoggedValues(Plot):
@@ -220,6 +261,11 @@ class LoggedValues(Plot):
     def cell_names(self) -> Iterator[str]:
         """Yield the names of the cells."""
         yield from self.cells.values()
+
+    def without(self, names: Collection[str]) -> Self | None:
+        """Return the plot without the curves of these cells."""
+        cells = _others(self.cells, names)
+        return self.model_copy(update={"cells": cells}) if cells else None
 
 
 def modality_of(key: str) -> str | None:
@@ -278,6 +324,12 @@ class Values(Plot):
             yield from points.values()
         yield from self.references.values()
 
+    def without(self, names: Collection[str]) -> Self | None:
+        """Return the plot without these cells, nor series of which none is left; None without a series."""
+        series = {title: rest for title, cells in self.series.items() if (rest := _others(cells, names))}
+        changes = {"series": series, "references": _others(self.references, names)}
+        return self.model_copy(update=changes) if series else None
+
 
 class Figure(Strict):
     """Title, caption and plot of one figure."""
@@ -304,7 +356,7 @@ def check_cells(figure: Figure, tables: Mapping[str, Table], path: str) -> Figur
     """
     faults = [fault for name in figure.plot.cell_names() if (fault := _fault(name, figure.plot, tables))]
     if faults:
-        raise InputError("\n".join(f"{path}: {fault}" for fault in dict.fromkeys(faults)))
+        raise joined(InputError(f"{path}: {fault}") for fault in faults)
     return figure
 
 

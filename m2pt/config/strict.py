@@ -6,12 +6,12 @@ import re
 import reprlib
 import types
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -23,11 +23,9 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from m2pt.errors import InputError, listed, short
+from m2pt.config.faults import Entry, Faults
+from m2pt.errors import MOST_FAULTS, InputError, joined, listed, short
 from m2pt.formats.documents import read_yaml
-
-MOST_FAULTS = 20
-"""Number of errors that are reported per file."""
 
 
 def _strict(schema: Any, handler: GetCoreSchemaHandler) -> Any:
@@ -121,6 +119,11 @@ def nested(model: type[Model], value: Mapping[str, Any]) -> Model:
         raise PydanticCustomError("nested", "is invalid", context) from None
 
 
+def several(faults: Sequence[str]) -> PydanticCustomError:
+    """Return the error with which a validator refuses a model for several faults."""
+    return PydanticCustomError("several", "is invalid", {"faults": faults})
+
+
 def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model:
     """Build `model` from `value`; `source` names where the value came from.
 
@@ -131,12 +134,78 @@ def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = _told_once(list(_flat(model, error.errors(include_url=False))))
-        faults = [f"{source}: {_message(fault)}" for fault in found[:MOST_FAULTS]]
-        more = len(found) - len(faults)
-        raise InputError(
-            "\n".join([*faults, *([f"{source}: and {more} more errors."] if more else [])])
-        ) from None
+        raise _refusal(_faults(model, error), source) from None
+
+
+def validate_rest(
+    model: type[Model],
+    value: Mapping[str, Any],
+    source: str,
+    faults: Faults,
+    *,
+    stand_in: Callable[[Entry, Any], Any],
+    context: Mapping[str, Any],
+) -> Model:
+    """Build `model` from what is valid in `value`, and note the faults of the rest.
+
+    What is faulty, a key or a name in a mapping, is replaced by its stand-in or left out.
+
+    Args:
+        model: the class to build.
+        value: what it is built from.
+        source: where the value came from.
+        faults: takes the faults, which spoil what was faulty.
+        stand_in: returns what replaces an entry, given its value; None to leave it out.
+        context: pydantic's, for the validators of the model.
+
+    Raises:
+        InputError: as for `validate`, if nothing can be built.
+    """
+    try:
+        return model.model_validate(value, context=context)
+    except ValidationError as error:
+        found = _faults(model, error)
+    refusal, spoiled, rest = _refusal(found, source), set[Entry](), value
+    for replacement in (stand_in, _nothing):  # a stand-in may be faulty too
+        entries = {_entry(model, rest, fault.path) for fault in found}
+        rest = _replaced(rest, entries, replacement)
+        spoiled |= entries
+        try:
+            built = model.model_validate(rest, context=context)
+        except ValidationError as error:
+            found = _faults(model, error)
+        else:
+            faults.add(refusal, *spoiled)
+            return built
+    raise refusal
+
+
+def _nothing(entry: Entry, given: Any) -> None:
+    """Replace nothing: the entry is left out."""
+
+
+def _replaced(
+    value: Mapping[str, Any], entries: Iterable[Entry], stand_in: Callable[[Entry, Any], Any]
+) -> dict[str, Any]:
+    """Return a document with stand-ins for some entries, and without those that have none."""
+    rest: dict[str, Any] = {
+        key: dict(each) if isinstance(each, Mapping) else each for key, each in value.items()
+    }
+    for key, name in sorted(entries, key=lambda entry: not entry[1]):  # whole sections last
+        section, place = (rest[key], name) if name else (rest, key)
+        new = stand_in((key, name), section.get(place))
+        if new is None:
+            section.pop(place, None)
+        else:
+            section[place] = new
+    return rest
+
+
+def _entry(model: type[BaseModel], value: Mapping[str, Any], path: Sequence[int | str]) -> Entry:
+    """Return the smallest part of a value that can be left out to be rid of the fault at this path."""
+    key, name = ([str(part) for part in path] + ["", ""])[:2]
+    is_mapping = key in model.model_fields and get_origin(model.model_fields[key].annotation) is dict
+    return (key, name) if is_mapping and isinstance(value.get(key), Mapping) else (key, "")
 
 
 def read_part(model: type[Model], path: str, source: str) -> Model:
@@ -159,6 +228,15 @@ class _Fault(NamedTuple):
     details: Any
 
 
+def _faults(model: type[BaseModel], error: ValidationError) -> list[_Fault]:
+    return _told_once(list(_flat(model, error.errors(include_url=False))))
+
+
+def _refusal(faults: Sequence[_Fault], source: str) -> InputError:
+    told = [InputError(f"{source}: {_message(fault)}") for fault in faults[:MOST_FAULTS]]
+    return joined(told, untold=len(faults) - len(told))
+
+
 def _flat(
     model: type[BaseModel], faults: Iterable[Any], above: tuple[int | str, ...] = ()
 ) -> Iterator[_Fault]:
@@ -167,6 +245,9 @@ def _flat(
         path = (*above, *each["loc"])
         if each["type"] == "nested":
             yield from _flat(each["ctx"]["model"], each["ctx"]["faults"], path)
+        elif each["type"] == "several":
+            for fault in each["ctx"]["faults"]:
+                yield _Fault(model, each["loc"], path, {**each, "type": "value_error", "msg": fault})
         else:
             yield _Fault(model, each["loc"], path, each)
 
@@ -209,7 +290,12 @@ def _message(fault: _Fault) -> str:
         for theirs, ours in _PLAINER:
             message = re.sub(theirs, ours, message)
     where = f"{key} = {reprlib.repr(details['input'])}: " if key else ""
-    return f"{where}{message[:1].lower()}{message[1:]}{'' if message.endswith('?') else '.'}"
+    return f"{where}{as_sentence(message)}"
+
+
+def as_sentence(fault: str) -> str:
+    """Return a fault as it stands behind a colon in a message."""
+    return f"{fault[:1].lower()}{fault[1:]}{'' if fault.endswith('?') else '.'}"
 
 
 def _line(text: str) -> str:

@@ -11,12 +11,11 @@ from m2pt import catalog
 from m2pt.catalog.entries import place_of
 from m2pt.command_line import CommandModule
 from m2pt.config.experiment import digest
-from m2pt.errors import InputError, listed, short
+from m2pt.errors import InputError, joined, listed, short
 from m2pt.ops.dataset_sizes import windows
 from m2pt.ops.datasets import check_sizes
 from m2pt.ops.step_costs import cost_key
 from m2pt.ops.workflow_files import workflow_faults
-from m2pt.plan.claims import read_claims
 from m2pt.plan.jobs import used_encoders
 from m2pt.plan.plan import Plan, Run
 from m2pt.plan.specs import DatasetSpec, PretrainingSpec, RunSpec
@@ -59,8 +58,6 @@ def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str]
     given: list[tuple[str, Check]] = [
         (f"dataset {name}", partial(_check_dataset, plan, name)) for name in datasets
     ]
-    if plan.config.claims is not None and "tables" not in plan.overrides:  # they belong to the file's tables
-        given.append(("claims", partial(read_claims, plan)))
     given += [(f"encoder {name}", partial(_check_file, plan, name)) for name in encoders]
     for name, check in (*trainings, *_miniatures(plan), *given):
         try:
@@ -75,6 +72,7 @@ def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str]
 
 
 def _check_names(plan: Plan, datasets: Sequence[str], encoders: Sequence[str]) -> None:
+    faults = []
     given = [name for name, each in plan.config.encoders.items() if each.file or each.source == "dvc"]
     for option, names, known, what in (
         ("--datasets", datasets, plan.config.datasets, "datasets"),
@@ -82,7 +80,9 @@ def _check_names(plan: Plan, datasets: Sequence[str], encoders: Sequence[str]) -
     ):
         for name in names:
             if name not in known:
-                raise InputError(f"{option} {short(name)}: the {what} of {plan.source} are {listed(known)}.")
+                faults.append(f"{option} {short(name)}: the {what} of {plan.source} are {listed(known)}.")
+    if faults:
+        raise joined(map(InputError, faults))
 
 
 def _kinds(plan: Plan) -> list[str]:

@@ -37,6 +37,9 @@ def _cell(plan: Plan, place: Place) -> Iterator[str]:
     yield f"  what       {column.group} {column.title}: {column.metric} of {column.task} on {column.dataset}"
     if column.name in row.published:
         yield f"  published  {row.published[column.name]:g}"
+    if place.name in plan.left_empty:
+        yield f"  measured   left empty, since {plan.left_empty[place.name]}"
+        return
     if not plan.cell_runs(table, row, column):
         yield "  measured   not run" + (", the row is quoted" if row.run is None else "")
         return
@@ -55,9 +58,17 @@ def _cell(plan: Plan, place: Place) -> Iterator[str]:
     elif cell.one_seed_difference is not None and cell.baseline is not None:
         yield f"  baseline   {cell.baseline.mean:.2f}, {cell.baseline.row.method}"
         yield "  gain       not given: one seed cannot distinguish a difference from chance"
+    elif cell.baseline is not None and (why := plan.left_empty.get(_baseline(plan, place))):
+        yield f"  gain       not given: {cell.baseline.row.method} is left empty, since {why}"
     if cell.published_gain is not None:
         verdict = f": {cell.verdict}" if cell.verdict else ""
         yield f"             {cell.published_gain:+g} in the paper{verdict}"
+
+
+def _baseline(plan: Plan, place: Place) -> str:
+    """Return the name of the cell that a cell is compared with, "" if there is none."""
+    row = plan.table(place.table).baseline(place.row)
+    return "" if row is None else place._replace(row=row).name
 
 
 def _run(plan: Plan, run: Run, metric: str, heading: str) -> Iterator[str]:

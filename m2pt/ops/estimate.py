@@ -52,7 +52,7 @@ def runs_of_results(plan: Plan, names: Iterable[str]) -> list[Run]:
     known = [*plan.tables, *plan.figures, *([SUMMARY] if plan.config.claims else [])]
     for name in names:
         if name not in known:
-            raise InputError(f"{plan.source} has no table or figure {name!r}; it has {', '.join(known)}.")
+            raise plan.no_result(name)
     found = (runs_of_result(plan, name) for name in names)
     return list(dict(item for runs in found for item in runs.items()).values())
 

@@ -38,7 +38,8 @@ class Machine:
 class Report:
     """Everything that `m2pt plan` prints.
 
-    `imported` are the bytes of encoders that are imported rather than trained, by name.
+    `imported` are the bytes of encoders that are imported rather than trained, by name; `missing` are
+    sentences on cells that are left empty or not drawn.
     """
 
     source: str
@@ -47,6 +48,7 @@ class Report:
     imported: dict[str, int]
     machine: Machine
     remaining_only: bool
+    missing: Sequence[str] = ()
 
     @property
     def hours(self) -> float:
@@ -119,6 +121,9 @@ class Report:
             yield f"NOT IN THE TOTAL: {len(self.unknown)} trainings of unknown length"
         for name in sizes:
             yield f"  {name}: size unknown, neither on disk nor published; pass --items {name}=N"
+        if self.missing:
+            yield "NOT PLANNED"
+            yield from (f"  {sentence}" for sentence in self.missing)
 
     def _assumptions(self) -> Iterator[str]:
         bases = list(dict.fromkeys(_basis(each) for each in self.estimates if each.cost))
@@ -222,6 +227,7 @@ class Report:
             ],
             "gpu_hours": self.hours,
             "not_counted": [each.training.id for each in self.unknown],
+            "not_planned": list(self.missing),
             "bytes": kept,
             "bytes_while_running": sum(running),
             "gpus": self.machine.gpus,

@@ -1,10 +1,12 @@
-"""The claims of a plan's config, and the runs that a table, a figure or the summary of the claims needs."""
+"""The claims of a plan's config; the runs that a table, a figure or the summary needs, and what it lacks."""
 
-from m2pt.config.cell_names import locate
-from m2pt.config.claims import Claims, Comparison
+from collections.abc import Iterable
+
+from m2pt.config.cell_names import Place, locate
+from m2pt.config.claims import Claims, check_comparisons
 from m2pt.config.experiment import digest
 from m2pt.config.strict import read_part
-from m2pt.errors import InputError
+from m2pt.errors import InputError, listed
 from m2pt.plan.plan import Plan, Run, cells
 from m2pt.run_files import SUMMARY
 
@@ -19,16 +21,7 @@ def read_claims(plan: Plan) -> Claims:
     path = plan.config.claims
     if path is None:
         raise InputError(f"{plan.source}: no claims file; set claims: config/claims.yaml.")
-    claims = read_part(Claims, path, plan.source)
-    faults = [
-        f"{path}: {fault}"
-        for claim in claims.claims
-        for comparison in claim.comparisons
-        for fault in _faults(plan, comparison)
-    ]
-    if faults:
-        raise InputError("\n".join(dict.fromkeys(faults)))
-    return claims
+    return check_comparisons(read_part(Claims, path, plan.source), plan.tables, path)
 
 
 def claims_digest(plan: Plan) -> str:
@@ -39,27 +32,6 @@ def claims_digest(plan: Plan) -> str:
     return digest([claims.model_dump(mode="json"), tables])
 
 
-def _faults(plan: Plan, comparison: Comparison) -> list[str]:
-    faults = []
-    for name in comparison.cells:
-        try:
-            place = locate(plan.tables, name)
-        except InputError as error:
-            faults.append(str(error))
-            continue
-        rows = [place.row]
-        if comparison.gain is not None:
-            baseline = plan.tables[place.table].baseline(place.row)
-            if baseline is None:
-                faults.append(f"{name}: has no gain, since its row has no baseline.")
-                continue
-            rows.append(baseline)
-        for row in rows:
-            if place.column.name not in row.columns:
-                faults.append(f"{name}: row {row.method} does not run {place.column.name}; add it there.")
-    return faults
-
-
 def runs_of_result(plan: Plan, result: str) -> dict[str, Run]:
     """Return the runs of a result's cells and of their baselines, by name.
 
@@ -67,8 +39,42 @@ def runs_of_result(plan: Plan, result: str) -> dict[str, Run]:
         InputError: there is no such figure, or the claims are invalid.
     """
     if result in plan.tables:
-        places = [(result, *cell) for cell in cells(plan.table(result))]
+        places = [Place(result, *cell) for cell in cells(plan.table(result))]
     else:
         names = read_claims(plan).cells if result == SUMMARY else plan.figure(result).plot.cell_names()
-        places = [(*locate(plan.tables, name),) for name in names]
+        places = [locate(plan.tables, name) for name in names]
     return {run.name: run for place in places for run in plan.cell_and_baseline(*place)}
+
+
+def missing_cells(plan: Plan, results: Iterable[str] | None = None) -> list[str]:
+    """Return which cells are left empty or not drawn, and why: a sentence for each reason.
+
+    Args:
+        plan: the plan.
+        results: tables, figures, the summary; default: all of the plan.
+
+    Raises:
+        InputError: the claims are invalid.
+    """
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for result in [*plan.tables, *plan.not_drawn] if results is None else results:
+        if result == SUMMARY:
+            what, missing = "left empty", _cells_of_claims(plan)
+        elif result in plan.tables:
+            what, missing = "left empty", plan.empty_cells(result)
+        else:
+            what, missing = f"not drawn in {result}", plan.not_drawn.get(result, {})
+        for cell, why in missing.items():
+            found.setdefault((what, why), {})[cell] = None
+    return [f"{listed(cells)}: {what}, since {why}." for (what, why), cells in found.items()]
+
+
+def _cells_of_claims(plan: Plan) -> dict[str, str]:
+    """Return the cells that the claims compare, or that are baselines of these, which are left empty."""
+    found = {}
+    for place in (locate(plan.tables, name) for name in read_claims(plan).cells):
+        for row in filter(None, (place.row, plan.table(place.table).baseline(place.row))):
+            name = place._replace(row=row).name
+            if name in plan.left_empty:
+                found[name] = plan.left_empty[name]
+    return found

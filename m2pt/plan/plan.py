@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from m2pt import catalog
-from m2pt.config.config import Config, config_class
+from m2pt.config.cell_names import Place, locate
+from m2pt.config.claims import Claims, check_comparisons
+from m2pt.config.config import Config, read_config
 from m2pt.config.experiment import SCRATCH, Experiment, digest
-from m2pt.config.figures import Figure, check_cells
-from m2pt.config.strict import read_part, validate
+from m2pt.config.faults import Entry, Faults
+from m2pt.config.figures import Figure, Plot, check_cells
+from m2pt.config.strict import read_part
 from m2pt.config.tables import Column, Factors, Row, Table
 from m2pt.errors import InputError, listed, short
 from m2pt.formats.documents import read_yaml
@@ -36,7 +39,7 @@ from m2pt.run_files import (
     training_folder,
 )
 
-Entry = TypeVar("Entry")
+Found = TypeVar("Found")
 
 MOST_LISTED = 10
 """Names of runs in a message, unless some are close to the one that was given."""
@@ -76,35 +79,66 @@ class Run:
 
 
 class Plan:
-    """Everything that a config asks for. Building a plan reads and checks the config's recipes and tables.
+    """Everything that a config asks for. Building a plan reads and checks all files that the config names.
+
+    Args:
+        config: the config.
+        source: its file, for messages.
+        overrides: what replaces top-level keys of the file.
+        faults: those already found in the config, to be told with those found here.
 
     Raises:
-        InputError: naming file, key and value of every fault found in the first faulty file.
+        InputError: naming file, key and value of every fault of the config, its recipes, tables, figures and
+            claims.
     """
 
-    def __init__(self, config: Config, source: str, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        source: str,
+        overrides: Mapping[str, Any] | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        faults = faults or Faults()
         self.config = config
         self.source = source
         self.overrides = dict(overrides or {})
         self.results = Path(config.results)
         self.checkpoints = Path(config.checkpoints)
-        self.tables = {Path(path).stem: read_part(Table, path, source) for path in config.tables}
+        self.tables: dict[str, Table] = {}
+        for path in config.tables:
+            with faults.noted(("tables", Path(path).stem)):
+                self.tables[Path(path).stem] = read_part(Table, path, source)
         rows = [row for table in self.tables.values() for row in table.rows]
         starts = {target_init(config, row.run) for row in rows if row.run}
         for row in rows:
             if row.run and row.run.balancing:
                 starts |= set(row.run.balancing.encoders.values())
-        self.specs = Specs(config, starts, source)
-        self.encoders = {name: self.specs.encoder(name) for name in config.encoders}
+        self.specs = Specs(config, starts, source, has_sizes=not faults.affect([("backbone", "")]))
+        self.encoders: dict[str, EncoderSpec] = {}
+        for name in config.encoders:
+            if not faults.affect(config.entries_behind(name)) and config.why_unmade(name) is None:
+                with faults.noted(("encoders", name)):
+                    self.encoders[name] = self.specs.encoder(name)
         self.runs: dict[str, Run] = {}
+        self.left_empty: dict[str, str] = {}
+        """Full names of cells that rows run, but whose runs cannot be made; and why."""
+        self._runs_of_cells: dict[str, tuple[Run, ...]] = {}
         for name, table in self.tables.items():
             for row, column in cells(table):
-                for experiment in self._experiments(name, row, column):
-                    self._add(experiment)
-        self.figures = {
-            Path(path).stem: check_cells(read_part(Figure, path, source), self.tables, path)
-            for path in config.figures
-        }
+                if not faults.affect(self._entries(row, column)):
+                    with faults.noted():
+                        self._resolve(name, row, column)
+        figures = self._read_figures(faults)
+        if config.claims is not None and "tables" not in self.overrides:  # they belong to the file's tables
+            self._check_claims(config.claims, faults)
+        faults.raise_all()
+        self.figures: dict[str, Figure] = {}
+        self.not_drawn: dict[str, dict[str, str]] = {}
+        """By figure, the names of cells that it does not draw, and why. One that draws none has no place in
+        `figures`."""
+        for name, figure in figures.items():
+            self._add_figure(name, figure)
 
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> "Plan":
@@ -118,8 +152,8 @@ class Plan:
                 f"paper_scale cannot be overridden: it describes the recipes in {path}. Set it in a config "
                 "that uses the paper's recipes."
             )
-        values = {**read_yaml(path), **(overrides or {})}
-        return cls(validate(config_class(), values, str(path)), str(path), overrides)
+        values, faults = {**read_yaml(path), **(overrides or {})}, Faults()
+        return cls(read_config(values, str(path), faults), str(path), overrides, faults)
 
     @property
     def arguments(self) -> list[str]:
@@ -154,12 +188,15 @@ class Plan:
         """Return the digest of a table, of the seeds and of the notes below it."""
         dumped = self.table(table).model_dump(mode="json")
         pretrain_seeds = [self.pretrain_seed(seed) for seed in self.config.seeds]
-        return digest([dumped, self.config.seeds, pretrain_seeds, self.config.paper_scale])
+        empty = self.empty_cells(table)
+        noted = [empty] if empty else []
+        return digest([dumped, self.config.seeds, pretrain_seeds, self.config.paper_scale, *noted])
 
     def figure_digest(self, figure: str) -> str:
-        """Return the digest of a figure and of the tables whose cells it shows."""
+        """Return the digest of a figure, of the tables of its cells and of the note on missing ones."""
         tables = [self.table_digest(table) for table in self.figure(figure).tables]
-        return digest([self.figure(figure).model_dump(mode="json"), tables])
+        noted = [self.not_drawn[figure]] if figure in self.not_drawn else []
+        return digest([self.figure(figure).model_dump(mode="json"), tables, *noted])
 
     # ---- paths -------------------------------------------------------------------------------------------
 
@@ -253,9 +290,24 @@ class Plan:
         """Return the resolved encoder of that name.
 
         Raises:
-            InputError: the config has none.
+            InputError: the config has none, or it cannot be made.
         """
+        if name in self.config.encoders and (why := self.config.why_unmade(name)):
+            raise InputError(f"encoder {name!r} of {self.source} cannot be made: {why}.")
         return self._find("encoder", self.encoders, name)
+
+    def pretraining_epochs(self, encoder: str) -> tuple[int, int] | None:
+        """Return after how many epochs an encoder was taken, and how many its whole pretraining has.
+
+        Random weights count as zero epochs. None for a file, and for a pretraining measured in steps.
+        """
+        if self.config.encoders[encoder].random:
+            return 0, 1
+        spec = self.encoders[encoder]
+        whole = spec.recipe.training.epochs if isinstance(spec, PretrainingSpec) else None
+        if not isinstance(spec, PretrainingSpec) or whole is None:
+            return None
+        return whole if spec.epoch is None else spec.epoch, whole
 
     def table(self, name: str) -> Table:
         """Return the table of that name.
@@ -269,20 +321,32 @@ class Plan:
         """Return the figure of that name.
 
         Raises:
-            InputError: the config does not list it.
+            InputError: the config does not list it, or none of its cells can be drawn.
         """
+        if name in self.not_drawn and name not in self.figures:
+            raise self.no_result(name)
         return self._find("figure", self.figures, name)
 
-    def _find(self, what: str, entries: Mapping[str, Entry], name: str) -> Entry:
+    def no_result(self, name: str) -> InputError:
+        """Return the error for a name that is none of the results."""
+        if name in self.not_drawn:
+            why = next(iter(self.not_drawn[name].values()))
+            return InputError(f"{self.source}: figure {name} is not drawn, since {why}.")
+        known = [*self.tables, *self.figures, *([SUMMARY] if self.config.claims is not None else [])]
+        return InputError(f"{self.source} has no table or figure {name!r}; it has {', '.join(known)}.")
+
+    def _find(self, what: str, entries: Mapping[str, Found], name: str) -> Found:
         if name not in entries:
             raise InputError(f"no {what} {name!r} in {self.source}; it has {listed(entries)}.")
         return entries[name]
 
     def cell_runs(self, table: str, row: Row, column: Column) -> tuple[Run, ...]:
-        """Return the runs that a cell averages: one for each subset; none if the row does not run it."""
-        if column.name not in row.columns:
-            return ()
-        return tuple(self.runs[each.name] for each in self._experiments(table, row, column))
+        """Return the runs that a cell averages: one for each subset; none if it is not run or left empty."""
+        return self._runs_of_cells.get(Place(table, row, column).name, ())
+
+    def empty_cells(self, table: str) -> dict[str, str]:
+        """Return the cells of a table that are left empty, and why."""
+        return {cell: why for cell, why in self.left_empty.items() if cell.startswith(f"{table}:")}
 
     @property
     def used_pretrain_seeds(self) -> list[int]:
@@ -305,6 +369,71 @@ class Plan:
 
     # ---- resolving ---------------------------------------------------------------------------------------
 
+    def _entries(self, row: Row, column: Column) -> Iterator[Entry]:
+        """Yield the entries of the config that a cell needs, as far as its row and column tell."""
+        for name in _encoders(row.run):
+            if name not in self.config.encoders:
+                yield ("encoders", name)
+            elif self.config.encoders[name].body == "convnext":
+                yield ("convnext", "")
+        kind = catalog.task(column.task).kind
+        for name in filter(None, (column.dataset, column.transfer_from)):
+            yield from (("datasets", name), (kind, name), ("finetune", name))
+            dataset = self.config.datasets.get(name)
+            yield from (("modalities", each) for each in (dataset.modalities if dataset else ()))
+
+    def _resolve(self, table: str, row: Row, column: Column) -> None:
+        """Add the runs of a cell; leave it empty if one of them needs an encoder that cannot be made."""
+        cell = Place(table, row, column).name
+        experiments = tuple(self._experiments(table, row, column))
+        names = (name for each in experiments for name in each.encoders)
+        why = next(filter(None, map(self.config.why_unmade, names)), None)
+        if why is not None:
+            self.left_empty[cell] = why
+        else:
+            self._runs_of_cells[cell] = tuple(self._add(each) for each in experiments)
+
+    def _read_figures(self, faults: Faults) -> dict[str, Figure]:
+        """Return the config's figures; cells of faulty tables are not checked."""
+        figures: dict[str, Figure] = {}
+        for path in self.config.figures:
+            with faults.noted():
+                figure = read_part(Figure, path, self.source)
+                if not faults.affect(("tables", name) for name in figure.tables):
+                    figures[Path(path).stem] = check_cells(figure, self.tables, path)
+        return figures
+
+    def _check_claims(self, path: str, faults: Faults) -> None:
+        with faults.noted():
+            claims = read_part(Claims, path, self.source)
+            if not faults.affect(("tables", name) for name in claims.tables):
+                check_comparisons(claims, self.tables, path)
+
+    def _add_figure(self, name: str, figure: Figure) -> None:
+        """Add a figure without the cells that cannot be drawn; with none left, it is not drawn."""
+        reasons = {cell: self._why_not_drawn(cell, figure.plot) for cell in figure.plot.cell_names()}
+        not_drawn = {cell: why for cell, why in reasons.items() if why is not None}
+        if not not_drawn:
+            self.figures[name] = figure
+            return
+        self.not_drawn[name] = not_drawn
+        if (plot := figure.plot.without(not_drawn)) is not None:
+            self.figures[name] = figure.model_copy(update={"plot": plot})
+
+    def _why_not_drawn(self, cell: str, plot: Plot) -> str | None:
+        """Return why a cell of a plot cannot be drawn, None if it can."""
+        place = locate(self.tables, cell)
+        baseline = self.tables[place.table].baseline(place.row) if plot.needs_gain else None
+        for row in (place.row, baseline):
+            if row is not None and (why := self.left_empty.get(place._replace(row=row).name)):
+                return why
+        auxiliaries = place.row.run.pathway.auxiliaries if place.row.run and place.row.run.pathway else ()
+        for encoder in auxiliaries if plot.needs_epochs else ():
+            if self.pretraining_epochs(encoder) is None:
+                what = "a file" if self.config.encoders[encoder].file else "pretrained for a number of steps"
+                return f"encoder {encoder} is {what}, and the epochs of its pretraining are unknown"
+        return None
+
     def _experiments(self, table: str, row: Row, column: Column) -> Iterator[Experiment]:
         """Yield the experiments of a cell, as its kind of run has them."""
         source = f"{self.source}: {next(path for path in self.config.tables if Path(path).stem == table)}"
@@ -326,10 +455,7 @@ class Plan:
             yield self.specs.without_defaults(experiment)
 
     def _check_names(self, source: str, method: str, factors: Factors, column: Column) -> None:
-        start = () if factors.target_init == SCRATCH else (factors.target_init,)
-        auxiliaries = factors.pathway.auxiliaries if factors.pathway else ()
-        encoders = factors.balancing.encoders.values() if factors.balancing else ()
-        for name in (*start, *auxiliaries, *encoders):
+        for name in _encoders(factors):
             if name not in self.config.encoders:
                 known = listed(self.config.encoders)
                 raise InputError(
@@ -347,12 +473,24 @@ class Plan:
         if experiment.name not in self.runs:
             # files list the auxiliaries first
             inputs = sorted(experiment.inputs, key=lambda each: not each.role.startswith("auxiliary."))
-            specs = {each.key: self._input_spec(each.source) for each in inputs}
+            found = {each.key: self._input_spec(each.source) for each in inputs}
+            # an encoder with a fault has no spec; its runs are checked all the same, and the plan is refused
+            specs = {key: spec for key, spec in found.items() if spec is not None}
             self.runs[experiment.name] = Run(experiment, self.specs.run(experiment, specs))
         return self.runs[experiment.name]
 
-    def _input_spec(self, source: str | Experiment) -> Spec:
-        return self.encoders[source] if isinstance(source, str) else self._add(source).spec
+    def _input_spec(self, source: str | Experiment) -> Spec | None:
+        return self.encoders.get(source) if isinstance(source, str) else self._add(source).spec
+
+
+def _encoders(factors: Factors | None) -> tuple[str, ...]:
+    """Return the encoders that a row names."""
+    if factors is None:
+        return ()
+    start = () if factors.target_init == SCRATCH else (factors.target_init,)
+    auxiliaries = factors.pathway.auxiliaries if factors.pathway else ()
+    encoders = factors.balancing.encoders.values() if factors.balancing else ()
+    return (*start, *auxiliaries, *encoders)
 
 
 def _for_snakemake(key: str, value: Any) -> str:

@@ -31,10 +31,14 @@ class Specs:
         target_encoders: names of the encoders that targets start from. Of a file for one of them, more than
             the blocks is read.
         source: the config's file, for messages.
+        has_sizes: whether the backbone is that of the config's file; recipes are checked against no other.
     """
 
-    def __init__(self, config: Config, target_encoders: Collection[str], source: str) -> None:
+    def __init__(
+        self, config: Config, target_encoders: Collection[str], source: str, *, has_sizes: bool = True
+    ) -> None:
         self.config = config
+        self._has_sizes = has_sizes
         self._source = source
         self._target_encoders = target_encoders
         self._recipes: dict[tuple[Any, ...], Recipe] = {}
@@ -197,7 +201,8 @@ class Specs:
             try:
                 recipe = recipe.chosen(experiment, modalities)
                 sections = {name: self._section(name) for name in recipe.transformers(modalities)}
-                recipe.check_fit(self.config.backbone, sections)
+                if self._has_sizes:
+                    recipe.check_fit(self.config.backbone, sections)
             except ValueError as error:
                 raise InputError(f"{path}: {error}.") from None
         return recipe
@@ -210,4 +215,4 @@ class Specs:
         return self._recipes[key]
 
     def _error(self, experiment: Experiment, fault: str) -> InputError:
-        return InputError(f"{self._source}: run {experiment.name}: {fault}.")
+        return InputError(f"{self._source}: run {experiment.name}: {fault}.", cause=fault)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from m2pt import catalog
-from m2pt.errors import InputError
+from m2pt.errors import InputError, joined
 from m2pt.formats.documents import parse_yaml, read_text, read_yaml
-from m2pt.plan.claims import claims_digest, runs_of_result
+from m2pt.plan.claims import claims_digest, missing_cells, runs_of_result
 from m2pt.plan.dvc import check_fetched, is_pretrained_here
-from m2pt.plan.jobs import pretrainings
+from m2pt.plan.jobs import pretrainings, used_encoders
 from m2pt.plan.plan import Plan
 from m2pt.run_files import CHECKSUMS, DATA, ENCODER, EVALUATION, FRAMES, SUMMARY
 
@@ -134,7 +134,7 @@ class Rules:
         Encoders from DVC that were trained in this very folder are left out: they are in place, and importing
         them again would rerun everything that depends on them.
         """
-        others = [name for name, each in self.plan.config.encoders.items() if not each.is_trained_here]
+        others = [name for name in self.plan.encoders if not self.plan.config.encoders[name].is_trained_here]
         return _any_of(name for name in others if not is_pretrained_here(self.plan, name))
 
     def runs(self, command: str) -> str:
@@ -198,7 +198,7 @@ class Rules:
         gives checkpoints a new modification time whenever it checks them out.
 
         Raises:
-            InputError: it comes from DVC and has neither been pulled nor imported before.
+            InputError: it has not been imported before, and its file is missing or DVC has not pulled it.
         """
         name, seed = wildcards.encoder, int(wildcards.seed)
         encoder = self.plan.config.encoders[name]
@@ -209,7 +209,24 @@ class Rules:
         if encoder.epoch_of is not None:
             directory = self.plan.encoder_directory(encoder.epoch_of, seed)
             return [str(directory / ENCODER)]
-        return [encoder.file] if encoder.file is not None else []
+        if encoder.file is None:
+            return []
+        if not (Path(encoder.file).exists() or (self.plan.encoder_directory(name, seed) / ENCODER).exists()):
+            raise self._missing_files()
+        return [encoder.file]
+
+    def _missing_files(self) -> InputError:
+        """Return an error that names the missing files of all encoders in use, not only the first."""
+        encoders = self.plan.config.encoders
+        files = {name: encoders[name].file for name in used_encoders(self.plan)}
+        return joined(
+            InputError(
+                f"{self.plan.source}: encoders.{name}.file = {file!r}: there is no such file; give the path "
+                "of a checkpoint."
+            )
+            for name, file in files.items()
+            if file is not None and not Path(file).exists()
+        )
 
     def encoder_manifest(self, wildcards: Wildcards) -> str:
         """Return the manifest of the dataset that an encoder is pretrained on."""
@@ -306,8 +323,11 @@ class Rules:
         Raises:
             InputError: always.
         """
-        known = ", ".join([*self.plan.tables, *self.plan.figures])
-        raise InputError(f"{self.plan.source} has no table or figure {wildcards.name!r}; it has {known}.")
+        raise self.plan.no_result(wildcards.name)
+
+    def missing_cells(self) -> list[str]:
+        """Return which cells are left empty or not drawn, and why: a sentence for each reason."""
+        return missing_cells(self.plan)
 
 
 def _number_of_gpus(gpus: int | str) -> int:

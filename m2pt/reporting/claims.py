@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from m2pt.config.cell_names import locate
@@ -13,6 +13,7 @@ from m2pt.reporting.cells import Cell, read_named
 from m2pt.reporting.notes import has_several_seeds, verdict_notes
 from m2pt.reporting.statistics import (
     CLAIM_RULE,
+    UNDECIDED,
     Interval,
     claim_verdict,
     paired_differences,
@@ -37,12 +38,15 @@ CLAIM_VERDICT = f"Verdict on a claim: {CLAIM_RULE}"
 _HEAD = ("", "Claim", "Verdict", "Compared", "Published", "Ours", "95 % interval", "Its verdict")
 
 Measured = tuple[tuple[tuple[str, ...], str], ...]
-"""Runs and metric of each cell in a comparison: equal ones are one measurement."""
+"""Runs and metric of each cell in a comparison: equal ones are one measurement. Names, if it is undecided."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison with its numbers in percent: the mean of each measured cell, the differences by seed."""
+    """A comparison with its numbers in percent: the mean of each measured cell, the differences by seed.
+
+    If a cell of it is left empty, it is `undecided` and has no differences.
+    """
 
     comparison: Comparison
     measured: Measured
@@ -50,6 +54,7 @@ class Compared:
     differences: tuple[float, ...]
     published: float | None
     paper_scale: bool
+    undecided: bool
 
     @property
     def mean(self) -> float | None:
@@ -64,6 +69,8 @@ class Compared:
     @property
     def verdict(self) -> str:
         """Verdict by the rule for gains."""
+        if self.undecided:
+            return UNDECIDED
         return verdict(self.differences, self.published, paper_scale=self.paper_scale)
 
 
@@ -93,18 +100,23 @@ def summarize(plan: Plan) -> Summary:
 
 def _compare(plan: Plan, comparison: Comparison, cells: Mapping[str, Cell]) -> Compared:
     first, *others = (cells[locate(plan.tables, name).name] for name in comparison.cells)
+    over = (first, *others) if comparison.value is not None else _with_baselines(first, *others)
+    undecided = not all(cell.runs for cell in over)
     differences, published = first.differences, first.published_gain
     if comparison.value is not None:
-        differences = paired_differences(first.values, others[0].values)
+        differences = () if undecided else paired_differences(first.values, others[0].values)
         published = _difference(first.published, others[0].published)
     elif others:
-        pairs = zip(first.differences, others[0].differences, strict=True)
+        pairs: Iterable[tuple[float, float]] = ()
+        if not undecided:
+            pairs = zip(first.differences, others[0].differences, strict=True)
         differences = tuple(one - other for one, other in pairs)
         published = _difference(first.published_gain, others[0].published_gain)
-    over = (first, *others) if comparison.value is not None else _with_baselines(first, *others)
     measured = tuple((tuple(run.name for run in cell.runs), cell.column.metric) for cell in over)
     means = tuple(cell.mean for cell in over if cell.mean is not None)
-    return Compared(comparison, measured, means, differences, published, plan.config.paper_scale)
+    if undecided:
+        measured, means = ((comparison.cells, ""),), ()
+    return Compared(comparison, measured, means, differences, published, plan.config.paper_scale, undecided)
 
 
 def _with_baselines(*cells: Cell) -> tuple[Cell, ...]:
@@ -115,8 +127,14 @@ def _difference(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else round(one - other, 6)
 
 
-def to_markdown(summary: Summary, provenance: str) -> str:
-    """Return a line for each comparison, with its claim; `provenance` is the cells' `provenance_note`."""
+def to_markdown(summary: Summary, provenance: str, missing: Sequence[str] = ()) -> str:
+    """Return a line for each comparison, with its claim.
+
+    Args:
+        summary: the claims and their comparisons.
+        provenance: the cells' `provenance_note`.
+        missing: sentences on cells that are left empty (`m2pt.plan.claims.missing_cells`).
+    """
     lines = ["# The paper's claims", "", _count(summary), "", _row(_HEAD), _row(["---"] * len(_HEAD))]
     for number, (claim, compared) in enumerate(summary.claims, start=1):
         text = f"{claim.claim} ({claim.source})"
@@ -128,7 +146,7 @@ def to_markdown(summary: Summary, provenance: str) -> str:
         for each in compared:
             lines.append(_row([*begin, *_measured(each)]))
             begin = ["", "", ""]
-    return "\n".join([*lines, "", *(f"- {note}" for note in (provenance, *_notes(summary)))]) + "\n"
+    return "\n".join([*lines, "", *(f"- {note}" for note in (provenance, *missing, *_notes(summary)))]) + "\n"
 
 
 def _notes(summary: Summary) -> list[str]:
@@ -156,6 +174,8 @@ def _measured(compared: Compared) -> list[str]:
 
 def _ours(compared: Compared) -> str:
     """Return the difference or, with one seed, the numbers that are compared, in pairs."""
+    if compared.undecided:
+        return "a cell is left empty"
     if compared.mean is None:
         pairs = zip(compared.means[::2], compared.means[1::2], strict=True)
         return ", ".join(f"{one:.1f} against {other:.1f}" for one, other in pairs)

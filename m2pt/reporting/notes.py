@@ -77,9 +77,19 @@ def provenance_note(plan: Plan, cells: Iterable[Cell]) -> str:
     )
 
 
-def table_notes(plan: Plan, table: Table, cells: list[Cell], provenance: str) -> list[str]:
-    """Return the notes of a table, one or a few sentences each; `provenance` is its `provenance_note`."""
-    notes = [provenance, READING if has_several_seeds(plan) else READING_ONE_SEED]
+def table_notes(
+    plan: Plan, table: Table, cells: list[Cell], provenance: str, missing: Sequence[str] = ()
+) -> list[str]:
+    """Return the notes of a table, one or a few sentences each.
+
+    Args:
+        plan: the plan.
+        table: the table.
+        cells: its cells.
+        provenance: their `provenance_note`.
+        missing: sentences on the cells that are left empty (`m2pt.plan.claims.missing_cells`).
+    """
+    notes = [provenance, READING if has_several_seeds(plan) else READING_ONE_SEED, *missing]
     notes += verdict_notes(plan, cells)
     return [*notes, *_baselines(cells), *_recipes(cells), *_columns(table), *_rows(table)]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 
 CONFIDENCE = 0.95
+UNDECIDED = "undecided"
 _DIGITS = 9
 """Decimals (of percentage points) beyond which a number is float noise."""
 
@@ -78,14 +79,15 @@ def verdict(differences: Sequence[float], published_gain: float | None, *, paper
 def claim_verdict(verdicts: Sequence[str]) -> str:
     """Return the verdict on a claim from those on its comparisons; "" if there is none to give.
 
-    A claim is contradicted, or has the opposite sign, if any of its comparisons does; else it has the verdict
-    that all of them agree on; else it is inconclusive. A comparison without a verdict, for example because
-    nothing was published, does not count; if no comparison has a verdict, neither has the claim.
+    A claim is contradicted, or has the opposite sign, if any of its comparisons does; else it is undecided if
+    a cell of one is left empty; else it has the verdict that all of them agree on; else it is inconclusive. A
+    comparison without a verdict, for example because nothing was published, does not count; if no comparison
+    has a verdict, neither has the claim.
     """
     given = set(verdicts) - {""}
-    for against in ("contradicted", "opposite sign"):
-        if against in given:
-            return against
+    for decisive in ("contradicted", "opposite sign", UNDECIDED):
+        if decisive in given:
+            return decisive
     if len(given) > 1:
         return "inconclusive"
     return next(iter(given), "")

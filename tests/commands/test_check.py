@@ -4,10 +4,14 @@ import copy
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from config_documents import given_points
 
 from m2pt.commands import main
 from m2pt.formats.documents import read_yaml
+from m2pt.models.bodies import build_body
+from m2pt.models.exchange import to_exchange
 from m2pt.plan.plan import Plan
 
 TINY = Path("tests/tiny/config.yaml")
@@ -72,6 +76,14 @@ def test_what_does_not_fit_is_named(check, recipes, words):
     code, said = check(**recipes)
     assert code == 2 and words in said, said
     assert "Traceback" not in said
+
+
+def test_what_cannot_be_made_of_a_file_is_said_and_the_rest_is_built(check):
+    code, said = check(lambda config: config["encoders"].update(given_points()))
+    assert code == 0 and "distinct trainings build" in said
+    assert (
+        "targets:pretrained/VideoMAE:video_top1: left empty, since encoder pointcloud is a file, of" in said
+    )
 
 
 @pytest.mark.parametrize("command", [["check"], ["plan"], ["show", "x"], ["export", "tables"]])
@@ -146,10 +158,57 @@ def test_a_dataset_or_an_encoder_that_cannot_be_checked(capsys, words, said):
     assert said in capsys.readouterr().err
 
 
+def test_every_file_of_an_encoder_that_does_not_fit_is_named(tmp_path, capsys):
+    """A missing file, one of no known dialect, of another width, depth or modality: all in one run."""
+    config, plan = read_yaml(TINY), Plan.load(TINY)
+
+    def save(name, encoder, **sizes):
+        architecture = plan.encoders[encoder].architecture.stored
+        architecture = {**architecture, "backbone": {**architecture["backbone"], **sizes}}
+        torch.save(to_exchange(build_body(architecture).state_dict()), tmp_path / name)
+
+    save("wide.pth", "pointcloud", dim=32)
+    save("deep.pth", "video", depth=2)
+    save("photos.pth", "image")
+    torch.save({"conv1.weight": torch.zeros(3, 3)}, tmp_path / "resnet.pth")
+    files = {"pointcloud": "wide", "video": "deep", "audio": "photos", "image": "resnet", "text": "gone"}
+    for name, file in files.items():
+        config["encoders"][name] = {"modality": name, "file": str(tmp_path / f"{file}.pth")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    words = ["check", "--config", str(tmp_path / "config.yaml"), "--encoders", *files]
+    assert main(words) == 2
+    head, *lines = capsys.readouterr().err.splitlines()
+    assert head.endswith("cannot be run:") and len(lines) == len(files)
+    for (name, file), line, words in zip(
+        files.items(),
+        lines,
+        (
+            "the encoder is 32 wide with 4 blocks, the model is 16 wide with 4 blocks; use",
+            "the encoder is 16 wide with 2 blocks, the model is 16 wide with 4 blocks; use",
+            "pos_embed has shape (1, 17, 16), the model's has (1, 65, 16); use weights made with the same",
+            "its keys begin with conv1.weight, which is no dialect that is known",
+            "cannot be read (No such file or directory); give the path of a readable file",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(f"  encoder {name}: {tmp_path / file}.pth: {words}"), line
+
+
+def test_all_unknown_names_are_refused_at_once(capsys):
+    words = ["--datasets", "no_such", "--encoders", "random", "neither"]
+    assert main(["check", "--config", str(TINY), *words]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(": the ")[0].rpartition(" ")[2] for line in said] == [
+        "no_such",
+        "random",
+        "neither",
+    ]
+
+
 def test_faulty_claims_are_named_unless_the_tables_are_others(tmp_path, capsys):
     claims = "claims: [{claim: x, source: y, comparisons: [{gain: 'a:b:c'}]}]"
     (tmp_path / "claims.yaml").write_text(claims)
     options = ["--config", str(TINY), "--set", f"claims={tmp_path / 'claims.yaml'}"]
     assert main(["check", *options]) == 2
-    assert "claims: " in (text := capsys.readouterr().err) and "no table 'a'" in text
+    assert f"{tmp_path / 'claims.yaml'}: a:b:c: no table 'a'" in capsys.readouterr().err
     assert main(["check", *options, "--set", "tables=[tests/tiny/table.yaml]", "--set", "figures=[]"]) == 0

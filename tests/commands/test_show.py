@@ -1,14 +1,18 @@
 """What `m2pt show` prints of cells that are made, half made, not run, or do not exist."""
 
+import json
 import shlex
 import subprocess
 import sys
 
 import pytest
+import yaml
+from config_documents import TINY, given_points
 from synthetic_results import synthetic_plan
 
 from m2pt.commands import main
 from m2pt.config.cell_names import locate
+from m2pt.formats.documents import read_yaml
 from m2pt.tracking.cursor import Cursor
 
 TUNED = "table:pretrained/M2PT-Point:tune_acc"
@@ -152,6 +156,26 @@ def test_mlflow_s_run_is_found_through_the_tracker_s_cursor(plan, show):
 def test_a_quoted_cell_is_not_run(show):
     text = show("table:MFF:tune_acc")
     assert "published  83.6" in text and "not run, the row is quoted" in text and "commands" not in text
+
+
+def test_a_cell_that_cannot_be_made_of_a_file_says_why(plan, capsys):
+    words = [*plan.arguments, "--set", f"encoders={json.dumps(given_points())}"]
+    assert main(["show", "targets:VideoMAE:video_top1", *words]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "  measured   left empty, since encoder pointcloud is a file, of which no epoch 1 is kept; " in text
+    )
+    assert "commands" not in text
+
+
+def test_a_cell_whose_baseline_is_left_empty_has_no_gain(plan, tmp_path, capsys):
+    table = read_yaml(TINY.with_name("table.yaml"))
+    table["rows"][1]["run"] = {"target_init": "pointcloud_early"}
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(table))
+    overrides = {"tables": [str(tmp_path / "table.yaml")], "encoders": given_points()}
+    given = synthetic_plan(tmp_path / "given", accuracy, **overrides)
+    assert main(["show", TUNED, *given.arguments]) == 0
+    assert "  gain       not given: MAE is left empty, since encoder pointcloud is" in capsys.readouterr().out
 
 
 def test_an_unknown_cell_is_refused_with_what_exists(plan, capsys):

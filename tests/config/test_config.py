@@ -6,6 +6,7 @@ import pytest
 from config_documents import changed, refused
 
 from m2pt.config.config import Config
+from m2pt.config.strict import validate
 
 
 @pytest.mark.parametrize(
@@ -98,3 +99,38 @@ def test_videos_need_a_layout_that_reads_their_frames(config, dataset):
 def test_no_encoder_has_a_name_with_a_meaning_of_its_own(config, name):
     config["encoders"][name] = {"modality": "image", "random": True}
     assert f"encoders.{name}: this name has a meaning of its own" in refused(Config, config)
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [({"file": "points.pth"}, "is a file"), ({"random": True}, "has random weights")],
+)
+def test_an_epoch_of_a_given_encoder_cannot_be_made(config, source, what):
+    config["encoders"]["pointcloud"] = {"modality": "pointcloud"} | source
+    found = validate(Config, config, "here")
+    assert found.why_unmade("pointcloud_early") == (
+        f"encoder pointcloud {what}, of which no epoch 1 is kept; pretrain it, or give pointcloud_early a "
+        "file of its own"
+    )
+    assert not any(found.why_unmade(name) for name in found.encoders if name != "pointcloud_early")
+
+
+def test_an_epoch_of_a_file_of_unknown_modality_is_no_fault(config):
+    config["encoders"]["pointcloud"] = {"file": "points.pth"}
+    assert "is a file" in validate(Config, config, "here").why_unmade("pointcloud_early")
+    config["encoders"]["pointcloud"] = {"modality": "audio", "file": "points.pth"}
+    assert "pointcloud_early: pointcloud has another modality or body" in refused(Config, config)
+
+
+def test_the_kept_epochs_of_an_encoder_from_dvc_can_be_made(config):
+    config["encoders"]["pointcloud"]["source"] = "dvc"
+    assert validate(Config, config, "here").why_unmade("pointcloud_early") is None
+
+
+@pytest.mark.parametrize("name", ["pointcloud_late", "pointclouds", "pointcloud_early"])
+def test_an_epoch_of_an_epoch_or_of_no_encoder_is_refused(config, name):
+    config["encoders"]["pointcloud_early"]["epoch_of"] = name
+    config["encoders"]["pointcloud_late"] = {"modality": "pointcloud", "epoch_of": "pointcloud", "epoch": 1}
+    said = refused(Config, config)
+    assert f"encoders.pointcloud_early: epoch_of = '{name}' is not a pretrained encoder; give one of" in said
+    assert "image, pointcloud, text" in said and "_early," not in said

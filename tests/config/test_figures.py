@@ -163,3 +163,30 @@ def test_the_shipped_figure_3_has_the_published_gains():
         ("pointcloud", "Image"): 0.6, ("pointcloud", "Video"): 0.8, ("pointcloud", "Audio"): 0.3,
         ("audio", "Image"): 0.4, ("audio", "Video"): 0.8, ("audio", "Point cloud"): 0.7,
     }  # fmt: skip
+
+
+def without(name, *cells):
+    """The names of the cells in a plot without some of them; None if it has nothing left to draw."""
+    figure = validate(Figure, {"title": "", "caption": "", "plot": FIGURES[name]}, "here.yaml")
+    plot = figure.plot.without(cells)
+    return None if plot is None else list(plot.cell_names())
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_plot_does_without_some_of_its_cells_but_not_without_all(name):
+    figure = validate(Figure, {"title": "", "caption": "", "plot": FIGURES[name]}, "here.yaml")
+    names = list(figure.plot.cell_names())
+    assert without(name) == names and without(name, *names) is None
+    for cell in names[:2]:
+        assert without(name, cell) == [each for each in names if each != cell]
+
+
+def test_a_grid_has_no_empty_row_or_column():
+    figure = validate(Figure, {"title": "", "caption": "", "plot": FIGURES["gains"]}, "here.yaml")
+    plot = figure.plot.without(["pairs:M2PT-Audio:top1"])
+    assert list(plot.auxiliaries) == ["image"] and [target.title for target in plot.targets] == ["Audio"]
+
+
+def test_horizontal_lines_alone_are_no_figure_of_values():
+    rows = ("M2PT-Audio", "M2PT-Point", "early", "random")
+    assert without("values", *(f"pairs:{row}:top1" for row in rows)) is None

@@ -33,3 +33,9 @@ def changed(document, path, value):
         parent = parent[int(each) if isinstance(parent, list) else each]
     parent[int(key) if isinstance(parent, list) else key] = value
     return document
+
+
+def given_points(**source):
+    """The tiny config's encoders with a given point cloud encoder, by default from a file."""
+    encoders = read_yaml(TINY)["encoders"]
+    return encoders | {"pointcloud": {"modality": "pointcloud"} | (source or {"file": "points.pth"})}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from config_documents import given_points
 from synthetic_results import TINY, synthetic_plan
 
 from m2pt.commands import main
@@ -12,7 +13,8 @@ from m2pt.config.cell_names import locate
 from m2pt.config.claims import Claim, Claims, Comparison
 from m2pt.config.strict import validate
 from m2pt.errors import InputError
-from m2pt.plan.claims import claims_digest, read_claims
+from m2pt.formats.documents import read_yaml
+from m2pt.plan.claims import claims_digest, missing_cells, read_claims
 from m2pt.plan.plan import Plan
 from m2pt.reporting.claims import summarize, to_markdown
 from m2pt.reporting.notes import ONE_SEED
@@ -35,8 +37,9 @@ def with_claims(tmp_path):
     def write(*claims, **overrides):
         path = tmp_path / "claims.yaml"
         path.write_text(yaml.safe_dump({"claims": list(claims)}))
-        tables = ["tests/tiny/table.yaml"]
-        return synthetic_plan(tmp_path / "results", accuracy, tables=tables, claims=str(path), **overrides)
+        overrides = {"tables": ["tests/tiny/table.yaml"], **overrides}
+        results = overrides.pop("results", tmp_path / "results")
+        return synthetic_plan(results, accuracy, claims=str(path), **overrides)
 
     return write
 
@@ -231,3 +234,42 @@ def test_a_claim_of_agm_leaves_out_no_dataset_and_no_modality_without_a_note():
     }
     modalities = {name: plan.config.datasets[name].modalities for name in DATASETS}
     assert alone == {(name, modality) for name, each in modalities.items() for modality in each}
+
+
+EARLY = "targets:VideoMAE:video_top1"
+
+
+def test_a_claim_that_needs_an_empty_cell_is_undecided_and_says_so(with_claims):
+    tables = ["tests/tiny/table.yaml", "tests/tiny/targets.yaml"]
+    claims = [
+        claim({"value": TUNED, "than": EARLY}),
+        claim({"gain": TUNED}, {"value": EARLY, "than": TUNED}),
+        claim({"gain": TUNED}),
+    ]
+    plan = with_claims(*claims, tables=tables, encoders=given_points())
+    found = compared(plan)
+    assert [each.verdict for each in found] == ["undecided", "inconclusive", "undecided", "inconclusive"]
+    assert (found[0].differences, found[0].mean, found[0].interval) == ((), None, None)
+    assert main(["summarize", *plan.arguments]) == 0
+    text = (plan.results / "summary.md").read_text()
+    assert "Claims: 3, of which 2 undecided, 1 inconclusive." in text
+    assert "Distinct comparisons: 3, of which 2 undecided, 1 inconclusive." in text
+    assert f"| undecided | `{TUNED}` over `{EARLY}` |  | a cell is left empty |  | undecided |" in text
+    note = "targets:pretrained/VideoMAE:video_top1: left empty, since encoder pointcloud is a file, of which"
+    assert f"\n- {note}" in text and f" {note}" in (plan.results / "summary.made.txt").read_text()
+
+
+def test_a_gain_over_an_empty_baseline_is_undecided(with_claims, tmp_path):
+    table = read_yaml(Path("tests/tiny/table.yaml"))
+    table["rows"][1]["run"] = {"target_init": "pointcloud_early"}
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(table))
+    for seeds in ([0], [0, 1, 2]):
+        plan = with_claims(
+            claim({"gain": TUNED}, {"gain": TUNED, "than": "table:random auxiliary:tune_acc"}),
+            tables=[str(tmp_path / "table.yaml")],
+            encoders=given_points(),
+            seeds=seeds,
+            results=str(tmp_path / f"results{len(seeds)}"),
+        )
+        assert [each.verdict for each in compared(plan)] == ["undecided", "undecided"]
+        assert "table:pretrained/MAE:tune_acc: left empty, since" in missing_cells(plan, ["summary"])[0]

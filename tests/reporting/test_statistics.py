@@ -132,6 +132,9 @@ def test_the_printed_rule_names_every_verdict():
         (["inconclusive", "inconclusive"], "inconclusive"),
         (["reproduced", "contradicted", "inconclusive"], "contradicted"),
         (["same sign", "opposite sign", "same sign"], "opposite sign"),
+        (["reproduced", "undecided"], "undecided"),  # a cell of the second is left empty
+        (["undecided", "contradicted"], "contradicted"),
+        (["", "undecided"], "undecided"),
         (["", ""], ""),  # one seed
         ([], ""),
     ],
@@ -141,5 +144,8 @@ def test_the_verdict_on_a_claim(verdicts, expected):
 
 
 def test_the_printed_rule_for_claims_names_what_it_decides():
-    for words in ("contradicted", "opposite sign", "agree", "inconclusive", "no comparison has a verdict"):
+    for words in (
+        *("contradicted", "opposite sign", "undecided", "agree", "inconclusive"),
+        "no comparison has a verdict",
+    ):
         assert words in CLAIM_RULE

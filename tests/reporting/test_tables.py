@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from config_documents import given_points
 from multimodal_config import write_config
 from synthetic_results import TINY, synthetic_plan
 
@@ -386,3 +387,23 @@ def test_rows_of_one_column_with_different_recipes_have_a_note_each(tmp_path):
     joint, agm = (line for line in notes if line.startswith("- Recipe of g: "))
     assert "fusion: {kind: sum}" in joint and "head_clip" not in joint and "methods {joint: {}}" in joint
     assert "fusion: {kind: concat}" in agm and "head_clip: 1.0" in agm and "agm: {alpha: 1.5" in agm
+
+
+def test_cells_that_cannot_be_made_of_a_file_are_empty_and_said_to_be(tmp_path, capsys):
+    plan = synthetic_plan(tmp_path / "results", accuracy, encoders=given_points())
+    assert main(["tabulate", "targets", *plan.arguments]) == 0
+    why = "encoder pointcloud is a file, of which no epoch 1 is kept; pretrain it, or give pointcloud_early"
+    note = f"targets:pretrained/VideoMAE:video_top1: left empty, since {why} a file of its own."
+    texts = {kind: (plan.results / f"targets.{kind}").read_text() for kind in ("csv", "md", "made.txt")}
+    assert f"\n- {note}\n" in texts["md"] and texts["made.txt"].endswith(f" {note}\n")
+    assert r"left empty, since encoder pointcloud is a file, of which" in (
+        plan.results / "targets.tex"
+    ).read_text().replace("\n", " ")
+    (row,) = (
+        row
+        for row in csv.DictReader(texts["csv"].splitlines())
+        if row["column"] == "video_top1" and row["method"] == "VideoMAE"
+    )
+    assert (row["mean"], row["seeds"], row["verdict"], row["runs"]) == ("", "", "", "")
+    assert main(["tabulate", "table", *plan.arguments]) == 0
+    assert "left empty" not in (plan.results / "table.md").read_text()

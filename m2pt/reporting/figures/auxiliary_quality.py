@@ -5,9 +5,6 @@ from typing import NamedTuple
 from matplotlib.figure import Figure as Picture
 
 from m2pt.config.figures import AuxiliaryQuality
-from m2pt.errors import InputError
-from m2pt.plan.plan import Plan
-from m2pt.plan.specs import PretrainingSpec
 from m2pt.reporting.figures.cells import FigureCells, drawn_gain, gain_fields
 from m2pt.reporting.figures.style import (
     COLUMN,
@@ -42,16 +39,14 @@ class QualityPoint(NamedTuple):
 
 
 def collect(plot: AuxiliaryQuality, cells: FigureCells) -> list[QualityPoint]:
-    """Return the points in the order of their share.
-
-    Raises:
-        InputError: the number of epochs of an auxiliary's pretraining is unknown.
-    """
+    """Return the points in the order of their share."""
     longest = max(point.published_epochs or 1 for point in plot.points)
     records = []
     for point in plot.points:
         auxiliary = str(cells.auxiliary(point.cell))
-        epochs, whole = pretraining_epochs(cells.plan, auxiliary)
+        known = cells.plan.pretraining_epochs(auxiliary)
+        assert known is not None  # else the plan has left the point out
+        epochs, whole = known
         published = point.published_epochs
         records.append(
             QualityPoint(
@@ -64,26 +59,6 @@ def collect(plot: AuxiliaryQuality, cells: FigureCells) -> list[QualityPoint]:
             )
         )
     return sorted(records, key=lambda record: record.share)
-
-
-def pretraining_epochs(plan: Plan, encoder: str) -> tuple[int, int]:
-    """Return after how many epochs an encoder was taken, and how many its whole pretraining has.
-
-    Random weights count as zero epochs.
-
-    Raises:
-        InputError: the encoder is a file, or its pretraining is not measured in epochs.
-    """
-    spec = plan.encoder(encoder)
-    if plan.config.encoders[encoder].random:
-        return 0, 1
-    whole = spec.recipe.training.epochs if isinstance(spec, PretrainingSpec) else None
-    if not isinstance(spec, PretrainingSpec) or whole is None:
-        raise InputError(
-            f"{plan.source}: encoders.{encoder}: its number of pretraining epochs is unknown; give it a "
-            "pretrain recipe with epochs, or leave it out of the figure."
-        )
-    return whole if spec.epoch is None else spec.epoch, whole
 
 
 def draw(records: list[QualityPoint]) -> Picture:

@@ -2,11 +2,6 @@
 
 import pytest
 from figure_results import rows
-from synthetic_results import TINY
-
-from m2pt.errors import InputError
-from m2pt.formats.documents import read_yaml
-from m2pt.plan.plan import Plan
 
 
 def test_quality_is_the_share_of_the_pretraining(plan):
@@ -19,12 +14,3 @@ def test_quality_is_the_share_of_the_pretraining(plan):
         "0.6",
     )
     assert float(early["gain"]) == pytest.approx((-1 + 1 - 0.5) / 3, rel=1e-5)
-
-
-def test_an_auxiliary_from_a_file_has_no_known_epochs(overrides):
-    encoders = read_yaml(TINY)["encoders"] | {"random": {"modality": "pointcloud", "file": "points.pth"}}
-    plan = Plan.load(TINY, {**overrides, "encoders": encoders})
-    from m2pt.reporting.figures.auxiliary_quality import pretraining_epochs
-
-    with pytest.raises(InputError, match=r"encoders\.random: its number of pretraining epochs is unknown"):
-        pretraining_epochs(plan, "random")

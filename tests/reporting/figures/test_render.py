@@ -5,12 +5,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from config_documents import given_points
 from figure_results import FIGURES, drawn
 from matplotlib.patches import Rectangle
 from PIL import Image
 from synthetic_results import TINY
 
 from m2pt.commands import main
+from m2pt.plan.plan import Plan
 from m2pt.reporting.figures.cells import FigureCells
 from m2pt.reporting.figures.render import render, write_figure
 from m2pt.reporting.figures.style import style
@@ -55,6 +57,25 @@ def test_a_figure_is_written_whole_or_not_at_all(plan):
     with pytest.raises(OSError, match="disk"):
         write_figure(plan.results / "bars", picture, records, plan.figure("bars"), "")
     assert not list(plan.results.glob("*bars*"))
+
+
+@pytest.mark.parametrize("name", ["quality", "bars", "values"])
+def test_a_figure_without_some_of_its_cells_says_so(plan, overrides, name):
+    """Their results are not there either; `pointcloud` has gains, but a file no epochs."""
+    encoders = given_points()
+    given = Plan.load(TINY, {**overrides, "encoders": encoders})
+    for run in set(given.runs) & set(plan.runs):
+        if "pointcloud" in given.runs[run].experiment.encoders:
+            for seed in given.config.seeds:
+                path = given.run_directory(run, seed) / "evaluation.json"
+                stored = json.loads(path.read_text()) | {"spec": given.stored_spec(given.runs[run], seed)}
+                path.write_text(json.dumps(stored))
+    assert main(["plot", name, *given.arguments]) == 0
+    made = (given.results / f"{name}.made.txt").read_text()
+    assert f"pairs:early:top1: not drawn in {name}, since encoder pointcloud is a file, of which" in made
+    assert ("pairs:M2PT-Point:top1: not drawn" in made) == (name == "quality")
+    drawn_rows = (given.results / f"{name}.csv").read_text().splitlines()[1:]
+    assert len(drawn_rows) == {"quality": 1, "bars": 1, "values": 4}[name]
 
 
 class Broken(Rectangle):
