@@ -10,8 +10,9 @@ computes it; `merged` is the attached model after `merge`; `shard first` is atta
 machine disturbs all alike; on a CPU the time is processor time, under FSDP2 the mean of two processes. A
 ratio has its limit beside it, if there is one, and `over` if it is larger.
 
-Memory is the peak of a process of its own that takes two steps: resident memory on a CPU, allocated memory on
-a GPU. Its limit is that of the plain model, A, its gradient and the two moments of AdamW, and one weight.
+Memory, but for `compile` and `fsdp`, is the peak of a process of its own that takes two steps: resident on a
+CPU, allocated on a GPU. Its limit is that of the plain model, A, its gradient, the two moments of AdamW, and
+one weight.
 """
 
 import argparse
@@ -231,7 +232,7 @@ def measure(case: Case, rounds: int) -> None:
     """Measure a case and print a line for each form."""
     found = timings_in_processes(case, rounds) if case.processes > 1 else timings(case, rounds)
     peaks = {}
-    if case.processes == 1:
+    if case.processes == 1 and not case.compiled:  # which adds that of the compiler
         for form in case.forms:
             say(f"  measures the memory of {form}")
             peaks[form] = peak_mebibytes(case, form)

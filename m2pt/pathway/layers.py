@@ -248,8 +248,8 @@ def _property(name: str) -> property:
     def put(self: nn.Module, value: Any) -> None:
         raise PathwayError(
             f"{name!r} of {type(self).__name__} has pathways and can only be set to an nn.Parameter; "
-            "weight_norm, pruning and DataParallel cannot follow attach(): merge first, or use "
-            "DistributedDataParallel"
+            "weight_norm, pruning, DataParallel and FullyShardedDataParallel cannot follow attach(): merge "
+            "first, or use DistributedDataParallel or fully_shard"
         )
 
     return property(get, put, doc=f"W + Σ λᵢAᵢ in a forward, the parameter `{name}` elsewhere.")
