@@ -360,7 +360,7 @@ class Config(Strict):
         if encoder.epoch_of is not None:
             other = self.encoders.get(encoder.epoch_of)
             if other is None or other.epoch_of is not None:
-                known = listed(name for name, each in self.encoders.items() if each.epoch_of is None)
+                known = listed(name for name, each in self.encoders.items() if each.pretrain is not None)
                 return f"epoch_of = {encoder.epoch_of!r} is not a pretrained encoder; give one of {known}"
             if other.modality not in (None, encoder.modality) or other.body != encoder.body:
                 return f"{encoder.epoch_of} has another modality or body"
