@@ -4,6 +4,7 @@ import gc
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import compress
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -43,17 +44,26 @@ def watch_earlier(added: Sequence[Added]) -> None:
     if not weights:
         return  # the search takes a while
     layers = {id(each.layer) for each in added}
-    for each in gc.get_objects():
-        if issubclass(type(each), torch.optim.Optimizer) and weights & _held(each):
-            if each not in _unchecked:
-                _unchecked[each] = []
-                each.register_step_pre_hook(_warn_once)
-            _unchecked[each] += added
-        elif issubclass(type(each), DistributedDataParallel):
+    for each in _instances(torch.optim.Optimizer, DistributedDataParallel):
+        if isinstance(each, DistributedDataParallel):
             inside = {id(module) for module in each.modules()} & layers
             if inside:
                 own = [part for part in added if id(part.layer) in inside]
                 each.register_forward_pre_hook(partial(_refuse, added=own))
+        elif weights & _held(each):
+            if each not in _unchecked:
+                _unchecked[each] = []
+                each.register_step_pre_hook(_warn_once)
+            _unchecked[each] += added
+
+
+def _instances(*kinds: type) -> list[Any]:
+    """Return all objects of these classes; there are too many objects for a loop in Python."""
+    classes = list(kinds)
+    for each in classes:
+        classes += each.__subclasses__()
+    objects = gc.get_objects()
+    return list(compress(objects, map(set(classes).__contains__, map(type, objects))))
 
 
 _unchecked: WeakKeyDictionary[torch.optim.Optimizer, list[Added]] = WeakKeyDictionary()
