@@ -38,13 +38,16 @@ from m2pt.pathway.terms import (
 
 
 class _Forwards(threading.local):
-    """Whether this thread is in a forward that may use effective weights."""
+    """Whether this thread is in a forward that may use effective weights.
 
-    running = False
-    own = False
-    """Whether the forward is that of a layer with pathways, as opposed to one around it."""
-    symbolic = False
-    """Whether torch.fx traces it, with proxies for the inputs."""
+    The attributes are set in each thread, because compiled code is guarded by whether there are any.
+
+    `own` says whether the forward is that of a layer with pathways, as opposed to one around it, `symbolic`
+    whether torch.fx traces it, with proxies for the inputs.
+    """
+
+    def __init__(self) -> None:
+        self.running = self.own = self.symbolic = False
 
 
 _forwards = _Forwards()

@@ -1,6 +1,8 @@
 """More that must not go wrong silently: later quantisation, adapter states, hooks, names, factors."""
 
 import copy
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -76,3 +78,30 @@ def test_an_averaged_copy_is_the_average_of_w_a_and_the_scale() -> None:
             parameter += 0.05
         torch.testing.assert_close(average(images()), expected(images()))
         torch.testing.assert_close(merge(average)(images()), expected(images()))
+
+
+def test_models_are_compiled_in_a_process_that_has_run_no_forward_before() -> None:
+    script = """
+import torch
+from torch import nn
+from m2pt.pathway import attach
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+for _ in range(2):
+    model = attach(Model(), Model(), scale_init=0.3)
+    compiled = torch.compile(model, backend="eager")
+    for _ in range(3):
+        output = compiled(torch.ones(2, 4))
+        output.sum().backward()
+    torch.testing.assert_close(output, model(torch.ones(2, 4)))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
