@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
 
 from m2pt import catalog
 from m2pt.config.architecture import Backbone, ConvNeXt
@@ -14,7 +14,7 @@ from m2pt.config.experiment import SCRATCH
 from m2pt.config.faults import Entry, Faults
 from m2pt.config.names import LayoutName, Name, SubsetName
 from m2pt.config.paths import FilePath, InputFile, MadeFolder, check_places, check_result_name
-from m2pt.config.strict import Strict, as_sentence, nested, no_duplicates, several, validate_rest
+from m2pt.config.strict import Strict, as_sentence, nested, no_duplicates, validate_rest
 from m2pt.errors import InputError, listed
 from m2pt.ranges import Epoch, Size
 from m2pt.run_files import SUMMARY
@@ -237,12 +237,11 @@ def _raised_by(check: Callable[..., None], *arguments: Any) -> Iterator[Misfit]:
         yield Misfit(str(error))
 
 
-_IN_PARTS = "in parts"
-"""Key of pydantic's context: whether a config is built without checking that it fits together."""
-
-
 class Config(Strict):
-    """A config file. It must be complete: configs are never merged."""
+    """A config file. It must be complete: configs are never merged.
+
+    Each key is valid on its own; `misfits` are what does not fit together.
+    """
 
     results: MadeFolder = "results"
     """Folder for all results."""
@@ -275,12 +274,6 @@ class Config(Strict):
     figures: tuple[FilePath, ...] = ()
     claims: FilePath | None = None
     """The paper's claims, to be decided by the cells of the tables."""
-
-    @model_validator(mode="after")
-    def _fits_together(self, info: ValidationInfo) -> "Config":
-        if not (info.context or {}).get(_IN_PARTS) and (faults := [each.fault for each in self.misfits()]):
-            raise several(faults)
-        return self
 
     def misfits(self) -> Iterator[Misfit]:
         """Yield what does not fit together in this config, although every key of it is valid."""
@@ -418,8 +411,7 @@ def read_config(values: Mapping[str, Any], source: str, faults: Faults) -> Confi
     Raises:
         InputError: nothing can be built.
     """
-    context = {_IN_PARTS: True}
-    config = validate_rest(config_class(), values, source, faults, stand_in=_stand_in, context=context)
+    config = validate_rest(config_class(), values, source, faults, stand_in=_stand_in)
     for fault, entries in config.misfits():
         if not faults.affect(entries[1:]):
             faults.add(InputError(f"{source}: {as_sentence(fault)}"), *entries[:1])

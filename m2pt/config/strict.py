@@ -119,11 +119,6 @@ def nested(model: type[Model], value: Mapping[str, Any]) -> Model:
         raise PydanticCustomError("nested", "is invalid", context) from None
 
 
-def several(faults: Sequence[str]) -> PydanticCustomError:
-    """Return the error with which a validator refuses a model for several faults."""
-    return PydanticCustomError("several", "is invalid", {"faults": faults})
-
-
 def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model:
     """Build `model` from `value`; `source` names where the value came from.
 
@@ -144,7 +139,6 @@ def validate_rest(
     faults: Faults,
     *,
     stand_in: Callable[[Entry, Any], Any],
-    context: Mapping[str, Any],
 ) -> Model:
     """Build `model` from what is valid in `value`, and note the faults of the rest.
 
@@ -156,13 +150,12 @@ def validate_rest(
         source: where the value came from.
         faults: takes the faults, which spoil what was faulty.
         stand_in: returns what replaces an entry, given its value; None to leave it out.
-        context: pydantic's, for the validators of the model.
 
     Raises:
         InputError: as for `validate`, if nothing can be built.
     """
     try:
-        return model.model_validate(value, context=context)
+        return model.model_validate(value)
     except ValidationError as error:
         found = _faults(model, error)
     refusal, spoiled, rest = _refusal(found, source), set[Entry](), value
@@ -171,7 +164,7 @@ def validate_rest(
         rest = _replaced(rest, entries, replacement)
         spoiled |= entries
         try:
-            built = model.model_validate(rest, context=context)
+            built = model.model_validate(rest)
         except ValidationError as error:
             found = _faults(model, error)
         else:
@@ -245,9 +238,6 @@ def _flat(
         path = (*above, *each["loc"])
         if each["type"] == "nested":
             yield from _flat(each["ctx"]["model"], each["ctx"]["faults"], path)
-        elif each["type"] == "several":
-            for fault in each["ctx"]["faults"]:
-                yield _Fault(model, each["loc"], path, {**each, "type": "value_error", "msg": fault})
         else:
             yield _Fault(model, each["loc"], path, each)
 

@@ -3,10 +3,7 @@
 import copy
 
 import pytest
-from config_documents import changed, refused
-
-from m2pt.config.config import Config
-from m2pt.config.strict import validate
+from config_documents import changed, read, refused_config
 
 
 @pytest.mark.parametrize(
@@ -22,7 +19,7 @@ from m2pt.config.strict import validate
     ],
 )
 def test_a_wrong_type_or_range_is_named_with_its_value(config, change, words):
-    assert words in refused(Config, config | change)
+    assert words in refused_config(config | change)
 
 
 NAN, INF = float("nan"), float("inf")
@@ -62,7 +59,7 @@ NAN, INF = float("nan"), float("inf")
 )
 def test_nonsense_in_a_config_is_refused_with_its_key(config, path, values):
     for value in values:
-        message = refused(Config, changed(config, path, value))
+        message = refused_config(changed(config, path, value))
         assert (
             path.partition(".")[0] in message and len(message) < 2000 and message.startswith("here.yaml: ")
         ), (
@@ -75,10 +72,11 @@ def test_nonsense_in_a_config_is_refused_with_its_key(config, path, values):
 def test_an_encoder_on_an_unknown_dataset_or_of_another_modality_is_refused(config):
     unknown = copy.deepcopy(config)
     unknown["encoders"]["image"]["dataset"] = "imagnet"
-    assert "no dataset 'imagnet'" in refused(Config, unknown)
+    assert "no dataset 'imagnet'" in refused_config(unknown)
     config["encoders"]["image"]["dataset"] = "shapenet55"
-    assert "modality = 'image': shapenet55 has layout shapenet55, whose modality is pointcloud" in refused(
-        Config, config
+    assert (
+        "modality = 'image': shapenet55 has layout shapenet55, whose modality is pointcloud"
+        in refused_config(config)
     )
 
 
@@ -92,13 +90,13 @@ def test_an_encoder_on_an_unknown_dataset_or_of_another_modality_is_refused(conf
 )
 def test_videos_need_a_layout_that_reads_their_frames(config, dataset):
     config["datasets"]["more"] = dataset | {"videos": "videos"}
-    assert "videos: only for a dataset with root and layout cremad" in refused(Config, config)
+    assert "videos: only for a dataset with root and layout cremad" in refused_config(config)
 
 
 @pytest.mark.parametrize("name", ["scratch", "target_init", "transfer_from"])
 def test_no_encoder_has_a_name_with_a_meaning_of_its_own(config, name):
     config["encoders"][name] = {"modality": "image", "random": True}
-    assert f"encoders.{name}: this name has a meaning of its own" in refused(Config, config)
+    assert f"encoders.{name}: this name has a meaning of its own" in refused_config(config)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ def test_no_encoder_has_a_name_with_a_meaning_of_its_own(config, name):
 )
 def test_an_epoch_of_a_given_encoder_cannot_be_made(config, source, what):
     config["encoders"]["pointcloud"] = {"modality": "pointcloud"} | source
-    found = validate(Config, config, "here")
+    found = read(config)
     assert found.why_unmade("pointcloud_early") == (
         f"encoder pointcloud {what}, of which no epoch 1 is kept; pretrain it, or give pointcloud_early a "
         "file of its own"
@@ -117,20 +115,20 @@ def test_an_epoch_of_a_given_encoder_cannot_be_made(config, source, what):
 
 def test_an_epoch_of_a_file_of_unknown_modality_is_no_fault(config):
     config["encoders"]["pointcloud"] = {"file": "points.pth"}
-    assert "is a file" in validate(Config, config, "here").why_unmade("pointcloud_early")
+    assert "is a file" in read(config).why_unmade("pointcloud_early")
     config["encoders"]["pointcloud"] = {"modality": "audio", "file": "points.pth"}
-    assert "pointcloud_early: pointcloud has another modality or body" in refused(Config, config)
+    assert "pointcloud_early: pointcloud has another modality or body" in refused_config(config)
 
 
 def test_the_kept_epochs_of_an_encoder_from_dvc_can_be_made(config):
     config["encoders"]["pointcloud"]["source"] = "dvc"
-    assert validate(Config, config, "here").why_unmade("pointcloud_early") is None
+    assert read(config).why_unmade("pointcloud_early") is None
 
 
 @pytest.mark.parametrize("name", ["pointcloud_late", "pointclouds", "pointcloud_early"])
 def test_an_epoch_of_an_epoch_or_of_no_encoder_is_refused(config, name):
     config["encoders"]["pointcloud_early"]["epoch_of"] = name
     config["encoders"]["pointcloud_late"] = {"modality": "pointcloud", "epoch_of": "pointcloud", "epoch": 1}
-    said = refused(Config, config)
+    said = refused_config(config)
     assert f"encoders.pointcloud_early: epoch_of = '{name}' is not a pretrained encoder; give one of" in said
     assert "image, pointcloud, text" in said and "_early," not in said

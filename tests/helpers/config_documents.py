@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from m2pt.config.config import read_config
+from m2pt.config.faults import Faults
 from m2pt.config.strict import validate
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_yaml
@@ -21,6 +23,21 @@ def refused(model, value):
     """The message of the refusal."""
     with pytest.raises(InputError) as error:
         validate(model, value, "here.yaml")
+    return str(error.value)
+
+
+def read(value):
+    """The config of a document, or a refusal."""
+    faults = Faults()
+    found = read_config(value, "here.yaml", faults)
+    faults.raise_all()
+    return found
+
+
+def refused_config(value):
+    """The message of the refusal of a config."""
+    with pytest.raises(InputError) as error:
+        read(value)
     return str(error.value)
 
 

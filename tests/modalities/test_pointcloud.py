@@ -31,6 +31,11 @@ def test_farthest_points_equal_brute_force(cloud):
         assert chosen[sample].tolist() == expected
 
 
+def test_points_without_values_give_indices_of_the_same_shape(cloud):
+    real, meta = farthest_points(cloud, 12), farthest_points(cloud.to("meta"), 12)
+    assert (meta.shape, meta.dtype, meta.device.type) == (real.shape, real.dtype, "meta")
+
+
 @pytest.mark.parametrize("near", [0, 20, 58, 60])
 def test_points_near_the_origin_are_skipped_as_by_the_official_kernel(cloud, near):
     """The kernel's loop: a point with |p|^2 <= 1e-3 is passed over, and its distances are never written."""

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,6 +47,17 @@ def test_the_same_work_has_one_cost(tiny):
     assert key(attached) == key("finetune imagenet-tune-from-scratch-random")
     different = [key(plain), key(attached), key(plain, batch_size=8), key(plain, optimizer="lars")]
     assert len(set(different)) == 4
+
+
+def test_the_strength_of_a_balancing_method_costs_nothing_and_its_other_settings_may():
+    def key(**settings):
+        (run,) = (each for name, each in plan.runs.items() if name.startswith("avmnist-early-agm"))
+        spec = json.loads(json.dumps(run.spec.stored))
+        spec["recipe"]["methods"]["agm"] |= settings
+        return cost_key(spec)
+
+    plan = Plan.load(Path("config/config.yaml"))
+    assert key(alpha=0.5) == key(alpha=2.5) != key(window=[0, 5])
 
 
 def finished(plan, training, *, seconds, step, device):
