@@ -81,6 +81,10 @@ class Row(Strict):
     """Method of the row to compare with: of the same setting, else of the pretrained one, else of any."""
     published: dict[Name, Percent] = Field(default_factory=dict)
     """Numbers of the paper, by column."""
+    public: dict[Name, Percent] = Field(default_factory=dict)
+    """Numbers that others publish for the same experiment, by column, where they differ from the paper's."""
+    public_source: Text = ""
+    """Where `public` is from; printed below the table."""
     note: Text = ""
     """Printed below the table."""
 
@@ -101,7 +105,7 @@ class Table(Strict):
         no_duplicates("rows", (f"{row.setting}/{row.method}" for row in self.rows))
         no_duplicates("labels", self.labels)
         for row in self.rows:
-            for name in (*row.columns, *row.published):
+            for name in (*row.columns, *row.published, *row.public):
                 if name not in columns:
                     raise ValueError(
                         f"row {row.method}: no column {name!r}; columns are {', '.join(columns)}"
@@ -114,6 +118,8 @@ class Table(Strict):
             no_duplicates(f"row {row.method}: columns", row.columns)
             if row.columns and row.run is None:
                 raise ValueError(f"row {row.method}: has columns to run, but run: is missing; add it")
+            if bool(row.public) != bool(row.public_source):
+                raise ValueError(f"row {row.method}: public: and public_source: go together; add the other")
             if row.baseline is not None:
                 self.baseline(row)
         return self

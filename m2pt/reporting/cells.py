@@ -54,6 +54,11 @@ class Cell:
         }
 
     @property
+    def public(self) -> float | None:
+        """Number that others publish for the same experiment, if it differs from the paper's."""
+        return self.row.public.get(self.column.name)
+
+    @property
     def mean(self) -> float | None:
         """Mean over seeds."""
         return statistics.fmean(self.values.values()) if self.values else None

@@ -207,8 +207,9 @@ def _rows(table: Table) -> list[str]:
     count = Counter(row.method for row in table.rows)
     rows: dict[str, dict[str, None]] = {}
     for row in table.rows:
-        if row.note:
-            rows.setdefault(row.note, {})[_row_name(row) if count[row.method] > 1 else row.method] = None
+        public = f"“public” is from {row.public_source}" if row.public else ""
+        for note in filter(None, (row.note, public)):
+            rows.setdefault(note, {})[_row_name(row) if count[row.method] > 1 else row.method] = None
     return [f"{', '.join(methods)}: {note}." for note, methods in rows.items()]
 
 

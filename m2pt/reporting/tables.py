@@ -14,12 +14,12 @@ class Markup(NamedTuple):
     """Patterns with one `{}` for parts of a cell, and the separator of its lines."""
 
     bold: str
-    published: str
+    quoted: str
     line_break: str
 
 
-MARKDOWN = Markup("**{}**", "<sub>paper {}</sub>", "<br>")
-LATEX = Markup(r"\textbf{{{}}}", "paper {}", r"\\")
+MARKDOWN = Markup("**{}**", "<sub>{}</sub>", "<br>")
+LATEX = Markup(r"\textbf{{{}}}", "{}", r"\\")
 
 
 def to_csv(table: Table, cells: list[Cell]) -> str:
@@ -32,7 +32,7 @@ def to_csv(table: Table, cells: list[Cell]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
         [
-            *("setting", "method", *table.labels, "column", "published"),
+            *("setting", "method", *table.labels, "column", "published", "public"),
             *("mean", "standard_deviation", "seeds"),
             *("baseline", "one_seed_difference", "gain", "gain_low", "gain_high", "published_gain"),
             *("verdict", "runs"),
@@ -43,7 +43,8 @@ def to_csv(table: Table, cells: list[Cell]) -> str:
         labels = [cell.row.labels.get(label, "") for label in table.labels]
         writer.writerow(
             [
-                *(cell.row.setting, cell.row.method, *labels, cell.column.name, _published(cell.published)),
+                *(cell.row.setting, cell.row.method, *labels, cell.column.name),
+                *(_published(cell.published), _published(cell.public)),
                 *(_ours(cell.mean), _ours(cell.deviation), len(cell.values) or ""),
                 *(cell.row.baseline or "", _ours(cell.one_seed_difference)),
                 *(_ours(cell.gain), _ours(low), _ours(high), _published(cell.published_gain)),
@@ -54,7 +55,7 @@ def to_csv(table: Table, cells: list[Cell]) -> str:
 
 
 def to_markdown(table: Table, cells: list[Cell], notes: list[str]) -> str:
-    """Return rows and columns as in the paper; a cell shows our number and, below it, the published one."""
+    """Return rows and columns as in the paper; a cell shows our number and, below it, the published ones."""
     head = ["Method", *table.labels, *(f"{column.group} {column.title}" for column in table.columns)]
     rules = ["---", *(":---:" for _ in table.labels), *("---:" for _ in table.columns)]
     lines = [f"**{table.title}.** {table.caption}", "", _markdown_row(head), _markdown_row(rules)]
@@ -110,7 +111,7 @@ def _by_setting(cells: list[Cell]) -> list[tuple[Setting, list[tuple[Row, list[C
 
 
 def _lines(cell: Cell, markup: Markup, decimals: int) -> list[str]:
-    """Return the lines of a cell: value and gain, verdict, published value and gain."""
+    """Return the lines of a cell: value and gain, verdict, published value and gain, public value."""
     lines = []
     if cell.mean is not None:
         spread = f" ± {cell.deviation:.{decimals}f}" if cell.deviation is not None else ""
@@ -119,7 +120,9 @@ def _lines(cell: Cell, markup: Markup, decimals: int) -> list[str]:
         lines.append(cell.verdict)
     if cell.published is not None:
         gain = f" [{cell.published_gain:+z.{decimals}f}]" if cell.published_gain is not None else ""
-        lines.append(markup.published.format(f"{cell.published:.{decimals}f}{gain}"))
+        lines.append(markup.quoted.format(f"paper {cell.published:.{decimals}f}{gain}"))
+    if cell.public is not None:
+        lines.append(markup.quoted.format(f"public {cell.public:.{decimals}f}"))
     return lines
 
 

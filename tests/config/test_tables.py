@@ -42,6 +42,14 @@ def test_a_table_with_an_unknown_column_or_baseline_is_refused():
     assert "its baseline 'MEA' is not a row" in refused(Table, table)
 
 
+def test_public_numbers_have_a_source_and_a_column():
+    table = read_yaml(Path("tests/tiny/table.yaml"))
+    assert "row MAE: public: and public_source: go together" in refused(
+        Table, changed(table, "rows.1.public_source", "")
+    )
+    assert "row MAE: no column 'top1'" in refused(Table, changed(table, "rows.1.public", {"top1": 67.8}))
+
+
 @pytest.mark.parametrize("place", ["rows.1.method", "columns.0.title", "rows.0.method"])
 @pytest.mark.parametrize("odd", ["a\nb", "a\x85b", "a\u2028b", "a\u2029b", "\x9b31m"])
 def test_a_title_is_one_line(place, odd):

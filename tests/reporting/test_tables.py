@@ -72,6 +72,7 @@ def test_the_csv_is_tidy(plan):
         "method": "M2PT-Point",
         "column": "tune_acc",
         "published": "83.9",
+        "public": "",
         "mean": "83.1667",
         "standard_deviation": "2.5658",
         "seeds": "3",
@@ -156,7 +157,7 @@ def test_labels_stand_before_the_measured_columns(labelled):
     latex = written(labelled, to_latex)
     assert r"\begin{tabular}{lccr}" in latex and r"M2PT-Point & \checkmark & $\times$ & " in latex
     header = written(labelled, to_csv).splitlines()[0]
-    assert header.startswith("setting,method,QKV & more,Trained,column,published,")
+    assert header.startswith("setting,method,QKV & more,Trained,column,published,public,")
 
 
 def test_latex_s_special_characters_are_escaped(labelled):
@@ -176,6 +177,14 @@ def test_below_the_table_stands_how_it_was_made_compared_and_judged(plan):
     assert "Baseline MAE (pretrained setting): M2PT-Point, random auxiliary, two auxiliaries." in notes
     assert "(scale_lr), was set once and not tuned." in notes
     assert "MFF: quoted by the paper." in notes
+    assert "MAE: “public” is from a repository." in notes
+
+
+def test_a_public_number_stands_beside_the_paper_s(plan):
+    assert "<sub>paper 65.6</sub><br><sub>public 67.8</sub> |" in written(plan, to_markdown)
+    assert r"\shortstack[r]{paper 65.6\\public 67.8}" in written(plan, to_latex)
+    public = {key: row["public"] for key, row in rows(plan).items() if row["public"]}
+    assert public == {("pretrained", "MAE", "fix_acc"): "67.8"}
 
 
 def test_a_caption_names_what_of_its_config_was_replaced(plan):
