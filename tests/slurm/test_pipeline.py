@@ -9,6 +9,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+import yaml
 from multimodal_config import write_config
 from slurm_workflow import ALL_GPU_NODES, QUICK, Workflow, slurm, slurm_takes, wait_until
 
@@ -89,11 +90,19 @@ def read(path: Path) -> str:
 
 
 def test_table_1_s_dag(copy):
+    """Of the rows M2PT-Point alone, which has a job of each kind and transfers."""
     workflow = copy("table", *ON_SLURM)
-    log = workflow.run("results/table.csv")
-    assert "M2PT-Point" in (workflow.folder / "results/table.csv").read_text()
+    file = workflow.folder / "tests/tiny/table.yaml"
+    table = yaml.safe_load(file.read_text())
+    (row,) = [row for row in table["rows"] if row["method"] == "M2PT-Point"]
+    file.write_text(
+        yaml.safe_dump(table | {"rows": [row | {"columns": ["tune_acc", "ap_box"], "baseline": None}]})
+    )
+    target = "results/table.csv"
+    log = workflow.run(target, "--config", "figures=[]", "claims=null")
+    assert "M2PT-Point" in (workflow.folder / target).read_text()
     total = re.search(r"^total +(\d+)$", log, re.MULTILINE)
-    assert total is not None and log.count(": slurm job ") == int(total[1]) > 20
+    assert total is not None and log.count(": slurm job ") == int(total[1]) > 10
 
 
 def test_joint_trainings(copy, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from forked_commands import forked_commands
 from snakemake.cli import parse_config
 
 from m2pt.errors import InputError
@@ -69,11 +70,11 @@ def project(tmp_path_factory):
     return folder
 
 
-def snakemake(folder: Path, *arguments: str) -> str:
+def snakemake(folder: Path, *arguments: str, programs: Path = Path(sys.executable).parent) -> str:
     paths = f"{REPOSITORY}{os.pathsep}{os.environ['PYTHONPATH']}"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     command = [sys.executable, "-m", "snakemake", *arguments]
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout + run.stderr
@@ -89,7 +90,9 @@ def executed(folder: Path) -> list[Path]:
 
 
 def test_a_workflow_runs_where_every_name_is_odd(project):
-    said = snakemake(project, f"{ODD}/my-table.v2.csv", "--cores", "1", "--configfile", CONFIG)
+    with forked_commands() as programs:
+        words = (f"{ODD}/my-table.v2.csv", "--cores", "1", "--configfile", CONFIG)
+        said = snakemake(project, *words, programs=programs)
     assert len(measured(project)) == 1 and not executed(project)
     assert "ended with exit code" not in said
     assert (project / ODD / "mlflow.db").exists() and "stopped" in (
