@@ -43,6 +43,17 @@ def test_a_file_that_vanishes_is_named(refuse, monkeypatch):
     assert "data/x.png: No such file or directory; check the path" in refuse("show", "x")
 
 
+def test_garbage_is_collected_again_once_the_libraries_are_imported(monkeypatch):
+    script = (
+        "import gc, m2pt.commands, m2pt.commands.pretrain as command\n"
+        "command.run = lambda _: print(gc.isenabled(), gc.get_freeze_count())\n"
+        "m2pt.commands.main(['pretrain', 'image'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    enabled, frozen = done.stdout.split()
+    assert enabled == "True" and int(frozen) > 100_000
+
+
 @pytest.mark.parametrize("command", ["import", "pretrain", "finetune", "transfer", "evaluate"])
 @pytest.mark.parametrize("seed", ["-1", "2147483648", "9" * 5000, "1.0", "x", "", "\u0661"])
 def test_a_seed_out_of_range_is_refused(command, seed, capsys):
