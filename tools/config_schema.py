@@ -6,8 +6,8 @@ from typing import Any
 from m2pt import catalog
 from m2pt.config.strict import Strict
 
-# Fields are described by their docstrings. Pydantic takes a second to find them, so that commands do without: it is
-# set before the other classes are made.
+# Fields are described by their docstrings. Pydantic takes a second to find them, so commands do without; the
+# classes that are made below inherit this.
 Strict.model_config["use_attribute_docstrings"] = True
 
 from m2pt.config.config import config_class, settings_class  # noqa: E402
