@@ -89,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
     if parsed.command == "data":
         command = f"{command} {parsed.action}"
     provide_cache()
-    if parsed.command == "pretrain" or parsed.command in catalog.commands():
+    entry = catalog.commands().get(parsed.command)
+    if parsed.command == "pretrain" or (entry is not None and entry.launchable):
         _import_libraries()
     try:
         return int(module.run(parsed) or 0)
