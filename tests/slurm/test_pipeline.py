@@ -102,7 +102,7 @@ def test_table_1_s_dag(copy):
     log = workflow.run(target, "--config", "figures=[]", "claims=null")
     assert "M2PT-Point" in (workflow.folder / target).read_text()
     total = re.search(r"^total +(\d+)$", log, re.MULTILINE)
-    assert total is not None and log.count(": slurm job ") == int(total[1]) > 10
+    assert total is not None and log.count(": slurm job ") == int(total[1]) >= 10
 
 
 def test_joint_trainings(copy, tmp_path):
