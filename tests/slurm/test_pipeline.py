@@ -67,6 +67,12 @@ def restarts(job_id: str) -> int:
     return int(found)
 
 
+def minutes_run(job_id: str) -> int:
+    """Return the full minutes since a job's last start."""
+    hours, minutes = re.findall(r"\bRunTime=(\d+):(\d+):", slurm("scontrol", "show", "job", job_id))[0]
+    return 60 * int(hours) + int(minutes)
+
+
 def training_process(workflow: Workflow) -> psutil.Process:
     """Return the process that trains in a working copy."""
     (found,) = [
@@ -130,7 +136,7 @@ def test_a_training_that_is_requeued_and_out_of_time_ends_with_the_same_bits(cop
     wait_until(lambda: read(log).count("resuming from step") == 1, "the second start")
     process = training_process(disturbed)
     process.suspend()
-    slurm("scontrol", "update", f"JobId={job_id}", "TimeLimit=1")
+    slurm("scontrol", "update", f"JobId={job_id}", f"TimeLimit={minutes_run(job_id) + 2}")
     wait_until(lambda: is_warned(process), "the warning before the time limit")
     process.resume()
     wait_until(lambda: read(log).count("resuming from step") == 2, "the third start")
