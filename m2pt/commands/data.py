@@ -10,6 +10,7 @@ from pathlib import Path
 from m2pt import job_log
 from m2pt.command_line import add_plan_arguments, expect, load_plan
 from m2pt.config.config import Dataset
+from m2pt.datasets.layouts import Classes
 from m2pt.errors import InputError, count
 from m2pt.plan.plan import Plan
 from m2pt.results import Manifest, read
@@ -186,7 +187,7 @@ def _extract_frames(arguments: argparse.Namespace) -> None:
     job_log.end(frames, note=count(extracted, "video", "videos"))
 
 
-def _num_classes(arguments: argparse.Namespace) -> int | None:
+def _num_classes(arguments: argparse.Namespace) -> Classes | None:
     """Return the number of classes that is given.
 
     Raises:

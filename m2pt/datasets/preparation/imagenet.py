@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from m2pt.datasets.preparation.devkit import Devkit, read_devkit
 from m2pt.datasets.preparation.unpacking import Unpacking, find_archive, opened_tar, tar_files
-from m2pt.errors import InputError, count, listed
+from m2pt.errors import InputError, listed
 
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
@@ -101,7 +101,7 @@ def _unpack_val(archive: Path, folder: Path, devkit: Devkit) -> dict[str, int]:
     found: Counter[str] = Counter()
     unpacking = Unpacking(archive)
     images = len(devkit.validation_wnids)
-    bar = tqdm(total=images, desc=archive.name, unit="image", disable=None)
+    bar = tqdm(total=images, desc=archive.name, unit="file", disable=None)
     with opened_tar(archive) as tar, bar as progress:
         for member in tar_files(tar, archive):
             name = _VALIDATION_IMAGE.fullmatch(PurePosixPath(member.name).name)
@@ -118,14 +118,14 @@ def _unpack_val(archive: Path, folder: Path, devkit: Devkit) -> dict[str, int]:
 
 
 def _summary(split: str, found: Mapping[str, int], expected: Mapping[str, int]) -> str:
-    """Say how many images there are, and what the development kit has beyond them."""
-    images, total = sum(found.values()), sum(expected.values())
-    line = f"{split}: {count(images, 'image', 'images')} in {count(len(found), 'class', 'classes')}"
-    if found == expected:
-        return f"{line}, all of {DEVKIT}"
+    """Say how many images there are, of those that the development kit counts."""
+    line = (
+        f"{split}: {sum(found.values()):,} of {sum(expected.values()):,} images in {len(found):,} of "
+        f"{len(expected):,} classes"
+    )
     incomplete = [
         f"{wnid} ({found.get(wnid, 0):,} of {number:,})"
         for wnid, number in sorted(expected.items())
         if found.get(wnid, 0) != number
     ]
-    return f"{line}; {DEVKIT} has {total:,} in {len(expected):,}. These differ: {listed(incomplete, 10)}"
+    return f"{line}; incomplete: {listed(incomplete, 10)}" if incomplete else line

@@ -148,10 +148,10 @@ def _in_folders(downloads: Path) -> dict[str, dict[Video, Path | None]]:
     """Return the videos in folders of splits and classes."""
     found: dict[str, dict[Video, Path | None]] = {}
     for split, names in SPLITS.items():
-        folder = next((downloads / name for name in names if (downloads / name).is_dir()), None)
         found[split] = {}
-        for path in sorted(media_files(folder, SUFFIXES)) if folder else ():
-            parts = path.relative_to(folder).parts
-            if len(parts) == 2:
-                found[split][Video("/".join(parts), parts[0])] = path
+        for folder in (downloads / name for name in names):
+            for path in sorted(media_files(folder, SUFFIXES)) if folder.is_dir() else ():
+                label, *rest = path.relative_to(folder).parts
+                if len(rest) == 1:
+                    found[split][Video(f"{label}/{path.name}", label)] = path
     return found

@@ -126,7 +126,7 @@ def test_videos_that_cannot_be_decoded_are_left_out(
         videos, videos, check=True
     )
     _, unreadable = lines(videos / "left_out.txt")
-    assert unreadable.startswith(f"train: {broken} cannot be read as a video")
+    assert unreadable.startswith(f"train: {broken} has no video stream")
     assert len(lines(videos / "train.csv")) == 2
     record = videos / readability.RECORD
     assert len(record.read_text().split()) > 6
