@@ -10,8 +10,8 @@ from m2pt.errors import InputError, listed
 
 def listed_path(path: Path, root: Path) -> str:
     """Return a path as a list in `root` names it: relative to `root` if it is below, else absolute."""
-    path, root = (Path(os.path.normpath(each.absolute())) for each in (path, root))
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+    folder = f"{os.path.normpath(root.absolute())}/"
+    return os.path.normpath(path.absolute()).removeprefix(folder)
 
 
 def write_lists(root: Path, lists: Mapping[str, str]) -> None:

@@ -36,12 +36,12 @@ class Unpacking:
     def __init__(self, archive: Path) -> None:
         self.written = 0
         self._archive = archive
-        self._folders: set[Path] = set()
+        self._parts: dict[Path, Path] = {}
 
     def write(self, target: Path, size: int, opened: Callable[[], IO[bytes] | None]) -> None:
         """Write a file of the archive to `target`, unless a file of its size is there.
 
-        An empty file is replaced: a machine that crashed may have left it.
+        An empty file is replaced, since a crash of the machine may have left it.
 
         Args:
             target: the path to write.
@@ -54,13 +54,9 @@ class Unpacking:
         """
         if self._is_there(target, size):
             return
-        if target.parent not in self._folders:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            clear_abandoned(target.parent)
-            self._folders.add(target.parent)
-        part = part_of(target)
+        part = self._part(target.parent)
         try:
-            # Without fsync, which takes longer than all the rest: what a crash may lose is empty.
+            # without fsync, which takes longer than all the rest: what a crash loses shows in the size
             with part.open("xb") as file:
                 for chunk in self._chunks(opened):
                     file.write(chunk)
@@ -73,6 +69,14 @@ class Unpacking:
         finally:
             part.unlink(missing_ok=True)
         self.written += 1
+
+    def _part(self, folder: Path) -> Path:
+        """Return the temporary name in a folder, in which one file after another is written."""
+        if folder not in self._parts:
+            folder.mkdir(parents=True, exist_ok=True)
+            clear_abandoned(folder)
+            self._parts[folder] = part_of(folder / self._archive.name)
+        return self._parts[folder]
 
     def _is_there(self, target: Path, size: int) -> bool:
         try:
