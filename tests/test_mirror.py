@@ -48,6 +48,7 @@ TESTED_IN = {
     "catalog/additions/test_kind.py": "build",
     "commands/test_check.py": "ops/check",
     "checkpoints/test_conversion.py": "checkpoints/dialects",
+    "commands/test_data.py": "ops/preparation",
     "commands/test_import_.py": "ops/import_encoder ops/convert_checkpoint",
     "commands/test_launch.py": "ops/launch",
     "commands/test_rehearse.py": "ops/rehearse",
@@ -66,6 +67,11 @@ TESTED_IN = {
     "datasets/miniature/objects datasets/miniature/partnet datasets/miniature/shapenet55 "
     "datasets/miniature/shapenetpart datasets/miniature/shapes datasets/miniature/soundfont "
     "datasets/miniature/text",
+    "datasets/preparation/test_audioset.py": "datasets/preparation/spectrograms",
+    "datasets/preparation/test_imagenet.py": "datasets/preparation/devkit",
+    "datasets/preparation/test_archives.py": "datasets/preparation/unpacking",
+    "datasets/preparation/test_kinetics.py": "datasets/preparation/clips datasets/preparation/lists "
+    "datasets/preparation/splits",
     "datasets/test_ade20k.py": "datasets/framing",
     "datasets/test_audioset.py": "datasets/audio_augmentation datasets/fbank",
     "datasets/test_augmentations.py": "datasets/base",

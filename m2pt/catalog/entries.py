@@ -126,6 +126,10 @@ class Layout:
         window: key of the modality's `input` that holds the number of counted units per item.
         frames: folder below the dataset's, with frames of videos; the workflow extracts them if the config
             says where the videos are.
+        archives: official zip archives that `m2pt data prepare` unpacks, and the folder below the dataset's
+            that the content of each belongs to; see `m2pt.datasets.preparation.archives`.
+        preparation: module with a function `prepare` that `m2pt data prepare` calls instead, if there is more
+            to do; see `m2pt.datasets.layouts.PreparationModule`.
     """
 
     modalities: tuple[str, ...]
@@ -144,6 +148,8 @@ class Layout:
     held_out: str | None = None
     window: str | None = None
     frames: str | None = None
+    archives: Mapping[str, str] = field(default_factory=dict)
+    preparation: str | None = None
 
     def __post_init__(self) -> None:
         _check_names("modalities", self.modalities)

@@ -15,7 +15,7 @@ DESCRIPTION = (
     "from raw data to printed table."
 )
 BEFORE_RUNS = {
-    "data": "build a miniature dataset, check or convert a dataset in an official layout",
+    "data": "build a miniature dataset, prepare official downloads, check a dataset in an official layout",
     "check": "build every model of the config once, without data, to find inconsistent settings",
     "plan": "print trainings, GPU-hours, storage and critical path of a config, without running anything",
     "rehearse": "take two steps of each kind of training of a config, on a small batch of synthetic inputs",

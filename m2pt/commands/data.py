@@ -1,7 +1,7 @@
-"""Datasets: build a miniature, check any dataset, convert downloaded files, extract frames of videos.
+"""Datasets: build a miniature, check any dataset, prepare official downloads.
 
-`m2pt data build DATASET`, `m2pt data check DATASET [ROOT]`, `m2pt data convert LAYOUT ROOT`, and
-`m2pt data frames VIDEOS FRAMES`.
+`m2pt data build DATASET`, `m2pt data check DATASET [ROOT]`, `m2pt data prepare LAYOUT DOWNLOADS ROOT`,
+`m2pt data convert LAYOUT ROOT`, and `m2pt data frames VIDEOS FRAMES`.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from pathlib import Path
 from m2pt import job_log
 from m2pt.command_line import add_plan_arguments, expect, load_plan
 from m2pt.config.config import Dataset
+from m2pt.datasets.layouts import Classes
 from m2pt.errors import InputError, count
 from m2pt.plan.plan import Plan
 from m2pt.results import Manifest, read
@@ -17,12 +18,17 @@ from m2pt.results import Manifest, read
 MAX_CLASSES = 1_000_000
 """Upper bound on the number of classes, since a check iterates over all of them."""
 
+OPTIONS = ("annotations", "check", "unbalanced", "statistics")
+"""Options of `prepare` that only some layouts have."""
+
 LOWEST_FPS, HIGHEST_FPS = 0.001, 1000.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="build|check|convert|frames", required=True)
+    actions = parser.add_subparsers(
+        dest="action", metavar="build|check|prepare|convert|frames", required=True
+    )
     building = actions.add_parser("build", help="write the miniature of a dataset of the config")
     building.add_argument("dataset", help="name of a dataset of the config")
     add_plan_arguments(building)
@@ -39,6 +45,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--manifest", type=Path, metavar="FILE", help="write a manifest if the dataset is valid"
     )
     add_plan_arguments(checking)
+    preparing = actions.add_parser("prepare", help="make a layout of the official downloads, and check it")
+    preparing.add_argument("layout", help="name of the layout, such as imagenet")
+    preparing.add_argument(
+        "downloads", type=Path, help="folder of the downloaded files, which stay as they are"
+    )
+    preparing.add_argument("root", type=Path, help="folder of the dataset; it may be DOWNLOADS")
+    preparing.add_argument(
+        "--num-classes", type=int, metavar="N", help="for the check; default: the official number"
+    )
+    preparing.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="FOLDER",
+        help="audioset, kinetics: official lists; default: DOWNLOADS",
+    )
+    preparing.add_argument(
+        "--check",
+        action="store_true",
+        default=None,
+        help="audioset, kinetics: read every file, and leave out those that cannot be read",
+    )
+    preparing.add_argument(
+        "--unbalanced",
+        action="store_true",
+        default=None,
+        help="audioset: train on the unbalanced segments too (AS-2M)",
+    )
+    preparing.add_argument(
+        "--statistics",
+        type=int,
+        metavar="N",
+        help="audioset: clips for mean and standard deviation, 0 for none; default: 20000",
+    )
     converting = actions.add_parser("convert", help="make the files that a layout's reader reads")
     converting.add_argument("layout", help="name of a layout whose files are converted, such as urfunny")
     converting.add_argument("root", type=Path, help="folder of the dataset as it was downloaded")
@@ -52,12 +91,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Build, check or convert a dataset, or extract frames.
+    """Build, check, prepare or convert a dataset, or extract frames.
 
     Raises:
         InputError: there is no such dataset or layout, or the dataset is invalid; all problems are listed.
     """
-    actions = {"build": _build, "check": _check, "convert": _convert, "frames": _extract_frames}
+    actions = {
+        "build": _build,
+        "check": _check,
+        "prepare": _prepare,
+        "convert": _convert,
+        "frames": _extract_frames,
+    }
     actions[arguments.action](arguments)
 
 
@@ -81,9 +126,7 @@ def _build(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     from m2pt.ops.datasets import check_dataset, write_manifest
 
-    num_classes, full = arguments.num_classes, arguments.full
-    if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
-        raise InputError(f"--num-classes {num_classes}: must be an integer from 1 to {MAX_CLASSES}.")
+    num_classes, full = _num_classes(arguments), arguments.full
     layout, root = arguments.dataset, arguments.root
     if root is None:
         _, dataset, root = _from_config(arguments)
@@ -99,6 +142,22 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.manifest is not None:
         write_manifest(layout, root, manifest_path=arguments.manifest, full=full)
         job_log.end(arguments.manifest, note=_sizes(arguments.manifest))
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from m2pt.ops.datasets import check_dataset
+    from m2pt.ops.preparation import prepare
+
+    layout, downloads, root = arguments.layout, arguments.downloads, arguments.root
+    num_classes = _num_classes(arguments)
+    options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
+    if (arguments.statistics or 0) < 0:
+        raise InputError(f"--statistics {arguments.statistics}: must be an integer >= 0.")
+    job_log.begin(f"data prepare {layout}", {"downloads": downloads, "dataset": root})
+    for line in prepare(layout, downloads, root, options):
+        print(line)
+    check_dataset(layout, root, num_classes=num_classes)
+    job_log.end(root)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -126,6 +185,18 @@ def _extract_frames(arguments: argparse.Namespace) -> None:
     job_log.begin("data frames", {"videos": videos, "frames": frames})
     extracted = extract_all(videos, frames, fps=fps, threads=arguments.threads)
     job_log.end(frames, note=count(extracted, "video", "videos"))
+
+
+def _num_classes(arguments: argparse.Namespace) -> Classes | None:
+    """Return the number of classes that is given.
+
+    Raises:
+        InputError: it is out of range.
+    """
+    number: int | None = arguments.num_classes
+    if number is not None and not 1 <= number <= MAX_CLASSES:
+        raise InputError(f"--num-classes {number}: must be an integer from 1 to {MAX_CLASSES}.")
+    return number
 
 
 def _sizes(manifest: Path) -> str:

@@ -84,6 +84,18 @@ class MiniatureModule(Protocol):
         ...
 
 
+class PreparationModule(Protocol):
+    """Interface of a module that makes a layout's files of the official downloads."""
+
+    def prepare(self, downloads: Path, root: Path, **options: Any) -> list[str]:
+        """Write to `root` what is made of the files in `downloads`, and say in lines what was found.
+
+        Each file appears whole, none is replaced, and a preparation that was stopped goes on where it was.
+        Options are keyword arguments with defaults, of those that `m2pt data prepare` has.
+        """
+        ...
+
+
 def layout_module(layout: str) -> LayoutModule:
     """Import and return the module that reads `layout`.
 
@@ -101,6 +113,16 @@ def miniature_module(layout: str) -> MiniatureModule:
     """
     entry = catalog.layout(layout)
     return cast(MiniatureModule, catalog.load(entry.miniature or entry.reader, f"layout {layout}: miniature"))
+
+
+def preparation_module(layout: str) -> PreparationModule | None:
+    """Import and return the module that prepares `layout`; None if it has none.
+
+    Raises:
+        InputError: there is no such layout, or its module cannot be imported.
+    """
+    path = catalog.layout(layout).preparation
+    return cast(PreparationModule, catalog.load(path, f"layout {layout}: preparation")) if path else None
 
 
 def reader(layout: str) -> Callable[..., SeededDataset]:

@@ -1,4 +1,4 @@
-"""`m2pt data check` and `build`: every kind of fault is found and named."""
+"""`m2pt data`: every kind of fault is found and named, and wrong arguments are refused."""
 
 import json
 import shutil
@@ -229,6 +229,35 @@ def test_convert_is_for_layouts_that_need_it(tmp_path: Path, capsys: pytest.Capt
     assert "layout imagenet is read as it is distributed" in capsys.readouterr().err
     assert main(["data", "convert", "imagnet", str(tmp_path)]) == 2
     assert "did you mean 'imagenet'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["urfunny", "."],
+            "there is no preparation of layout urfunny: put its files in place as docs/data.md says",
+        ),
+        (["imagnet", "."], "did you mean 'imagenet'?"),
+        (["coco", ".", "--check"], "layout coco has no option --check: leave it out."),
+        (["imagenet", ".", "--unbalanced"], "layout imagenet has no option --unbalanced: leave it out."),
+        (["kinetics", ".", "--statistics", "0"], "layout kinetics has no option --statistics: leave it out."),
+        (["coco", "nowhere"], "nowhere is not a folder: give the folder that holds the downloaded files."),
+        (["coco", ".", "--num-classes", "0"], "--num-classes 0: must be an integer from 1 to 1000000."),
+    ],
+)
+def test_prepare_refuses_in_one_message(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    layout, downloads, *options = arguments
+    assert main(["data", "prepare", layout, downloads, "root", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "root").exists()
 
 
 def test_convert_calls_the_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
