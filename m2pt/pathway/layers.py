@@ -12,7 +12,6 @@ parameter, `weight` as a rule, is a property:
 """
 
 import functools
-import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -270,8 +269,6 @@ def _make_class(plain: type[nn.Module], names: tuple[str, ...]) -> type[nn.Modul
     if names:
         members["attached_names"] = names
     forward = functools.wraps(plain.forward)(_calling(base))
-    del forward.__wrapped__  # which accelerate would take off together with its own wrappers
-    forward.__signature__ = inspect.signature(plain.forward)  # type: ignore[attr-defined]
     name = f"Attached{plain.__name__}" if names else plain.__name__
     return type(name, (base, plain), members | {"forward": forward})
 

@@ -1,16 +1,13 @@
 """More that must not go wrong silently: later quantisation, adapter states, hooks, names, factors."""
 
 import copy
-import inspect
 import subprocess
 import sys
 import warnings
-from types import MethodType
 
 import numpy as np
 import pytest
 import torch
-from accelerate.utils import convert_outputs_to_fp32, extract_model_from_parallel
 from small_vit import images, vit
 from torch import nn
 
@@ -52,22 +49,6 @@ def test_a_forward_that_was_patched_after_attach_survives_the_merge(part: str) -
     module.forward = lambda *given: forward(*given)  # as hooks of accelerate do
     torch.testing.assert_close(model(x), before)
     torch.testing.assert_close(merge(model)(x), before)
-
-
-def test_what_takes_its_wrappers_off_a_forward_leaves_the_pathways() -> None:
-    def block() -> nn.Module:
-        torch.manual_seed(0)
-        return nn.MultiheadAttention(8, 2, batch_first=True)
-
-    model, x = block(), torch.randn(2, 3, 8)
-    signature = inspect.signature(model.forward)
-    attach(model, block(), scale_init=0.5)
-    assert inspect.signature(model.forward) == signature
-    expected = model(x, x, x)[0]
-    model._original_forward = model.forward  # as Accelerator.prepare and .unwrap_model do
-    model.forward = MethodType(convert_outputs_to_fp32(model.forward.__func__), model)
-    model = extract_model_from_parallel(model, keep_fp32_wrapper=False)
-    torch.testing.assert_close(model(x, x, x)[0], expected)
 
 
 def test_parameters_of_a_module_of_the_user_that_is_called_pathways_are_none_of_ours() -> None:
