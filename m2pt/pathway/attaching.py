@@ -143,7 +143,7 @@ def _check_name(name: object, auxiliary: object) -> None:
         raise PathwayError(
             f"an auxiliary cannot be named {name!r}: letters, digits and _ only, as in 'audio'"
         )
-    if hasattr(nn.ModuleDict, name):
+    if hasattr(nn.ModuleDict(), name):
         raise PathwayError(
             f"an auxiliary cannot be named {name!r}, which nn.ModuleDict uses itself; choose another word"
         )

@@ -1,7 +1,7 @@
 """Find the blocks of a model and the matrices in them."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -73,10 +73,10 @@ class Matrix:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it multiplies features, as opposed to an embedding, a table or a kernel."""
+        """Whether it multiplies features, as opposed to an embedding, a norm, a table or a kernel."""
         return (
             self.parameter.ndim == 2
-            and not isinstance(self.module, nn.Embedding | nn.EmbeddingBag)
+            and not isinstance(self.module, nn.Embedding | nn.EmbeddingBag | nn.LayerNorm | nn.RMSNorm)
             and (self.name == "weight" or self.name.endswith("_weight"))
         )
 
@@ -194,6 +194,17 @@ def matrices(block: nn.Module) -> dict[str, Matrix]:
     Those of pathways and of peft's adapters are none of the block's.
     """
     found = {}
+    for module_path, module in own_modules(block):
+        for name, parameter in module._parameters.items():
+            if parameter is not None and not _is_lazy(parameter) and parameter.ndim >= 2:
+                path = module_path if name == "weight" else f"{module_path}.{name}".lstrip(".")
+                path = without_wrappers(path)
+                found[path] = Matrix(path, module, name)
+    return found
+
+
+def own_modules(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the path and the module of each one in a block but for pathways and peft's adapters."""
     modules = dict(block.named_modules())
     wrapped = [path for path, module in modules.items() if BASE_LAYER in module._modules]
     ours = {f"{path}.pathways".lstrip(".") for path, module in modules.items() if is_attached(module)}
@@ -202,12 +213,7 @@ def matrices(block: nn.Module) -> dict[str, Matrix]:
             continue
         if any(_is_adapter(module_path, path) for path in wrapped):
             continue
-        for name, parameter in module._parameters.items():
-            if parameter is not None and not _is_lazy(parameter) and parameter.ndim >= 2:
-                path = module_path if name == "weight" else f"{module_path}.{name}".lstrip(".")
-                path = without_wrappers(path)
-                found[path] = Matrix(path, module, name)
-    return found
+        yield module_path, module
 
 
 def without_wrappers(path: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from m2pt.pathway.blocks import Matrix
-from m2pt.pathway.layouts import STACKED, looks_fused
+from m2pt.pathway.layouts import STACKED, UNEVEN, looks_fused
 from m2pt.pathway.roles import FUSED, role_of
 from m2pt.pathway.terms import PathwayError, listed
 
@@ -66,7 +66,7 @@ def _check_layouts(targets: Sequence[Place], sources: Sequence[Place]) -> None:
             )
         return
     for place in (*targets, *sources):
-        if place.layout not in (None, STACKED):
+        if place.layout not in (None, STACKED, UNEVEN):
             raise PathwayError(
                 f"{place.label} has {place.layout}, so separate matrices cannot lie below each other in it; "
                 "choose other layers=[...]"
@@ -102,18 +102,22 @@ def _equal(targets: Sequence[Place], sources: Sequence[Place]) -> Sequence[Tenso
 
 def _sliced(targets: Sequence[Place], sources: Sequence[Place]) -> list[Tensor]:
     """Return the leading rows and columns of each source, or of each part of a fused one."""
+    for place in (*targets, *sources):
+        if place.layout == UNEVEN and (place.parts > 1 or len(targets) + len(sources) > 2):
+            _check_one(place)
     if len(targets) == len(sources) == 1:
         (target,), (source,) = targets, sources
         rows, shape = source.rows, target.matrix.shape
         if rows.shape == shape:
             return [rows]
-        of_fused = source.parts == 1 and source.layout == target.layout == STACKED
-        if not of_fused:
+        roles = {role_of(place.matrix.path) or "" for place in (target, source)}
+        stacked = source.parts == 1 and source.layout == target.layout == STACKED
+        parts = len(FUSED.get(roles.pop(), ())) if stacked and len(roles) == 1 else 0
+        if not parts:
             _check_one(target)
             if source.parts == 1:
                 _check_one(source)
-        parts = len(FUSED[role_of(target.matrix.path) or ""]) if of_fused else 1
-        return [_cut(rows, shape, parts, target, source)]
+        return [_cut(rows, shape, parts or 1, target, source)]
     if len(targets) == 1:
         target = targets[0]
         own = torch.empty(target.matrix.shape, device="meta")

@@ -12,42 +12,55 @@ from m2pt.pathway.layers import plain_class
 from m2pt.pathway.roles import FUSED, role_of
 
 STACKED = "Q, K and V below each other"
+UNEVEN = "fewer rows than Q, K and V of all heads"
 BY_HEAD = "Q, K and V of each head together"
+BY_SHARD = "Q, V and K of each of four shards together"
 
-_BY_HEAD_CLASSES = {
-    "timm.models.efficientformer": "Attention",
-    "timm.models.levit": "Attention",
-    "timm.models.tiny_vit": "Attention",
-    "transformers.models.bloom.modeling_bloom": "BloomAttention",
-    "transformers.models.falcon.modeling_falcon": "FalconAttention",
-    "transformers.models.gpt_bigcode.modeling_gpt_bigcode": "GPTBigCodeAttention",
-    "transformers.models.gpt_neox.modeling_gpt_neox": "GPTNeoXAttention",
-    "transformers.models.gpt_neox_japanese.modeling_gpt_neox_japanese": "GPTNeoXJapaneseAttention",
-    "transformers.models.persimmon.modeling_persimmon": "PersimmonAttention",
-}
-"""The class of each module whose fused matrix has the rows of each head together, as their sources show."""
+_ARRANGEMENTS = dict.fromkeys(
+    (
+        "timm.models.efficientformer.Attention",
+        "timm.models.levit.Attention",
+        "timm.models.tiny_vit.Attention",
+        "transformers.models.bloom.modeling_bloom.BloomAttention",
+        "transformers.models.deberta.modeling_deberta.DisentangledSelfAttention",
+        "transformers.models.falcon.modeling_falcon.FalconAttention",
+        "transformers.models.gpt_bigcode.modeling_gpt_bigcode.GPTBigCodeAttention",
+        "transformers.models.gpt_neox.modeling_gpt_neox.GPTNeoXAttention",
+        "transformers.models.gpt_neox_japanese.modeling_gpt_neox_japanese.GPTNeoXJapaneseAttention",
+        "transformers.models.minimax.modeling_minimax.MiniMaxLightningAttention",
+        "transformers.models.persimmon.modeling_persimmon.PersimmonAttention",
+    ),
+    BY_HEAD,
+) | {"transformers.models.codegen.modeling_codegen.CodeGenAttention": BY_SHARD}
+"""How classes that do not stack Q, K and V arrange the rows of their fused matrix, as their sources show."""
 
+_QKV = re.compile(r"(^|[._])W?qkv(_proj)?$|(^|\.)query_key_value$")
 _LOOKS_FUSED = re.compile(
-    r"qkv|query_key_value|\bkv\b|c_attn|in_proj|gate_up|(?-i:\bWi\b)|weights_in|w12", re.IGNORECASE
+    r"qkv|query_key_value|\b(kv|qk)\b|c_attn|in_proj|gate_up|(?-i:\bWi\b)|weights_in|w12", re.IGNORECASE
 )
 
 
-def layout(owner: nn.Module, path: str) -> str | None:
+def layout(owner: nn.Module, path: str, rows: int) -> str | None:
     """Return the arrangement of the rows of the matrix at `path`, None if it is not known to be fused.
 
     Args:
         owner: the module that uses the matrix, an attention or an MLP.
         path: of the matrix, in the block.
+        rows: number of its output rows.
     """
     kind, settings = plain_class(owner), vars(owner)
     if "gate_last" in settings:
         return f"the gate {'last' if settings['gate_last'] else 'first'}" if role_of(path) == "fc1" else None
-    by_head = _BY_HEAD_CLASSES.get(kind.__module__) == kind.__name__
-    if role_of(path) not in FUSED and not (by_head and _LOOKS_FUSED.search(path)):
+    arrangement = _ARRANGEMENTS.get(f"{kind.__module__}.{kind.__name__}")
+    if role_of(path) not in FUSED and not _QKV.search(path) and not (arrangement and looks_fused(path)):
         return None
     if settings.get("multi_query"):
         return "Q of all heads, K and V of one"
-    return BY_HEAD if by_head or settings.get("head_first") else STACKED
+    if arrangement or settings.get("head_first"):
+        return arrangement or BY_HEAD
+    heads, width = settings.get("num_heads"), settings.get("head_dim")
+    is_short = isinstance(heads, int) and isinstance(width, int) and rows < 3 * heads * width
+    return UNEVEN if is_short or settings.get("num_key_value_groups", 1) != 1 else STACKED
 
 
 def looks_fused(path: str) -> bool:

@@ -16,6 +16,7 @@ from m2pt.pathway.blocks import (
     Matrix,
     is_plain,
     matrices,
+    own_modules,
     without_wrappers,
 )
 from m2pt.pathway.fitting import Place, Unequal, fit, or_slice
@@ -89,6 +90,16 @@ class _Block:
     def linear(self) -> list[str]:
         return [path for path, matrix in self.matrices.items() if matrix.is_linear]
 
+    def check_linear(self) -> None:
+        """Check that no linear layer would be left out unsaid.
+
+        Raises:
+            PathwayError: the weight of one is no parameter, as after weight_norm or pruning, or has no shape.
+        """
+        for path, module in own_modules(self.module):
+            if isinstance(module, nn.Linear):
+                self.matrix(path)
+
     def place(self, path: str, part: int = 0, parts: int = 1) -> Place:
         """Return the matrix at `path`, or one of equal parts of its rows.
 
@@ -99,7 +110,7 @@ class _Block:
         owner = matrix.module
         if matrix.name == "weight":
             owner = self.module.get_submodule(matrix.path.rpartition(".")[0])
-        return Place(matrix, layout(owner, matrix.path), self.where, part, parts)
+        return Place(matrix, layout(owner, matrix.path, matrix.shape[0]), self.where, part, parts)
 
     def source(self, path: str, part: int = 0, parts: int = 1) -> Place:
         """Return the same of an auxiliary.
@@ -179,6 +190,7 @@ def _paths(own: _Block, layers: str | Iterable[str]) -> list[str]:
     if not isinstance(layers, str):
         return list(layers)
     if layers == ALL_LINEAR:
+        own.check_linear()
         return own.linear
     try:
         found = [path for path in own.matrices if re.fullmatch(layers, path)]

@@ -130,6 +130,8 @@ def test_the_target_is_returned_and_its_auxiliary_can_be_frozen() -> None:
         ),
         (lambda: {"key.dot": vit().blocks}, {}, r"an auxiliary cannot be named 'key.dot'"),
         (lambda: {"items": vit().blocks}, {}, r"an auxiliary cannot be named 'items', which nn.ModuleDict"),
+        (lambda: {"training": vit().blocks}, {}, r"cannot be named 'training', which nn.ModuleDict"),
+        (lambda: {"_modules": vit().blocks}, {}, r"cannot be named '_modules', which nn.ModuleDict"),
         (lambda: {0: vit().blocks}, {}, r"an auxiliary cannot be named 0"),
         (lambda: "vit", {}, r"the auxiliary 'auxiliary' is a str; pass a module"),
         (lambda: None, {}, r"the auxiliary 'auxiliary' is a NoneType; pass a module"),

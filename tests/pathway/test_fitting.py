@@ -12,6 +12,7 @@ import torch
 import transformers as hf
 from model_families import build
 from small_vit import vit
+from timm.models.gcvit import WindowAttentionGlobal
 from timm.models.tiny_vit import TinyVit
 from timm.models.vision_transformer import ParallelThingsBlock
 from torch import Tensor, nn
@@ -48,6 +49,23 @@ def gpt2() -> nn.Module:
 
 def big_code(*, multi_query: bool) -> nn.Module:
     return hf.GPTBigCodeModel(hf.GPTBigCodeConfig(**GPT | WORDS, multi_query=multi_query))
+
+
+def deberta() -> nn.Module:
+    return hf.DebertaModel(hf.DebertaConfig(**SIZES, **WORDS, intermediate_size=32))
+
+
+def codegen() -> nn.Module:
+    return hf.CodeGenModel(hf.CodeGenConfig(**(GPT | WORDS), rotary_dim=4))
+
+
+def phi(heads: int = 4) -> nn.Module:
+    return hf.Phi3Model(hf.Phi3Config(**SIZES, **WORDS, intermediate_size=64, num_key_value_heads=heads))
+
+
+def minimax() -> nn.Module:
+    kinds = {"layer_types": ["linear_attention"] * 2, "head_dim": 8, "num_local_experts": 2}
+    return hf.MiniMaxModel(hf.MiniMaxConfig(**SIZES, **WORDS, **kinds, intermediate_size=16))
 
 
 def tiny_vit() -> nn.Module:
@@ -102,6 +120,19 @@ def test_fused_matrices_of_one_arrangement_are_taken_as_they_are() -> None:
         assert torch.equal(added(model.h[0], "attn.c_attn"), other.h[0].attn.c_attn.weight)
 
 
+def test_fused_parts_of_unequal_sizes_are_not_sliced_as_thirds() -> None:
+    names = [f"self_attn.{part}_proj" for part in "qkv"]
+    model, other = phi(heads=2), llama()
+    attach(model, other, layers={"self_attn.qkv_proj": names})
+    expected = torch.cat([other.layers[1].get_submodule(name).weight for name in names])
+    assert torch.equal(added(model.layers[1], "self_attn.qkv_proj"), expected)
+    with pytest.raises(PathwayError, match=r"is fused, fewer rows than Q, K and V of all heads: slicing"):
+        attach(phi(heads=2), llama(4), layers={"self_attn.qkv_proj": names}, unequal="slice")
+    small, large = (nn.ModuleList([WindowAttentionGlobal(n, 4, (2, 2))]) for n in (24, 48))
+    with pytest.raises(PathwayError, match=r"'qkv' of target block 0 is fused, fewer rows"):
+        attach(small, large, layers=["qkv"], unequal="slice")
+
+
 @pytest.mark.parametrize("unequal", ["error", "slice"])
 @pytest.mark.parametrize(
     ("target", "auxiliary", "layers", "message"),
@@ -113,6 +144,14 @@ def test_fused_matrices_of_one_arrangement_are_taken_as_they_are() -> None:
         (tiny_vit, timm_vit, ["attn.qkv"], "each head together"),
         (lambda: hf_vit(32), lambda: big_code(multi_query=False), ["attention.q_proj"], "cannot lie below"),
         (tiny_vit, lambda: hf_vit(32), {"attn.qkv": ["attention.q_proj"] * 3}, "cannot lie below"),
+        (phi, minimax, ["self_attn.qkv_proj"], "each head together"),
+        (
+            deberta,
+            bert,
+            {"attention.self.in_proj": [f"attention.self.{part}" for part in ("query", "key", "value")]},
+            "each head together, so separate",
+        ),
+        (codegen, llama, {"attn.qkv_proj": [f"self_attn.{p}_proj" for p in "qkv"]}, "four shards together"),
         (lambda: gated(gate_last=True), lambda: gated(gate_last=False), ["fc1"], "the gate last.*gate first"),
     ],
 )
@@ -127,10 +166,13 @@ def test_rows_that_are_arranged_otherwise_are_refused(
         attach(target(), auxiliary(), layers=layers, unequal=unequal)
 
 
-def test_a_matrix_that_is_fused_in_an_unknown_way_is_not_sliced() -> None:
-    small, large = (nn.ModuleList([nn.ModuleDict({"kv": nn.Linear(n, 2 * n)})]) for n in (8, 12))
-    with pytest.raises(PathwayError, match=r"'kv' of target block 0 is fused: slicing would mix its parts"):
-        attach(small, large, layers=["kv"], unequal="slice")
+@pytest.mark.parametrize("name", ["kv", "qk"])
+def test_a_matrix_that_is_fused_in_an_unknown_way_is_not_sliced(name: str) -> None:
+    small, large = (nn.ModuleList([nn.ModuleDict({name: nn.Linear(n, 2 * n)})]) for n in (8, 12))
+    with pytest.raises(
+        PathwayError, match=rf"'{name}' of target block 0 is fused: slicing would mix its parts"
+    ):
+        attach(small, large, layers=[name], unequal="slice")
     with pytest.raises(PathwayError, match="fused, the gate last: slicing"):
         attach(
             gated(gate_last=True),

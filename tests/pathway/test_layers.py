@@ -297,6 +297,17 @@ def test_a_layer_that_cannot_have_pathways_leaves_the_model_as_it_was(change) ->
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("change", [parametrized, pruned, spectral, lazy])
+def test_all_linear_never_leaves_out_a_layer_that_both_models_have(change) -> None:
+    model, other = vit(), vit(seed=1)
+    change(model)
+    change(other)
+    with pytest.raises(PathwayError, match=r"'mlp.fc2' of target block 1 .* that is a parameter"):
+        attach(model, other)
+    attach(model, other, layers=["attn.qkv", "mlp.fc1"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("change", [parametrized, pruned, spectral])
 def test_changing_the_weight_into_something_else_afterwards_is_an_error(change) -> None:
     model = vit()

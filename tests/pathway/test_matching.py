@@ -188,7 +188,7 @@ def test_unequal_models_are_refused_with_a_way_out() -> None:
         with pytest.raises(PathwayError, match=message):
             attach(vit(), other)
     model, other = vit(), vit(seed=1)
-    other.blocks[1].attn.num_heads = 4
+    other.blocks[1].attn.num_heads, other.blocks[1].attn.head_dim = 4, 6
     with pytest.raises(PathwayError, match=r"2 heads, 'auxiliary' block 1 with 4"):
         attach(model, other)
     attach(model, other, unequal="slice")
@@ -428,3 +428,11 @@ def test_all_linear_says_that_it_leaves_out_stacked_experts() -> None:
         warnings.simplefilter("error")
         attach(model, other, layers=["router", "proj", "up"])
     assert len(scales(model)) == 6
+
+
+def test_a_norm_of_two_dimensions_is_no_linear_layer() -> None:
+    def blocks() -> nn.Module:
+        parts = {"norm": lambda: nn.LayerNorm([3, 4]), "up": lambda: nn.Linear(4, 4)}
+        return nn.ModuleList(nn.ModuleDict({name: make() for name, make in parts.items()}) for _ in range(2))
+
+    assert list(scales(attach(blocks(), blocks()))) == [f"{i}.up.pathways.auxiliary.scale" for i in range(2)]
