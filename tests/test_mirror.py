@@ -24,6 +24,7 @@ OTHER_TESTS = {
     "catalog/additions/test_modality.py": "a new modality, from catalog to table",
     "catalog/additions/test_pairs.py": "a new kind of run on pairs of two modalities",
     "catalog/additions/test_task.py": "a new task, from catalog to table",
+    "commands/test_averaged.py": "all commands, of a recipe with ema",
     "commands/test_bad_input.py": "every command on wrong input",
     "commands/test_logs.py": "logs of all commands",
     "config/test_paper_config.py": "config/paper.yaml",

@@ -15,6 +15,7 @@ from m2pt.ops.synthetic_training import build_synthetic
 from m2pt.plan.jobs import Training
 from m2pt.plan.plan import Plan
 from m2pt.session import device_name, set_threads
+from m2pt.training.averaging import MergedAverage
 from m2pt.training.launch import resolve
 from m2pt.training.optimizer import create_optimizer
 from m2pt.training.settings import TrainingSettings
@@ -86,6 +87,7 @@ class Stepper:
         self._model, self._loss, self._settings = model, loss, settings
         self._optimizer = create_optimizer(model, settings)
         self._trainable = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self._average = None if settings.ema is None else MergedAverage(model, settings.ema)
         self._scaler = torch.amp.GradScaler(kind, enabled=precision == "fp16")
 
     def step(self, batch: Any) -> Tensor:
@@ -111,6 +113,8 @@ class Stepper:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
+        if self._average is not None:
+            self._average.update()
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

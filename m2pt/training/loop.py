@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from m2pt.errors import InputError
 from m2pt.run_files import FAILED, FINISHED, INTERRUPTED, LOG, METRICS, RESUME
+from m2pt.training.averaging import MergedAverage
 from m2pt.training.batch_statistics import broadcast_running_averages, shared_batch_statistics
 from m2pt.training.launch import METHOD_STREAM, launch, seed_step
 from m2pt.training.loading import Collate, training_stream
@@ -49,6 +50,7 @@ def fit(
     seed: int,
     collate: Collate | None = None,
     method: Method | None = None,
+    average: MergedAverage | None = None,
     describe: Describe | None = None,
     snapshots: Mapping[int, Snapshot] | None = None,
     device: str = "auto",
@@ -77,6 +79,8 @@ def fit(
         seed: seed of the order of samples and of all random draws in a step (mixup, masks, dropout).
         collate: makes a batch of samples; None stacks them.
         method: hooks into each step and epoch; see `Method`. None trains plainly.
+        average: of the merged weights of `model`, with the decay `settings.ema`; updated after each step, and
+            moved to the training device.
         describe: values to log after each epoch, such as the cross-modal scales.
         snapshots: by number of epochs, functions of the model to call then, such as exporting its
             weights; called again if a resumed training repeats the epoch.
@@ -102,6 +106,7 @@ def fit(
             seed=seed,
             collate=collate,
             method=method,
+            average=average,
             describe=describe,
             snapshots=snapshots or {},
             device=device,
@@ -143,15 +148,18 @@ class _Training:
         seed: int,
         collate: Collate | None,
         method: Method | None,
+        average: MergedAverage | None,
         describe: Describe | None,
         snapshots: Mapping[int, Snapshot],
         device: str,
     ) -> None:
         self.model, self.loss, self.dataset, self.collate = model, loss, dataset, collate
         self.settings, self.directory, self.identity, self.seed = settings, directory, identity, seed
-        self.method, self.describe, self.snapshots = method, describe, snapshots
+        self.method, self.average, self.describe, self.snapshots = method, average, describe, snapshots
         if method is not None:
             check_method(method)
+        if settings.ema != (average and average.decay):
+            raise TypeError(f"ema is {settings.ema}, the decay of the average {average and average.decay}")
         self.accelerator = launch(settings.precision, device, tf32=settings.tf32)
         self.is_main = self.accelerator.is_main_process
         world = self.accelerator.num_processes
@@ -181,6 +189,8 @@ class _Training:
         self.wrapped = self.accelerator.prepare(model)
         if isinstance(method, nn.Module):
             method.to(self.accelerator.device)
+        if average is not None:
+            average.to(self.accelerator.device)
         self.scaler = torch.amp.GradScaler(
             self.accelerator.device.type, enabled=self.accelerator.mixed_precision == "fp16"
         )
@@ -194,6 +204,7 @@ class _Training:
             scaler=self.scaler,
             window=self.window,
             method=method,
+            average=average,
             is_main=self.is_main,
         )
 
@@ -274,6 +285,8 @@ class _Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update()
         self.state.step += 1
         self.window.add(self.state.step, current_lr(self.optimizer), scalars)
 

@@ -27,6 +27,7 @@ ADDED: Mapping[str, object] = {
     "decay": "cosine",
     "tf32": False,
     "compile": False,
+    "ema": None,
 }
 """Settings that came later: files store them if they differ from this, so that earlier results stay valid."""
 
@@ -122,6 +123,10 @@ class TrainingSettings:
     repeat_step: Annotated[int, Gt(0), Le(100)] = 1
     """Optimizer steps per gradient; those before the last use it unclipped. The official part segmentation of
     Point-MAE takes 2, apparently by mistake; keep 1 except to reproduce its numbers."""
+
+    ema: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Decay of an exponential moving average of the merged weights W + λA, which is then the result: what is
+    evaluated and exported. Of finetunings and transfers; null takes the last weights."""
 
     precision: Literal["no", "bf16", "fp16", "auto"] = "auto"
     """Automatic mixed precision; "auto" is bf16 (or fp16 without it) on a GPU, and none on a CPU."""

@@ -23,6 +23,7 @@ from torch import nn
 
 from m2pt.datasets.base import SeededDataset
 from m2pt.training import checkpoint
+from m2pt.training.averaging import MergedAverage
 from m2pt.training.launch import leave
 from m2pt.training.loop import fit
 from m2pt.training.settings import TrainingSettings
@@ -110,6 +111,7 @@ def train(
     accumulation=2,
     workers=2,
     method=None,
+    ema=None,
     at_forward=lambda call, model: None,
 ):
     """Train for 28 steps, 4 epochs of 7 with 8 samples per step; the tests rely on these numbers."""
@@ -125,9 +127,12 @@ def train(
         num_workers=workers,
         log_every=3,
         checkpoint_every=5,
+        ema=ema,
     )
+    model = Model(noisy=noisy, norm=norm)
+    average = MergedAverage(model, ema) if ema else None
     fit(
-        Model(noisy=noisy, norm=norm),
+        model,
         Loss(mix=noisy, at_forward=at_forward),
         Tokens(seed=5),
         settings=settings,
@@ -135,8 +140,11 @@ def train(
         identity="feed",
         seed=5,
         method=method() if method else None,
+        average=average,
         describe=lambda model: {"head": model.head.weight.std().item()},
     )
+    if average:
+        torch.save(average.merged(), directory.with_name(f"{directory.name}.{os.environ['RANK']}.pt"))
 
 
 def forked(body: Callable[[], None], output: Path) -> int:
@@ -321,6 +329,11 @@ def several_processes(root: Path) -> dict:
         folder = root / f"method by {processes}"
         method = partial(Modulation, folder.with_suffix(".digests"))
         report[f"method by {processes}"] = train_together(processes, folder, method=method, **STILL)
+    for processes in (1, 2):
+        averaged = {"noisy": False, "batch_size": 8, "accumulation": 1, "ema": 0.8}
+        report[f"averaged by {processes}"] = train_together(
+            processes, root / f"averaged by {processes}", **averaged
+        )
     report["noted"] = train_together(2, root / "noted", batch_size=2, accumulation=4, at_forward=note_syncs)
     report["syncs"] = [(root / f"syncs{rank}").read_text().split() for rank in range(2)]
     for name, at_forward in (("one stopped", one_is_stopped), ("lost process", one_is_gone)):
