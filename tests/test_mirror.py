@@ -95,7 +95,6 @@ TESTED_IN = {
     "reporting/figures/test_render.py": "commands/plot",
     "reporting/test_claims.py": "commands/summarize config/cell_names config/claims plan/claims",
     "reporting/test_tables.py": "commands/tabulate reporting/notes",
-    "tasks/test_classification.py": "tasks/target",
     "tasks/test_evaluation.py": "training/loading",
     "tasks/test_part_segmentation.py": "tasks/point_segmentation",
     "test_session.py": "evaluation provenance",
