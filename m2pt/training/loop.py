@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from m2pt.training.progress import Progress
 from m2pt.training.run_directory import is_lost_process, mark_failed, prepare_directory, remove, write_marker
 from m2pt.training.sampling import TrainingBatches
 from m2pt.training.settings import TrainingSettings
+from m2pt.training.sharding import Shards, check_shardable
 from m2pt.training.signals import (
     EXIT_CODE,
     Interrupted,
@@ -177,16 +178,22 @@ class _Training:
         for epoch in snapshots:
             if not 1 <= epoch <= epochs:
                 raise InputError(f"cannot take a snapshot after epoch {epoch}: training has {epochs} epochs")
-        self.optimizer = create_optimizer(model, settings)
-        self.schedule = create_schedule(self.optimizer, settings, self.batches.steps_per_epoch)
-        self.trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
         if settings.activation_checkpointing:
             checkpoint_activations(model)
+        self.shards: Shards | None = None
+        self.trained = model
+        if settings.shard and world > 1:
+            check_shardable(settings, self.accelerator.mixed_precision, has_method=method is not None)
+            self.shards = Shards(model, self.accelerator)
+            self.trained = self.shards.trained
+        self.optimizer = create_optimizer(self.trained, settings)
+        self.schedule = create_schedule(self.optimizer, settings, self.batches.steps_per_epoch)
+        self.trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
         if settings.compile:
             model.compile()  # in place: names and the optimizer's parameters stay
         # The optimizer stays torch's own: Accelerate's wrapper looks for an optional package on disk in every
         # step, 0.4 ms. Without fp16 the scaler passes everything through.
-        self.wrapped = self.accelerator.prepare(model)
+        self.wrapped = self.accelerator.prepare(model) if self.shards is None else self.trained
         if isinstance(method, nn.Module):
             method.to(self.accelerator.device)
         if average is not None:
@@ -221,14 +228,20 @@ class _Training:
                 self._train()
         if self.is_main:
             remove(self.directory, RESUME, FAILED)
+        if self.shards is not None:
+            self.model.to(self.accelerator.device).train()
         if self.accelerator.num_processes > 1:
             broadcast_running_averages(self.model)
         self.accelerator.wait_for_everyone()  # no process may clean up files that another has yet to read
+        if self.shards is not None:
+            return self.model
         return self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
 
     def _train(self) -> None:
         """Take all remaining steps; write the marker of how that ended, unless it fails."""
         metrics_length = self.state.resume(self.total)
+        if self.shards is not None and self.state.step:
+            self.shards.scatter()
         self.batches.start = self.state.step
         self.agreement = StopAgreement(self.accelerator, self.state.step)
         self.saved_at = time.monotonic()
@@ -241,7 +254,7 @@ class _Training:
         try:
             with (
                 SignalWatch() as self.signals,
-                shared_batch_statistics(self.model, shared),
+                shared_batch_statistics(self.trained, shared),
                 closing(MetricsFile(self.directory / METRICS, metrics_length, self.is_main)) as self.metrics,
                 training_stream(
                     self.dataset, self.batches, num_workers=self.settings.num_workers, collate=self.collate
@@ -299,13 +312,25 @@ class _Training:
             # After the batch: without workers, making it draws from the same generators.
             seed_step(device, self.seed, self.state.step, micro * self.batches.world + self.batches.rank)
             last = micro == accumulation - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+            with self._exchange_of_gradients(last):
                 value, others = self.loss(self.wrapped, batch)
                 self.scaler.scale(value / accumulation).backward()
             for name, scalar in {"loss": value, **others}.items():
                 part = scalar.detach() / accumulation
                 sums[name] = sums[name] + part if name in sums else part
         return sums
+
+    def _exchange_of_gradients(self, wanted: bool) -> AbstractContextManager[None]:
+        """Return a context for a backward pass that ends with the exchange of the gradients, or does not."""
+        if self.shards is not None:
+            self.shards.exchange_gradients(wanted)
+            return nullcontext()
+        return nullcontext() if wanted else self.accelerator.no_sync(self.wrapped)
+
+    def _gather(self) -> None:
+        """Give the model the weights that are trained, if these are those of a sharded copy."""
+        if self.shards is not None:
+            self.shards.gather()
 
     def _call_before_step(self, method: Method, scalars: dict[str, Tensor]) -> dict[str, Tensor]:
         """Call the method's hook; return `scalars` and those that it adds."""
@@ -327,6 +352,8 @@ class _Training:
 
     def _end_epoch(self, epoch: int) -> None:
         values: dict[str, float] = {}
+        if self.describe is not None or epoch in self.snapshots:
+            self._gather()
         if self.method is not None:
             seed_step(self.accelerator.device, self.seed, self.state.step, 1, METHOD_STREAM)
             values = merge_scalars(values, self.method.after_epoch(self.model, epoch))
@@ -359,6 +386,7 @@ class _Training:
         due = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
         stop, due = self.agreement.reached(step, self.signals.received is not None, due)
         if stop or due or step % self.settings.checkpoint_every == 0:
+            self._gather()
             self.state.save(self.metrics)
             self.saved_at = time.monotonic()
         if stop:
@@ -367,6 +395,7 @@ class _Training:
             raise Interrupted(reason)
 
     def _finish(self) -> None:
+        self._gather()
         self.state.save_final(self.metrics)
         self._mark(FINISHED, seconds=round(self.state.seconds(), 1))
         self.accelerator.wait_for_everyone()

@@ -15,7 +15,7 @@ Rate = Annotated[float, Gt(0), Le(1000)]
 Decay = Annotated[float, Ge(0), Le(1000)]
 Beta = Annotated[float, Ge(0), Lt(1)]
 
-EXECUTION = ("num_workers", "checkpoint_every", "checkpoint_minutes", "activation_checkpointing")
+EXECUTION = ("num_workers", "checkpoint_every", "checkpoint_minutes", "activation_checkpointing", "shard")
 """Settings that do not change the result, and so are not part of its identity."""
 
 ADDED: Mapping[str, object] = {
@@ -137,6 +137,10 @@ class TrainingSettings:
     activation_checkpointing: bool = False
     """Whether blocks are computed again in the backward pass in place of keeping their activations: less
     memory, about a third more time, the same result."""
+    shard: bool = False
+    """Whether several processes split weights, gradients and moments among them (FSDP2) in place of keeping
+    all in each (DDP): less memory, more exchange, the same result to rounding. One process has nothing to
+    split. Not together with ema, compile, fp16 or a balancing method."""
     num_workers: Annotated[int, Ge(0), Le(1024)] = 0
     """Loader processes per training process; the samples do not depend on it."""
     log_every: Count = 20

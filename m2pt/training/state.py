@@ -16,6 +16,7 @@ from m2pt.training.averaging import MergedAverage
 from m2pt.training.method import Method
 from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile
 from m2pt.training.optimizer import current_lr, load_optimizer
+from m2pt.training.sharding import whole_state
 
 
 class TrainingState:
@@ -115,13 +116,14 @@ class TrainingState:
         """
         window = self.window.state()
         self._check_weights()
+        optimizer = whole_state(self.optimizer, keep=self.is_main)
         if self.is_main:
             state = {
                 "identity": self.identity,
                 "step": self.step,
                 "effective_batch": self.effective_batch,
                 "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": optimizer,
                 "scaler": self.scaler.state_dict(),
                 "window": window,
                 **metrics.state(),
