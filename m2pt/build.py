@@ -18,8 +18,8 @@ from m2pt.models.transformer import Encoder, build_encoder
 from m2pt.pathway import PathwayError, attach, is_scale
 from m2pt.plan.plan import Plan, Run
 from m2pt.plan.specs import PretrainingSpec, RunSpec
-from m2pt.tasks.pretraining import classifier_encoder, reconstruction_loss
-from m2pt.tasks.target import TargetTask
+from m2pt.tasks.pretraining import classifier_encoder, initial_losses, reconstruction_loss
+from m2pt.tasks.target import StatesInitialLosses, TargetTask
 
 _NOT_OF_THE_MODEL = ("training", "keep_epochs", "augmentation")
 """Keys of a masked pretraining's recipe; the others are settings of its model."""
@@ -39,8 +39,7 @@ def pretraining(spec: PretrainingSpec) -> tuple[nn.Module, Loss]:
     if spec.objective == "supervised":
         num_classes = spec.dataset.num_classes
         model = build_body_classifier(architecture, num_classes=num_classes, **recipe["model"])
-        task = catalog.pretraining_task(catalog.layout(spec.dataset.layout).labels)
-        return model, _task(str(task), num_classes, recipe).loss
+        return model, _task(_task_name(spec), num_classes, recipe).loss
 
     modality = str(spec.architecture.modality)
     build_model = catalog.load(catalog.modality(modality).masked.model, f"modality {modality}: masked.model")
@@ -66,6 +65,25 @@ def _task(name: str, num_classes: int, recipe: Mapping[str, Any]) -> Any:
         raise InputError(f"task {name}: task: {task.__name__} lacks from_recipe")
     with torch.device("cpu"):  # also while a model is built on the meta device
         return task.from_recipe(num_classes, recipe)
+
+
+def expected_losses(spec: PretrainingSpec | RunSpec, model: nn.Module, batch: Any) -> Mapping[str, float]:
+    """Return the losses that a training starts at, by name, as far as its task says so; `model` is its own.
+
+    See `m2pt.tasks.target.StatesInitialLosses`.
+    """
+    if isinstance(spec, PretrainingSpec) and spec.objective == "masked":
+        return initial_losses(model)
+    num_classes, recipe = spec.dataset.num_classes, spec.recipe.model_dump(mode="json")
+    task = _task(_task_name(spec), num_classes, recipe)
+    return task.initial_losses(num_classes, recipe, batch) if isinstance(task, StatesInitialLosses) else {}
+
+
+def _task_name(spec: PretrainingSpec | RunSpec) -> str:
+    """Return the name of the task of a run or of a supervised pretraining."""
+    if isinstance(spec, RunSpec):
+        return spec.experiment.task
+    return str(catalog.pretraining_task(catalog.layout(spec.dataset.layout).labels))
 
 
 def target_model(spec: RunSpec, *, merged: bool = False) -> Any:

@@ -31,6 +31,7 @@ from m2pt.run_files import CHECKSUMS, FINAL, FINISHED, KEPT, LOCK, METRICS, RUN
 if TYPE_CHECKING:
     from torch import nn
 
+    from m2pt.training.averaging import MergedAverage
     from m2pt.training.method import Method
 
 _ENDING_S = 120
@@ -48,6 +49,7 @@ class Setup:
     describe: Callable[["nn.Module"], Mapping[str, float]] | None = None
     snapshots: Mapping[int, Callable[["nn.Module"], None]] = field(default_factory=dict)
     method: "Method | None" = None
+    average: "MergedAverage | None" = None
 
 
 Export = Callable[["nn.Module", Mapping[str, Any]], Mapping[str, float] | None]
@@ -78,7 +80,7 @@ def train(plan: Plan, training: Training, set_up: Callable[[], Setup], export: E
         set_threads(plan)
         setup = set_up()
         if is_main_process():
-            check_disk_space(directory, setup.model)
+            check_disk_space(directory, setup.model, averaged=setup.average is not None)
         identity, made = describe_run(plan, training)
         if is_main_process():
             print(header(training, setup, made["device"]), flush=True)
@@ -94,6 +96,7 @@ def train(plan: Plan, training: Training, set_up: Callable[[], Setup], export: E
             describe=setup.describe,
             snapshots=setup.snapshots,
             method=setup.method,
+            average=setup.average,
             device=plan.config.device,
         )
         metrics = export(model, made)

@@ -37,10 +37,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(plan: "Plan", run: "Run", seed: int) -> None:
-    from m2pt import build, job_log, session
+    import copy
+    from dataclasses import replace
+
+    from m2pt import build, job_log, pathway, session
     from m2pt.evaluation import MergedRun, compare, evaluate_merged, log_start
     from m2pt.inputs import load_input, manifest_digest, open_dataset
-    from m2pt.models.exchange import load_exchange
+    from m2pt.models.exchange import load_exchange, split_average
     from m2pt.provenance import provenance
     from m2pt.run_files import ATTACHED, EVALUATION, MERGED
     from m2pt.training.launch import launch
@@ -51,7 +54,8 @@ def _evaluate(plan: "Plan", run: "Run", seed: int) -> None:
     merged, attached = build.target_model(spec, merged=True), build.target_model(spec)
     build.attach_placeholders(attached, run)
     for model, name in ((merged, MERGED), (attached, ATTACHED)):
-        load_exchange(model, load_input(plan, directory / name, stored), source=str(directory / name))
+        state, _ = split_average(load_input(plan, directory / name, stored))
+        load_exchange(model, state, source=str(directory / name))
     dataset = open_dataset(plan, spec, "val", seed=seed, training=False)
     device = launch("no", plan.config.device).device
     batch_size = max(1, spec.recipe.training.batch_size // spec.recipe.num_views)
@@ -62,6 +66,9 @@ def _evaluate(plan: "Plan", run: "Run", seed: int) -> None:
         manifest_digest=manifest_digest(plan, run.experiment.dataset),
     )
     log_start(subject, made["device"])
-    metrics = evaluate_merged(subject, compare(subject, COMPARED), made)
+    compared = subject
+    if spec.recipe.training.ema is not None:  # merged.safetensors has the average, not the attached weights
+        compared = replace(subject, merged=pathway.merge(copy.deepcopy(subject.attached)))
+    metrics = evaluate_merged(subject, compare(compared, COMPARED), made)
     if metrics is not None:
         job_log.end(directory / EVALUATION, metrics=metrics)

@@ -1,6 +1,7 @@
 """`m2pt rehearse`: two steps of each kind of training at true resolution, before the cluster is asked."""
 
 import argparse
+import sys
 
 from m2pt.command_line import add_config_arguments, load_plan, parse_overrides
 from m2pt.errors import InputError
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line for each kind of training; return 1 if one of them does not run.
+    """Print a line for each kind of training; return 1 if one does not run or starts at another loss.
 
     Raises:
         InputError: the config is faulty, or the batch too small.
@@ -25,7 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     from m2pt.ops.rehearse import rehearse
 
     plan = load_plan(arguments)
-    print(f"{'tokens':>6} {'parameters':>12} {'trained':>12} {'loss':>16} {'s/step':>7} {'GiB':>5}  training")
+    numbers = f"{'tokens':>6} {'parameters':>12} {'trained':>12} {'loss':>16} {'expected':>8}"
+    print(f"{numbers} {'s/step':>7} {'GiB':>5}  training")
     failed = 0
     for each in rehearse(plan, arguments.config, parse_overrides(arguments.set), arguments.batch):
         failed += not each.is_sound
@@ -33,9 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{each.training}: {each.error}", flush=True)
             continue
         losses = " ".join(f"{loss:.4g}" for loss in each.losses)
+        start = f"{each.expected['loss']:.4g}" if "loss" in each.expected else ""
         print(
-            f"{each.tokens:>6} {each.parameters:>12,} {each.trained:>12,} {losses:>16} {each.seconds:>7.2f} "
-            f"{each.peak_bytes / 2**30:>5.1f}  {each.training}",
-            flush=True,
+            f"{each.tokens:>6} {each.parameters:>12,} {each.trained:>12,} {losses:>16} {start:>8} "
+            f"{each.seconds:>7.2f} {each.peak_bytes / 2**30:>5.1f}  {each.training}"
         )
+        for name in [name for name in each.expected if name != "loss"]:
+            print(f"{name:>32} {each.initial[name]:>16.4g} {each.expected[name]:>8.4g}")
+        for fault in each.faults:
+            print(f"{each.training}: {fault}")
+        sys.stdout.flush()
     return 1 if failed else 0

@@ -38,23 +38,30 @@ def run(arguments: argparse.Namespace) -> None:
     from m2pt.inputs import open_dataset
     from m2pt.plan.jobs import Jobs
     from m2pt.run_files import MERGED
+    from m2pt.training.averaging import MergedAverage
 
     plan, seed = load_plan(arguments), arguments.seed
     run = plan.run(arguments.run, "transfer")
     expect(arguments, run.digest)
     training = Jobs(plan).training(run, seed)
     task = build.target_task(run.spec)
+    ema = training.settings.ema
+    average: MergedAverage | None = None
 
     @cache
     def validation() -> Any:
         return open_dataset(plan, training.spec, "val", seed=seed, training=False)
 
     def set_up() -> "Setup":
+        nonlocal average
         validation()  # report its problems now, not after the training
         dataset = open_dataset(plan, training.spec, "train", seed=seed, training=True, checked=True)
         start = partial(build.start_from_inputs, plan=plan, run=run, seed=seed)
         model = build.run_model(run, start, seed=seed)
-        return session.Setup(model, task.loss, dataset, task.collate, describe=pathway.scales)
+        average = None if ema is None else MergedAverage(model, ema)
+        return session.Setup(
+            model, task.loss, dataset, task.collate, describe=pathway.scales, average=average
+        )
 
     def export(model: "nn.Module", made: Mapping[str, Any]) -> dict[str, float] | None:
         merged = pathway.merge(copy.deepcopy(model))
@@ -62,6 +69,8 @@ def run(arguments: argparse.Namespace) -> None:
         subject = MergedRun(plan, run, seed, task, merged, model, validation(), batch_size)
         log_start(subject, made["device"])
         difference = compare(subject, COMPARED)
+        if average is not None:
+            merged.load_state_dict(average.merged())
         if session.is_main_process():
             metadata = session.weights_metadata(training.stored, seed)
             save_weights(training.directory / MERGED, merged.state_dict(), metadata)

@@ -173,6 +173,8 @@ class MultimodalClassification(Recipe):
     def _fits(self) -> Self:
         if self.training.epochs is None:
             raise ValueError("training.steps: the epoch is selected on validation; give training.epochs")
+        if self.training.ema is not None:
+            raise ValueError("training.ema: finetunings and transfers have it; leave it out")
         for name in self.architecture:
             if name not in self.transformers(tuple(self.model.encoders)):
                 raise ValueError(f"architecture.{name}: model.encoders has no transformer of this name")

@@ -231,6 +231,12 @@ class Pretraining(Recipe):
         no_duplicates("keep_epochs", self.keep_epochs)
         return self
 
+    @model_validator(mode="after")
+    def _is_not_averaged(self) -> "Pretraining":
+        if self.training.ema is not None:
+            raise ValueError("training.ema: finetunings and transfers have it; leave it out")
+        return self
+
 
 class MaskedAutoencoding(Pretraining):
     """A masked autoencoder: MAE, VideoMAE, AudioMAE, Point-MAE."""

@@ -17,6 +17,8 @@ PREFIX = "tokenizer."
 PARTS = ("tokenizer", "blocks", "norm", "head")
 RELATIVE = ("rel_pos_h", "rel_pos_w")
 """Tables of relative positions, which a dense task adds to its backbone (`windows`) and starts at zero."""
+AVERAGE = "ema."
+"""Before the keys of the averaged merged weights, in a file that has them beside those of the last step."""
 BATCHNORM_EPS = 1e-6
 """Epsilon of the batch norm in a `batchnorm_linear` head (MAE, `main_linprobe.py`)."""
 
@@ -28,6 +30,18 @@ _HEAD_NORM, _HEAD_LINEAR = "head.0.", "head.1."
 def to_exchange(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert a model's `state_dict()` to the exchange format."""
     return {key.removeprefix(PREFIX): value for key, value in state.items()}
+
+
+def join_average(state: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return an exchange state with the averaged merged model's beside it."""
+    return {**state, **{f"{AVERAGE}{key}": value for key, value in average.items()}}
+
+
+def split_average(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the two parts of `join_average`; the second is empty if the file has no average."""
+    own = {key: value for key, value in state.items() if not key.startswith(AVERAGE)}
+    average = {key.removeprefix(AVERAGE): value for key, value in state.items() if key not in own}
+    return own, average
 
 
 def part_of(key: str) -> str:

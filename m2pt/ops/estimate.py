@@ -138,7 +138,9 @@ def _work(
         with catalog.naming(f"training {training.id}"):
             synthetic = build_synthetic(training, torch.device("meta"))
             copies = len(training.files) if training.run is None else 1
-            left = footprint(synthetic.model, synthetic.saved, training.settings.optimizer, copies)
+            settings = training.settings
+            averaged = settings.ema is not None
+            left = footprint(synthetic.model, synthetic.saved, settings.optimizer, copies, averaged=averaged)
             cost = best(known.get(key, ()), device)
             if cost is None:  # counting merges the pathways of the model, so the footprint comes first
                 cost = estimator.cost(training, partial(operations, synthetic))

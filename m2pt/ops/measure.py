@@ -15,6 +15,7 @@ from m2pt.ops.synthetic_training import build_synthetic
 from m2pt.plan.jobs import Training
 from m2pt.plan.plan import Plan
 from m2pt.session import device_name, set_threads
+from m2pt.training.averaging import MergedAverage
 from m2pt.training.launch import resolve
 from m2pt.training.optimizer import create_optimizer
 from m2pt.training.settings import TrainingSettings
@@ -76,7 +77,7 @@ class Stepper:
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[nn.Module, Any], tuple[Tensor, Any]],
+        loss: Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Tensor]]],
         settings: TrainingSettings,
         device: str,
     ) -> None:
@@ -86,20 +87,21 @@ class Stepper:
         self._model, self._loss, self._settings = model, loss, settings
         self._optimizer = create_optimizer(model, settings)
         self._trainable = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self._average = None if settings.ema is None else MergedAverage(model, settings.ema)
         self._scaler = torch.amp.GradScaler(kind, enabled=precision == "fp16")
 
-    def step(self, batch: Any) -> Tensor:
-        """Take a step on one micro-batch and return its loss."""
-        value = self.micro_batch(batch)
+    def step(self, batch: Any) -> dict[str, Tensor]:
+        """Take a step on one micro-batch; return its loss as `loss`, and what else the loss function logs."""
+        scalars = self.micro_batch(batch)
         self.update()
-        return value
+        return scalars
 
-    def micro_batch(self, batch: Any) -> Tensor:
-        """Add the gradients of one micro-batch and return its loss."""
+    def micro_batch(self, batch: Any) -> dict[str, Tensor]:
+        """Add the gradients of one micro-batch; return as `step`."""
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._reduced):
-            value, _ = self._loss(self._model, batch)
+            value, others = self._loss(self._model, batch)
         self._scaler.scale(value / self._settings.accumulation).backward()
-        return value.detach()
+        return {name: scalar.detach() for name, scalar in {**others, "loss": value}.items()}
 
     def update(self) -> None:
         """Update the weights."""
@@ -111,6 +113,8 @@ class Stepper:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
+        if self._average is not None:
+            self._average.update()
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

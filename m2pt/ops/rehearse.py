@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ from m2pt.plan.jobs import Training, trainings
 from m2pt.plan.plan import Plan
 
 STEPS = 2
+
+TOLERANCE = 0.2
+"""Largest difference of a loss from the one that is expected at the start, relative to that.
+
+Heads of small random weights, not 0, and labels of a batch of 2 make up to a tenth.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class Rehearsal:
         parameters: number of parameters, with the pathways.
         trained: how many of them are trained.
         losses: loss of each step.
+        initial: losses of the first step of which it is known where they start, by name; `loss` is the sum.
+        expected: where they start.
         seconds: of the second step.
         peak_bytes: peak of memory: allocated on a GPU, resident on a CPU, where it includes the interpreter.
         error: why it has not run; the numbers are 0 then.
@@ -43,14 +51,26 @@ class Rehearsal:
     parameters: int = 0
     trained: int = 0
     losses: tuple[float, ...] = ()
+    initial: Mapping[str, float] = field(default_factory=dict)
+    expected: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     peak_bytes: int = 0
     error: str = ""
 
     @property
+    def faults(self) -> list[str]:
+        """Losses that start elsewhere than they must, in words."""
+        return [
+            f"{name} starts at {self.initial[name]:.4g}, but an untrained model gives about {expected:.4g}: "
+            "check how its last layer is initialized, its number of classes, and the loss"
+            for name, expected in self.expected.items()
+            if not abs(self.initial[name] - expected) <= TOLERANCE * expected
+        ]
+
+    @property
     def is_sound(self) -> bool:
-        """Whether it ran and all losses are finite."""
-        return not self.error and all(map(math.isfinite, self.losses))
+        """Whether it ran, all losses are finite, and they start where they must."""
+        return not self.error and all(map(math.isfinite, self.losses)) and not self.faults
 
 
 def rehearse(plan: Plan, config: Path, overrides: Mapping[str, Any], batch_size: int) -> Iterator[Rehearsal]:
@@ -88,6 +108,7 @@ def _rehearse(name: str, config: Path, overrides: dict[str, Any], batch_size: in
 def _two_steps(plan: Plan, training: Training, batch_size: int) -> Rehearsal:
     import torch
 
+    from m2pt.build import expected_losses
     from m2pt.modalities.tokenizer import Tokenizer
     from m2pt.ops.measure import Stepper
     from m2pt.ops.synthetic_training import build_synthetic
@@ -101,17 +122,21 @@ def _two_steps(plan: Plan, training: Training, batch_size: int) -> Rehearsal:
     model = synthetic.model
     settings = replace(training.settings, batch_size=batch_size, accumulation=1)
     stepper = Stepper(model, synthetic.loss, settings, plan.config.device)
-    losses, seconds = [], 0.0
+    expected = expected_losses(training.spec, model, synthetic.batch)
+    steps, seconds = [], 0.0
     for _ in range(STEPS):
         began = time.perf_counter()
-        losses.append(stepper.step(synthetic.batch).item())  # which waits for the device
+        scalars = stepper.step(synthetic.batch)
+        steps.append({name: scalars[name].item() for name in ("loss", *expected)})  # waits for the device
         seconds = time.perf_counter() - began
     return Rehearsal(
         training.id,
         tokens=sum(module.num_tokens for module in model.modules() if isinstance(module, Tokenizer)),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        losses=tuple(losses),
+        losses=tuple(step["loss"] for step in steps),
+        initial={name: steps[0][name] for name in expected},
+        expected=expected,
         seconds=seconds,
         peak_bytes=torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_resident(),
     )

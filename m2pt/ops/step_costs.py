@@ -50,6 +50,7 @@ def cost_key(spec: Stored) -> str:
     recipe = {key: value for key, value in spec["recipe"].items() if key not in ("training", "keep_epochs")}
     if methods := recipe.get("methods"):
         recipe["methods"] = {name: {**settings, "alpha": None} for name, settings in methods.items()}
+    training = spec["recipe"]["training"]
     work: dict[str, Any] = {
         "task": experiment.get("task", spec.get("task")),
         "mode": experiment.get("mode"),
@@ -57,9 +58,11 @@ def cost_key(spec: Stored) -> str:
         "num_classes": spec["dataset"]["num_classes"],
         "architecture": spec["architecture"] if "architecture" in spec else spec["architectures"],
         "recipe": recipe,
-        "training": {key: spec["recipe"]["training"].get(key) for key in _COST_SETTINGS},
+        "training": {key: training.get(key) for key in _COST_SETTINGS},
         "threads": spec["threads"],
     }
+    if training.get("ema") is not None:
+        work["averaged"] = True
     if pathway is not None:
         shapes = [spec["inputs"][name]["architecture"] for name in pathway["auxiliaries"]]
         work["pathway"] = [

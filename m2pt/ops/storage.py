@@ -25,16 +25,23 @@ class Footprint:
 
 
 def footprint(
-    model: "nn.Module", saved: Mapping[str, Mapping[str, "Tensor"]], optimizer: str, copies: int = 1
+    model: "nn.Module",
+    saved: Mapping[str, Mapping[str, "Tensor"]],
+    optimizer: str,
+    copies: int = 1,
+    *,
+    averaged: bool = False,
 ) -> Footprint:
     """Return the footprint of a training of `model` with this optimizer.
 
-    `saved` are the tensors of its weight files, each of which is kept `copies` times.
+    `saved` are the tensors of its weight files, each of which is kept `copies` times. With `averaged` the
+    checkpoint also has the average of the merged weights.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    average = saved["merged"].values() if averaged else ()
     return Footprint(
         {name: copies * num_bytes(tensors.values()) for name, tensors in saved.items()},
-        num_bytes(model.state_dict().values()) + _MOMENTS[optimizer] * num_bytes(trainable),
+        num_bytes([*model.state_dict().values(), *average]) + _MOMENTS[optimizer] * num_bytes(trainable),
     )
 
 

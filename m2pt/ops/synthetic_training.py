@@ -16,6 +16,7 @@ from m2pt import build
 from m2pt.agm import BalancingMethod
 from m2pt.datasets.layouts import layout_module
 from m2pt.models.bodies import build_body
+from m2pt.models.exchange import join_average
 from m2pt.ops import flops
 from m2pt.ops.storage import num_bytes
 from m2pt.pathway import merge_state_dict
@@ -61,7 +62,8 @@ def build_synthetic(
         state = model.state_dict()
         saved = {"merged": merge_state_dict(state)}
         if ATTACHED in run.kind.outputs:
-            saved["attached"] = state
+            average = {} if spec.recipe.training.ema is None else saved["merged"]
+            saved["attached"] = join_average(state, average)
     loss = build.target_task(spec).loss
     return SyntheticTraining(model.train(), loss, synthetic_batch(spec, device, batch_size), saved)
 

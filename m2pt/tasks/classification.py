@@ -1,5 +1,6 @@
 """Classification with one label per sample: loss with mixup and CutMix, top-1 and top-5 accuracy."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -35,6 +36,11 @@ class Classification:
     def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
         """Build the task from a recipe for `num_classes` classes."""
         return cls(num_classes, **recipe["mix"])
+
+    @staticmethod
+    def initial_losses(num_classes: int, recipe: Mapping[str, Any], batch: Any) -> dict[str, float]:
+        """Return the loss of logits 0: ln C, for mixed and smoothed labels too, since these sum to 1."""
+        return {"loss": math.log(num_classes)}
 
     def build_model(self, architecture: Mapping[str, Any], **settings: Any) -> nn.Module:
         """Build the target; see `build_body_classifier`."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -54,6 +55,18 @@ class Detection:
     def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
         """Return the task; the recipe has no settings for it."""
         return cls()
+
+    @staticmethod
+    def initial_losses(num_classes: int, recipe: Mapping[str, Any], batch: Any) -> dict[str, float]:
+        """Return the losses of logits 0: ln 2 for objectness and masks, ln(C + 1) with the background.
+
+        Those of boxes depend on the anchors and proposals, so the sum does too.
+        """
+        return {
+            "loss_classifier": math.log(num_classes + 1),
+            "loss_mask": math.log(2),
+            "loss_objectness": math.log(2),
+        }
 
     @staticmethod
     def build_model(encoder: Encoder, *, input: Mapping[str, Any], **settings: Any) -> nn.Module:

@@ -1,5 +1,6 @@
 """Multi-label classification: binary cross-entropy, mean average precision, and top-1 accuracy."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -41,6 +42,11 @@ class MultilabelClassification:
     def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
         """Build the task from a recipe for `num_classes` classes."""
         return cls(num_classes)
+
+    @staticmethod
+    def initial_losses(num_classes: int, recipe: Mapping[str, Any], batch: Any) -> dict[str, float]:
+        """Return the loss of logits 0: ln 2, whatever the labels."""
+        return {"loss": math.log(2)}
 
     def build_model(self, architecture: Mapping[str, Any], **settings: Any) -> nn.Module:
         """Build the target; see `build_body_classifier`."""

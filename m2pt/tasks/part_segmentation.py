@@ -1,5 +1,6 @@
 """Part segmentation of shapes of known category: loss, mean IoU over shapes and over categories."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -37,6 +38,11 @@ class PartSegmentation:
     def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
         """Build the task from a recipe."""
         return cls()
+
+    @staticmethod
+    def initial_losses(num_classes: int, recipe: Mapping[str, Any], batch: Batch) -> dict[str, float]:
+        """Return the loss of logits 0: ln P, over the parts of all categories."""
+        return {"loss": math.log(num_classes)}
 
     def build_model(self, architecture: Mapping[str, Any], **settings: Any) -> nn.Module:
         """Build the target; see `build_part_segmenter`."""

@@ -1,5 +1,6 @@
 """Semantic segmentation of partly labeled point clouds: loss, PartNet's mean IoU."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -38,6 +39,11 @@ class PointSegmentation:
     def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
         """Build the task from a recipe for `num_classes` classes."""
         return cls()
+
+    @staticmethod
+    def initial_losses(num_classes: int, recipe: Mapping[str, Any], batch: Batch) -> dict[str, float]:
+        """Return the loss of logits 0: ln(C - 1), since class 0 is left out; 0 without a labeled point."""
+        return {"loss": math.log(num_classes - 1) if (batch[1] != UNLABELED).any() else 0.0}
 
     def build_model(self, architecture: Mapping[str, Any], **settings: Any) -> nn.Module:
         """Build the target; see `build_part_segmenter`."""

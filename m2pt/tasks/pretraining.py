@@ -1,5 +1,6 @@
 """The loss of masked pretraining, and the encoder of a supervised one."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from m2pt.models.classifier import Classifier
 from m2pt.models.convnext import ConvNeXtClassifier
 from m2pt.models.exchange import part_of, to_exchange
+from m2pt.models.masked_language_model import MaskedLanguageModel
 
 
 def reconstruction_loss(model: nn.Module, batch: Sequence[Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -18,6 +20,16 @@ def reconstruction_loss(model: nn.Module, batch: Sequence[Any]) -> tuple[Tensor,
         batch: a batch of the modality's reader; its labels are ignored.
     """
     return model(batch[0]), {}
+
+
+def initial_losses(model: nn.Module) -> dict[str, float]:
+    """Return the loss that masked pretraining starts at, as `StatesInitialLosses`, where that is known.
+
+    A masked language model's logits are products of normalized features, of length dim^0.5, and embeddings
+    whose numbers start with a standard deviation of dim^-0.5: normal with variance 1, which adds half of that
+    to the loss of logits 0. What a masked autoencoder's is depends on the decoder and the inputs.
+    """
+    return {"loss": math.log(len(model.bias)) + 0.5} if isinstance(model, MaskedLanguageModel) else {}
 
 
 def classifier_encoder(model: Classifier | ConvNeXtClassifier) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Semantic segmentation: loss, mean IoU as in mmsegmentation."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -40,6 +41,18 @@ class SemanticSegmentation:
     def from_recipe(cls, num_classes: int, recipe: Mapping[str, Any]) -> Self:
         """Return the task; the recipe has no settings for it."""
         return cls()
+
+    @staticmethod
+    def initial_losses(num_classes: int, recipe: Mapping[str, Any], batch: Batch) -> dict[str, float]:
+        """Return the losses of logits 0: ln C times the mean weight of a pixel, which is 0 if it is ignored.
+
+        The auxiliary head's comes on top with its own weight.
+        """
+        settings, labels = recipe["model"], torch.stack(batch[1]).cpu()
+        known = labels[labels != IGNORED]
+        weights = torch.tensor(settings["class_weights"] or [1.0] * num_classes)
+        decoder = math.log(num_classes) * weights[known].sum().item() / labels.numel()
+        return {"loss": (1 + settings["auxiliary_weight"]) * decoder}
 
     @staticmethod
     def build_model(encoder: Encoder, *, input: Mapping[str, Any], **settings: Any) -> nn.Module:

@@ -1,7 +1,7 @@
 """The interface of a target task, and the difference between two models' predictions on one."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from accelerate.utils import send_to_device
@@ -86,6 +86,25 @@ class TransferTask(TargetTask, Protocol):
             input: input settings of the architecture, such as `image_size`.
             freeze_backbone: whether to freeze the encoder's own weights.
             settings: the `model` of the recipe.
+        """
+        ...
+
+
+@runtime_checkable
+class StatesInitialLosses(Protocol):
+    """A task that says where its losses start; `m2pt rehearse` compares. A task need not."""
+
+    def initial_losses(self, num_classes: int, recipe: Mapping[str, Any], batch: Any) -> Mapping[str, float]:
+        """Return the losses of a batch for a model that prefers no class: all logits are 0.
+
+        Args:
+            num_classes: of the dataset.
+            recipe: of the training.
+            batch: as `loss` takes it.
+
+        Returns:
+            By the names that `loss` logs; the sum of all is called `loss`. What does not follow from the
+            task, such as the loss of predicted boxes, is left out.
         """
         ...
 

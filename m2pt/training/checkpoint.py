@@ -15,20 +15,24 @@ from torch import Tensor, nn
 from m2pt.atomic import replacing
 from m2pt.errors import DamagedError, InputError
 from m2pt.formats.checksummed import ChecksummedWriter, check_trailer
+from m2pt.pathway import is_pathway
 from m2pt.run_files import FINAL, FINISHED, RESUME
 
 
-def check_disk_space(directory: Path, model: nn.Module) -> None:
+def check_disk_space(directory: Path, model: nn.Module, *, averaged: bool = False) -> None:
     """Check that the checkpoints of a training fit on the disk; make its folder.
 
     A checkpoint holds the weights and two moments of each trainable one. There are two checkpoints while one
-    is replaced, and the exported weights come on top.
+    is replaced, and the exported weights come on top. With `averaged`, each also holds the average of the
+    merged weights.
 
     Raises:
         InputError: there is not enough disk space.
     """
-    sizes = [(value.numel() * value.element_size(), value.requires_grad) for value in model.parameters()]
-    needed = sum(size * (7 if trainable else 3) for size, trainable in sizes)
+    needed = 0
+    for name, value in model.named_parameters():
+        copies = (7 if value.requires_grad else 3) + (3 if averaged and not is_pathway(name) else 0)
+        needed += copies * value.numel() * value.element_size()
     directory.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free
     if free < needed:

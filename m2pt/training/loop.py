@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from m2pt.errors import InputError
 from m2pt.run_files import FAILED, FINISHED, INTERRUPTED, LOG, METRICS, RESUME
+from m2pt.training.averaging import MergedAverage
 from m2pt.training.batch_statistics import broadcast_running_averages, shared_batch_statistics
 from m2pt.training.launch import METHOD_STREAM, launch, seed_step
 from m2pt.training.loading import Collate, training_stream
@@ -23,6 +24,7 @@ from m2pt.training.progress import Progress
 from m2pt.training.run_directory import is_lost_process, mark_failed, prepare_directory, remove, write_marker
 from m2pt.training.sampling import TrainingBatches
 from m2pt.training.settings import TrainingSettings
+from m2pt.training.sharding import Shards, check_shardable
 from m2pt.training.signals import (
     EXIT_CODE,
     Interrupted,
@@ -49,6 +51,7 @@ def fit(
     seed: int,
     collate: Collate | None = None,
     method: Method | None = None,
+    average: MergedAverage | None = None,
     describe: Describe | None = None,
     snapshots: Mapping[int, Snapshot] | None = None,
     device: str = "auto",
@@ -77,6 +80,8 @@ def fit(
         seed: seed of the order of samples and of all random draws in a step (mixup, masks, dropout).
         collate: makes a batch of samples; None stacks them.
         method: hooks into each step and epoch; see `Method`. None trains plainly.
+        average: of the merged weights of `model`, with the decay `settings.ema`; updated after each step, and
+            moved to the training device.
         describe: values to log after each epoch, such as the cross-modal scales.
         snapshots: by number of epochs, functions of the model to call then, such as exporting its
             weights; called again if a resumed training repeats the epoch.
@@ -102,6 +107,7 @@ def fit(
             seed=seed,
             collate=collate,
             method=method,
+            average=average,
             describe=describe,
             snapshots=snapshots or {},
             device=device,
@@ -143,15 +149,18 @@ class _Training:
         seed: int,
         collate: Collate | None,
         method: Method | None,
+        average: MergedAverage | None,
         describe: Describe | None,
         snapshots: Mapping[int, Snapshot],
         device: str,
     ) -> None:
         self.model, self.loss, self.dataset, self.collate = model, loss, dataset, collate
         self.settings, self.directory, self.identity, self.seed = settings, directory, identity, seed
-        self.method, self.describe, self.snapshots = method, describe, snapshots
+        self.method, self.average, self.describe, self.snapshots = method, average, describe, snapshots
         if method is not None:
             check_method(method)
+        if settings.ema != (average and average.decay):
+            raise TypeError(f"ema is {settings.ema}, the decay of the average {average and average.decay}")
         self.accelerator = launch(settings.precision, device, tf32=settings.tf32)
         self.is_main = self.accelerator.is_main_process
         world = self.accelerator.num_processes
@@ -169,18 +178,26 @@ class _Training:
         for epoch in snapshots:
             if not 1 <= epoch <= epochs:
                 raise InputError(f"cannot take a snapshot after epoch {epoch}: training has {epochs} epochs")
-        self.optimizer = create_optimizer(model, settings)
-        self.schedule = create_schedule(self.optimizer, settings, self.batches.steps_per_epoch)
-        self.trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
         if settings.activation_checkpointing:
             checkpoint_activations(model)
+        self.shards: Shards | None = None
+        self.trained = model
+        if settings.shard and world > 1:
+            check_shardable(settings, self.accelerator.mixed_precision, has_method=method is not None)
+            self.shards = Shards(model, self.accelerator)
+            self.trained = self.shards.trained
+        self.optimizer = create_optimizer(self.trained, settings)
+        self.schedule = create_schedule(self.optimizer, settings, self.batches.steps_per_epoch)
+        self.trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
         if settings.compile:
             model.compile()  # in place: names and the optimizer's parameters stay
         # The optimizer stays torch's own: Accelerate's wrapper looks for an optional package on disk in every
         # step, 0.4 ms. Without fp16 the scaler passes everything through.
-        self.wrapped = self.accelerator.prepare(model)
+        self.wrapped = self.accelerator.prepare(model) if self.shards is None else self.trained
         if isinstance(method, nn.Module):
             method.to(self.accelerator.device)
+        if average is not None:
+            average.to(self.accelerator.device)
         self.scaler = torch.amp.GradScaler(
             self.accelerator.device.type, enabled=self.accelerator.mixed_precision == "fp16"
         )
@@ -194,6 +211,7 @@ class _Training:
             scaler=self.scaler,
             window=self.window,
             method=method,
+            average=average,
             is_main=self.is_main,
         )
 
@@ -210,14 +228,20 @@ class _Training:
                 self._train()
         if self.is_main:
             remove(self.directory, RESUME, FAILED)
+        if self.shards is not None:
+            self.model.to(self.accelerator.device).train()
         if self.accelerator.num_processes > 1:
             broadcast_running_averages(self.model)
         self.accelerator.wait_for_everyone()  # no process may clean up files that another has yet to read
+        if self.shards is not None:
+            return self.model
         return self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
 
     def _train(self) -> None:
         """Take all remaining steps; write the marker of how that ended, unless it fails."""
         metrics_length = self.state.resume(self.total)
+        if self.shards is not None and self.state.step:
+            self.shards.scatter()
         self.batches.start = self.state.step
         self.agreement = StopAgreement(self.accelerator, self.state.step)
         self.saved_at = time.monotonic()
@@ -230,7 +254,7 @@ class _Training:
         try:
             with (
                 SignalWatch() as self.signals,
-                shared_batch_statistics(self.model, shared),
+                shared_batch_statistics(self.trained, shared),
                 closing(MetricsFile(self.directory / METRICS, metrics_length, self.is_main)) as self.metrics,
                 training_stream(
                     self.dataset, self.batches, num_workers=self.settings.num_workers, collate=self.collate
@@ -274,6 +298,8 @@ class _Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update()
         self.state.step += 1
         self.window.add(self.state.step, current_lr(self.optimizer), scalars)
 
@@ -286,13 +312,25 @@ class _Training:
             # After the batch: without workers, making it draws from the same generators.
             seed_step(device, self.seed, self.state.step, micro * self.batches.world + self.batches.rank)
             last = micro == accumulation - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+            with self._exchange_of_gradients(last):
                 value, others = self.loss(self.wrapped, batch)
                 self.scaler.scale(value / accumulation).backward()
             for name, scalar in {"loss": value, **others}.items():
                 part = scalar.detach() / accumulation
                 sums[name] = sums[name] + part if name in sums else part
         return sums
+
+    def _exchange_of_gradients(self, wanted: bool) -> AbstractContextManager[None]:
+        """Return a context for a backward pass that ends with the exchange of the gradients, or does not."""
+        if self.shards is not None:
+            self.shards.exchange_gradients(wanted)
+            return nullcontext()
+        return nullcontext() if wanted else self.accelerator.no_sync(self.wrapped)
+
+    def _gather(self) -> None:
+        """Give the model the weights that are trained, if these are those of a sharded copy."""
+        if self.shards is not None:
+            self.shards.gather()
 
     def _call_before_step(self, method: Method, scalars: dict[str, Tensor]) -> dict[str, Tensor]:
         """Call the method's hook; return `scalars` and those that it adds."""
@@ -314,6 +352,8 @@ class _Training:
 
     def _end_epoch(self, epoch: int) -> None:
         values: dict[str, float] = {}
+        if self.describe is not None or epoch in self.snapshots:
+            self._gather()
         if self.method is not None:
             seed_step(self.accelerator.device, self.seed, self.state.step, 1, METHOD_STREAM)
             values = merge_scalars(values, self.method.after_epoch(self.model, epoch))
@@ -346,6 +386,7 @@ class _Training:
         due = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
         stop, due = self.agreement.reached(step, self.signals.received is not None, due)
         if stop or due or step % self.settings.checkpoint_every == 0:
+            self._gather()
             self.state.save(self.metrics)
             self.saved_at = time.monotonic()
         if stop:
@@ -354,6 +395,7 @@ class _Training:
             raise Interrupted(reason)
 
     def _finish(self) -> None:
+        self._gather()
         self.state.save_final(self.metrics)
         self._mark(FINISHED, seconds=round(self.state.seconds(), 1))
         self.accelerator.wait_for_everyone()

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from m2pt.errors import InputError
 from m2pt.pathway import is_scale
 from m2pt.training.settings import TrainingSettings
+from m2pt.training.sharding import is_sharded, sharded_state
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 """Layers whose biases never decay on their own: `decay_biases` is for the others."""
@@ -116,13 +117,13 @@ def _without_trust_scaling_of_vectors(groups: list[dict[str, Any]]) -> list[dict
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load the optimizer state of a checkpoint.
+    """Load the optimizer state of a checkpoint; the moments of sharded parameters become shards.
 
     Raises:
         ValueError: the shapes are those of other parameters; torch compares only their number.
         Exception: whatever torch raises for something that is not an optimizer's state.
     """
-    optimizer.load_state_dict(state)
+    optimizer.load_state_dict(sharded_state(optimizer, state) if is_sharded(optimizer) else state)
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:

@@ -15,7 +15,7 @@ Rate = Annotated[float, Gt(0), Le(1000)]
 Decay = Annotated[float, Ge(0), Le(1000)]
 Beta = Annotated[float, Ge(0), Lt(1)]
 
-EXECUTION = ("num_workers", "checkpoint_every", "checkpoint_minutes", "activation_checkpointing")
+EXECUTION = ("num_workers", "checkpoint_every", "checkpoint_minutes", "activation_checkpointing", "shard")
 """Settings that do not change the result, and so are not part of its identity."""
 
 ADDED: Mapping[str, object] = {
@@ -27,6 +27,7 @@ ADDED: Mapping[str, object] = {
     "decay": "cosine",
     "tf32": False,
     "compile": False,
+    "ema": None,
 }
 """Settings that came later: files store them if they differ from this, so that earlier results stay valid."""
 
@@ -123,6 +124,10 @@ class TrainingSettings:
     """Optimizer steps per gradient; those before the last use it unclipped. The official part segmentation of
     Point-MAE takes 2, apparently by mistake; keep 1 except to reproduce its numbers."""
 
+    ema: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Decay of an exponential moving average of the merged weights W + λA, which is then the result: what is
+    evaluated and exported. Of finetunings and transfers; null takes the last weights."""
+
     precision: Literal["no", "bf16", "fp16", "auto"] = "auto"
     """Automatic mixed precision; "auto" is bf16 (or fp16 without it) on a GPU, and none on a CPU."""
     tf32: bool = False
@@ -132,6 +137,10 @@ class TrainingSettings:
     activation_checkpointing: bool = False
     """Whether blocks are computed again in the backward pass in place of keeping their activations: less
     memory, about a third more time, the same result."""
+    shard: bool = False
+    """Whether several processes split weights, gradients and moments among them (FSDP2) in place of keeping
+    all in each (DDP): less memory, more exchange, the same result to rounding. One process has nothing to
+    split. Not together with ema, compile, fp16 or a balancing method."""
     num_workers: Annotated[int, Ge(0), Le(1024)] = 0
     """Loader processes per training process; the samples do not depend on it."""
     log_every: Count = 20

@@ -12,9 +12,11 @@ from torch.optim import Optimizer
 from m2pt.errors import InputError
 from m2pt.run_files import FINAL, RESUME
 from m2pt.training import checkpoint
+from m2pt.training.averaging import MergedAverage
 from m2pt.training.method import Method
 from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile
 from m2pt.training.optimizer import current_lr, load_optimizer
+from m2pt.training.sharding import whole_state
 
 
 class TrainingState:
@@ -31,6 +33,7 @@ class TrainingState:
         scaler: of fp16 gradients; disabled in other precisions.
         window: losses since the last line of metrics.jsonl.
         method: None if the training has none; then the files have no key for it.
+        average: likewise.
         is_main: whether this process writes.
     """
 
@@ -45,11 +48,12 @@ class TrainingState:
         scaler: torch.amp.GradScaler,
         window: LossWindow,
         method: Method | None,
+        average: MergedAverage | None,
         is_main: bool,
     ) -> None:
         self.directory, self.identity, self.effective_batch = directory, identity, effective_batch
         self.model, self.optimizer, self.scaler, self.window = model, optimizer, scaler, window
-        self.method, self.is_main = method, is_main
+        self.method, self.average, self.is_main = method, average, is_main
         self.step = self.saved_step = 0
         self._earlier_seconds, self._started = 0.0, time.monotonic()
 
@@ -67,6 +71,7 @@ class TrainingState:
         with checkpoint.restoring(path):
             checkpoint.load_model(self.model, state["model"])
             self._load_method(state)
+            self._load_average(state)
             self.step = operator.index(state["step"])
         return True
 
@@ -93,6 +98,7 @@ class TrainingState:
                 self.scaler.load_state_dict(state["scaler"])
                 self.window.restore(state["window"])
                 self._load_method(state)
+                self._load_average(state)
                 step, length = operator.index(state["step"]), operator.index(state["metrics_length"])
                 self._earlier_seconds = float(state["seconds"])
                 if not (0 < step < total and length >= 0):
@@ -110,19 +116,20 @@ class TrainingState:
         """
         window = self.window.state()
         self._check_weights()
+        optimizer = whole_state(self.optimizer, keep=self.is_main)
         if self.is_main:
             state = {
                 "identity": self.identity,
                 "step": self.step,
                 "effective_batch": self.effective_batch,
                 "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": optimizer,
                 "scaler": self.scaler.state_dict(),
                 "window": window,
                 **metrics.state(),
                 "seconds": self.seconds(),
             }
-            checkpoint.save(self.directory / RESUME, state | self._method_entry())
+            checkpoint.save(self.directory / RESUME, state | self._optional_entries())
         self.saved_step = self.step
 
     def save_final(self, metrics: MetricsFile) -> None:
@@ -135,7 +142,7 @@ class TrainingState:
         self._check_weights()
         if self.is_main:
             state = {"identity": self.identity, "step": self.step, "model": self.model.state_dict()}
-            checkpoint.save(self.directory / FINAL, state | metrics.state() | self._method_entry())
+            checkpoint.save(self.directory / FINAL, state | metrics.state() | self._optional_entries())
 
     def seconds(self) -> float:
         """Return the wall time that led to this state, over all attempts."""
@@ -147,10 +154,13 @@ class TrainingState:
         if not all(torch.isfinite(parameter).all() for parameter in trainable):
             raise DivergedError("a weight is not finite", self.step, current_lr(self.optimizer))
 
-    def _method_entry(self) -> dict[str, Any]:
-        if self.method is None:
-            return {}
-        return {"method": {"name": type(self.method).__qualname__, "state": self.method.state_dict()}}
+    def _optional_entries(self) -> dict[str, Any]:
+        entries: dict[str, Any] = {}
+        if self.method is not None:
+            entries["method"] = {"name": type(self.method).__qualname__, "state": self.method.state_dict()}
+        if self.average is not None:
+            entries["average"] = self.average.state_dict()
+        return entries
 
     def _check_method(self, path: Path, state: dict[str, Any]) -> None:
         """Reject a state of another method.
@@ -172,6 +182,12 @@ class TrainingState:
     def _load_method(self, state: dict[str, Any]) -> None:
         if self.method is not None:
             self.method.load_state_dict(state["method"]["state"])
+
+    def _load_average(self, state: dict[str, Any]) -> None:
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        elif "average" in state:
+            raise ValueError("it has an average of the weights (ema), which this training does not keep")
 
 
 def _method_name(name: str | None) -> str:

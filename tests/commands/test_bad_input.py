@@ -212,6 +212,8 @@ def test_too_little_room_for_checkpoints_is_found_before_training(monkeypatch, t
         check_disk_space(tmp_path, model)
     usage.free += 1
     check_disk_space(tmp_path, model)
+    with pytest.raises(InputError):
+        check_disk_space(tmp_path, model, averaged=True)
     model.requires_grad_(False)
     usage.free = 3 * 4 * 100
     check_disk_space(tmp_path, model)

@@ -5,6 +5,7 @@ import math
 import pytest
 from tiny_trainings import TINY
 
+from m2pt import catalog
 from m2pt.commands import main
 from m2pt.ops import rehearse as module
 from m2pt.ops.estimate import one_of_each_kind, runs_of_results
@@ -20,13 +21,21 @@ def kinds(plan):
 def test_every_kind_of_training_takes_two_steps_and_starts_at_the_loss_of_chance():
     plan = Plan.load(TINY)
     found = {training: _two_steps(plan, training, 2) for training in kinds(plan)}
-    for training, result in found.items():
+    for result in found.values():
         assert result.is_sound and len(result.losses) == 2 and result.seconds > 0, result
         assert result.parameters >= result.trained > 0 and result.peak_bytes > 2**20
-        task = training.run.experiment.task if training.run else None
-        if task == "image_classification" and training.spec.recipe.model.head == "linear":
-            assert result.losses[0] == pytest.approx(math.log(training.spec.dataset.num_classes), rel=0.05)
+        assert result.expected.keys() == result.initial.keys()
+        assert result.initial.get("loss", result.losses[0]) == result.losses[0]
     assert len({training.kind for training in found}) >= 3
+    known = {training.run.experiment.task for training in found if training.run and found[training].expected}
+    assert known == {name for name in catalog.TASKS if name != "multimodal_classification"}
+
+
+@pytest.mark.parametrize(("loss", "is_sound"), [(2.4, True), (2.9, False), (0.0, False), (math.nan, False)])
+def test_a_loss_that_starts_elsewhere_than_its_task_says_is_a_fault(loss, is_sound):
+    result = Rehearsal("x", losses=(2.3,), initial={"loss": 2.3, "mask": loss}, expected={"mask": 2.303})
+    assert result.is_sound is is_sound
+    assert [fault.startswith("mask starts at ") for fault in result.faults] == [True] * (not is_sound)
 
 
 def test_the_command_prints_a_line_for_each_and_names_what_fails(monkeypatch, capsys):
@@ -40,13 +49,23 @@ def test_the_command_prints_a_line_for_each_and_names_what_fails(monkeypatch, ca
         if name == "two":
             return Rehearsal(name, error="it does not fit")
         numbers = {"tokens": 196, "parameters": 10, "trained": 5, "seconds": 1.0, "peak_bytes": 2**30}
-        return Rehearsal(name, **numbers, losses=(2.3, 2.2))
+        starts = {"initial": {"loss": 2.3, "mask": 0.7}, "expected": {"loss": expected, "mask": 0.6931}}
+        return Rehearsal(name, **numbers, **starts, losses=(2.3, 2.2))
 
     monkeypatch.setattr(module, "_in_a_process", outcome)
+    expected = 2.303
     assert main(["rehearse", "--config", str(TINY)]) == 1
     printed = capsys.readouterr().out.splitlines()
-    assert printed[1].split() == ["196", "10", "5", "2.3", "2.2", "1.00", "1.0", "one"]
-    assert printed[2] == "two: it does not fit"
+    assert printed[1].split() == ["196", "10", "5", "2.3", "2.2", "2.303", "1.00", "1.0", "one"]
+    assert printed[2].split() == ["mask", "0.7", "0.6931"]
+    assert printed[3] == "two: it does not fit"
+    monkeypatch.setattr(module, "one_of_each_kind", lambda _: {"a": Training("one")})
+    assert main(["rehearse", "--config", str(TINY)]) == 0
+    expected = 6.908
+    capsys.readouterr()
+    assert main(["rehearse", "--config", str(TINY)]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[3].startswith("one: loss starts at 2.3, but an untrained model gives about 6.908: check")
     assert main(["rehearse", "--batch", "1", "--config", str(TINY)]) == 2
     assert "--batch 1: batch norms need at least 2 samples" in capsys.readouterr().err
 

@@ -128,6 +128,7 @@ NAN, INF = float("nan"), float("inf")
         ("training.layer_decay", [0, 1.1, NAN]),
         ("training.warmup_epochs", [-1, NAN, 10, 10**9]),
         ("training.clip_grad", [0, INF]),
+        ("training.ema", [0, 1, NAN, "0.9x"]),
         ("training.num_workers", [-1, 10**6, 1.0]),
         ("training.log_every", [0, True]),
         ("training.checkpoint_every", [0, 1.5]),
@@ -147,6 +148,18 @@ def test_nonsense_in_a_recipe_is_refused_with_its_key(path, values):
     for value in values:
         message = refused(CLASSIFICATION, changed(recipe, path, value))
         assert path.partition(".")[0] in message and len(message) < 2000, (path, value, message)
+
+
+@pytest.mark.parametrize(
+    ("path", "recipe_class"),
+    [
+        ("tests/tiny/recipes/pretrain_image.yaml", masked_recipe("imagenet")),
+        ("config/recipes/mini/avmnist_late.yaml", task_recipe("multimodal_classification", "avmnist")),
+    ],
+)
+def test_only_what_has_pathways_is_averaged(path, recipe_class):
+    recipe = changed(read_yaml(Path(path)), "training.ema", 0.9)
+    assert "training.ema: finetunings and transfers have it" in refused(recipe_class, recipe)
 
 
 def test_a_number_that_yaml_reads_as_a_string_is_hashed_as_a_number():

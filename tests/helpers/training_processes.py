@@ -22,7 +22,9 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 from m2pt.datasets.base import SeededDataset
+from m2pt.pathway import attach
 from m2pt.training import checkpoint
+from m2pt.training.averaging import MergedAverage
 from m2pt.training.launch import leave
 from m2pt.training.loop import fit
 from m2pt.training.settings import TrainingSettings
@@ -50,12 +52,12 @@ class Model(nn.Module):
         torch.manual_seed(0)
         rate = 0.1 if noisy else 0.0
         self.embed = nn.Linear(3 * 8, 16)
-        self.block = Block(16, 2, proj_drop=rate, drop_path=rate)
+        self.blocks = nn.ModuleList([Block(16, 2, proj_drop=rate, drop_path=rate)])
         self.norm = norm(16)
         self.head = nn.Linear(16, CLASSES)
 
     def forward(self, images):
-        tokens = self.block(self.embed(images.transpose(1, 2).flatten(2)))
+        tokens = self.blocks[0](self.embed(images.transpose(1, 2).flatten(2)))
         # tanh: the gradient of a constant before a batch norm is pure rounding, which Adam would amplify
         return self.head(self.norm(tokens.tanh().mean(1)))
 
@@ -110,6 +112,9 @@ def train(
     accumulation=2,
     workers=2,
     method=None,
+    ema=None,
+    attached=False,
+    shard=False,
     at_forward=lambda call, model: None,
 ):
     """Train for 28 steps, 4 epochs of 7 with 8 samples per step; the tests rely on these numbers."""
@@ -125,9 +130,15 @@ def train(
         num_workers=workers,
         log_every=3,
         checkpoint_every=5,
+        ema=ema,
+        shard=shard,
     )
+    model = Model(noisy=noisy, norm=norm)
+    if attached:
+        attach(model, {"other": nn.ModuleList([Block(16, 2)])}, scale_init=0.1)
+    average = MergedAverage(model, ema) if ema else None
     fit(
-        Model(noisy=noisy, norm=norm),
+        model,
         Loss(mix=noisy, at_forward=at_forward),
         Tokens(seed=5),
         settings=settings,
@@ -135,8 +146,11 @@ def train(
         identity="feed",
         seed=5,
         method=method() if method else None,
+        average=average,
         describe=lambda model: {"head": model.head.weight.std().item()},
     )
+    if average:
+        torch.save(average.merged(), directory.with_name(f"{directory.name}.{os.environ['RANK']}.pt"))
 
 
 def forked(body: Callable[[], None], output: Path) -> int:
@@ -321,6 +335,22 @@ def several_processes(root: Path) -> dict:
         folder = root / f"method by {processes}"
         method = partial(Modulation, folder.with_suffix(".digests"))
         report[f"method by {processes}"] = train_together(processes, folder, method=method, **STILL)
+    for processes in (1, 2):
+        averaged = {"noisy": False, "batch_size": 8, "accumulation": 1, "ema": 0.8}
+        report[f"averaged by {processes}"] = train_together(
+            processes, root / f"averaged by {processes}", **averaged
+        )
+    for name, norm in (("sharded", nn.LayerNorm), ("sharded batch norm", nn.BatchNorm1d)):
+        options = {"noisy": False, "norm": norm, "attached": True}
+        report[name] = [
+            train_together(2, root / f"{name} {shard}", shard=shard, **options) for shard in (True, False)
+        ]
+    for shard in (True, False):
+        folder, options = root / f"resumed {shard}", STILL | {"attached": True}
+        report[f"resumed {shard}"] = [
+            train_together(2, folder, shard=not shard, at_forward=one_is_stopped, **options),
+            train_together(2, folder, shard=shard, **options),
+        ]
     report["noted"] = train_together(2, root / "noted", batch_size=2, accumulation=4, at_forward=note_syncs)
     report["syncs"] = [(root / f"syncs{rank}").read_text().split() for rank in range(2)]
     for name, at_forward in (("one stopped", one_is_stopped), ("lost process", one_is_gone)):

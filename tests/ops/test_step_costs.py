@@ -46,7 +46,7 @@ def test_the_same_work_has_one_cost(tiny):
     assert key(plain) == key(plain, epochs=7, lr=3.0, log_every=9)
     assert key(attached) == key("finetune imagenet-tune-from-scratch-random")
     different = [key(plain), key(attached), key(plain, batch_size=8), key(plain, optimizer="lars")]
-    assert len(set(different)) == 4
+    assert len({*different, key(plain, ema=0.9)}) == 5 and key(plain, ema=0.9) == key(plain, ema=0.99)
 
 
 def test_the_strength_of_a_balancing_method_costs_nothing_and_its_other_settings_may():

@@ -20,6 +20,8 @@ def test_storage_is_four_bytes_a_number(tiny):
     frozen = sum(p.numel() for p in synthetic.model.parameters() if not p.requires_grad)
     assert left.resume == 4 * (plain + pathways + 2 * (plain + pathways - frozen))
     assert footprint(synthetic.model, synthetic.saved, "sgd").resume < left.resume
+    averaged = footprint(synthetic.model, synthetic.saved, "adamw", averaged=True)
+    assert averaged.resume == left.resume + 4 * plain
 
 
 def test_kept_epochs_and_imported_encoders_take_room(document, tiny):

@@ -49,7 +49,7 @@ def test_a_setting_that_came_later_changes_a_result_only_where_it_is_set(config,
     for number, change in enumerate(
         (
             {},
-            {"step_decay": None, "decay_vectors": False},
+            {"step_decay": None, "decay_vectors": False, "ema": None},
             {"step_decay": {"epochs": 2}},
             {"decay_vectors": True},
         )

@@ -73,6 +73,34 @@ def test_a_method_sees_the_same_weights_and_gradients_in_all_processes(outcome):
     assert_same_training(folder / "method by 1", folder / "method by 2")
 
 
+def test_the_averaged_weights_are_the_same_in_all_processes(outcome):
+    folder, report, logs = outcome
+    assert report["several processes"]["averaged by 1"] == [0], logs
+    assert report["several processes"]["averaged by 2"] == [0, 0], logs
+    assert_same_training(folder / "averaged by 1", folder / "averaged by 2")
+    by_one, first, second = (torch.load(folder / f"averaged by {name}.pt") for name in ("1.0", "2.0", "2.1"))
+    last = weights(folder / "averaged by 1")
+    assert any(not torch.allclose(value, last[name], atol=1e-3) for name, value in by_one.items())
+    for name, value in by_one.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], value, rtol=1e-3, atol=3e-4, msg=name)
+
+
+@pytest.mark.parametrize("name", ["sharded", "sharded batch norm"])
+def test_sharding_changes_nothing_but_rounding(outcome, name):
+    folder, report, logs = outcome
+    assert report["several processes"][name] == [[0, 0], [0, 0]], logs
+    assert_same_training(folder / f"{name} True", folder / f"{name} False")
+    assert "blocks.0.attn.qkv.pathways.other.scale" in weights(folder / f"{name} True")
+
+
+@pytest.mark.parametrize("shard", [True, False])
+def test_a_training_is_resumed_with_or_without_sharding(outcome, shard):
+    folder, report, logs = outcome
+    assert report["several processes"][f"resumed {shard}"] == [[75, 75], [0, 0]], logs
+    assert_same_training(folder / f"resumed {shard}", folder / "sharded False")
+
+
 def test_the_undisturbed_metrics_are_complete(outcome):
     folder, _, _ = outcome
     lines = [json.loads(line) for line in (folder / "undisturbed" / "metrics.jsonl").read_text().splitlines()]
