@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 from m2pt.datasets.augmentations import ImageAugmentation
 from m2pt.datasets.imagenet import EVALUATION_CROP, Reader
 from m2pt.datasets.images import MEAN, STD
+from m2pt.datasets.policies import allow_black
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
 SIDE, BATCH = 224, 16
@@ -89,6 +90,7 @@ def timm_dataset(root: Path, settings: ImageAugmentation | None) -> torch.utils.
         mean=MEAN,
         std=STD,
     )
+    allow_black(*transform.transforms)
     return create_dataset("", root / "train", transform=transform)
 
 

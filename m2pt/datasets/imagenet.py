@@ -82,6 +82,7 @@ def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Ima
     from timm.data import create_transform  # imported here: it takes 2 s, and a check does not need it
     from timm.data.random_erasing import RandomErasing
 
+    from m2pt.datasets.policies import allow_black
     from m2pt.datasets.tensor_crop import TensorResizedCrop
 
     geometry_and_colors = create_transform(
@@ -96,6 +97,7 @@ def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Ima
         mean=MEAN,
         normalize=False,
     )
+    allow_black(*geometry_and_colors.transforms)
     if settings.backend == "tensor":
         crop = TensorResizedCrop(image_size, settings.scale, settings.ratio, settings.interpolation)
         of_pil = bool(settings.auto_augment or settings.color_jitter)
