@@ -1,4 +1,4 @@
-"""timm's augmentation policies with any Pillow. Importing it takes timm's 2 s: import it where it is needed."""
+"""timm's augmentation policies with any Pillow. Importing it takes 2 s: import it where it is needed."""
 
 from itertools import chain
 from typing import Any
