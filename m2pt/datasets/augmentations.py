@@ -6,7 +6,7 @@ reader's module or next to it.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -79,12 +79,16 @@ class ImageAugmentation:
     """Random resized crop, flip, colors and random erasing of an image (timm's training transform)."""
 
     __pydantic_config__: ClassVar[dict[str, object]] = _FORBID_EXTRA
+    ADDED: ClassVar[Mapping[str, object]] = {"backend": "pil"}
+    """Settings that came later: files store them if they differ from this; earlier results stay valid."""
 
     scale: AreaRange = (0.08, 1.0)
     """Bounds of the crop's area as a share of the image's."""
     ratio: FactorRange = (3 / 4, 4 / 3)
     """Bounds of the crop's aspect ratio."""
     interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
+    backend: Literal["pil", "tensor"] = "pil"
+    """What resizes the crop: Pillow, as officially, or torch, which is faster and equal to rounding."""
     hflip: Fraction = 0.5
     """Probability of a horizontal flip."""
     auto_augment: Annotated[str, MaxLen(200), _Check(_policy)] | None = None

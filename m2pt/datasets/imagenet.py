@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import Compose
+from torchvision.transforms.v2.functional import to_pil_image
 
 from m2pt.datasets.augmentations import ImageAugmentation, policy_errors
 from m2pt.datasets.base import PackedList, SeededDataset
@@ -81,6 +82,9 @@ def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Ima
     from timm.data import create_transform  # imported here: it takes 2 s, and a check does not need it
     from timm.data.random_erasing import RandomErasing
 
+    from m2pt.datasets.policies import allow_black
+    from m2pt.datasets.tensor_crop import TensorResizedCrop
+
     geometry_and_colors = create_transform(
         image_size,
         is_training=True,
@@ -93,8 +97,13 @@ def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Ima
         mean=MEAN,
         normalize=False,
     )
+    allow_black(*geometry_and_colors.transforms)
+    if settings.backend == "tensor":
+        crop = TensorResizedCrop(image_size, settings.scale, settings.ratio, settings.interpolation)
+        of_pil = bool(settings.auto_augment or settings.color_jitter)
+        geometry_and_colors.transforms[:1] = [crop, to_pil_image] if of_pil else [crop]
     erasing = [RandomErasing(settings.reprob, mode="pixel", device="cpu")] if settings.reprob else []
-    return Compose([geometry_and_colors, normalized, *erasing])
+    return Compose([geometry_and_colors, by_channel, normalized, *erasing])
 
 
 def evaluation_view(image_size: int) -> Callable[[Image.Image], Tensor]:
@@ -102,7 +111,12 @@ def evaluation_view(image_size: int) -> Callable[[Image.Image], Tensor]:
     from timm.data import create_transform
 
     crop = create_transform(image_size, crop_pct=EVALUATION_CROP, interpolation="bicubic", normalize=False)
-    return Compose([crop, normalized])
+    return Compose([crop, by_channel, normalized])
+
+
+def by_channel(pixels: Tensor) -> Tensor:
+    """Return (3, H, W) as float32, one channel after the other in memory: these are faster to normalize."""
+    return pixels.float().contiguous()
 
 
 def check_augmentation(augmentation: ImageAugmentation, input: Mapping[str, Any]) -> None:

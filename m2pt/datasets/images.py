@@ -64,6 +64,9 @@ def open_image(path: Path) -> Image.Image:
             return Image.fromarray(samples).convert("RGB")
         if image.mode in ("I", "F"):
             raise InputError(f"{path} has 32-bit pixels of unknown range; save it with 8 bits.")
+        if image.mode == "RGB":
+            image.load()
+            return image  # convert() would copy it
         return image.convert("RGB")
 
 

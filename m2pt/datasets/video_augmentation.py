@@ -64,7 +64,10 @@ class ClipRandAugment:
     def __init__(self, name: str) -> None:
         from timm.data.auto_augment import rand_augment_transform  # imported here: it takes 2 s
 
+        from m2pt.datasets.policies import allow_black
+
         self._augment = rand_augment_transform(name, {"interpolation": Image.Resampling.BICUBIC})
+        allow_black(self._augment)
 
     def __call__(self, clip: Tensor) -> Tensor:
         """Augment a clip; timm draws from Python's and NumPy's generators, the same for each frame."""

@@ -236,9 +236,14 @@ def modalities_of(datasets: Iterable[DatasetSpec]) -> tuple[str, ...]:
 def stored_recipe(recipe: Recipe) -> Stored:
     """Return what files store of a recipe: not settings of the execution, nor later ones that are unset."""
     values = recipe.model_dump(mode="json")
-    training = {
-        key: value
-        for key, value in values["training"].items()
-        if key not in EXECUTION and not (key in ADDED and value == ADDED[key])
+    training = {key: value for key, value in values["training"].items() if key not in EXECUTION}
+    augmentation = values["augmentation"]
+    return {
+        **values,
+        "training": _without_unset(training, ADDED),
+        "augmentation": _without_unset(augmentation, getattr(recipe.augmentation, "ADDED", {})),
     }
-    return {**values, "training": training}
+
+
+def _without_unset(values: Stored, added: Mapping[str, object]) -> Stored:
+    return {key: value for key, value in values.items() if not (key in added and value == added[key])}

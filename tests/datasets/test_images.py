@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from m2pt.datasets.checks import error_of, quick_sample
 from m2pt.datasets.images import (
@@ -275,11 +275,11 @@ def test_the_quick_check_decodes_an_even_sample(count: int, expected: int) -> No
 
 
 def test_the_check_reads_what_the_reader_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def conversion_fails(*arguments: object) -> None:
+    def decoding_fails(*arguments: object) -> None:
         raise MemoryError
 
     (tmp_path / "a.png").write_bytes(SOUND["PNG"])
-    monkeypatch.setattr(Image.Image, "convert", conversion_fails)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoding_fails)
     assert (
         error_of(open_image, tmp_path / "a.png")
         == f"{tmp_path}/a.png cannot be read as an image: MemoryError."

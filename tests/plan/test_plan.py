@@ -49,17 +49,22 @@ def test_a_setting_that_came_later_changes_a_result_only_where_it_is_set(config,
     for number, change in enumerate(
         (
             {},
-            {"step_decay": None, "decay_vectors": False, "ema": None},
-            {"step_decay": {"epochs": 2}},
-            {"decay_vectors": True},
+            {
+                "training": {"step_decay": None, "decay_vectors": False, "ema": None},
+                "augmentation": {"backend": "pil"},
+            },
+            {"training": {"step_decay": {"epochs": 2}}},
+            {"training": {"decay_vectors": True}},
+            {"augmentation": {"backend": "tensor"}},
         )
     ):
         path = tmp_path / f"recipe{number}.yaml"
-        path.write_text(yaml.safe_dump({**recipe, "training": {**recipe["training"], **change}}))
+        changed = {section: {**recipe.get(section, {}), **values} for section, values in change.items()}
+        path.write_text(yaml.safe_dump({**recipe, **changed}))
         config["encoders"]["image"]["pretrain"] = str(path)
         digests.append(Plan.load(TINY, config).encoder_digest("image"))
     assert digests[0] == digests[1] == Plan.load(TINY).encoder_digest("image")
-    assert len(set(digests)) == 3
+    assert len(set(digests)) == 4
 
 
 def test_pretraining_seeds_are_dealt_out_in_turn(config):
