@@ -126,6 +126,9 @@ class Layout:
         window: key of the modality's `input` that holds the number of counted units per item.
         frames: folder below the dataset's, with frames of videos; the workflow extracts them if the config
             says where the videos are.
+        skippable: whether corrupt samples may be skipped in training: each is a file of its own, and the
+            reader's `check` returns the problems of those of the training split as
+            `m2pt.datasets.corrupt.CorruptSample`.
     """
 
     modalities: tuple[str, ...]
@@ -144,6 +147,7 @@ class Layout:
     held_out: str | None = None
     window: str | None = None
     frames: str | None = None
+    skippable: bool = False
 
     def __post_init__(self) -> None:
         _check_names("modalities", self.modalities)

@@ -84,18 +84,18 @@ def _check(arguments: argparse.Namespace) -> None:
     num_classes, full = arguments.num_classes, arguments.full
     if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
         raise InputError(f"--num-classes {num_classes}: must be an integer from 1 to {MAX_CLASSES}.")
-    layout, root = arguments.dataset, arguments.root
+    layout, root, skip_corrupt = arguments.dataset, arguments.root, False
     if root is None:
         _, dataset, root = _from_config(arguments)
         if dataset.miniature and not root.exists():
             raise InputError(f"{root} does not exist yet; build it with: m2pt data build {arguments.dataset}")
         layout, full = dataset.layout, full or dataset.full_check
-        num_classes = num_classes or dataset.classes
+        num_classes, skip_corrupt = num_classes or dataset.classes, dataset.skips_corrupt
     job_log.begin(
         f"data check {arguments.dataset}",
         {"layout": layout, "dataset": root, "results": arguments.manifest or "(no manifest)"},
     )
-    check_dataset(layout, root, num_classes=num_classes, full=full)
+    check_dataset(layout, root, num_classes=num_classes, full=full, skip_corrupt=skip_corrupt)
     if arguments.manifest is not None:
         write_manifest(layout, root, manifest_path=arguments.manifest, full=full)
         job_log.end(arguments.manifest, note=_sizes(arguments.manifest))

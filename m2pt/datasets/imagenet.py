@@ -174,7 +174,8 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     for split in found:
         names = quick_sample(list(_names(root, split)), full=full)
         paths = [root / split / name for name in names]
-        problems += check_files(paths, partial(error_of, open_image), what=f"imagenet {split}")
+        read = partial(error_of, open_image)
+        problems += check_files(paths, read, what=f"imagenet {split}", training=split == "train")
     return problems
 
 

@@ -35,7 +35,8 @@ class LayoutModule(Protocol):
     def check(self, root: Path, *, num_classes: Any, full: bool) -> list[str]:
         """Return every problem, one sentence each that names the file; none for a valid dataset.
 
-        `num_classes` is an integer, or for a layout with subsets an integer for each.
+        `num_classes` is an integer, or for a layout with subsets an integer for each. Problems of samples
+        that a training may skip are `m2pt.datasets.corrupt.CorruptSample`.
         """
         ...
 

@@ -15,6 +15,7 @@ from m2pt.training import checkpoint
 from m2pt.training.method import Method
 from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile
 from m2pt.training.optimizer import current_lr, load_optimizer
+from m2pt.training.skipped import SkippedSamples
 
 
 class TrainingState:
@@ -30,6 +31,7 @@ class TrainingState:
         optimizer: of the model.
         scaler: of fp16 gradients; disabled in other precisions.
         window: losses since the last line of metrics.jsonl.
+        skipped: corrupt samples; the files have no key for it if there are none.
         method: None if the training has none; then the files have no key for it.
         is_main: whether this process writes.
     """
@@ -44,12 +46,13 @@ class TrainingState:
         optimizer: Optimizer,
         scaler: torch.amp.GradScaler,
         window: LossWindow,
+        skipped: SkippedSamples,
         method: Method | None,
         is_main: bool,
     ) -> None:
         self.directory, self.identity, self.effective_batch = directory, identity, effective_batch
         self.model, self.optimizer, self.scaler, self.window = model, optimizer, scaler, window
-        self.method, self.is_main = method, is_main
+        self.skipped, self.method, self.is_main = skipped, method, is_main
         self.step = self.saved_step = 0
         self._earlier_seconds, self._started = 0.0, time.monotonic()
 
@@ -92,6 +95,7 @@ class TrainingState:
                 load_optimizer(self.optimizer, state["optimizer"])
                 self.scaler.load_state_dict(state["scaler"])
                 self.window.restore(state["window"])
+                self.skipped.restore(state)
                 self._load_method(state)
                 step, length = operator.index(state["step"]), operator.index(state["metrics_length"])
                 self._earlier_seconds = float(state["seconds"])
@@ -119,6 +123,7 @@ class TrainingState:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "window": window,
+                **self.skipped.state(),
                 **metrics.state(),
                 "seconds": self.seconds(),
             }
