@@ -1,7 +1,7 @@
-"""Datasets: build a miniature, check any dataset, convert downloaded files, extract frames of videos.
+"""Datasets: build a miniature, check any dataset, convert or pack downloaded files, extract frames of videos.
 
-`m2pt data build DATASET`, `m2pt data check DATASET [ROOT]`, `m2pt data convert LAYOUT ROOT`, and
-`m2pt data frames VIDEOS FRAMES`.
+`m2pt data build DATASET`, `m2pt data check DATASET [ROOT]`, `m2pt data convert LAYOUT ROOT`,
+`m2pt data pack LAYOUT ROOT TARGET` and `m2pt data frames VIDEOS FRAMES`.
 """
 
 import argparse
@@ -17,12 +17,15 @@ from m2pt.results import Manifest, read
 MAX_CLASSES = 1_000_000
 """Upper bound on the number of classes, since a check iterates over all of them."""
 
+SAMPLES_PER_SHARD = 5000
+"""About 550 MB of ImageNet."""
+
 LOWEST_FPS, HIGHEST_FPS = 0.001, 1000.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="build|check|convert|frames", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="build|check|convert|pack|frames", required=True)
     building = actions.add_parser("build", help="write the miniature of a dataset of the config")
     building.add_argument("dataset", help="name of a dataset of the config")
     add_plan_arguments(building)
@@ -42,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     converting = actions.add_parser("convert", help="make the files that a layout's reader reads")
     converting.add_argument("layout", help="name of a layout whose files are converted, such as urfunny")
     converting.add_argument("root", type=Path, help="folder of the dataset as it was downloaded")
+    packing = actions.add_parser("pack", help="pack the files of a dataset into a few tar files")
+    packing.add_argument("layout", help="name of a layout that can be read from tar files, such as imagenet")
+    packing.add_argument("root", type=Path, help="folder of the dataset")
+    packing.add_argument("target", type=Path, help="output folder")
+    packing.add_argument(
+        "--samples-per-shard", type=int, metavar="N", default=SAMPLES_PER_SHARD, help="default: %(default)s"
+    )
     extracting = actions.add_parser("frames", help="extract the frames of all videos in a folder")
     extracting.add_argument("videos", type=Path, help="folder of the videos")
     extracting.add_argument("frames", type=Path, help="output folder; each video gets a subfolder of JPEGs")
@@ -52,12 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Build, check or convert a dataset, or extract frames.
+    """Build, check, convert or pack a dataset, or extract frames.
 
     Raises:
         InputError: there is no such dataset or layout, or the dataset is invalid; all problems are listed.
     """
-    actions = {"build": _build, "check": _check, "convert": _convert, "frames": _extract_frames}
+    actions = {
+        "build": _build,
+        "check": _check,
+        "convert": _convert,
+        "pack": _pack,
+        "frames": _extract_frames,
+    }
     actions[arguments.action](arguments)
 
 
@@ -113,6 +129,22 @@ def _convert(arguments: argparse.Namespace) -> None:
     job_log.begin(f"data convert {layout}", {"dataset": root})
     module.convert(root)
     job_log.end(root)
+
+
+def _pack(arguments: argparse.Namespace) -> None:
+    from m2pt.datasets.layouts import layout_module
+
+    layout, root, target = arguments.layout, arguments.root, arguments.target
+    number, module = arguments.samples_per_shard, layout_module(layout)
+    if not hasattr(module, "pack"):
+        raise InputError(f"layout {layout} is not read from tar files; imagenet is.")
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder: give the folder that holds the {layout} dataset.")
+    if number < 1:
+        raise InputError(f"--samples-per-shard {number}: must be an integer >= 1.")
+    job_log.begin(f"data pack {layout}", {"dataset": root, "results": target})
+    module.pack(root, target, samples_per_shard=number)
+    job_log.end(target)
 
 
 def _extract_frames(arguments: argparse.Namespace) -> None:

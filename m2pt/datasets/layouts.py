@@ -68,6 +68,8 @@ class LayoutModule(Protocol):
         ...
 
     # `m2pt data convert` calls `convert(root)` of a module that has it, which makes the files that are read.
+    # `m2pt data pack` calls `pack(source, target, samples_per_shard=N)` of a module that has it, which puts
+    # the same samples into few files.
     # `m2pt check` also calls `check_augmentation(augmentation, input)` of a module that has it. It raises an
     # InputError for an augmentation that does not fit the input or is unknown to timm.
 
