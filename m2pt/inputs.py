@@ -24,7 +24,8 @@ def open_dataset(
     """Return a reader of a dataset of a spec, after the quick check.
 
     `training` selects the recipe's augmentation instead of the evaluation view. Both are settings of the
-    evaluated dataset's layout; datasets of another layout are read with the defaults of theirs.
+    evaluated dataset's layout; datasets of another layout are read with the defaults of theirs. Only a reader
+    for training skips corrupt samples, if the config says so.
 
     Args:
         plan: the plan.
@@ -38,12 +39,15 @@ def open_dataset(
     Raises:
         InputError: the dataset is missing or invalid; all problems are listed.
     """
+    from m2pt.datasets.corrupt import separate
     from m2pt.datasets.layouts import check, reader
 
     dataset = dataset or spec.dataset
     root, same = plan.root(dataset.name), dataset.layout == spec.dataset.layout
     classes = dataset.settings.classes
     problems = [] if checked else check(dataset.layout, root, num_classes=classes, full=False)
+    if dataset.settings.skips_corrupt:
+        problems, _ = separate(problems)
     if problems:
         raise InputError(f"dataset {dataset.name} at {root} is not valid:\n  " + "\n  ".join(problems))
     settings = spec.reader_input(dataset)
@@ -52,7 +56,7 @@ def open_dataset(
     if not training and same and spec.recipe.views is not None:
         settings["views"] = spec.recipe.views
     augmentation = spec.recipe.augmentation if same else default_augmentation(dataset.layout)
-    return reader(dataset.layout)(
+    opened = reader(dataset.layout)(
         root,
         split,
         num_classes=dataset.num_classes,
@@ -60,6 +64,9 @@ def open_dataset(
         augmentation=augmentation if training else None,
         **settings,
     )
+    if training and dataset.settings.skips_corrupt:
+        opened.skip_corrupt = True
+    return opened
 
 
 def manifest_digest(plan: Plan, dataset: str) -> str:

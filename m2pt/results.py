@@ -73,10 +73,11 @@ class Description(Record):
 
 
 class Finished(Record):
-    """finished.json: steps and wall time of a complete training."""
+    """finished.json: steps and wall time of a complete training, and how many corrupt files it skipped."""
 
     step: Annotated[int, Field(ge=1)]
     seconds: Seconds
+    skipped: Annotated[int, Field(ge=0)] = 0
 
 
 class Ended(Record):

@@ -50,6 +50,8 @@ METRICS = "metrics.jsonl"
 """Logged values of the training, one object per line."""
 LOG = "train.log"
 """The training's progress, human-readable."""
+SKIPPED = "skipped.txt"
+"""Why samples of the training split were skipped, a line for each file: `m2pt.training.skipped`."""
 LOCK = ".lock"
 """Locked by the process that trains."""
 

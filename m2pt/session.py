@@ -220,6 +220,8 @@ def save_finished(directory: Path, identity: str, names: Sequence[str]) -> None:
 def training_record(directory: Path) -> dict[str, Any]:
     """Return provenance, input weights and wall time in seconds of the training in a run's folder.
 
+    If it skipped corrupt files, also how many.
+
     Raises:
         InputError: the training has not finished, or its files are gone.
     """
@@ -232,7 +234,8 @@ def training_record(directory: Path) -> dict[str, Any]:
     finished, stored = read(Finished, directory / FINISHED), read_json(directory / RUN)
     described = validate(Description, stored, str(directory / RUN))
     # copied exactly as stored
-    return {"provenance": stored["provenance"], "inputs": described.inputs, "seconds": finished.seconds}
+    record = {"provenance": stored["provenance"], "inputs": described.inputs, "seconds": finished.seconds}
+    return record | ({"skipped": finished.skipped} if finished.skipped else {})
 
 
 def is_main_process() -> bool:

@@ -130,6 +130,9 @@ class Layout:
             that the content of each belongs to; see `m2pt.datasets.preparation.archives`.
         preparation: module with a function `prepare` that `m2pt data prepare` calls instead, if there is more
             to do; see `m2pt.datasets.layouts.PreparationModule`.
+        skippable: whether corrupt samples may be skipped in training: each is a file of its own, and the
+            reader's `check` returns the problems of those of the training split as
+            `m2pt.datasets.corrupt.CorruptSample`.
     """
 
     modalities: tuple[str, ...]
@@ -150,6 +153,7 @@ class Layout:
     frames: str | None = None
     archives: Mapping[str, str] = field(default_factory=dict)
     preparation: str | None = None
+    skippable: bool = False
 
     def __post_init__(self) -> None:
         _check_names("modalities", self.modalities)

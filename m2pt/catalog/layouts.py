@@ -34,6 +34,7 @@ LAYOUTS: dict[str, Layout] = {
         archives={"ADEChallengeData2016.zip": ""},
         augmentation="m2pt.datasets.augmentations:SegmentationAugmentation",
         num_classes=150,
+        skippable=True,
         published={"ade20k": Published(20_210, "ADE20K, SceneParsing benchmark, training set")},
     ),
     "audioset": Layout(
@@ -45,6 +46,7 @@ LAYOUTS: dict[str, Layout] = {
         augmentation="m2pt.datasets.augmentations:SpectrogramAugmentation",
         pretraining_augmentation="m2pt.datasets.augmentations:WaveformAugmentation",
         num_classes=527,
+        skippable=True,
         published={
             "audioset": Published(22_176, "AudioSet's download page, balanced train"),
             "audioset2m": Published(
@@ -76,6 +78,7 @@ LAYOUTS: dict[str, Layout] = {
         },
         augmentation="m2pt.datasets.augmentations:DetectionAugmentation",
         num_classes=80,
+        skippable=True,
         published={"coco": Published(118_287, "COCO train2017, images")},
         manifest_has_counts=False,  # images without an instance are counted, but not trained on
     ),
@@ -101,6 +104,7 @@ LAYOUTS: dict[str, Layout] = {
         preparation="m2pt.datasets.preparation.imagenet",
         augmentation="m2pt.datasets.augmentations:ImageAugmentation",
         num_classes=1000,
+        skippable=True,
         published={"imagenet": Published(1_281_167, "ImageNet-1k, training set")},
     ),
     "kinetics": Layout(
@@ -113,6 +117,7 @@ LAYOUTS: dict[str, Layout] = {
         pretraining_augmentation="m2pt.datasets.augmentations:ClipCropAugmentation",
         evaluation="m2pt.datasets.augmentations:MultiView",
         num_classes=400,
+        skippable=True,
         published={
             "kinetics": Published(240_436, "Kinetics-400 as mmaction2 has it"),
             "kinetics700": Published(542_357, "Kinetics-700 as mmaction2 has it", num_classes=700),
@@ -142,6 +147,7 @@ LAYOUTS: dict[str, Layout] = {
         miniature="m2pt.datasets.miniature.shapenet55",
         augmentation="m2pt.datasets.augmentations:PointcloudAugmentation",
         num_classes=55,
+        skippable=True,
         published={"shapenet55": Published(41_952, "ShapeNet-55 (Point-BERT), train.txt")},
     ),
     "shapenetpart": Layout(
@@ -153,6 +159,7 @@ LAYOUTS: dict[str, Layout] = {
         augmentation="m2pt.datasets.augmentations:ShapeAugmentation",
         pretraining_augmentation="m2pt.datasets.augmentations:PointcloudAugmentation",
         num_classes=50,
+        skippable=True,
         published={"shapenetpart": Published(12_137 + 1_870, "ShapeNetPart, train and val lists")},
     ),
     "text": Layout(

@@ -1,7 +1,7 @@
-"""Datasets: build a miniature, check any dataset, prepare official downloads.
+"""Datasets: build a miniature, check any dataset, prepare official downloads, pack them into shards.
 
 `m2pt data build DATASET`, `m2pt data check DATASET [ROOT]`, `m2pt data prepare LAYOUT DOWNLOADS ROOT`,
-`m2pt data convert LAYOUT ROOT`, and `m2pt data frames VIDEOS FRAMES`.
+`m2pt data convert LAYOUT ROOT`, `m2pt data pack LAYOUT ROOT TARGET`, and `m2pt data frames VIDEOS FRAMES`.
 """
 
 import argparse
@@ -21,13 +21,16 @@ MAX_CLASSES = 1_000_000
 OPTIONS = ("annotations", "check", "unbalanced", "statistics")
 """Options of `prepare` that only some layouts have."""
 
+SAMPLES_PER_SHARD = 5000
+"""About 550 MB of ImageNet."""
+
 LOWEST_FPS, HIGHEST_FPS = 0.001, 1000.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(
-        dest="action", metavar="build|check|prepare|convert|frames", required=True
+        dest="action", metavar="build|check|prepare|convert|pack|frames", required=True
     )
     building = actions.add_parser("build", help="write the miniature of a dataset of the config")
     building.add_argument("dataset", help="name of a dataset of the config")
@@ -81,6 +84,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     converting = actions.add_parser("convert", help="make the files that a layout's reader reads")
     converting.add_argument("layout", help="name of a layout whose files are converted, such as urfunny")
     converting.add_argument("root", type=Path, help="folder of the dataset as it was downloaded")
+    packing = actions.add_parser("pack", help="pack the files of a dataset into a few tar files")
+    packing.add_argument("layout", help="name of a layout that can be read from tar files, such as imagenet")
+    packing.add_argument("root", type=Path, help="folder of the dataset")
+    packing.add_argument("target", type=Path, help="output folder")
+    packing.add_argument(
+        "--samples-per-shard", type=int, metavar="N", default=SAMPLES_PER_SHARD, help="default: %(default)s"
+    )
     extracting = actions.add_parser("frames", help="extract the frames of all videos in a folder")
     extracting.add_argument("videos", type=Path, help="folder of the videos")
     extracting.add_argument("frames", type=Path, help="output folder; each video gets a subfolder of JPEGs")
@@ -91,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Build, check, prepare or convert a dataset, or extract frames.
+    """Build, check, prepare, convert or pack a dataset, or extract frames.
 
     Raises:
         InputError: there is no such dataset or layout, or the dataset is invalid; all problems are listed.
@@ -101,6 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
         "check": _check,
         "prepare": _prepare,
         "convert": _convert,
+        "pack": _pack,
         "frames": _extract_frames,
     }
     actions[arguments.action](arguments)
@@ -127,18 +138,18 @@ def _check(arguments: argparse.Namespace) -> None:
     from m2pt.ops.datasets import check_dataset, write_manifest
 
     num_classes, full = _num_classes(arguments), arguments.full
-    layout, root = arguments.dataset, arguments.root
+    layout, root, skip_corrupt = arguments.dataset, arguments.root, False
     if root is None:
         _, dataset, root = _from_config(arguments)
         if dataset.miniature and not root.exists():
             raise InputError(f"{root} does not exist yet; build it with: m2pt data build {arguments.dataset}")
         layout, full = dataset.layout, full or dataset.full_check
-        num_classes = num_classes or dataset.classes
+        num_classes, skip_corrupt = num_classes or dataset.classes, dataset.skips_corrupt
     job_log.begin(
         f"data check {arguments.dataset}",
         {"layout": layout, "dataset": root, "results": arguments.manifest or "(no manifest)"},
     )
-    check_dataset(layout, root, num_classes=num_classes, full=full)
+    check_dataset(layout, root, num_classes=num_classes, full=full, skip_corrupt=skip_corrupt)
     if arguments.manifest is not None:
         write_manifest(layout, root, manifest_path=arguments.manifest, full=full)
         job_log.end(arguments.manifest, note=_sizes(arguments.manifest))
@@ -172,6 +183,22 @@ def _convert(arguments: argparse.Namespace) -> None:
     job_log.begin(f"data convert {layout}", {"dataset": root})
     module.convert(root)
     job_log.end(root)
+
+
+def _pack(arguments: argparse.Namespace) -> None:
+    from m2pt.datasets.layouts import layout_module
+
+    layout, root, target = arguments.layout, arguments.root, arguments.target
+    number, module = arguments.samples_per_shard, layout_module(layout)
+    if not hasattr(module, "pack"):
+        raise InputError(f"layout {layout} is not read from tar files; imagenet is.")
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder: give the folder that holds the {layout} dataset.")
+    if number < 1:
+        raise InputError(f"--samples-per-shard {number}: must be an integer >= 1.")
+    job_log.begin(f"data pack {layout}", {"dataset": root, "results": target})
+    module.pack(root, target, samples_per_shard=number)
+    job_log.end(target)
 
 
 def _extract_frames(arguments: argparse.Namespace) -> None:

@@ -60,6 +60,9 @@ class Dataset(Strict):
     """How to build a miniature below `results`; or `root`."""
     videos: FilePath | None = None
     """Folder of the videos whose frames the layout reads; the workflow extracts one frame per second."""
+    corrupt_samples: Literal["error", "skip"] = "error"
+    """What a training does with a sample that cannot be read: stop, or read the next one instead. Evaluations
+    always stop."""
     full_check: bool = False
     """Open every file of your dataset and hash its contents before the first training, instead of checking
     its structure only."""
@@ -85,6 +88,18 @@ class Dataset(Strict):
             with_frames = [name for name, entry in catalog.LAYOUTS.items() if entry.frames is not None]
             raise ValueError(f"videos: only for a dataset with root and layout {listed(with_frames)}")
         return self
+
+    @model_validator(mode="after")
+    def _samples_can_be_skipped(self) -> "Dataset":
+        if self.skips_corrupt and not catalog.layout(self.layout).skippable:
+            skippable = [name for name, entry in catalog.LAYOUTS.items() if entry.skippable]
+            raise ValueError(f"corrupt_samples: skip is only for layouts {listed(skippable)}")
+        return self
+
+    @property
+    def skips_corrupt(self) -> bool:
+        """Whether trainings skip corrupt samples."""
+        return self.corrupt_samples == "skip"
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from m2pt.datasets.augmentations import SegmentationAugmentation
 from m2pt.datasets.base import PackedList, SeededDataset
 from m2pt.datasets.checks import check_files, quick_sample, raise_problems
+from m2pt.datasets.corrupt import CorruptSample
 from m2pt.datasets.framing import Frame, normalized, random_frame
 from m2pt.datasets.images import (
     FILL,
@@ -250,16 +251,19 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
             )
     except InputError as error:
         problems.append(str(error))
-    for split in FOLDERS.values():
-        images, annotations = root / "images" / split, root / "annotations" / split
+    for split, folder_name in FOLDERS.items():
+        images, annotations = (root / kind / folder_name for kind in ("images", "annotations"))
         missing = [folder for folder in (images, annotations) if not folder.is_dir()]
         problems += [f"{folder} is missing." for folder in missing]
         if not missing:
-            problems += _split_problems(images, annotations, num_classes, full)
+            training = split == "train"
+            problems += _split_problems(images, annotations, num_classes, training=training, full=full)
     return list(dict.fromkeys(problems))
 
 
-def _split_problems(images: Path, annotations: Path, num_classes: int, full: bool) -> Iterator[str]:
+def _split_problems(
+    images: Path, annotations: Path, num_classes: int, *, training: bool, full: bool
+) -> Iterator[str]:
     names, unpaired = paired(images, annotations)
     yield from unpaired
     yield from unread_files(images)
@@ -277,13 +281,14 @@ def _split_problems(images: Path, annotations: Path, num_classes: int, full: boo
             return str(error)
         return None if size == labels_size else size_message(annotation_of[image], labels_size, size)
 
-    yield from check_files(list(annotation_of), header_problem, what=f"images of {images.name}")
+    what = f"images of {images.name}"
+    yield from check_files(list(annotation_of), header_problem, what=what, training=training)
     occurring = np.zeros(max(IGNORED, num_classes) + 1, bool)
     for image in tqdm(decoded, desc=f"reading annotations of {images.name}", unit="file", disable=None):
         try:
             labels = np.unique(read_labels(annotation_of[image]))
         except InputError as error:
-            yield str(error)
+            yield CorruptSample(str(error), len(annotation_of)) if training else str(error)
             continue
         if labels[-1] > num_classes:
             yield f"{annotation_of[image]} has label {labels[-1]}, but there are {num_classes} classes."

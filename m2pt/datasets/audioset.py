@@ -203,7 +203,8 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
             (label for _, labels in clips for label in labels), list(named), root / relative
         )
         present = quick_sample([root / name for name, _ in clips if name not in absent], full=full)
-        problems += check_files(present, partial(error_of, read_sound), what=f"audioset {split}")
+        read = partial(error_of, read_sound)
+        problems += check_files(present, read, what=f"audioset {split}", training=split == "train")
     return problems
 
 

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from m2pt.datasets.corrupt import MOST_IN_A_ROW, most_corrupt, note_skipped
+from m2pt.errors import InputError, count
+
 
 def seed_generators(*entropy: int) -> None:
     """Seed Python's, NumPy's and torch's CPU generators from the given non-negative integers."""
@@ -26,6 +29,9 @@ class SeededDataset(Dataset[Any]):
     draws from them afterwards in the same process (the training loop) has to seed them again.
     """
 
+    skip_corrupt = False
+    """Whether a corrupt sample is replaced by the next one that can be read; only ever for training."""
+
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
@@ -38,10 +44,36 @@ class SeededDataset(Dataset[Any]):
         """Read sample `index` from disk and transform it; may draw from the global generators."""
 
     def __getitem__(self, key: tuple[int, int] | int) -> Any:
-        """Return the sample for `(epoch, index)`; a plain index means epoch 0."""
+        """Return the sample for `(epoch, index)`; a plain index means epoch 0.
+
+        Raises:
+            InputError: it is corrupt; with `skip_corrupt`, so are all that could replace it.
+        """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         seed_generators(self.seed, epoch, index)
-        return self.load(index)
+        try:
+            return self.load(index)
+        except InputError as error:
+            if not self.skip_corrupt:
+                raise
+            sample = self._replacement(epoch, index, error)
+            note_skipped(error)
+            return sample
+
+    def _replacement(self, epoch: int, index: int, error: InputError) -> Any:
+        """Return what replaces a corrupt sample: a function of (seed, epoch, index) like any other."""
+        most = min(MOST_IN_A_ROW, most_corrupt(len(self)))
+        for distance in range(1, most + 1):
+            seed_generators(self.seed, epoch, index, distance)
+            try:
+                return self.load((index + distance) % len(self))
+            except InputError:
+                continue
+        following = count(most, "sample", "samples")
+        raise InputError(
+            f"{error} The next {following} of the split cannot be read either: too many to skip; restore or "
+            "remove the files."
+        ) from error
 
 
 class PackedList(Sequence[Any]):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from m2pt.datasets.corrupt import CorruptSample
 from m2pt.datasets.reading import error_reason, file_kind
 from m2pt.errors import InputError
 
@@ -44,13 +45,22 @@ def quick_sample(files: Sequence[T], *, full: bool) -> Sequence[T]:
     return files if full else files[:: math.ceil(len(files) / QUICK_SAMPLE) or 1]
 
 
-def check_files(paths: Sequence[Path], check: Callable[[Path], str | None], *, what: str) -> Iterator[str]:
-    """Run `check` on every file, in a thread per core and with a progress bar, and yield the problems."""
+def check_files(
+    files: Sequence[T], check: Callable[[T], str | None], *, what: str, training: bool = False
+) -> Iterator[str]:
+    """Run `check` on every file, in a thread per core and with a progress bar, and yield the problems.
+
+    Args:
+        files: their paths, or what else `check` takes for a file.
+        check: returns the problem of a file, or None.
+        what: title of the progress bar.
+        training: whether each file is a sample of the training split; its problem is a `CorruptSample`.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(check, paths)
-        for problem in tqdm(found, total=len(paths), desc=f"reading {what}", unit="file", disable=None):
+        found = pool.map(check, files)
+        for problem in tqdm(found, total=len(files), desc=f"reading {what}", unit="file", disable=None):
             if problem:
-                yield problem
+                yield CorruptSample(problem, len(files)) if training else problem
 
 
 def missing_files(root: Path, names: Iterable[str], listed_in: Path) -> dict[str, str]:

@@ -210,7 +210,7 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
         problems += [f"{listing}: {problem}" for problem in _class_problems(records, num_classes)]
         categories[listing] = records.categories
         if folder.is_dir():
-            problems += _image_problems(folder, listing, records, full=full)
+            problems += _image_problems(folder, listing, records, training=split == "train", full=full)
     if len({tuple(named.items()) for named in categories.values()}) > 1:
         train, val = categories
         problems.append(
@@ -229,7 +229,9 @@ def _class_problems(records: Records, num_classes: int) -> Iterator[str]:
             yield f"category {name!r} is an empty class: no annotation has category_id {number}."
 
 
-def _image_problems(folder: Path, listing: Path, records: Records, *, full: bool) -> Iterator[str]:
+def _image_problems(
+    folder: Path, listing: Path, records: Records, *, training: bool, full: bool
+) -> Iterator[str]:
     """Yield where folder and annotation file disagree, and which images cannot be read."""
     recorded = {picture.file_name: (picture.width, picture.height) for picture in records.pictures}
     present = image_names(folder)
@@ -246,4 +248,5 @@ def _image_problems(folder: Path, listing: Path, records: Records, *, full: bool
         claimed = recorded.get(path.name, size)
         return None if size == claimed else size_message(path, size, claimed)
 
-    yield from check_files([folder / name for name in present], problem, what=folder.name)
+    paths = [folder / name for name in present]
+    yield from check_files(paths, problem, what=folder.name, training=training)

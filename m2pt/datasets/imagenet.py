@@ -1,4 +1,7 @@
-"""ImageNet-1k, unpacked into folders: `{train,val}/<wnid>/*.JPEG`; a label is the rank of its wnid."""
+"""ImageNet-1k, unpacked into folders: `{train,val}/<wnid>/*.JPEG`; a label is the rank of its wnid.
+
+Or in shards (`m2pt.datasets.imagenet_shards`), which `pack` makes: the same samples in few files.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -11,9 +14,10 @@ from torch import Tensor
 from torchvision.transforms import Compose
 from torchvision.transforms.v2.functional import to_pil_image
 
+from m2pt.datasets import imagenet_shards
 from m2pt.datasets.augmentations import ImageAugmentation, policy_errors
 from m2pt.datasets.base import PackedList, SeededDataset
-from m2pt.datasets.checks import check_files, error_of, quick_sample
+from m2pt.datasets.checks import check_files, error_of, quick_sample, raise_problems
 from m2pt.datasets.framing import normalized
 from m2pt.datasets.images import (
     MEAN,
@@ -22,6 +26,7 @@ from m2pt.datasets.images import (
     open_image,
     unread_files,
 )
+from m2pt.datasets.shards import load_index, shard_names
 from m2pt.errors import InputError
 
 SPLITS = ("train", "val")
@@ -33,11 +38,14 @@ EVALUATION_CROP = 224 / 256
 class Reader(SeededDataset):
     """Images and labels: `(float32 (3, image_size, image_size), int)`, ImageNet-normalized.
 
+    The samples of shards are those of the folders that they were packed from.
+
     Without `augmentation` the transform is that of evaluation: shorter side to `image_size * 256 / 224`, then
     the central crop.
 
     Raises:
-        InputError: a folder is missing or empty, or the number of classes is not `num_classes`.
+        InputError: a folder is missing or empty, a shard is invalid, or the number of classes is not
+            `num_classes`.
     """
 
     def __init__(
@@ -51,30 +59,56 @@ class Reader(SeededDataset):
         augmentation: ImageAugmentation | None = None,
     ) -> None:
         super().__init__(seed)
+        images = imagenet_shards.ShardImages if has_shards(root) else FolderImages
+        self._images = images(root, split, num_classes)
+        self._view = training_view(image_size, augmentation) if augmentation else evaluation_view(image_size)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def load(self, index: int) -> tuple[Tensor, int]:
+        """Decode and transform image `index`."""
+        image, label = self._images[index]
+        return self._view(image), label
+
+
+class FolderImages:
+    """Images and labels of a split in folders, by wnid and name.
+
+    Raises:
+        InputError: a folder is missing or empty, or the number of classes is not `num_classes`.
+    """
+
+    def __init__(self, root: Path, split: str, num_classes: int) -> None:
         self._folder = root / split
-        wnids = classes(root)
+        wnids = folder_names(root / "train")
         if len(wnids) != num_classes:
             raise InputError(
                 f"{root / 'train'} has {len(wnids)} class folders, not num_classes = {num_classes}."
             )
-        self._items = PackedList(
+        self.items = PackedList(
             (label, f"{wnid}/{name}")
             for label, wnid in enumerate(wnids)
             for name in image_names(self._folder / wnid)
         )
-        if not self._items:
+        """Label and name below the split's folder of each image."""
+        if not self.items:
             raise InputError(
                 f"{self._folder} has no image in folders with the names of those in {root / 'train'}."
             )
-        self._view = training_view(image_size, augmentation) if augmentation else evaluation_view(image_size)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
-    def load(self, index: int) -> tuple[Tensor, int]:
-        """Decode and transform image `index`."""
-        label, name = self._items[index]
-        return self._view(open_image(self._folder / name)), label
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """Return image and label."""
+        label, name = self.items[index]
+        return open_image(self._folder / name), label
+
+
+def has_shards(root: Path) -> bool:
+    """Return whether a dataset is in shards: there are tar files in `train`, and no class folders."""
+    return bool(shard_names(root / "train")) and not folder_names(root / "train")
 
 
 def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Image.Image], Tensor]:
@@ -144,25 +178,32 @@ def synthetic_batch(
 
 
 def classes(root: Path) -> list[str]:
-    """Return the wnids in label order: the sorted names of the folders in `train`."""
-    return folder_names(root / "train")
+    """Return the wnids in label order: the sorted names of the folders in `train`, or those of the shards."""
+    return imagenet_shards.classes(root) if has_shards(root) else folder_names(root / "train")
 
 
 def counts(root: Path) -> dict[str, int]:
     """Return the number of images of each split."""
+    if has_shards(root):
+        return {split: len(load_index(root / split)) for split in SPLITS}
     return {split: sum(1 for _ in _names(root, split)) for split in SPLITS}
 
 
 def files(root: Path) -> Iterator[Path]:
-    """Yield every image."""
+    """Yield every image or shard."""
+    if has_shards(root):
+        return imagenet_shards.files(root, SPLITS)
     return (root / split / name for split in SPLITS for name in _names(root, split))
 
 
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     """Return every problem: missing folders, unpaired or empty classes, unread files and broken images.
 
-    The quick check decodes a sample of each split (`checks.QUICK_SAMPLE`), the full one every image.
+    The quick check decodes a sample of each split (`checks.QUICK_SAMPLE`), the full one every image. For
+    shards see `imagenet_shards.check`.
     """
+    if has_shards(root):
+        return imagenet_shards.check(root, SPLITS, num_classes=num_classes, full=full)
     problems = [f"{root / split} is missing." for split in SPLITS if not (root / split).is_dir()]
     found = {split: folder_names(root / split) for split in SPLITS if (root / split).is_dir()}
     for split, wnids in found.items():
@@ -188,8 +229,27 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     for split in found:
         names = quick_sample(list(_names(root, split)), full=full)
         paths = [root / split / name for name in names]
-        problems += check_files(paths, partial(error_of, open_image), what=f"imagenet {split}")
+        read = partial(error_of, open_image)
+        problems += check_files(paths, read, what=f"imagenet {split}", training=split == "train")
     return problems
+
+
+def pack(source: Path, target: Path, *, samples_per_shard: int) -> None:
+    """Pack the folders of a dataset into shards; see `imagenet_shards.pack`.
+
+    Raises:
+        InputError: the dataset is in shards already or has problems, or `target` has other files.
+    """
+    if has_shards(source):
+        raise InputError(f"{source} is in shards already.")
+    wnids = folder_names(source / "train")
+    raise_problems(check(source, num_classes=len(wnids), full=False))
+    if folders := folder_names(target / "train"):
+        raise InputError(f"{target / 'train'} has folders, such as {folders[0]}: choose another folder.")
+    for split in SPLITS:
+        items = FolderImages(source, split, len(wnids)).items
+        imagenet_shards.pack(source / split, target / split, items, samples_per_shard)
+    imagenet_shards.write_classes(target, wnids)
 
 
 def _names(root: Path, split: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 Readers and checks list and decode images through the same functions: what the check accepts can be read.
 """
 
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -49,16 +50,20 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # ---- one file ----------------------------------------------------------------------------------------------
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, content: bytes | None = None) -> Image.Image:
     """Decode an image file as RGB, the first frame of several.
 
     EXIF orientation, ICC profiles and transparency are ignored, as in torchvision and timm. 16-bit samples
     keep their high byte.
 
+    Args:
+        path: the file; with `content`, only its name in messages.
+        content: bytes of a file that is part of another.
+
     Raises:
         InputError: the file is missing, truncated, not an image, too large, or has pixels of 32 bits.
     """
-    with opened(path) as image:
+    with opened(path, content=content) as image:
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
             samples = (np.asarray(image) >> 8).astype(np.uint8)  # convert() would clip at 255
             return Image.fromarray(samples).convert("RGB")
@@ -83,16 +88,18 @@ def image_size(path: Path, *, decode: bool) -> tuple[int, int]:
 
 
 @contextmanager
-def opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[ImageFile.ImageFile]:
-    """Open an image file after checking its header. Put only the decoding into the block.
+def opened(
+    path: Path, formats: tuple[str, ...] = FORMATS, *, content: bytes | None = None
+) -> Iterator[ImageFile.ImageFile]:
+    """Open an image file, or its `content`, after checking its header. Put only the decoding into the block.
 
     Raises:
         InputError: the file is missing, not an image of one of the `formats`, too large, or decoding fails.
     """
     with reading(path, "an image" if formats is FORMATS else f"a {' or '.join(formats)} image"):
-        if not path.is_file():  # opening a pipe would block
+        if content is None and not path.is_file():  # opening a pipe would block
             raise InputError(f"{path} is missing, a broken link or not a regular file.")
-        with Image.open(path, formats=formats) as image:
+        with Image.open(path if content is None else io.BytesIO(content), formats=formats) as image:
             if problem := size_problem(*image.size):
                 raise InputError(f"{path} {problem}.")
             yield image

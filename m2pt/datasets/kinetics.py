@@ -129,7 +129,7 @@ def files(root: Path) -> Iterator[Path]:
 def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     """Return every problem: lists, labels, missing files, empty classes, and if `full` unreadable videos."""
     problems: list[str] = []
-    sound: dict[str, None] = {}
+    present: dict[str, list[str]] = {}
     for split in _splits(root):
         path = _list_path(root, split)
         items, found = _read_list(root, split, num_classes)
@@ -139,9 +139,13 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
             problems += empty_classes(
                 (label for _, label in items), [str(label) for label in range(num_classes)], path
             )
-        sound.update(dict.fromkeys(name for name, _ in items if name not in absent))
+        present[split] = [name for name, _ in items if name not in absent]
     if full:
-        problems += check_files([root / name for name in sound], video_problem, what="kinetics")
+        evaluated = dict.fromkeys(name for split in present if split != "train" for name in present[split])
+        trained = dict.fromkeys(name for name in present["train"] if name not in evaluated)
+        for names, training in ((trained, True), (evaluated, False)):
+            paths = [root / name for name in names]
+            problems += check_files(paths, video_problem, what="kinetics", training=training)
     return problems
 
 

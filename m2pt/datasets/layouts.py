@@ -35,7 +35,8 @@ class LayoutModule(Protocol):
     def check(self, root: Path, *, num_classes: Any, full: bool) -> list[str]:
         """Return every problem, one sentence each that names the file; none for a valid dataset.
 
-        `num_classes` is an integer, or for a layout with subsets an integer for each.
+        `num_classes` is an integer, or for a layout with subsets an integer for each. Problems of samples
+        that a training may skip are `m2pt.datasets.corrupt.CorruptSample`.
         """
         ...
 
@@ -67,6 +68,8 @@ class LayoutModule(Protocol):
         ...
 
     # `m2pt data convert` calls `convert(root)` of a module that has it, which makes the files that are read.
+    # `m2pt data pack` calls `pack(source, target, samples_per_shard=N)` of a module that has it, which puts
+    # the same samples into few files.
     # `m2pt check` also calls `check_augmentation(augmentation, input)` of a module that has it. It raises an
     # InputError for an augmentation that does not fit the input or is unknown to timm.
 

@@ -49,7 +49,7 @@ class Reader(SeededDataset):
 
     Raises:
         InputError: a list is missing or malformed, the number of synsets is not `num_classes`, or a file is
-            missing or has fewer than `points` points; when a sample is read, its file is unreadable.
+            readable and has fewer than `points` points; when a sample is read, its file is unreadable.
     """
 
     def __init__(
@@ -69,9 +69,7 @@ class Reader(SeededDataset):
         self._folder = clouds_folder(root)
         items = _items(root, split)
         clouds = [self._folder / name for _, name in items]
-        raise_problems(
-            [*check_files(clouds, partial(error_of, _read_header, points=points), what="point clouds")]
-        )
+        raise_problems([*check_files(clouds, partial(_size_problem, points=points), what="point clouds")])
         self._items = PackedList((label[synset], name) for synset, name in items)
         self._points = points
         self._augmentation = augmentation
@@ -171,7 +169,9 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
         synsets[split] = {synset for synset, _ in items}
         problems += found + list(absent.values())
         whole = set(quick_sample(present, full=full))
-        problems += check_files(present, partial(_file_problem, whole=whole), what=f"shapenet55 {split}")
+        check_file = partial(_file_problem, whole=whole)
+        what = f"shapenet55 {split}"
+        problems += check_files(present, check_file, what=what, training=split == "train")
     every = sorted(set().union(*synsets.values()))
     problems += _class_count_problems(every, num_classes, root)
     for split in LISTS:
@@ -224,10 +224,19 @@ def _number_problem(cloud: NDArray[Any], points: int) -> str | None:
     return f"has {len(cloud)} points, fewer than points = {points}" if len(cloud) < points else None
 
 
-def _read_header(path: Path, points: int = 1) -> None:
-    """Check the header of a cloud, and that it has at least `points` points."""
+def _read_header(path: Path) -> NDArray[Any]:
+    """Return a cloud, mapped, after checking its header."""
     with reading(regular_file(path), "an array"):
         cloud = np.lib.format.open_memmap(path, mode="r")
-        problem = _shape_problem(cloud) or _number_problem(cloud, points)
-    if problem:
+    if problem := _shape_problem(cloud):
         raise InputError(f"{path} {problem}.")
+    return cloud
+
+
+def _size_problem(path: Path, points: int) -> str | None:
+    """Return a problem if a cloud has fewer than `points` points; None if that cannot be read."""
+    try:
+        problem = _number_problem(_read_header(path), points)
+    except InputError:  # of this sample alone, raised when it is read
+        return None
+    return f"{path} {problem}." if problem else None

@@ -192,9 +192,9 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
         problems += empty_classes((category for category, _ in items), list(categories), root / lists[0])
         parts = {root / name: PARTS[list(categories)[category]] for category, name in items}
         whole = {path: parts[path] for path in quick_sample(list(parts), full=full)}
-        problems += check_files(
-            list(parts), partial(_file_problem, whole=whole), what=f"shapenetpart {split}"
-        )
+        check_file = partial(_file_problem, whole=whole)
+        what = f"shapenetpart {split}"
+        problems += check_files(list(parts), check_file, what=what, training=split == "train")
     return problems
 
 

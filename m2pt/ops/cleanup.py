@@ -46,6 +46,7 @@ from m2pt.run_files import (
     RUN,
     RUNS,
     SEED_FOLDER,
+    SKIPPED,
     SUPERSEDED,
     TRACKING,
 )
@@ -60,7 +61,7 @@ QUIET_HOURS = 24
 """The same for an unfinished training on another machine, since its steps may take long."""
 
 _FILES = (
-    *(RUN, METRICS, LOG, LOCK, RESUME, FINAL, FINISHED, INTERRUPTED, FAILED, KEPT_STATE),
+    *(RUN, METRICS, LOG, SKIPPED, LOCK, RESUME, FINAL, FINISHED, INTERRUPTED, FAILED, KEPT_STATE),
     *(ENCODER, ATTACHED, MERGED, MODEL, EVALUATION, CHECKSUMS),
 )
 WRITTEN = re.compile("|".join([*map(re.escape, _FILES), ENCODER_EPOCH.pattern, PART.pattern]))

@@ -7,6 +7,7 @@ from typing import Any
 
 from m2pt import catalog
 from m2pt.atomic import write_json
+from m2pt.datasets.corrupt import separate
 from m2pt.datasets.layouts import Classes, check, miniature_module
 from m2pt.datasets.manifest import build_manifest
 from m2pt.errors import InputError, count
@@ -67,8 +68,17 @@ def write_manifest(layout: str, root: Path, *, manifest_path: Path, full: bool) 
     write_json(manifest_path, manifest)
 
 
-def check_dataset(layout: str, root: Path, *, num_classes: Classes | None = None, full: bool = False) -> None:
+def check_dataset(
+    layout: str,
+    root: Path,
+    *,
+    num_classes: Classes | None = None,
+    full: bool = False,
+    skip_corrupt: bool = False,
+) -> None:
     """Check the dataset at `root`, against the official number of classes unless `num_classes` is given.
+
+    With `skip_corrupt`, corrupt samples of the training split are printed as a warning, up to the bound.
 
     Raises:
         InputError: the dataset is invalid; the message lists all problems, one per line.
@@ -76,16 +86,21 @@ def check_dataset(layout: str, root: Path, *, num_classes: Classes | None = None
     expected = catalog.layout(layout).num_classes if num_classes is None else num_classes
     if expected is None:
         raise InputError(f"layout {layout} has no official number of classes: give --num-classes N.")
-    faults = check(layout, root, num_classes=expected, full=full)
+    problems = check(layout, root, num_classes=expected, full=full)
+    faults, skipped = separate(problems) if skip_corrupt else (problems, [])
     if faults:
         found = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
         official = " with the official number of classes (--num-classes N for another)"
         kind = f"{layout} dataset{official if num_classes is None else ''}"
         raise InputError("\n".join([f"{root} is not a valid {kind}, {found}:", *faults]))
+    if skipped:
+        found = count(len(skipped), "corrupt training sample", "corrupt training samples")
+        print("\n".join([f"warning: {root} has {found}, which trainings skip:", *skipped]))
     size = (
         count(expected, "class", "classes")
         if isinstance(expected, int)
         else f"the subsets {', '.join(expected)}"
     )
     read = "all files were read" if full else "use --full to also read all files to the end"
-    print(f"{root}: no problems found in this {layout} dataset of {size}; {read}.")
+    others = "other " if skipped else ""
+    print(f"{root}: no {others}problems found in this {layout} dataset of {size}; {read}.")

@@ -61,6 +61,8 @@ class DatasetSpec:
         """What files store of it."""
         values = {"name": self.name, **self.settings.model_dump(mode="json")}
         del values["full_check"], values["videos"]
+        if not self.settings.skips_corrupt:
+            del values["corrupt_samples"]
         if self.subset is not None:
             values |= {"subset": self.subset, "num_classes": self.num_classes}
             del values["subsets"]

@@ -16,7 +16,7 @@ from m2pt.run_files import FAILED, FINISHED, INTERRUPTED, LOG, METRICS, RESUME
 from m2pt.training.averaging import MergedAverage
 from m2pt.training.batch_statistics import broadcast_running_averages, shared_batch_statistics
 from m2pt.training.launch import METHOD_STREAM, launch, seed_step
-from m2pt.training.loading import Collate, training_stream
+from m2pt.training.loading import Collate, Loaded, training_stream
 from m2pt.training.method import Method, Step, check_method
 from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile, merge_scalars
 from m2pt.training.optimizer import create_optimizer, create_schedule, current_lr
@@ -32,6 +32,7 @@ from m2pt.training.signals import (
     another_process_failed,
     request_requeue,
 )
+from m2pt.training.skipped import SkippedSamples
 from m2pt.training.state import TrainingState
 from m2pt.training.stopping import StopAgreement
 
@@ -202,6 +203,7 @@ class _Training:
             self.accelerator.device.type, enabled=self.accelerator.mixed_precision == "fp16"
         )
         self.window = LossWindow(self.accelerator)
+        self.skipped = SkippedSamples(self.batches.items, directory if self.is_main else None)
         self.state = TrainingState(
             directory,
             identity,
@@ -210,6 +212,7 @@ class _Training:
             optimizer=self.optimizer,
             scaler=self.scaler,
             window=self.window,
+            skipped=self.skipped,
             method=method,
             average=average,
             is_main=self.is_main,
@@ -283,7 +286,7 @@ class _Training:
         batch = f"batch size {self.batches.batch_size}, accumulation {self.accumulation}"
         self.progress.log(f"{processes} on {device}, precision {precision}: {batch}")
 
-    def _take_step(self, stream: Iterator[Any]) -> None:
+    def _take_step(self, stream: Iterator[Loaded]) -> None:
         """Take one optimizer step: backward passes, method, clipping, update."""
         self.schedule.step_update(self.state.step)
         scalars = self._backward(stream)
@@ -303,12 +306,14 @@ class _Training:
         self.state.step += 1
         self.window.add(self.state.step, current_lr(self.optimizer), scalars)
 
-    def _backward(self, stream: Iterator[Any]) -> dict[str, Tensor]:
+    def _backward(self, stream: Iterator[Loaded]) -> dict[str, Tensor]:
         """Accumulate the gradient of a step; return the means of loss and other scalars over the passes."""
         accumulation, device = self.accumulation, self.accelerator.device
         sums: dict[str, Tensor] = {}
         for micro in range(accumulation):
-            batch = send_to_device(next(stream), device, non_blocking=True)
+            loaded = next(stream)
+            self.skipped.add(loaded.skipped)
+            batch = send_to_device(loaded.checked(), device, non_blocking=True)
             # After the batch: without workers, making it draws from the same generators.
             seed_step(device, self.seed, self.state.step, micro * self.batches.world + self.batches.rank)
             last = micro == accumulation - 1
@@ -351,7 +356,7 @@ class _Training:
             self._end_epoch(epoch)
 
     def _end_epoch(self, epoch: int) -> None:
-        values: dict[str, float] = {}
+        values = self.skipped.end_epoch(epoch, self.progress.log)
         if self.describe is not None or epoch in self.snapshots:
             self._gather()
         if self.method is not None:
@@ -387,6 +392,7 @@ class _Training:
         stop, due = self.agreement.reached(step, self.signals.received is not None, due)
         if stop or due or step % self.settings.checkpoint_every == 0:
             self._gather()
+            self.skipped.share(self.progress.log)
             self.state.save(self.metrics)
             self.saved_at = time.monotonic()
         if stop:
@@ -396,8 +402,9 @@ class _Training:
 
     def _finish(self) -> None:
         self._gather()
+        skipped = self.skipped.end(self.progress.log)
         self.state.save_final(self.metrics)
-        self._mark(FINISHED, seconds=round(self.state.seconds(), 1))
+        self._mark(FINISHED, seconds=round(self.state.seconds(), 1), **skipped)
         self.accelerator.wait_for_everyone()
         self.progress.log(f"training finished after {self.state.step} steps")
 

@@ -19,13 +19,14 @@ from m2pt.run_files import (
     LOG,
     METRICS,
     RESUME,
+    SKIPPED,
     SUPERSEDED,
 )
 from m2pt.training import checkpoint, finished
 from m2pt.training.launch import rank_and_world
 from m2pt.training.metrics import metrics_fault
 
-_STATE = (RESUME, FINAL, METRICS, FINISHED, INTERRUPTED, FAILED)
+_STATE = (RESUME, FINAL, METRICS, SKIPPED, FINISHED, INTERRUPTED, FAILED)
 
 
 def prepare_directory(directory: Path, identity: str) -> list[str]:

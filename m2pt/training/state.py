@@ -17,6 +17,7 @@ from m2pt.training.method import Method
 from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile
 from m2pt.training.optimizer import current_lr, load_optimizer
 from m2pt.training.sharding import whole_state
+from m2pt.training.skipped import SkippedSamples
 
 
 class TrainingState:
@@ -32,6 +33,7 @@ class TrainingState:
         optimizer: of the model.
         scaler: of fp16 gradients; disabled in other precisions.
         window: losses since the last line of metrics.jsonl.
+        skipped: corrupt samples; the files have no key for it if there are none.
         method: None if the training has none; then the files have no key for it.
         average: likewise.
         is_main: whether this process writes.
@@ -47,13 +49,14 @@ class TrainingState:
         optimizer: Optimizer,
         scaler: torch.amp.GradScaler,
         window: LossWindow,
+        skipped: SkippedSamples,
         method: Method | None,
         average: MergedAverage | None,
         is_main: bool,
     ) -> None:
         self.directory, self.identity, self.effective_batch = directory, identity, effective_batch
         self.model, self.optimizer, self.scaler, self.window = model, optimizer, scaler, window
-        self.method, self.average, self.is_main = method, average, is_main
+        self.skipped, self.method, self.average, self.is_main = skipped, method, average, is_main
         self.step = self.saved_step = 0
         self._earlier_seconds, self._started = 0.0, time.monotonic()
 
@@ -97,6 +100,7 @@ class TrainingState:
                 load_optimizer(self.optimizer, state["optimizer"])
                 self.scaler.load_state_dict(state["scaler"])
                 self.window.restore(state["window"])
+                self.skipped.restore(state)
                 self._load_method(state)
                 self._load_average(state)
                 step, length = operator.index(state["step"]), operator.index(state["metrics_length"])
@@ -126,6 +130,7 @@ class TrainingState:
                 "optimizer": optimizer,
                 "scaler": self.scaler.state_dict(),
                 "window": window,
+                **self.skipped.state(),
                 **metrics.state(),
                 "seconds": self.seconds(),
             }

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from damaged_layouts import LAYOUTS as DAMAGED
+from damaged_layouts import cut
 from PIL import Image
+from tiny_trainings import TINY
 
 from m2pt.catalog import LAYOUTS
 from m2pt.commands import main
@@ -15,6 +19,7 @@ from m2pt.datasets import urfunny
 from m2pt.datasets.coco import annotation_file
 from m2pt.datasets.layouts import check
 from m2pt.datasets.miniature.urfunny import build
+from m2pt.formats.documents import read_yaml
 
 CLASSES = {"imagenet": 10, "coco": 10, "ade20k": 11}
 
@@ -267,3 +272,43 @@ def test_convert_calls_the_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert main(["data", "convert", "urfunny", str(tmp_path / "a")]) == 0
     assert urfunny.check(tmp_path / "a", num_classes=2, full=True) == []
     assert main(["data", "convert", "urfunny", str(tmp_path / "none")]) == 2
+
+
+def test_corrupt_training_samples_are_skipped_only_if_the_config_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root, images = tmp_path / "imagenet", DAMAGED["imagenet"]
+    images.build(root)
+    files = images.damage(root, 3, 150)
+
+    def m2pt(*words: str, **settings: str) -> tuple[int, str]:
+        dataset = {"layout": "imagenet", "num_classes": 2, "root": str(root), **settings}
+        config = read_yaml(TINY)
+        config |= {
+            "results": str(tmp_path / "results"),
+            "datasets": config["datasets"] | {"imagenet": dataset},
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        code = main([*words, "--config", str(tmp_path / "config.yaml")])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    manifest = tmp_path / "results/data/imagenet.manifest.json"
+    check_it = ("data", "check", "imagenet", "--manifest", str(manifest))
+    code, said = m2pt(*check_it)
+    assert code == 2 and all(str(file) in said for file in files) and not manifest.exists()
+    code, said = m2pt(*check_it, corrupt_samples="skip")
+    assert code == 0 and all(said.count(str(file)) == 1 for file in files)
+    assert "has 2 corrupt training samples, which trainings skip" in said and "no other problems" in said
+
+    assert m2pt("pretrain", "image")[0] == 2
+    assert m2pt("pretrain", "image", corrupt_samples="skip")[0] == 0
+    (folder,) = (tmp_path / "results/encoders/image").iterdir()
+    listed = (folder / "skipped.txt").read_text()
+    assert len(listed.splitlines()) == 2 and all(str(file) in listed for file in files)
+    spec = json.loads((folder / "run.json").read_text())["spec"]
+    assert spec["dataset"]["corrupt_samples"] == "skip"
+
+    evaluated = cut(root / images.evaluated)
+    code, said = m2pt(*check_it, corrupt_samples="skip")
+    assert code == 2 and str(evaluated) in said and str(files[0]) not in said

@@ -132,3 +132,15 @@ def test_an_epoch_of_an_epoch_or_of_no_encoder_is_refused(config, name):
     said = refused_config(config)
     assert f"encoders.pointcloud_early: epoch_of = '{name}' is not a pretrained encoder; give one of" in said
     assert "image, pointcloud, text" in said and "_early," not in said
+
+
+def test_samples_are_skipped_only_where_each_is_a_file_of_its_own(config):
+    assert not read(config).datasets["imagenet"].skips_corrupt
+    assert (
+        read(changed(config, "datasets.imagenet.corrupt_samples", "skip")).datasets["imagenet"].skips_corrupt
+    )
+    for name in ("text", "partnet"):
+        refusal = refused_config(changed(config, f"datasets.{name}.corrupt_samples", "skip"))
+        assert "corrupt_samples: skip is only for layouts ade20k, audioset, coco, imagenet" in refusal
+        assert read(changed(config, f"datasets.{name}.corrupt_samples", "error")) == read(config)
+    assert "corrupt_samples" in refused_config(changed(config, "datasets.imagenet.corrupt_samples", "ignore"))

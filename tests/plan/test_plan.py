@@ -42,6 +42,16 @@ def test_a_comment_in_a_recipe_changes_nothing(config, tmp_path):
     }
 
 
+def test_skipping_corrupt_samples_is_part_of_a_result_and_raising_an_error_is_not(config):
+    before = Plan.load(TINY)
+    for policy, differs in (("error", False), ("skip", True)):
+        after = Plan.load(TINY, changed(config, "datasets.imagenet.corrupt_samples", policy))
+        assert ("corrupt_samples" in after.encoders["image"].stored["dataset"]) is differs
+        assert (after.encoder_digest("image") != before.encoder_digest("image")) is differs
+        assert (after.dataset_digest("imagenet") != before.dataset_digest("imagenet")) is differs
+        assert after.encoder_digest("video") == before.encoder_digest("video")
+
+
 def test_a_setting_that_came_later_changes_a_result_only_where_it_is_set(config, tmp_path):
     """Results of versions without it stay valid."""
     recipe = read_yaml(Path("tests/tiny/recipes/pretrain_image.yaml"))
