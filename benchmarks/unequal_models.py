@@ -1,11 +1,18 @@
-"""What an auxiliary of another size does, attached with `unequal="slice"`, on the miniature.
+r"""What an auxiliary of another size does, attached with `unequal="slice"`, on the miniature.
 
-    make table1
-    for size in "small {dim: 64, depth: 4, num_heads: 4}" "large {dim: 144, depth: 9, num_heads: 9}"; do
-        folder=results/${size%% *}; file=$folder/encoders/pointcloud/seed0/encoder.safetensors
-        snakemake --cores all $file --config results=$folder "backbone=${size#* }"
+    snakemake --cores all results/encoders/{image,pointcloud}/seed0/encoder.safetensors
+    for size in "64 4 4" "144 9 9"; do
+        read -r width depth heads <<< "$size"; folder=results/width$width; mkdir -p $folder
+        sed "s/dim: 96/dim: $width/; s/num_heads: 6/num_heads: $heads/" \
+            config/recipes/mini/pretrain_pointcloud.yaml > $folder/recipe.yaml
+        sed "s|config/recipes/mini/pretrain_pointcloud.yaml|$folder/recipe.yaml|" \
+            config/config.yaml > $folder/config.yaml
+        snakemake --cores all $folder/encoders/pointcloud/seed0/encoder.safetensors \
+            --configfile $folder/config.yaml --config results=$folder \
+            "backbone={dim: $width, depth: $depth, num_heads: $heads, mlp_ratio: 4.0}" \
+            "tables=[config/tables/table3.yaml]" "figures=[]" claims=null
     done
-    python benchmarks/unequal_models.py --auxiliary results/{small,large}/encoders/*/seed0/encoder.safetensors
+    python benchmarks/unequal_models.py --auxiliary results/width*/encoders/pointcloud/*/encoder.safetensors
 
 Finetunes the image encoder on ImageNet in miniature, with the recipe of Table 1: without an auxiliary, with
 the point cloud encoder of its own size, with the files that are given, and with models of each size at random
