@@ -130,7 +130,7 @@ class Layout:
             that the content of each belongs to; see `m2pt.datasets.preparation.archives`.
         preparation: module with a function `prepare` that `m2pt data prepare` calls instead, if there is more
             to do; see `m2pt.datasets.layouts.PreparationModule`.
-        skippable: whether corrupt samples may be skipped in training: each is a file of its own, and the
+        skippable: whether corrupt samples may be skipped in training: each can be read by itself, and the
             reader's `check` returns the problems of those of the training split as
             `m2pt.datasets.corrupt.CorruptSample`.
     """

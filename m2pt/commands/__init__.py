@@ -89,10 +89,9 @@ def main(arguments: list[str] | None = None) -> int:
     if parsed.command == "data":
         command = f"{command} {parsed.action}"
     provide_cache()
-    entry = catalog.commands().get(parsed.command)
-    if parsed.command == "pretrain" or (entry is not None and entry.launchable):
-        _import_libraries()
     try:
+        if parsed.command in ("pretrain", *catalog.KINDS):
+            import_libraries()
         return int(module.run(parsed) or 0)
     except InputError as error:
         print(f"{command}: error: {error}", file=sys.stderr)
@@ -116,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def _import_libraries() -> None:
+def import_libraries() -> None:
     """Import what runs need, with a million objects that stay, and keep those out of searches for garbage.
 
     The searches would take a fifth of the import's seconds.

@@ -27,12 +27,14 @@ def run(arguments: argparse.Namespace) -> None:
         RunError: merging changed the predictions.
         Interrupted: a stop signal arrived; the next attempt starts over.
     """
+    from m2pt.commands import import_libraries
     from m2pt.training.signals import exit_on_stop_signal
 
     plan = load_plan(arguments)
     run = plan.run(arguments.run, "evaluate")
     expect(arguments, run.digest)
     with exit_on_stop_signal():
+        import_libraries()
         _evaluate(plan, run, arguments.seed)
 
 

@@ -175,6 +175,8 @@ class MultimodalClassification(Recipe):
             raise ValueError("training.steps: the epoch is selected on validation; give training.epochs")
         if self.training.ema is not None:
             raise ValueError("training.ema: finetunings and transfers have it; leave it out")
+        if self.training.shard:
+            raise ValueError("training.shard: joint trainings are not sharded; leave it out")
         for name in self.architecture:
             if name not in self.transformers(tuple(self.model.encoders)):
                 raise ValueError(f"architecture.{name}: model.encoders has no transformer of this name")

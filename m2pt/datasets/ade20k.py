@@ -23,7 +23,7 @@ from tqdm import tqdm
 from m2pt.datasets.augmentations import SegmentationAugmentation
 from m2pt.datasets.base import PackedList, SeededDataset
 from m2pt.datasets.checks import check_files, quick_sample, raise_problems
-from m2pt.datasets.corrupt import CorruptSample
+from m2pt.datasets.corrupt import CorruptSample, DatasetError
 from m2pt.datasets.framing import Frame, normalized, random_frame
 from m2pt.datasets.images import (
     FILL,
@@ -108,7 +108,7 @@ class Reader(SeededDataset):
         """Return the label map in an annotation file, 255 where pixels are ignored."""
         stored = read_labels(path)
         if stored.max() > self._num_classes:
-            raise InputError(f"{path} has label {stored.max()}, but num_classes is {self._num_classes}.")
+            raise DatasetError(f"{path} has label {stored.max()}, but num_classes is {self._num_classes}.")
         return stored - np.uint8(1)  # 0 wraps round to 255 = IGNORED
 
     def _crop(self, label: NDArray[np.uint8], settings: SegmentationAugmentation) -> Frame:

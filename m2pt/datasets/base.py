@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from m2pt.datasets.corrupt import MOST_IN_A_ROW, most_corrupt, note_skipped
+from m2pt.datasets.corrupt import MOST_IN_A_ROW, DatasetError, most_corrupt, note_skipped
 from m2pt.errors import InputError, count
 
 
@@ -54,7 +54,7 @@ class SeededDataset(Dataset[Any]):
         try:
             return self.load(index)
         except InputError as error:
-            if not self.skip_corrupt:
+            if not self.skip_corrupt or isinstance(error, DatasetError):
                 raise
             sample = self._replacement(epoch, index, error)
             note_skipped(error)
@@ -67,6 +67,8 @@ class SeededDataset(Dataset[Any]):
             seed_generators(self.seed, epoch, index, distance)
             try:
                 return self.load((index + distance) % len(self))
+            except DatasetError:
+                raise
             except InputError:
                 continue
         following = count(most, "sample", "samples")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from m2pt.datasets.corrupt import CorruptSample
+from m2pt.datasets.corrupt import CorruptSample, DatasetError
 from m2pt.datasets.reading import error_reason, file_kind
 from m2pt.errors import InputError
 
@@ -21,9 +21,15 @@ T = TypeVar("T")
 
 
 def error_of(read: Callable[..., object], *args: Any, **settings: Any) -> str | None:
-    """Return the message of the `InputError` that `read(*args, **settings)` raises; None if it succeeds."""
+    """Return the message of the `InputError` that `read(*args, **settings)` raises; None if it succeeds.
+
+    Raises:
+        DatasetError: it raises this, which is no problem of a single sample.
+    """
     try:
         read(*args, **settings)
+    except DatasetError:
+        raise
     except InputError as error:
         return str(error)
     return None

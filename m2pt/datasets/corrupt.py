@@ -11,6 +11,10 @@ MOST_IN_A_ROW = 100
 """Most corrupt samples in a row."""
 
 
+class DatasetError(InputError):
+    """An error of the dataset or its settings that shows in a sample: such a sample is never skipped."""
+
+
 def most_corrupt(samples: int) -> int:
     """Return how many of the samples of a training split may be corrupt."""
     return max(1, samples * MOST_PERCENT // 100)

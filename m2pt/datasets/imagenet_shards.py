@@ -5,6 +5,7 @@
 
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from m2pt.atomic import replacing, write_text
 from m2pt.datasets.checks import check_files, error_of, quick_sample, raise_problems
+from m2pt.datasets.corrupt import DatasetError
 from m2pt.datasets.images import open_image
 from m2pt.datasets.reading import read_lines
 from m2pt.datasets.shards import (
@@ -35,6 +37,8 @@ from m2pt.errors import InputError, listed
 from m2pt.formats.documents import read_bytes
 
 CLASSES = "classes.txt"
+
+_ARCHIVE_OF_CLASS = re.compile(r"n\d{8}\.tar")
 
 LARGEST_IMAGE = 1 << 30
 """Most bytes of an image file."""
@@ -96,8 +100,14 @@ def check(root: Path, splits: Sequence[str], *, num_classes: int, full: bool) ->
         problems.append(f"{root / CLASSES} has {found} lines, not num_classes = {num_classes}.")
     for split in splits:
         folder = root / split
-        if not shard_names(folder):
+        if not (names := shard_names(folder)):
             problems.append(f"{folder} has no shards (*.tar).")
+            continue
+        if _ARCHIVE_OF_CLASS.fullmatch(names[0]):
+            problems.append(
+                f"{folder} has the official archives of the classes, such as {names[0]}, not shards: make "
+                "the dataset of the downloads with `m2pt data prepare imagenet`."
+            )
             continue
         index = stored = stored_index(folder)
         if index is None or full:
@@ -112,7 +122,10 @@ def check(root: Path, splits: Sequence[str], *, num_classes: int, full: bool) ->
         problems += [f"{folder} has no image of class {k}." for k in range(num_classes) if k not in present]
         numbers = quick_sample(range(len(index)), full=full)
         read = partial(error_of, read_image, index)
-        problems += check_files(numbers, read, what=f"imagenet {split}", training=split == "train")
+        try:
+            problems += check_files(numbers, read, what=f"imagenet {split}", training=split == "train")
+        except DatasetError as error:
+            problems.append(str(error))
     return problems
 
 
@@ -189,16 +202,20 @@ def _key(name: str) -> str:
 
 
 def _is_packed(path: Path, source: Path, part: Sequence[tuple[int, str]]) -> bool:
-    """Return whether a shard with the samples of `part` is there."""
+    """Return whether a shard with the samples of `part` is there, and newer than their files."""
     if not path.exists():
         return False
     samples, problems = scan(path)
     if problems or len(samples) != len(part):
         return False
-    return all(
-        (sample.key, sample.label, sample.size) == (_key(name), label, (source / name).stat().st_size)
-        for sample, (label, name) in zip(samples, part, strict=True)
-    )
+    packed_at = path.stat().st_mtime_ns
+    for sample, (label, name) in zip(samples, part, strict=True):
+        file = (source / name).stat()
+        if (sample.key, sample.label, sample.size) != (_key(name), label, file.st_size):
+            return False
+        if file.st_ctime_ns > packed_at:  # a restored file may have its old size and modification time
+            return False
+    return True
 
 
 def _write(path: Path, source: Path, part: Sequence[tuple[int, str]]) -> None:

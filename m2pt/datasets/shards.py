@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from m2pt.atomic import replacing
 from m2pt.datasets.checks import raise_problems
+from m2pt.datasets.corrupt import DatasetError
 from m2pt.datasets.images import SUFFIXES, printable_name
 from m2pt.datasets.reading import error_reason, reading, regular_file
 from m2pt.errors import MOST_FAULTS, InputError, short
@@ -159,7 +160,7 @@ class ShardIndex:
         """Return name, as of a file in the shard, and content of an image.
 
         Raises:
-            InputError: the shard cannot be read, or has been replaced since it was indexed.
+            DatasetError: the shard cannot be read, or has been replaced since it was indexed.
         """
         row = self.rows[index]
         path, offset, size = self.folder / self.names[row["shard"]], int(row["offset"]), int(row["size"])
@@ -168,12 +169,12 @@ class ShardIndex:
                 file.seek(offset - tarfile.BLOCKSIZE)
                 header, content = file.read(tarfile.BLOCKSIZE), file.read(size)
         except OSError as error:
-            raise InputError(f"{path} cannot be read: {error_reason(error)}.") from None
+            raise DatasetError(f"{path} cannot be read: {error_reason(error)}.") from None
         with suppress(tarfile.HeaderError):
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
             if member.size == size == len(content):
                 return path / member.name, content
-        raise InputError(
+        raise DatasetError(
             f"{path} is not the file that {index_path(self.folder)} was made for; delete that, and run "
             "`m2pt data check`."
         )

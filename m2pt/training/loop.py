@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from m2pt.errors import InputError
-from m2pt.run_files import FAILED, FINISHED, INTERRUPTED, LOG, METRICS, RESUME
+from m2pt.run_files import FAILED, FINISHED, INTERRUPTED, LOG, METRICS, RESUME, SKIPPED
 from m2pt.training.averaging import MergedAverage
 from m2pt.training.batch_statistics import broadcast_running_averages, shared_batch_statistics
 from m2pt.training.launch import METHOD_STREAM, launch, seed_step
@@ -253,6 +253,8 @@ class _Training:
         self.progress.begin(start=self.state.step, total=self.total, samples_per_step=samples)
         if self.is_main:
             remove(self.directory, FINISHED, INTERRUPTED, FAILED)
+            if not self.skipped.reasons:
+                remove(self.directory, SKIPPED)
         shared = self.settings.batch_size // self.batches.batch_size
         try:
             with (

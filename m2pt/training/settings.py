@@ -140,7 +140,7 @@ class TrainingSettings:
     shard: bool = False
     """Whether several processes split weights, gradients and moments among them (FSDP2) in place of keeping
     all in each (DDP): less memory, more exchange, the same result to rounding. One process has nothing to
-    split. Not together with ema, compile, fp16 or a balancing method."""
+    split. Not together with ema, compile, fp16 or joint trainings."""
     num_workers: Annotated[int, Ge(0), Le(1024)] = 0
     """Loader processes per training process; the samples do not depend on it."""
     log_every: Count = 20

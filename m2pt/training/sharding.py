@@ -69,7 +69,7 @@ def check_shardable(settings: TrainingSettings, precision: str, *, has_method: b
         "ema": settings.ema is not None,
         "compile": settings.compile,
         "precision fp16": precision == "fp16",
-        "a method of balancing": has_method,
+        "joint trainings": has_method,
     }
     if found := [name for name, is_so in faults.items() if is_so]:
         raise InputError(f"shard: not together with {' and '.join(found)}; leave shard out")

@@ -162,6 +162,14 @@ def test_only_what_has_pathways_is_averaged(path, recipe_class):
     assert "training.ema: finetunings and transfers have it" in refused(recipe_class, recipe)
 
 
+def test_joint_trainings_are_not_sharded():
+    recipe = read_yaml(Path("config/recipes/mini/avmnist_late.yaml"))
+    said = refused(
+        task_recipe("multimodal_classification", "avmnist"), changed(recipe, "training.shard", True)
+    )
+    assert "training.shard: joint trainings are not sharded" in said
+
+
 def test_a_number_that_yaml_reads_as_a_string_is_hashed_as_a_number():
     decoder = "{dim: 8, depth: 1, num_heads: 1}"
     text = f"{{training: {{epochs: 1, batch_size: 8, lr: 1e-3}}, mask_ratio: 0.75, decoder: {decoder}}}"

@@ -9,7 +9,8 @@ import torch
 from damaged_layouts import LAYOUTS, SAMPLES, cut, opened
 
 from m2pt.datasets import corrupt
-from m2pt.datasets.base import seed_generators
+from m2pt.datasets.base import SeededDataset, seed_generators
+from m2pt.datasets.corrupt import DatasetError
 from m2pt.datasets.layouts import check
 from m2pt.errors import InputError
 
@@ -93,6 +94,28 @@ def test_of_a_large_split_a_hundred_in_a_row_are_too_many(root: Root, monkeypatc
     with pytest.raises(InputError, match="The next 100 samples of the split cannot be read"):
         reader[0, 10**6 - 1]
     assert reads == [10**6 - 1, *range(100)]
+
+
+class WrongLabels(SeededDataset):
+    """200 samples: one is corrupt, and the next has a label that the settings do not allow."""
+
+    skip_corrupt = True
+
+    def __len__(self) -> int:
+        return 200
+
+    def load(self, index: int) -> int:
+        if index == 2:
+            raise DatasetError("label 9, but num_classes is 2.")
+        if index == 1:
+            raise InputError("cannot be read.")
+        return index
+
+
+def test_what_is_wrong_with_the_dataset_is_never_skipped() -> None:
+    for index in (1, 2):  # the sample that would replace the first is the second
+        with pytest.raises(DatasetError, match="label 9"):
+            WrongLabels()[index]
 
 
 def test_a_split_may_have_one_percent_of_corrupt_samples_and_always_one() -> None:

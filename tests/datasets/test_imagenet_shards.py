@@ -1,5 +1,6 @@
 """ImageNet in shards: the same samples, labels and classes as in folders; packing; problems."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,24 @@ def test_a_packing_that_was_stopped_continues_and_ends_with_the_same_bytes(
     assert len(calls) == written
 
 
+def write_long(path: Path, color: str) -> None:
+    """Write an image of one color and of 4,000 bytes."""
+    Image.new("RGB", (30, 40), color).save(path, "JPEG")
+    path.write_bytes(path.read_bytes().ljust(4000, b"\0"))
+
+
 def test_a_changed_image_is_packed_again(imagenet: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "copy", tmp_path / "packed"
     shutil.copytree(imagenet, source)
     layout.pack(source, target, samples_per_shard=7)
     changed = sorted((source / "train").glob("*/*"))[20]
-    Image.new("RGB", (30, 40), "red").save(changed, "JPEG")
+    write_long(changed, "red")
+    layout.pack(source, target, samples_per_shard=7)
+    assert torch.equal(reader(source)[20][0], reader(target)[20][0])
+    times = changed.stat()
+    write_long(changed, "blue")  # as long and as old as before
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert changed.stat().st_size == times.st_size
     layout.pack(source, target, samples_per_shard=7)
     assert torch.equal(reader(source)[20][0], reader(target)[20][0])
     with pytest.raises(InputError, match=r"has other shards, train-000003.tar.*choose another"):
@@ -175,6 +188,25 @@ def test_a_broken_image_in_a_shard_is_named_and_may_be_skipped(tmp_path: Path) -
         images[1]
     images.skip_corrupt = True
     assert images[1][1] == 0
+
+
+def test_a_shard_that_was_replaced_is_never_skipped(packed: Path) -> None:
+    path = packed / "train/train-000002.tar"
+    path.write_bytes(bytes(path.stat().st_size))
+    images = reader(packed)
+    images.skip_corrupt = True
+    with pytest.raises(InputError, match=r"train-000002.tar is not the file"):
+        images[15]
+    refused, skipped = separate(layout.check(packed, num_classes=10, full=False))
+    assert len(refused) == 1 and "train-000002.tar is not the file" in refused[0] and not skipped
+
+
+def test_the_official_archives_of_the_classes_are_no_shards(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_tar(tmp_path / split / "n01440764.tar", *sample("n01440764_10026", 0, jpeg(0)))
+    problems = layout.check(tmp_path, num_classes=1, full=False)
+    assert len(problems) == 2
+    assert all("not shards" in each and "m2pt data prepare imagenet" in each for each in problems)
 
 
 def test_class_folders_beside_archives_are_read_as_folders(imagenet: Path, tmp_path: Path) -> None:

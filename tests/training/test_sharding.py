@@ -14,7 +14,7 @@ from m2pt.training.sharding import check_shardable, is_sharded, whole_state
     [
         ({"ema": 0.9}, "no", False, "ema"),
         ({"compile": True}, "fp16", False, "compile and precision fp16"),
-        ({}, "bf16", True, "a method of balancing"),
+        ({}, "bf16", True, "joint trainings"),
     ],
 )
 def test_what_needs_whole_weights_is_refused(changes, precision, has_method, named):

@@ -160,6 +160,8 @@ def test_processes_share_what_they_skip_and_stop_together(tmp_path: Path) -> Non
 
 def test_nothing_is_written_where_nothing_is_skipped(tmp_path: Path) -> None:
     LAYOUTS["imagenet"].build(tmp_path / "images")
+    (tmp_path / "lenient").mkdir()
+    (tmp_path / "lenient/skipped.txt").write_text("of another training in the folder")
     dataset = opened("imagenet", tmp_path / "images")
     strict = trained(tmp_path / "strict", dataset)
     lenient = trained(tmp_path / "lenient", opened("imagenet", tmp_path / "images", skip=True))
