@@ -106,7 +106,7 @@ def test_a_cell_of_several_runs_is_their_mean_seed_by_seed(tmp_path):
 def test_a_table_s_published_numbers_are_its_own(tmp_path, plan):
     again = tmp_path / "again.yaml"
     text = Path("tests/tiny/table.yaml").read_text()
-    again.write_text(text.replace("published: {tune_acc: 83.3, fix_acc: 65.6}", ""))
+    again.write_text(text.replace("published: {tune_acc: 83.3, fix_acc: 65.6}, ", ""))
     both = Plan.load(TINY, plan.overrides | {"tables": ["tests/tiny/table.yaml", str(again)]})
     found = {each.row.method: each for each in read_cells(both, "again") if each.column.name == "tune_acc"}
     assert found["MAE"].mean is not None and found["MAE"].published is None
