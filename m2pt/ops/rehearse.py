@@ -89,8 +89,13 @@ def rehearse(plan: Plan, config: Path, overrides: Mapping[str, Any], batch_size:
 
 
 def _in_a_process(name: str, work: Callable[..., Rehearsal], *given: Any) -> Rehearsal:
-    """Return what a function returns in a new process, or a rehearsal that says why there is none."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    """Return what a function returns in a new process, or a rehearsal that says why there is none.
+
+    The processes are forked from one that has imported the libraries, and has done nothing else.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["m2pt.build"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(work, *given).result()
         except BrokenProcessPool:
