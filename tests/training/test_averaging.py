@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from point_trainings import new_model, train, train_until_killed
 from torch import nn
 
@@ -58,14 +57,6 @@ def trained(directory, *, train=train, **options):
 
 def in_rows(scale, matrix):
     return np.repeat(scale, len(matrix) // len(scale))[:, None]
-
-
-@pytest.fixture
-def fresh_accelerate():
-    """Accelerate fixes the precision once per process, as a command does."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.usefixtures("fresh_accelerate")

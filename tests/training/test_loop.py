@@ -4,7 +4,6 @@ import multiprocessing
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from point_trainings import ITEMS, SEED, Points, logged, loss, new_model, train
 from torch import nn
 from torch.nn import functional
@@ -170,14 +169,6 @@ def test_repeat_step_reuses_the_gradient_and_clips_only_the_last_step(tmp_path):
     assert torch.allclose(twice, 2 * once, atol=1e-6)
     clipped = update("clipped", repeat_step=2, clip_grad=1e-3)
     assert torch.allclose(clipped, once + once / once.norm() * 0.1 * 1e-3, atol=1e-6)
-
-
-@pytest.fixture
-def fresh_accelerate():
-    """Accelerate fixes the precision once per process, as a command does."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.usefixtures("fresh_accelerate")
