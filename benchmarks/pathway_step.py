@@ -5,10 +5,11 @@
 
 A step is forward, backward and fused AdamW. Forms: `attached` is `m2pt.pathway`, with two to four auxiliaries
 in `auxiliaries`; `official` is the sum W + s*A left to autograd in each linear layer, as the released code
-computes it; `merged` is the attached model after `merge`; `shard first` is attached after `fully_shard`,
-`attached` before it. Every round times all forms, and ratios are medians over the rounds, so that a busy
-machine disturbs all alike; on a CPU the time is processor time, under FSDP2 the mean of two processes. A
-ratio has its limit beside it, if there is one, and `over` if it is larger.
+computes it; `updates` is the plain model, with an optimizer that also updates A: no form of training A takes
+less; `merged` is the attached model after `merge`; `shard first` is attached after `fully_shard`, `attached`
+before it. Every round times all forms, and ratios are medians over the rounds, so that a busy machine
+disturbs all alike; on a CPU the time is processor time, under FSDP2 the mean of two processes. A ratio has
+its limit beside it, if there is one, and `over` if it is larger.
 
 Memory, but for `compile` and `fsdp`, is the peak of a process of its own that takes two steps: resident on a
 CPU, allocated on a GPU. Its limit is that of the plain model, A, its gradient, the two moments of AdamW, and
@@ -94,6 +95,7 @@ FORMS: dict[str, Callable[[str], nn.Module]] = {
     "3 auxiliaries": lambda name: attached(name, 3),
     "4 auxiliaries": lambda name: attached(name, 4),
     "official": official,
+    "updates": plain,
     "merged": lambda name: merge(attached(name)),
 }
 SHARDED_FORMS: dict[str, Callable[[str], nn.Module]] = {
@@ -112,7 +114,7 @@ class Case:
 
     model: str
     images: int
-    forms: Sequence[str] = ("plain", "attached", "official", "merged")
+    forms: Sequence[str] = ("plain", "attached", "official", "updates", "merged")
     limits: Mapping[str, float] = field(default_factory=dict)
     compiled: bool = False
     processes: int = 1
@@ -137,7 +139,12 @@ class Training:
         torch.manual_seed(0)
         self.device = case.device
         model = (SHARDED_FORMS if case.processes > 1 else FORMS)[form](case.model).to(case.device)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+        matrices = [block.get_submodule(path).weight for block in model.blocks for path in LAYERS]
+        self.updated = {
+            nn.Parameter(torch.randn_like(each)): torch.randn_like(each)
+            for each in (matrices if form == "updates" else ())
+        }
+        self.optimizer = torch.optim.AdamW([*model.parameters(), *self.updated], lr=1e-4, fused=True)
         self.model = torch.compile(model) if case.compiled else model
         self.x = torch.randn(case.images, *model.default_cfg["input_size"], device=case.device)
         self.target = torch.zeros(case.images, dtype=torch.long, device=case.device)
@@ -146,6 +153,8 @@ class Training:
         """Take one step."""
         self.optimizer.zero_grad()
         F.cross_entropy(self.model(self.x), self.target).backward()
+        for parameter, gradient in self.updated.items():
+            parameter.grad = gradient
         self.optimizer.step()
 
     def seconds(self) -> float:
@@ -246,6 +255,8 @@ def measure(case: Case, rounds: int) -> None:
     if "official" in case.forms:
         ratio = median_ratio(times["attached"], times["official"])
         print(f"attached / official: {ratio:.3f}, limit 1" + (" over" if ratio > 1 else ""))
+    if "updates" in case.forms:
+        print(f"attached / updates: {median_ratio(times['attached'], times['updates']):.3f}")
     if peaks:
         added, limit = peaks["attached"] - peaks["plain"], memory_limit(case)
         print(
