@@ -44,9 +44,10 @@ def layer(dropout: float) -> nn.Module:
 
 def spectral_norm() -> nn.Module:
     """A layer that takes a step towards its largest singular value in training, and is not there yet."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return parametrizations.spectral_norm(nn.Linear(8, 8))
+    linear = nn.Linear(8, 8)
+    with torch.no_grad():
+        linear.weight.copy_(torch.linspace(1, 0.9, 8).diag())  # so close that fifteen steps do not part them
+    return parametrizations.spectral_norm(linear)
 
 
 class NoisyAttention(nn.MultiheadAttention):
