@@ -35,7 +35,8 @@ from m2pt.inputs import open_dataset
 from m2pt.models.exchange import body_size
 from m2pt.pathway import attach
 from m2pt.plan.jobs import Jobs
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.tasks.evaluation import evaluate
 from m2pt.training.loading import evaluation_loader
 from m2pt.training.loop import fit

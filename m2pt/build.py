@@ -16,7 +16,8 @@ from m2pt.models.bodies import build_body, build_body_classifier
 from m2pt.models.exchange import load_exchange, to_exchange
 from m2pt.models.transformer import Encoder, build_encoder
 from m2pt.pathway import PathwayError, attach, is_scale
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.plan.specs import PretrainingSpec, RunSpec
 from m2pt.tasks.pretraining import classifier_encoder, initial_losses, reconstruction_loss
 from m2pt.tasks.target import StatesInitialLosses, TargetTask

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from m2pt import catalog, job_log
 from m2pt.atomic import write_json
 from m2pt.errors import RunError, count, listed
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.run_files import EVALUATION
 from m2pt.session import is_main_process, training_record
 

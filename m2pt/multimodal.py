@@ -15,7 +15,8 @@ from m2pt.inputs import load_input
 from m2pt.models.exchange import load_exchange
 from m2pt.models.multimodal import MultimodalClassifier, build_multimodal
 from m2pt.models.multimodal_settings import TransformerSettings
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.plan.specs import RunSpec
 
 

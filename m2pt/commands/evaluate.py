@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from m2pt.command_line import add_plan_arguments, add_seed_argument, expect, load_plan
 
 if TYPE_CHECKING:
-    from m2pt.plan.plan import Plan, Run
+    from m2pt.plan.plan import Plan
+    from m2pt.plan.runs import Run
 
 COMPARED = 8
 """Batches on which the merged and the unmerged model are compared."""

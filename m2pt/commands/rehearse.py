@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from m2pt.command_line import add_config_arguments, load_plan, parse_overrides
+from m2pt.command_line import add_config_arguments, load_plan
 from m2pt.errors import InputError
 
 
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     numbers = f"{'tokens':>6} {'parameters':>12} {'trained':>12} {'loss':>16} {'expected':>8}"
     print(f"{numbers} {'s/step':>7} {'GiB':>5}  training")
     failed = 0
-    for each in rehearse(plan, arguments.config, parse_overrides(arguments.set), arguments.batch):
+    for each in rehearse(plan, arguments.batch):
         failed += not each.is_sound
         if each.error:
             print(f"{each.training}: {each.error}", flush=True)

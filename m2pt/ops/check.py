@@ -14,10 +14,11 @@ from m2pt.config.experiment import digest
 from m2pt.errors import InputError, joined, listed, short
 from m2pt.ops.dataset_sizes import windows
 from m2pt.ops.datasets import check_sizes
-from m2pt.ops.step_costs import cost_key
+from m2pt.ops.step_costs import kind_key
 from m2pt.ops.workflow_files import workflow_faults
 from m2pt.plan.jobs import used_encoders
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.plan.specs import DatasetSpec, PretrainingSpec, RunSpec
 from m2pt.run_files import EVALUATION
 
@@ -103,7 +104,7 @@ def _miniatures(plan: Plan) -> Iterator[tuple[str, Check]]:
 
 
 def _trainings(plan: Plan) -> Iterator[tuple[str, Check]]:
-    """Yield a check once for all trainings that are built alike; one of each cost also passes a batch."""
+    """Yield a check once for all trainings that are built alike; one of each kind also passes a batch."""
     seen: set[str] = set()
     for name in used_encoders(plan):
         spec = plan.encoder(name)
@@ -142,9 +143,9 @@ def _is_new(seen: set[str], spec: RunSpec | PretrainingSpec, *others: Any) -> bo
 
 
 def _is_first(seen: set[str], spec: RunSpec | PretrainingSpec) -> bool:
-    """Return whether no step of this cost was seen; pathways, which are merged, do not count."""
+    """Return whether no training of this kind was seen; pathways, which are merged, do not count."""
     experiment = spec.stored.get("experiment") or {}
-    return _add(seen, cost_key({**spec.stored, "experiment": {**experiment, "pathway": None}}))
+    return _add(seen, kind_key({**spec.stored, "experiment": {**experiment, "pathway": None}}))
 
 
 def _add(seen: set[str], key: str) -> bool:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from m2pt.config.cell_names import Place, locate
 from m2pt.errors import InputError
 from m2pt.plan.jobs import jobs
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.reporting.cells import check_metric, read_named, read_result
 from m2pt.run_files import EVALUATION
 from m2pt.tracking.cursor import mlflow_runs

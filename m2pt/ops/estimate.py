@@ -15,7 +15,8 @@ from m2pt.ops.storage import Footprint, footprint
 from m2pt.ops.synthetic_training import body_bytes, build_synthetic, operations
 from m2pt.plan.claims import runs_of_result
 from m2pt.plan.jobs import Training, jobs
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.run_files import SUMMARY
 
 

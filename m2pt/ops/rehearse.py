@@ -8,15 +8,14 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
+from multiprocessing.connection import Connection
 
+from m2pt.catalog.entries import place_of
 from m2pt.errors import InputError
-from m2pt.ops.estimate import one_of_each_kind, runs_of_results
+from m2pt.ops.estimate import runs_of_results
+from m2pt.ops.step_costs import kind_key
 from m2pt.plan.jobs import Training, trainings
 from m2pt.plan.plan import Plan
 
@@ -73,41 +72,58 @@ class Rehearsal:
         return not self.error and all(map(math.isfinite, self.losses)) and not self.faults
 
 
-def rehearse(plan: Plan, config: Path, overrides: Mapping[str, Any], batch_size: int) -> Iterator[Rehearsal]:
+def rehearse(plan: Plan, batch_size: int) -> Iterator[Rehearsal]:
     """Yield the rehearsal of each kind of training of a plan, as each ends.
 
     Args:
-        plan: the plan of `config` and `overrides`.
-        config: path of the config, which each process reads.
-        overrides: its replaced keys.
+        plan: the plan.
         batch_size: samples of a step; at least 2, which batch norms need.
     """
-    kinds = one_of_each_kind(trainings(plan, runs_of_results(plan, [*plan.tables, *plan.figures])))
-    for number, training in enumerate(kinds.values(), start=1):
+    import m2pt.build  # noqa: F401  once, for all processes
+
+    kinds = kinds_of_training(plan)
+    for number, training in enumerate(kinds, start=1):
         print(f"rehearsing {number} of {len(kinds)}: {training.id}", file=sys.stderr, flush=True)
-        yield _in_a_process(training.id, _rehearse, training.id, config, dict(overrides), batch_size)
+        yield _in_a_process(training.id, lambda: _two_steps(plan, training, batch_size))  # noqa: B023
 
 
-def _in_a_process(name: str, work: Callable[..., Rehearsal], *given: Any) -> Rehearsal:
+def kinds_of_training(plan: Plan) -> list[Training]:
+    """Return the first training of each kind that the results of a plan need."""
+    every = trainings(plan, runs_of_results(plan, [*plan.tables, *plan.figures]))
+    first: dict[str, Training] = {}
+    for training in every:
+        first.setdefault(kind_key(training.stored), training)
+    return list(first.values())
+
+
+def _in_a_process(name: str, work: Callable[[], Rehearsal]) -> Rehearsal:
     """Return what a function returns in a new process, or a rehearsal that says why there is none.
 
-    The processes are forked from one that has imported the libraries, and has done nothing else.
+    The process is a fork, which has the plan and the libraries. That is safe as long as this process computes
+    nothing: it has no threads then, and no GPU.
     """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["m2pt.build"])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    context = get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    with receiver:
+        process = context.Process(target=_send, args=(sender, name, work))
+        process.start()
+        sender.close()
         try:
-            return pool.submit(work, *given).result()
-        except BrokenProcessPool:
+            return receiver.recv()  # type: ignore[no-any-return]
+        except EOFError:
             return Rehearsal(name, error="its process was killed, probably since the memory was used up")
-        except (InputError, ValueError, RuntimeError) as error:  # also torch.OutOfMemoryError
-            return Rehearsal(name, error=str(error).splitlines()[0])
+        finally:
+            process.join()
 
 
-def _rehearse(name: str, config: Path, overrides: dict[str, Any], batch_size: int) -> Rehearsal:
-    plan = Plan.load(config, overrides)
-    every = trainings(plan, runs_of_results(plan, [*plan.tables, *plan.figures]))
-    return _two_steps(plan, next(each for each in every if each.id == name), batch_size)
+def _send(sender: Connection, name: str, work: Callable[[], Rehearsal]) -> None:
+    try:
+        found = work()
+    except InputError as error:
+        found = Rehearsal(name, error=str(error))
+    except Exception as error:  # whatever it is, the others are rehearsed; also torch.OutOfMemoryError
+        found = Rehearsal(name, error=place_of(error).splitlines()[0])
+    sender.send(found)
 
 
 def _two_steps(plan: Plan, training: Training, batch_size: int) -> Rehearsal:

@@ -72,6 +72,13 @@ def cost_key(spec: Stored) -> str:
     return digest(work)
 
 
+def kind_key(spec: Stored) -> str:
+    """Return the `cost_key` of a training; subsets of a dataset, which differ in their classes, have one."""
+    if "subset" not in spec["dataset"]:
+        return cost_key(spec)
+    return cost_key({**spec, "dataset": {**spec["dataset"], "num_classes": "of its subset"}})
+
+
 def finished_costs(results: Path) -> dict[str, list[StepCost]]:
     """Return the mean cost of a step in the finished trainings below `results`, by `cost_key`.
 

@@ -7,7 +7,8 @@ from m2pt.config.claims import Claims, check_comparisons
 from m2pt.config.experiment import digest
 from m2pt.config.strict import read_part
 from m2pt.errors import InputError, listed
-from m2pt.plan.plan import Plan, Run, cells
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run, cells
 from m2pt.run_files import SUMMARY
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from m2pt.catalog import FollowUp
 from m2pt.config.experiment import SCRATCH
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.plan.specs import PretrainingSpec, RunSpec, Stored
 from m2pt.results import Description, read
 from m2pt.run_files import FINISHED, RUN

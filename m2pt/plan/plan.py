@@ -7,24 +7,23 @@ import difflib
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from m2pt import catalog
 from m2pt.config.cell_names import Place, locate
 from m2pt.config.claims import Claims, check_comparisons
 from m2pt.config.config import Config, read_config
-from m2pt.config.experiment import SCRATCH, Experiment, digest
-from m2pt.config.faults import Entry, Faults
+from m2pt.config.experiment import Experiment, digest
+from m2pt.config.faults import Faults
 from m2pt.config.figures import Figure, Plot, check_cells
 from m2pt.config.strict import read_part
-from m2pt.config.tables import Column, Factors, Row, Table
-from m2pt.errors import InputError, listed, short
+from m2pt.config.tables import Column, Row, Table
+from m2pt.errors import InputError, listed
 from m2pt.formats.documents import read_yaml
 from m2pt.plan.experiments import target_init
 from m2pt.plan.resolution import Specs
-from m2pt.plan.specs import EncoderSpec, PretrainingSpec, RunSpec, Spec, Stored
+from m2pt.plan.runs import Run, Runs
+from m2pt.plan.specs import EncoderSpec, PretrainingSpec, Stored
 from m2pt.run_files import (
     DATA,
     ENCODER,
@@ -43,39 +42,6 @@ Found = TypeVar("Found")
 
 MOST_LISTED = 10
 """Names of runs in a message, unless some are close to the one that was given."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One experiment, resolved: its spec (recipe, data, inputs) and how it is executed."""
-
-    experiment: Experiment
-    spec: RunSpec
-
-    @property
-    def name(self) -> str:
-        """The run's folder under results/runs."""
-        return self.experiment.name
-
-    @property
-    def kind(self) -> catalog.Kind:
-        """Kind of run."""
-        return self.experiment.kind
-
-    @property
-    def command(self) -> str:
-        """Name of the command that trains it."""
-        return self.experiment.command
-
-    @property
-    def commands(self) -> tuple[str, ...]:
-        """Names of the commands that make its files, in their order."""
-        return (self.command, *(each.command for each in self.kind.followed_by))
-
-    @property
-    def digest(self) -> str:
-        """Hash of the spec; a result that stores another spec is stale."""
-        return digest(self.spec.stored)
 
 
 class Plan:
@@ -120,15 +86,10 @@ class Plan:
             if not faults.affect(config.entries_behind(name)) and config.why_unmade(name) is None:
                 with faults.noted(("encoders", name)):
                     self.encoders[name] = self.specs.encoder(name)
-        self.runs: dict[str, Run] = {}
-        self.left_empty: dict[str, str] = {}
-        """Full names of cells that rows run, but whose runs cannot be made; and why."""
-        self._runs_of_cells: dict[str, tuple[Run, ...]] = {}
-        for name, table in self.tables.items():
-            for row, column in cells(table):
-                if not faults.affect(self._entries(row, column)):
-                    with faults.noted():
-                        self._resolve(name, row, column)
+        found = Runs(config, source, self.tables, self.specs, self.encoders, faults)
+        self.runs = found.by_name
+        self.left_empty = found.left_empty
+        self._runs_of_cells = found.of_cells
         figures = self._read_figures(faults)
         if config.claims is not None and "tables" not in self.overrides:  # they belong to the file's tables
             self._check_claims(config.claims, faults)
@@ -367,31 +328,7 @@ class Plan:
         if baseline is not None:
             yield from self.cell_runs(table, baseline, column)
 
-    # ---- resolving ---------------------------------------------------------------------------------------
-
-    def _entries(self, row: Row, column: Column) -> Iterator[Entry]:
-        """Yield the entries of the config that a cell needs, as far as its row and column tell."""
-        for name in _encoders(row.run):
-            if name not in self.config.encoders:
-                yield ("encoders", name)
-            elif self.config.encoders[name].body == "convnext":
-                yield ("convnext", "")
-        kind = catalog.task(column.task).kind
-        for name in filter(None, (column.dataset, column.transfer_from)):
-            yield from (("datasets", name), (kind, name), ("finetune", name))
-            dataset = self.config.datasets.get(name)
-            yield from (("modalities", each) for each in (dataset.modalities if dataset else ()))
-
-    def _resolve(self, table: str, row: Row, column: Column) -> None:
-        """Add the runs of a cell; leave it empty if one of them needs an encoder that cannot be made."""
-        cell = Place(table, row, column).name
-        experiments = tuple(self._experiments(table, row, column))
-        names = (name for each in experiments for name in each.encoders)
-        why = next(filter(None, map(self.config.why_unmade, names)), None)
-        if why is not None:
-            self.left_empty[cell] = why
-        else:
-            self._runs_of_cells[cell] = tuple(self._add(each) for each in experiments)
+    # ---- figures and claims ------------------------------------------------------------------------------
 
     def _read_figures(self, faults: Faults) -> dict[str, Figure]:
         """Return the config's figures; cells of faulty tables are not checked."""
@@ -434,74 +371,8 @@ class Plan:
                 return f"encoder {encoder} is {what}, and the epochs of its pretraining are unknown"
         return None
 
-    def _experiments(self, table: str, row: Row, column: Column) -> Iterator[Experiment]:
-        """Yield the experiments of a cell, as its kind of run has them."""
-        source = f"{self.source}: {next(path for path in self.config.tables if Path(path).stem == table)}"
-        factors = row.run
-        if factors is None:
-            raise InputError(f"{source}: row {row.method} has cells to run, but no run: section.")
-        self._check_names(source, row.method, factors, column)
-        name = catalog.task(column.task).kind
-        owner = f"kind {name}: experiments"
-        experiments = catalog.load(catalog.kind(name).experiments, owner)
-        try:
-            with catalog.naming(owner):
-                found = tuple(experiments(self.config, factors, column))
-            if not all(isinstance(each, Experiment) for each in found):
-                raise InputError(f"{owner}: must yield Experiments, got {short(repr(found))}")
-        except InputError as error:
-            raise InputError(f"{source}: column {column.name}: {error}.") from None
-        for experiment in found:
-            yield self.specs.without_defaults(experiment)
-
-    def _check_names(self, source: str, method: str, factors: Factors, column: Column) -> None:
-        for name in _encoders(factors):
-            if name not in self.config.encoders:
-                known = listed(self.config.encoders)
-                raise InputError(
-                    f"{source}: row {method}: no encoder {name!r} in the config; it has {known}."
-                )
-        for name in filter(None, (column.dataset, column.transfer_from)):
-            if name not in self.config.datasets:
-                known = listed(self.config.datasets)
-                raise InputError(
-                    f"{source}: column {column.name}: no dataset {name!r} in the config; it has {known}."
-                )
-
-    def _add(self, experiment: Experiment) -> Run:
-        """Resolve an experiment and the one it starts from; tables share runs of equal experiments."""
-        if experiment.name not in self.runs:
-            # files list the auxiliaries first
-            inputs = sorted(experiment.inputs, key=lambda each: not each.role.startswith("auxiliary."))
-            found = {each.key: self._input_spec(each.source) for each in inputs}
-            # an encoder with a fault has no spec; its runs are checked all the same, and the plan is refused
-            specs = {key: spec for key, spec in found.items() if spec is not None}
-            self.runs[experiment.name] = Run(experiment, self.specs.run(experiment, specs))
-        return self.runs[experiment.name]
-
-    def _input_spec(self, source: str | Experiment) -> Spec | None:
-        return self.encoders.get(source) if isinstance(source, str) else self._add(source).spec
-
-
-def _encoders(factors: Factors | None) -> tuple[str, ...]:
-    """Return the encoders that a row names."""
-    if factors is None:
-        return ()
-    start = () if factors.target_init == SCRATCH else (factors.target_init,)
-    auxiliaries = factors.pathway.auxiliaries if factors.pathway else ()
-    encoders = factors.balancing.encoders.values() if factors.balancing else ()
-    return (*start, *auxiliaries, *encoders)
-
 
 def _for_snakemake(key: str, value: Any) -> str:
     """Return the word after `--config`; Snakemake strips quotes from its ends and reads the rest as YAML."""
     text = json.dumps(value, ensure_ascii=False)
     return f"{key}= {text} " if isinstance(value, str) else f"{key}={text}"
-
-
-def cells(table: Table) -> Iterator[tuple[Row, Column]]:
-    """Yield the (row, column) pairs of a table that are run."""
-    for row in table.rows:
-        for column in table.columns:
-            if column.name in row.columns:
-                yield row, column

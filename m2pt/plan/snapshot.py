@@ -14,7 +14,8 @@ from m2pt.atomic import write_text
 from m2pt.config.cell_names import Place
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_bytes
-from m2pt.plan.plan import Plan, cells
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import cells
 from m2pt.run_files import CELLS, CONFIG
 
 

@@ -9,7 +9,8 @@ from itertools import islice
 from m2pt.config.cell_names import Place, locate
 from m2pt.config.tables import Column, Row
 from m2pt.errors import InputError, listed
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.plan.specs import stored_recipe
 from m2pt.reporting.statistics import Interval, paired_differences, side, t_interval, verdict
 from m2pt.results import Evaluation, read, spec_differences

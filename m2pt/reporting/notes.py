@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from m2pt.config.tables import Row, Setting, Table
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.plan.specs import stored_recipe
 from m2pt.reporting.cells import Cell
 from m2pt.reporting.statistics import RULE

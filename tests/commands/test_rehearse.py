@@ -1,6 +1,8 @@
 """`m2pt rehearse`: two steps of each kind of training, each in a process, and what does not run is named."""
 
 import math
+import os
+from pathlib import Path
 
 import pytest
 from tiny_trainings import TINY
@@ -8,19 +10,13 @@ from tiny_trainings import TINY
 from m2pt import catalog
 from m2pt.commands import main
 from m2pt.ops import rehearse as module
-from m2pt.ops.estimate import one_of_each_kind, runs_of_results
-from m2pt.ops.rehearse import Rehearsal, _in_a_process, _two_steps
-from m2pt.plan.jobs import trainings
+from m2pt.ops.rehearse import Rehearsal, _in_a_process, _two_steps, kinds_of_training
 from m2pt.plan.plan import Plan
-
-
-def kinds(plan):
-    return one_of_each_kind(trainings(plan, runs_of_results(plan, [*plan.tables, *plan.figures]))).values()
 
 
 def test_every_kind_of_training_takes_two_steps_and_starts_at_the_loss_of_chance():
     plan = Plan.load(TINY)
-    found = {training: _two_steps(plan, training, 2) for training in kinds(plan)}
+    found = {training: _two_steps(plan, training, 2) for training in kinds_of_training(plan)}
     for result in found.values():
         assert result.is_sound and len(result.losses) == 2 and result.seconds > 0, result
         assert result.parameters >= result.trained > 0 and result.peak_bytes > 2**20
@@ -43,7 +39,7 @@ def test_the_command_prints_a_line_for_each_and_names_what_fails(monkeypatch, ca
         def __init__(self, name):
             self.id = name
 
-    monkeypatch.setattr(module, "one_of_each_kind", lambda _: {"a": Training("one"), "b": Training("two")})
+    monkeypatch.setattr(module, "kinds_of_training", lambda _: [Training("one"), Training("two")])
 
     def outcome(name, *_):
         if name == "two":
@@ -59,7 +55,7 @@ def test_the_command_prints_a_line_for_each_and_names_what_fails(monkeypatch, ca
     assert printed[1].split() == ["196", "10", "5", "2.3", "2.2", "2.303", "1.00", "1.0", "one"]
     assert printed[2].split() == ["mask", "0.7", "0.6931"]
     assert printed[3] == "two: it does not fit"
-    monkeypatch.setattr(module, "one_of_each_kind", lambda _: {"a": Training("one")})
+    monkeypatch.setattr(module, "kinds_of_training", lambda _: [Training("one")])
     assert main(["rehearse", "--config", str(TINY)]) == 0
     expected = 6.908
     capsys.readouterr()
@@ -71,16 +67,18 @@ def test_the_command_prints_a_line_for_each_and_names_what_fails(monkeypatch, ca
 
 
 def test_a_process_that_is_killed_or_fails_is_reported():
-    assert _in_a_process("x", Rehearsal, "x", 5) == Rehearsal("x", 5)
-    assert "killed" in _in_a_process("x", _end, 9).error
-    assert _in_a_process("x", _fail, "out of memory\nand more").error == "out of memory"
+    assert _in_a_process("x", lambda: Rehearsal("x", 5)) == Rehearsal("x", 5)
+    assert "killed" in _in_a_process("x", lambda: os._exit(9)).error
+    error = _in_a_process("x", _fail).error
+    assert error.startswith("KeyError: 'head' (") and "test_rehearse.py, line " in error
 
 
-def _end(code):
-    import os
-
-    os._exit(code)
+def _fail():
+    raise KeyError("head")
 
 
-def _fail(text):
-    raise RuntimeError(text)
+def test_subsets_of_a_dataset_are_one_kind_of_training():
+    plan = Plan.load(Path("config/paper.yaml"))
+    rehearsed = [training.spec.dataset for training in kinds_of_training(plan)]
+    assert {each.name for each in rehearsed} >= {"shapenetpart", "partnet"}
+    assert len({each.key for each in rehearsed}) == len({each.name for each in rehearsed})

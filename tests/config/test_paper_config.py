@@ -17,8 +17,9 @@ from m2pt.catalog import LAYOUTS
 from m2pt.config.config import config_class
 from m2pt.errors import InputError
 from m2pt.models.masked_autoencoder import build_masked_autoencoder
-from m2pt.plan.plan import Plan, cells
+from m2pt.plan.plan import Plan
 from m2pt.plan.rules import Rules
+from m2pt.plan.runs import cells
 from m2pt.training.optimizer import create_optimizer, parameter_groups
 from m2pt.training.settings import TrainingSettings
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from m2pt.config.cell_names import locate
 from m2pt.config.figures import Figure
-from m2pt.plan.plan import Plan, Run
+from m2pt.plan.plan import Plan
+from m2pt.plan.runs import Run
 from m2pt.reporting.cells import Cell, read_named
 from m2pt.reporting.notes import provenance_note
 from m2pt.run_files import EVALUATION
