@@ -18,6 +18,8 @@ Block = Annotated[int, Ge(0), Lt(256)]
 
 Epoch = Annotated[int, Ge(1), Le(100_000)]
 
+Seed = Annotated[int, Ge(0), Lt(2**31)]
+
 Fraction = Annotated[float, Ge(0), Le(1)]
 """A probability or a share."""
 

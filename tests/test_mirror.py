@@ -97,6 +97,7 @@ TESTED_IN = {
     "pathway/test_layers_fsdp.py": "pathway/sharding",
     "pathway/test_matching.py": "pathway/blocks pathway/roles",
     "pathway/test_saving.py": "pathway/names",
+    "plan/test_jobs.py": "plan/sources",
     "plan/test_plan.py": "plan/resolution plan/runs plan/specs",
     "reporting/figures/test_render.py": "commands/plot",
     "reporting/test_claims.py": "commands/summarize config/cell_names config/claims plan/claims",

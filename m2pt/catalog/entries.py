@@ -130,6 +130,8 @@ class Layout:
             that the content of each belongs to; see `m2pt.datasets.preparation.archives`.
         preparation: module with a function `prepare` that `m2pt data prepare` calls instead, if there is more
             to do; see `m2pt.datasets.layouts.PreparationModule`.
+        preparation_options: keywords of that function that `m2pt data prepare` may give.
+        shards: whether the dataset can also be read from tar files, into which `m2pt data pack` packs it.
         skippable: whether corrupt samples may be skipped in training: each can be read by itself, and the
             reader's `check` returns the problems of those of the training split as
             `m2pt.datasets.corrupt.CorruptSample`.
@@ -153,6 +155,8 @@ class Layout:
     frames: str | None = None
     archives: Mapping[str, str] = field(default_factory=dict)
     preparation: str | None = None
+    preparation_options: tuple[str, ...] = ()
+    shards: bool = False
     skippable: bool = False
 
     def __post_init__(self) -> None:

@@ -7,9 +7,9 @@
 import argparse
 from pathlib import Path
 
-from m2pt import job_log
+from m2pt import catalog, job_log
 from m2pt.command_line import add_plan_arguments, expect, load_plan
-from m2pt.config.config import Dataset
+from m2pt.config.dataset import Dataset
 from m2pt.datasets.layouts import Classes
 from m2pt.errors import InputError, count
 from m2pt.plan.plan import Plan
@@ -167,7 +167,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
     job_log.begin(f"data prepare {layout}", {"downloads": downloads, "dataset": root})
     for line in prepare(layout, downloads, root, options):
         print(line)
-    check_dataset(layout, root, num_classes=num_classes)
+    skippable = catalog.layout(layout).skippable  # the config decides whether trainings may skip samples
+    check_dataset(layout, root, num_classes=num_classes, skip_corrupt=skippable)
     job_log.end(root)
 
 

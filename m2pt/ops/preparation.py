@@ -1,6 +1,5 @@
 """Make a dataset of its official downloads."""
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,8 @@ def prepare(layout: str, downloads: Path, root: Path, options: Mapping[str, Any]
             f"there is no preparation of layout {layout}: put its files in place as docs/data.md says, and "
             f"check them with m2pt data check {layout} ROOT."
         )
-    known = inspect.signature(module.prepare).parameters if module else {}
     for name in options:
-        if name not in known:
+        if name not in entry.preparation_options:
             raise InputError(f"layout {layout} has no option --{name}: leave it out.")
     if not downloads.is_dir():
         raise InputError(f"{downloads} is not a folder: give the folder that holds the downloaded files.")

@@ -14,6 +14,7 @@ from m2pt.catalog import FollowUp
 from m2pt.config.experiment import SCRATCH
 from m2pt.plan.plan import Plan
 from m2pt.plan.runs import Run
+from m2pt.plan.sources import steps
 from m2pt.plan.specs import PretrainingSpec, RunSpec, Stored
 from m2pt.results import Description, read
 from m2pt.run_files import FINISHED, RUN
@@ -184,7 +185,10 @@ class Jobs:
             words = ["data", "build", dataset]
         else:
             words = ["data", "check", dataset, "--manifest", str(manifest)]
-        return self._job(self._plan.shell_command(*words), manifest)
+        needs: list[Job] = []
+        for step in steps(self._plan, dataset):
+            needs = [self._job(f"m2pt {step.command}", step.makes, needs)]
+        return self._job(self._plan.shell_command(*words), manifest, needs)
 
     def _train(self, training: Training, needs: Iterable[Job], encoder: str | None = None) -> Job:
         command = self._plan.shell_command(training.kind, training.name, "--seed", str(training.seed))

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,10 +13,15 @@ from m2pt.plan.claims import claims_digest, missing_cells, runs_of_result
 from m2pt.plan.dvc import check_fetched, is_pretrained_here
 from m2pt.plan.jobs import pretrainings, used_encoders
 from m2pt.plan.plan import Plan
-from m2pt.run_files import CHECKSUMS, DATA, ENCODER, EVALUATION, FRAMES, SUMMARY
+from m2pt.plan.sources import Step, steps
+from m2pt.run_files import CHECKSUMS, ENCODER, EVALUATION, SUMMARY
 
 MINIATURE = "A miniature config shows that the pipeline works; it does not reproduce the paper's numbers."
 """Last sentence of a caption in the report, unless the config has the paper's scale."""
+
+
+MAKING = ("prepare_dataset", "pack_dataset", "extract_frames")
+"""Rules that make a dataset before it is checked."""
 
 
 class Wildcards(Protocol):
@@ -120,9 +125,10 @@ class Rules:
         """Return the pattern of the datasets on the user's disk."""
         return _any_of(name for name, dataset in self.plan.config.datasets.items() if dataset.root)
 
-    def datasets_with_videos(self) -> str:
-        """Return the pattern of the datasets whose frames are extracted from videos."""
-        return _any_of(name for name, dataset in self.plan.config.datasets.items() if dataset.videos)
+    def datasets_made_by(self, rule: str) -> str:
+        """Return the pattern of the datasets that have a step of this name."""
+        datasets = self.plan.config.datasets
+        return _any_of(name for name in datasets if any(each.rule == rule for each in steps(self.plan, name)))
 
     def pretrained_encoders(self) -> str:
         """Return the pattern of the encoders that are pretrained here."""
@@ -149,7 +155,13 @@ class Rules:
         """Return the pattern of the config's figures."""
         return _any_of(self.plan.figures)
 
-    # ---- digests: the params of rules -------------------------------------------------------------------
+    # ---- params of rules: digests, and the commands that make datasets ----------------------------------
+
+    def step(self, rule: str) -> Callable[[Wildcards], str]:
+        """Return the words after `m2pt` of the step of this name."""
+        return lambda wildcards: next(
+            each.command for each in steps(self.plan, wildcards.dataset) if each.rule == rule
+        )
 
     def dataset_digest(self, wildcards: Wildcards) -> str:
         """Return the digest of a dataset's spec."""
@@ -181,15 +193,32 @@ class Rules:
         """Return the folder of a dataset's videos."""
         return str(self.plan.config.datasets[wildcards.dataset].videos)
 
-    def frames(self, wildcards: Wildcards, output: object) -> str:
-        """Return the folder of their frames; a derived parameter, as in `arguments`."""
-        dataset = self.plan.config.datasets[wildcards.dataset]
-        return str(Path(str(dataset.root)) / str(catalog.layout(dataset.layout).frames))
+    def made_before(self, rule: str) -> Callable[[Wildcards], list[str]]:
+        """Return a function that gives the marker of a dataset's step before the one of this name, if any."""
 
-    def extracted_frames(self, wildcards: Wildcards) -> list[str]:
-        """Return the marker that a dataset's frames are extracted; nothing if it has no videos."""
-        has_videos = self.plan.config.datasets[wildcards.dataset].videos is not None
-        return [str(self.plan.results / DATA / f"{wildcards.dataset}.{FRAMES}")] if has_videos else []
+        def marker(wildcards: Wildcards) -> list[str]:
+            before: list[str] = []
+            for step in steps(self.plan, wildcards.dataset):
+                if not before:
+                    self._check_source(wildcards.dataset, step)
+                if step.rule == rule:
+                    break
+                before = [str(step.makes)]
+            return before
+
+        return marker
+
+    def _check_source(self, dataset: str, step: Step) -> None:
+        """Check that a dataset's first step has what it reads, or has been made.
+
+        Raises:
+            InputError: it lacks both.
+        """
+        if not (step.reads.is_dir() or step.makes.exists()):
+            raise InputError(
+                f"{self.plan.source}: datasets.{dataset}.{step.key} = {str(step.reads)!r}: there is no such "
+                "folder; give the path of one."
+            )
 
     def encoder_source(self, wildcards: Wildcards) -> list[str]:
         """Return the files that an encoder is imported from; none for random weights.
@@ -263,12 +292,12 @@ class Rules:
 
         Empty if nothing will be trained. Your own datasets, and encoders from files or DVC, are checked here
         although jobs of their own check them again: those jobs may only start after hours of training. A
-        dataset that waits for its frames is only checked by its job.
+        dataset that is still to be made is only checked by its job.
         """
         jobs = list(jobs)
         if not any(job.rule.name in ("pretrain_encoder", *catalog.KINDS) for job in jobs):
             return ""
-        waiting = {job.wildcards.dataset for job in jobs if job.rule.name == "extract_frames"}
+        waiting = {job.wildcards.dataset for job in jobs if job.rule.name in MAKING}
         checked = {job.wildcards.dataset for job in jobs if job.rule.name == "check_dataset"}
         datasets = sorted(checked - waiting)
         imported = {job.wildcards.encoder for job in jobs if job.rule.name == "import_encoder"}

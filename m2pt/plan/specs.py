@@ -11,7 +11,8 @@ from itertools import chain
 from typing import Any
 
 from m2pt.config.architecture import Backbone, ConvNeXt
-from m2pt.config.config import Body, Dataset, Objective
+from m2pt.config.config import Body, Objective
+from m2pt.config.dataset import Dataset
 from m2pt.config.experiment import Experiment
 from m2pt.config.recipes import Pretraining, Recipe
 from m2pt.training.settings import ADDED, EXECUTION
@@ -60,7 +61,8 @@ class DatasetSpec:
     def stored(self) -> Stored:
         """What files store of it."""
         values = {"name": self.name, **self.settings.model_dump(mode="json")}
-        del values["full_check"], values["videos"]
+        for key in ("full_check", "videos", "prepare", "packed_from"):  # the data is the same
+            del values[key]
         if not self.settings.skips_corrupt:
             del values["corrupt_samples"]
         if self.subset is not None:

@@ -93,6 +93,36 @@ def test_videos_need_a_layout_that_reads_their_frames(config, dataset):
     assert "videos: only for a dataset with root and layout cremad" in refused_config(config)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (
+            {"layout": "cremad", "num_classes": 6, "prepare": {"downloads": "d"}},
+            "prepare: only for a dataset with root and layout ade20k, ",
+        ),
+        (
+            {"layout": "imagenet", "num_classes": 9, "prepare": {"downloads": "d", "check": True}},
+            "prepare.check: layout imagenet does not have it; it has no options",
+        ),
+        (
+            {"layout": "kinetics", "num_classes": 9, "prepare": {"downloads": "d", "unbalanced": True}},
+            "prepare.unbalanced: layout kinetics does not have it; it may have annotations, check",
+        ),
+        (
+            {"layout": "kinetics", "num_classes": 9, "packed_from": "d"},
+            "packed_from: only for a dataset with root and layout imagenet",
+        ),
+        (
+            {"layout": "imagenet", "num_classes": 9, "packed_from": "data"},
+            "packed_from: the folder of the files must not be root",
+        ),
+    ],
+)
+def test_what_the_workflow_cannot_make_is_refused(config, dataset, message):
+    config["datasets"]["more"] = {"root": "data", **dataset}
+    assert message in refused_config(config)
+
+
 @pytest.mark.parametrize("name", ["scratch", "target_init", "transfer_from"])
 def test_no_encoder_has_a_name_with_a_meaning_of_its_own(config, name):
     config["encoders"][name] = {"modality": "image", "random": True}

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import yaml
 from tiny_trainings import TINY
 
 from m2pt.plan.jobs import jobs, trainings
@@ -19,6 +20,38 @@ def test_the_jobs_are_those_of_the_workflow():
     reports = ("tabulate", "plot", "summarize")
     expected = {line for line in printed if line.split()[1] not in reports}
     assert {job.command for job in jobs(Plan.load(TINY))} == expected and len(expected) > 40
+
+
+def test_a_dataset_is_made_in_steps_before_it_is_checked():
+    datasets = yaml.safe_load(TINY.read_text())["datasets"]
+    datasets["imagenet"] = {
+        "layout": "imagenet",
+        "num_classes": 3,
+        "root": "my shards",
+        "packed_from": "files",
+    }
+    datasets["imagenet"]["prepare"] = {"downloads": "tars"}
+    datasets["audioset"] = {"layout": "audioset", "num_classes": 527, "root": "lists"}
+    options = {"check": True, "unbalanced": False, "statistics": 0}
+    datasets["audioset"]["prepare"] = {"downloads": "clips", **options}
+    lines = [job.command for job in jobs(Plan.load(TINY, {"datasets": datasets}))]
+    check = next(line for line in lines if line.startswith("m2pt data check imagenet "))
+    expected = [
+        "m2pt data prepare imagenet tars files --num-classes 3",
+        "m2pt data pack imagenet files 'my shards'",
+        check,
+    ]
+    assert [line for line in lines if line in expected] == expected
+    assert "m2pt data prepare audioset clips lists --check --statistics 0 --num-classes 527" in lines
+
+
+def test_how_a_dataset_is_made_is_no_part_of_a_run():
+    def digests(**keys):
+        imagenet = {"layout": "imagenet", "num_classes": 3, "root": "data", **keys}
+        datasets = yaml.safe_load(TINY.read_text())["datasets"] | {"imagenet": imagenet}
+        return {name: run.digest for name, run in Plan.load(TINY, {"datasets": datasets}).runs.items()}
+
+    assert digests() == digests(prepare={"downloads": "tars"}, packed_from="files")
 
 
 def test_a_job_comes_once_and_after_those_that_it_waits_for():

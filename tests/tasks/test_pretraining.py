@@ -9,7 +9,7 @@ from torch import nn
 
 from m2pt.build import pretraining
 from m2pt.config.architecture import Backbone, ConvNeXt
-from m2pt.config.config import Dataset
+from m2pt.config.dataset import Dataset
 from m2pt.config.recipes import masked_recipe, supervised_recipe, task_recipe
 from m2pt.config.strict import validate
 from m2pt.errors import InputError

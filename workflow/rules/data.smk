@@ -1,4 +1,4 @@
-# Datasets: build miniatures, extract frames of videos, check datasets on disk.
+# Datasets: build miniatures; make your own of their downloads, pack them, extract frames of videos; check them.
 
 
 rule build_miniature:
@@ -24,15 +24,62 @@ rule build_miniature:
         "m2pt data build {wildcards.dataset:q} {params.arguments} --expect {params.digest:q} > {log:q} 2>&1"
 
 
+rule prepare_dataset:
+    input:
+        made=RULES.made_before("prepare_dataset"),
+    output:
+        done=touch(f"{DATA}/{{dataset}}.{files.PREPARED}"),
+    wildcard_constraints:
+        dataset=RULES.datasets_made_by("prepare_dataset"),
+    params:
+        command=RULES.step("prepare_dataset"),
+    log:
+        f"{LOGS}/{files.DATA}/{{dataset}}.prepare.log",
+    benchmark:
+        f"{BENCHMARKS}/{files.DATA}/{{dataset}}.prepare.tsv"
+    priority: 2
+    threads: 1
+    conda:
+        "../../environment.yml"
+    message:
+        "Make {wildcards.dataset} of its downloads"
+    shell:
+        "m2pt {params.command} > {log:q} 2>&1"
+
+
+rule pack_dataset:
+    input:
+        made=RULES.made_before("pack_dataset"),
+    output:
+        done=touch(f"{DATA}/{{dataset}}.{files.PACKED}"),
+    wildcard_constraints:
+        dataset=RULES.datasets_made_by("pack_dataset"),
+    params:
+        command=RULES.step("pack_dataset"),
+    log:
+        f"{LOGS}/{files.DATA}/{{dataset}}.pack.log",
+    benchmark:
+        f"{BENCHMARKS}/{files.DATA}/{{dataset}}.pack.tsv"
+    priority: 2
+    threads: 1
+    conda:
+        "../../environment.yml"
+    message:
+        "Pack {wildcards.dataset} into shards"
+    shell:
+        "m2pt {params.command} > {log:q} 2>&1"
+
+
 rule extract_frames:
     input:
         videos=RULES.videos,
+        made=RULES.made_before("extract_frames"),
     output:
         done=touch(f"{DATA}/{{dataset}}.{files.FRAMES}"),
     wildcard_constraints:
-        dataset=RULES.datasets_with_videos(),
+        dataset=RULES.datasets_made_by("extract_frames"),
     params:
-        frames=RULES.frames,
+        command=RULES.step("extract_frames"),
     log:
         f"{LOGS}/{files.DATA}/{{dataset}}.frames.log",
     benchmark:
@@ -44,12 +91,12 @@ rule extract_frames:
     message:
         "Extract the frames of the videos of {wildcards.dataset}"
     shell:
-        "m2pt data frames {input.videos:q} {params.frames:q} --threads {threads} > {log:q} 2>&1"
+        "m2pt {params.command} --threads {threads} > {log:q} 2>&1"
 
 
 rule check_dataset:
     input:
-        frames=RULES.extracted_frames,
+        made=RULES.made_before("check_dataset"),
     output:
         manifest=f"{DATA}/{{dataset}}.{files.MANIFEST}",
     wildcard_constraints:
