@@ -165,7 +165,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     if (arguments.statistics or 0) < 0:
         raise InputError(f"--statistics {arguments.statistics}: must be an integer >= 0.")
     job_log.begin(f"data prepare {layout}", {"downloads": downloads, "dataset": root})
-    for line in prepare(layout, downloads, root, options):
+    for line in prepare(layout, downloads, root, options, num_classes=num_classes):
         print(line)
     check_dataset(layout, root, num_classes=num_classes)
     job_log.end(root)
