@@ -197,7 +197,12 @@ def _pack(arguments: argparse.Namespace) -> None:
     if number < 1:
         raise InputError(f"--samples-per-shard {number}: must be an integer >= 1.")
     job_log.begin(f"data pack {layout}", {"dataset": root, "results": target})
-    module.pack(root, target, samples_per_shard=number)
+    corrupt = module.pack(root, target, samples_per_shard=number)
+    if corrupt:
+        found = count(len(corrupt), "corrupt training image", "corrupt training images")
+        print(
+            f"warning: {found} packed as found, for trainings with corrupt_samples: skip:", *corrupt, sep="\n"
+        )
     job_log.end(target)
 
 
