@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +28,15 @@ _STARTS_NO_TARGET = {
     "rope": "rotary positions",
     "q_norm": "norms of queries and keys",
     "relative_position_bias_table": "relative positions",
+    "rel_pos_": "relative positions",
 }
 """What a target of this project does not have, by a part of the keys."""
+
+_WRAPPER = re.compile(r"(?<=\.)(\d+\.)(?:_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.)+")
+"""What torch.compile, FSDP and activation checkpointing put after the number of a block."""
+
+_IN_A_LAYER = re.compile(r"(weight|bias|aux_weight|cross_modal_scale|pathways\..+)?")
+"""What a file may have of a layer of a block."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,13 @@ def convert(
 
     Raises:
         InputError: it is none of the dialects, holds several models or only a decoder, or has keys that its
-            dialect does not explain.
+            dialect does not explain; a block is not whole; or there are no pathways to keep.
     """
+    given, state = state, _unwrapped(state)
     dialect, prefix = _recognize(state, source)
     mapped: dict[str, Tensor] = {}
     left_out: Counter[str] = Counter()
+    types: Counter[torch.dtype] = Counter()
     unexplained = []
     for key, tensor in state.items():
         inner = key.removeprefix(prefix)
@@ -72,7 +81,8 @@ def convert(
             if found in mapped:
                 raise InputError(f"{source}: several of its keys are {found} of {dialect.name}, {key} too")
             check_tensor(key, tensor, source, number=not found.endswith("num_batches_tracked"))
-            mapped[found] = tensor
+            mapped[found] = tensor.float() if tensor.is_floating_point() else tensor
+            types.update([tensor.dtype] if mapped[found] is not tensor else [])
         elif what := _described(inner, dialect) or _described(key, dialect):
             left_out[what] += 1
         elif not key.startswith(prefix):
@@ -83,11 +93,16 @@ def convert(
             unexplained.append(key)
     if unexplained:
         raise InputError(_unexplained(unexplained, dialect, source))
-    made: list[str] = []
+    made = [
+        f"float32 of {str(dtype).removeprefix('torch.')} in {count(number, 'tensor', 'tensors')}"
+        for dtype, number in types.items()
+    ]
     result = _made(mapped, made, source, blocks_only=blocks_only, keep_pathways=keep_pathways)
     report = {"dialect": dialect.name}
     if prefix:
         report["prefix"] = f"{prefix} (removed)"
+    if given.keys() != state.keys():
+        report["wrappers"] = "between the numbers of blocks and their layers (removed)"
     report["mapped"] = count(len(mapped), "tensor", "tensors")
     if made:
         report["made"] = "; ".join(made)
@@ -102,6 +117,11 @@ def other_weights(given: Checkpoint) -> dict[str, str]:
     return (
         {"beside": f"{', '.join(given.others)}: other weights in the file, not taken"} if given.others else {}
     )
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors by keys without the wrappers of single blocks."""
+    return {_WRAPPER.sub(r"\1", key): tensor for key, tensor in state.items()}
 
 
 def _recognize(state: Mapping[str, Tensor], source: str) -> tuple[Dialect, str]:
@@ -148,6 +168,8 @@ def _goal(key: str, paths: Mapping[str, str]) -> str | None:
         start, rest = words[:length], words[length:]
         for path in (".".join(start), _generic(start)):
             if path in paths:
+                if paths[path].startswith("blocks.N.") and not _IN_A_LAYER.fullmatch(".".join(rest)):
+                    return None
                 number = next((word for word in start if word.isdecimal()), "")
                 return ".".join([paths[path].replace(".N.", f".{number}."), *rest])
     return None
@@ -166,6 +188,11 @@ def _described(key: str, dialect: Dialect) -> str | None:
 
 
 def _unexplained(keys: list[str], dialect: Dialect, source: str) -> str:
+    if any("lora_" in key or ".base_layer." in key for key in keys):
+        return (
+            f"{source}: has adapters of peft, such as {keys[0]}: merge them into the model first "
+            "(merge_and_unload), and save that"
+        )
     causes = sorted({what for part, what in _STARTS_NO_TARGET.items() if any(part in key for key in keys)})
     cause = (
         f"the model has {' and '.join(causes)}, which targets of this project do not have, so that none can "
@@ -189,6 +216,7 @@ def _made(
     for step in steps:
         words = Counter(word for block in blocks for word in step(state, block, source))
         made += [f"{word} in {count(number, 'block', 'blocks')}" for word, number in words.items()]
+    _check_blocks(state, blocks, source)
     return _pathways(state, made, source, keep=keep_pathways)
 
 
@@ -252,6 +280,30 @@ def _neutral(state: dict[str, Tensor], block: str, source: str) -> Iterable[str]
                 yield f"{norm}.{name}, which an auxiliary does not use"
 
 
+def _check_blocks(state: Mapping[str, Tensor], blocks: Sequence[str], source: str) -> None:
+    """Check that no block is missing, and that each is whole and as wide as the first."""
+    layers = ("norm1", "norm2", *MATRICES)
+    for number, block in enumerate(blocks):
+        if block != f"blocks.{number}":
+            raise InputError(f"{source}: has {block}, but not blocks.{number}; fetch or export it again")
+        keys = [f"{block}.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+        if missing := [key for key in keys if key not in state]:
+            raise InputError(f"{source}: lacks {listed(missing, 3)}; fetch or export it again")
+        width = state["blocks.0.norm1.weight"].numel()
+        inner = state[f"{block}.mlp.fc1.bias"].numel()
+        rows = {"attn.qkv": 3 * width, "mlp.fc1": inner}
+        for key in keys:
+            layer, kind = key.removeprefix(f"{block}.").rsplit(".", 1)
+            shape: tuple[int, ...] = (rows.get(layer, width),)
+            if kind == "weight" and layer in MATRICES:
+                shape = (*shape, inner if layer == "mlp.fc2" else width)
+            if tuple(state[key].shape) != shape:
+                raise InputError(
+                    f"{source}: {key} has the shape {tuple(state[key].shape)}, but a plain block that is "
+                    f"{width} wide has {shape} there; use weights of a plain transformer"
+                )
+
+
 def _pathways(state: dict[str, Tensor], made: list[str], source: str, *, keep: bool) -> dict[str, Tensor]:
     """Rename M2PT's A and λ to those of `m2pt.pathway`, and merge them unless they are kept."""
     names = {"aux_weight": "weight", "cross_modal_scale": "scale"}
@@ -259,6 +311,8 @@ def _pathways(state: dict[str, Tensor], made: list[str], source: str, *, keep: b
     for key, tensor in state.items():
         layer, _, last = key.rpartition(".")
         renamed[f"{layer}.pathways.{AUXILIARY}.{names[last]}" if last in names else key] = tensor
+    if keep and not any(".pathways." in key for key in renamed):
+        raise InputError(f"{source}: has no pathways to keep; leave out --keep-pathways")
     pathways = sum(".pathways." in key and key.endswith(".scale") for key in renamed)
     if pathways and not keep:
         made.append(f"{count(pathways, 'pathway', 'pathways')} merged")

@@ -1,5 +1,6 @@
 """Files of every dialect: mapped to the same weights, with the features of the model that wrote them."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,10 @@ def finetuned_pointmae() -> State:
     }
     head = {**layer("cls_head_finetune.0", 8, 2 * DIM), "cls_token": torch.randn(1, 1, DIM)}
     return {**kept, **head, "cls_pos": torch.randn(1, 1, DIM)}
+
+
+def without(state: Mapping[str, Tensor], key: str) -> State:
+    return {each: value for each, value in state.items() if each != key}
 
 
 def renamed(state: Mapping[str, Tensor], prefix: str) -> State:
@@ -361,12 +366,70 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
         ),
         ({"conv1.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, "its keys begin with conv1.weight, fc"),
         ({**mae(), "norm.weight": torch.full((DIM,), torch.nan)}, "norm.weight is not finite"),
+        ({**mae(), "blocks.0.attn.rel_pos_h": torch.zeros(7, 12)}, "the model has relative positions"),
+        (
+            {key.replace("attn.qkv.", "attn.qkv.base_layer."): value for key, value in mae().items()},
+            "has adapters of peft, such as blocks.0.attn.qkv.base_layer.weight: merge them",
+        ),
+        (
+            {**mae(), "blocks.0.mlp.fc1.lora_A.default.weight": torch.zeros(2, DIM)},
+            "has adapters of peft, such",
+        ),
+        ({**mae(), "blocks.0.mlp.fc1.weight_scale": torch.zeros(1)}, "explain blocks.0.mlp.fc1.weight_scale"),
+        (
+            without(mae(), "blocks.1.mlp.fc2.weight"),
+            "lacks blocks.1.mlp.fc2.weight; fetch or export it again",
+        ),
+        (without(mae(), "blocks.0.norm1.bias"), "lacks blocks.0.norm1.bias; fetch"),
+        (
+            {key.replace("blocks.1.", "blocks.2."): value for key, value in mae().items()},
+            "has blocks.2, but not blocks.1; fetch",
+        ),
+        (
+            {**mae(), "blocks.1.mlp.fc1.weight": torch.zeros(4 * DIM, 25)},
+            "blocks.1.mlp.fc1.weight has the shape (96, 25), but a plain block that is 24 wide has (96, 24)",
+        ),
+        (
+            {**mae(), **layer("blocks.0.mlp.fc1", 8 * DIM, DIM)},  # a gated MLP
+            "blocks.0.mlp.fc2.weight has the shape (24, 96), but a plain block that is 24 wide has (24, 192)",
+        ),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_its_cause(state: State, words: str) -> None:
     with pytest.raises(InputError) as error:
         convert(state, "weights.pth")
     assert words in str(error.value) and str(error.value).startswith("weights.pth")
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_fsdp_wrapped_module._orig_mod"])
+@pytest.mark.parametrize("make", [mae, videomae, pointmae])
+def test_wrappers_of_single_blocks_are_removed(make: Callable[[], State], wrapper: str) -> None:
+    given = make()
+    wrapped = {re.sub(r"(blocks\.\d\.)", rf"\1{wrapper}.", key): value for key, value in given.items()}
+    assert wrapped.keys() != given.keys()
+    expected, converted = convert(given, "file"), convert(renamed(wrapped, "module."), "file")
+    assert converted.report["wrappers"] == "between the numbers of blocks and their layers (removed)"
+    assert "wrappers" not in expected.report
+    assert converted.state.keys() == expected.state.keys()
+    assert all(torch.equal(value, expected.state[key]) for key, value in converted.state.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_computed_with_in_float32(dtype: torch.dtype) -> None:
+    scales = {f"blocks.{number}.ls1.gamma": torch.rand(DIM) for number in range(DEPTH)}
+    half = {key: value.to(dtype) for key, value in {**mae(), **scales}.items()}
+    converted = convert(half, "file")
+    assert converted.report["made"].startswith(
+        f"float32 of {str(dtype)[6:]} in {len(half)} tensors; layer sc"
+    )
+    expected = half["blocks.0.ls1.gamma"].float()[:, None] * half["blocks.0.attn.proj.weight"].float()
+    torch.testing.assert_close(converted.state["blocks.0.attn.proj.weight"], expected, rtol=1e-6, atol=0)
+    assert {value.dtype for value in converted.state.values()} == {torch.float32}
+
+
+def test_pathways_are_kept_only_of_a_file_that_has_some() -> None:
+    with pytest.raises(InputError, match="has no pathways to keep; leave out --keep-pathways"):
+        convert(mae(), "weights.pth", keep_pathways=True)
 
 
 def test_an_auxiliary_of_another_width_is_refused_because_of_its_width() -> None:
