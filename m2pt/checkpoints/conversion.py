@@ -28,7 +28,7 @@ _STARTS_NO_TARGET = {
     "rope": "rotary positions",
     "q_norm": "norms of queries and keys",
     "relative_position_bias_table": "relative positions",
-    "rel_pos_": "relative positions",
+    "rel_pos": "relative positions",
 }
 """What a target of this project does not have, by a part of the keys."""
 

@@ -226,9 +226,11 @@ def saved(model: Any, folder: Path) -> State:
 IMAGE = {"image_size": 32, "patch_size": 8}
 
 
-def image_encoder(state: State, parts: tuple[str, ...] = ("tokenizer", "blocks", "norm")) -> nn.Module:
+def image_encoder(
+    state: State, parts: tuple[str, ...] = ("tokenizer", "blocks", "norm"), source: str = "file"
+) -> nn.Module:
     encoder = build_encoder("image", input={"image_size": 32}, tokenizer={"patch_size": 8}, backbone=BACKBONE)
-    load_exchange(encoder, state, parts=parts)
+    load_exchange(encoder, state, parts=parts, source=source)
     return encoder.eval()
 
 
@@ -399,6 +401,25 @@ def test_what_cannot_be_converted_is_refused_with_its_cause(state: State, words:
     with pytest.raises(InputError) as error:
         convert(state, "weights.pth")
     assert words in str(error.value) and str(error.value).startswith("weights.pth")
+
+
+def test_features_of_a_deit3_of_timm() -> None:
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": DIM, "depth": DEPTH, "num_heads": 2}
+    model = timm.create_model("deit3_small_patch16_224", num_classes=3, **sizes).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    encoder = image_encoder(convert(model.state_dict(), "file").state)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x), model.forward_features(x), rtol=1e-4, atol=1e-4)
+
+
+def test_positions_of_no_image_are_refused_with_the_file() -> None:
+    with pytest.raises(
+        InputError, match=r"^weights\.pth: pos_embed has 183 rows, which is not a class token"
+    ):
+        image_encoder({**mae(), "pos_embed": torch.zeros(1, 183, DIM)}, source="weights.pth")
 
 
 @pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_fsdp_wrapped_module._orig_mod"])
