@@ -24,6 +24,7 @@ _STARTS_NO_TARGET = {
     "dist_token": "a distillation token",
     "distillation_token": "a distillation token",
     "reg_token": "register tokens",
+    "register_tokens": "register tokens",
     "norm_pre": "a norm before the blocks",
     "rope": "rotary positions",
     "q_norm": "norms of queries and keys",
@@ -32,11 +33,18 @@ _STARTS_NO_TARGET = {
 }
 """What a target of this project does not have, by a part of the keys."""
 
+_GATES = ("mlp.w12.", "mlp.weights_in.", "mlp.fc1_g.", "mlp.gate_proj.")
+"""Parts of the keys of gated MLPs."""
+
 _WRAPPER = re.compile(r"(?<=\.)(\d+\.)(?:_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.)+")
 """What torch.compile, FSDP and activation checkpointing put after the number of a block."""
 
 _IN_A_LAYER = re.compile(r"(weight|bias|aux_weight|cross_modal_scale|pathways\..+)?")
 """What a file may have of a layer of a block."""
+
+
+class _NotWholeError(Exception):
+    """A block is missing, or a tensor of one."""
 
 
 @dataclass(frozen=True)
@@ -75,29 +83,33 @@ def convert(
     types: Counter[torch.dtype] = Counter()
     unexplained = []
     for key, tensor in state.items():
-        inner = key.removeprefix(prefix)
-        found = _goal(inner, dialect.keys) or _goal(key, dialect.keys)
+        names = [key.removeprefix(each) for each in _nested(prefix) if key.startswith(each)]
+        found = next(filter(None, (_goal(name, dialect.keys) for name in names)), None)
         if found is not None:
             if found in mapped:
                 raise InputError(f"{source}: several of its keys are {found} of {dialect.name}, {key} too")
             check_tensor(key, tensor, source, number=not found.endswith("num_batches_tracked"))
             mapped[found] = tensor.float() if tensor.is_floating_point() else tensor
             types.update([tensor.dtype] if mapped[found] is not tensor else [])
-        elif what := _described(inner, dialect) or _described(key, dialect):
+        elif what := next(filter(None, (_described(name, dialect) for name in names)), None):
             left_out[what] += 1
         elif not key.startswith(prefix):
             left_out[f"outside of {prefix!r}"] += 1
-        elif blocks_only:
-            left_out["not used by a pathway"] += 1
         else:
             unexplained.append(key)
-    if unexplained:
+    if unexplained and not blocks_only:
         raise InputError(_unexplained(unexplained, dialect, source))
     made = [
         f"float32 of {str(dtype).removeprefix('torch.')} in {count(number, 'tensor', 'tensors')}"
         for dtype, number in types.items()
     ]
-    result = _made(mapped, made, source, blocks_only=blocks_only, keep_pathways=keep_pathways)
+    if unexplained:
+        left_out["not used by a pathway"] = len(unexplained)
+    try:
+        result = _made(mapped, made, source, blocks_only=blocks_only, keep_pathways=keep_pathways)
+    except _NotWholeError as error:
+        fix = f"it has {listed(unexplained, 3)}" if unexplained else "fetch or export it again"
+        raise InputError(f"{source}: {error}; {fix}") from None
     report = {"dialect": dialect.name}
     if prefix:
         report["prefix"] = f"{prefix} (removed)"
@@ -143,6 +155,11 @@ def _recognize(state: Mapping[str, Tensor], source: str) -> tuple[Dialect, str]:
             f"{source}: holds a decoder, but no blocks of an encoder: its keys begin with {tops}; "
             "give the file of the whole model or of its encoder"
         )
+    if any(gate in key for key in state for gate in _GATES):
+        raise InputError(
+            f"{source}: the MLPs of its blocks are gated, which those of this project are not: they can "
+            "neither start a target nor be an auxiliary"
+        )
     names = sorted({dialect.name for dialect in DIALECTS})
     raise InputError(
         f"{source}: its keys begin with {tops}, which is no dialect that is known: {listed(names)}; "
@@ -159,6 +176,12 @@ def _is_marked(state: Iterable[str], dialect: Dialect, prefix: str) -> bool:
         return True
     inner = [key.removeprefix(prefix) for key in state]
     return any(key == mark or key.startswith(f"{mark}.") for key in inner for mark in dialect.marks)
+
+
+def _nested(prefix: str) -> list[str]:
+    """Return a prefix and those around it, the longest first: heads and decoders are beside the encoder."""
+    words = prefix.split(".")[:-1]
+    return ["".join(f"{word}." for word in words[:length]) for length in range(len(words), -1, -1)]
 
 
 def _goal(key: str, paths: Mapping[str, str]) -> str | None:
@@ -285,10 +308,10 @@ def _check_blocks(state: Mapping[str, Tensor], blocks: Sequence[str], source: st
     layers = ("norm1", "norm2", *MATRICES)
     for number, block in enumerate(blocks):
         if block != f"blocks.{number}":
-            raise InputError(f"{source}: has {block}, but not blocks.{number}; fetch or export it again")
+            raise _NotWholeError(f"has {block}, but not blocks.{number}")
         keys = [f"{block}.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
         if missing := [key for key in keys if key not in state]:
-            raise InputError(f"{source}: lacks {listed(missing, 3)}; fetch or export it again")
+            raise _NotWholeError(f"lacks {listed(missing, 3)}")
         width = state["blocks.0.norm1.weight"].numel()
         inner = state[f"{block}.mlp.fc1.bias"].numel()
         rows = {"attn.qkv": 3 * width, "mlp.fc1": inner}

@@ -285,10 +285,10 @@ def test_features_of_a_videomae_of_transformers(pretraining: bool, tmp_path: Pat
     torch.testing.assert_close(encoder.eval()(x.transpose(1, 2)), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["AST", "DeiT", "Beit", "Dinov2"])
+@pytest.mark.parametrize("kind", ["AST", "DeiT", "Beit", "Dinov2", "Dinov2WithRegisters"])
 def test_other_models_of_transformers_are_auxiliaries(kind: str, tmp_path: Path) -> None:
     sizes = dict(SIZES)
-    if kind == "Dinov2":
+    if kind.startswith("Dinov2"):
         del sizes["intermediate_size"]
     images = {"num_mel_bins": 32, "max_length": 64} if kind == "AST" else IMAGE
     config = getattr(transformers, f"{kind}Config")(**sizes, **images)
@@ -299,7 +299,9 @@ def test_other_models_of_transformers_are_auxiliaries(kind: str, tmp_path: Path)
     )
     assert torch.equal(state["blocks.0.attn.qkv.weight"][:DIM], query)
     load_exchange(image_encoder({}, parts=()), state, parts=("blocks",))
-    if kind in ("AST", "DeiT"):
+    in_memory = convert(model.state_dict(), "file", blocks_only=True).state
+    assert all(torch.equal(value, in_memory[key]) for key, value in state.items() if "norm" not in key)
+    if kind in ("AST", "DeiT", "Dinov2WithRegisters"):
         with pytest.raises(InputError, match="none can start from it; as an auxiliary it can be used"):
             convert(saved(model, tmp_path), "file")
 
@@ -359,6 +361,10 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
     [
         ({**mae(), "dist_token": torch.zeros(1)}, "explain dist_token; the model has a distillation token"),
         ({**mae(), "blocks.0.attn.q_norm.weight": torch.zeros(1)}, "norms of queries and keys"),
+        (
+            {key.replace("mlp.fc1", "mlp.w12"): value for key, value in mae().items()},
+            "the MLPs of its blocks are gated",
+        ),
         ({**mae(), "surprise": torch.zeros(1)}, "is of timm's ViT, but does not explain surprise"),
         (mae_decoder(), "holds a decoder, but no blocks of an encoder"),
         (renamed(blocks(), "decoder."), "holds a decoder, but no blocks of an encoder"),
@@ -420,6 +426,22 @@ def test_positions_of_no_image_are_refused_with_the_file() -> None:
         InputError, match=r"^weights\.pth: pos_embed has 183 rows, which is not a class token"
     ):
         image_encoder({**mae(), "pos_embed": torch.zeros(1, 183, DIM)}, source="weights.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.model."])
+def test_a_head_beside_the_encoder_is_found_below_any_prefix(prefix: str) -> None:
+    config = transformers.VideoMAEConfig(**SIZES, image_size=16, patch_size=8, num_frames=4, num_labels=3)
+    state = randomized(transformers.VideoMAEForVideoClassification(config)).state_dict()
+    converted = convert(renamed(state, prefix), "file")
+    assert torch.equal(converted.state["head.weight"], state["classifier.weight"])
+    assert torch.equal(converted.state["fc_norm.bias"], state["fc_norm.bias"])
+    assert converted.report["prefix"] == f"{prefix}videomae. (removed)" and "left out" not in converted.report
+
+
+def test_what_an_auxiliary_lacks_is_said_with_what_it_has_instead() -> None:
+    state = {key.replace("attn.qkv", "attn.in_proj"): value for key, value in mae().items()}
+    with pytest.raises(InputError, match=r"lacks blocks\.0\.attn\.qkv.*; it has blocks\.0\.attn\.in_proj"):
+        convert(state, "file", blocks_only=True)
 
 
 @pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_fsdp_wrapped_module._orig_mod"])
