@@ -24,7 +24,7 @@ from m2pt.datasets.preparation.clips import media_files, only
 from m2pt.datasets.preparation.lists import check_lists, listed_path, write_lists
 from m2pt.datasets.preparation.splits import LEFT_OUT, left_out, sort_out
 from m2pt.datasets.reading import read_text, reading
-from m2pt.errors import InputError, count, short
+from m2pt.errors import InputError, count, listed, short
 
 CLASSES = "class_labels_indices.csv"
 BALANCED, UNBALANCED, EVAL = (
@@ -90,8 +90,8 @@ def prepare(
 
     Raises:
         InputError: a list is missing or malformed, there are not `num_classes` classes, a video is in both
-            splits, there is no clip for a split, a clip is there twice or is that of two segments, or a list
-            that differs is in `root`; a clip for the statistics cannot be read.
+            splits, there is no clip for a split or a class of one, a clip is there twice or is that of two
+            segments, or a list that differs is in `root`; a clip for the statistics cannot be read.
         OSError: the disk is full or not writable.
     """
     folder = annotations or downloads
@@ -111,6 +111,12 @@ def prepare(
             raise InputError(
                 f"{downloads} has no clip of {', '.join(path.name for path in sources[split])}: names "
                 "must be <YTID>.wav, Y<YTID>.wav or <YTID>_<start>.wav; give the folder that holds the clips."
+            )
+        present = (segment.labels.split(",") for segment, path in clips.items() if path)
+        if empty := sorted(mids - {mid for labels in present for mid in labels}):
+            raise InputError(
+                f"{downloads} has no clip of {split} of the {count(len(empty), 'class', 'classes')} "
+                f"{listed(empty, 5)}: get some, or remove them from {CLASSES} and the lists."
             )
     classes = {CLASSES: read_text(folder / CLASSES)}
     check_lists(root, {**classes, **_lists(found, root)})

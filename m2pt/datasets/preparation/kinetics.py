@@ -71,8 +71,9 @@ def prepare(
         What was found, a line each.
 
     Raises:
-        InputError: an annotation is malformed, there are not `num_classes` classes, a split has no videos, a
-            video is there twice or is that of two annotations, or a list that differs is in `root`.
+        InputError: an annotation is malformed, there are not `num_classes` classes, a split or a class of one
+            has no videos, a video is there twice or is that of two annotations, or a list that differs is in
+            `root`.
         OSError: the disk is full or not writable.
     """
     published = _read_annotations([annotations] if annotations else [downloads, downloads / "annotations"])
@@ -90,6 +91,13 @@ def prepare(
             f"{count(len(names), 'class is', 'classes are')} annotated, not num_classes = {num_classes}: "
             f"give the annotations of one dataset, or --num-classes {len(names)}."
         )
+    for split, videos in found.items():
+        if empty := sorted(set(names) - {video.label for video, path in videos.items() if path}):
+            raise InputError(
+                f"{downloads} has no video of {split} of the {count(len(empty), 'class', 'classes')} "
+                f"{listed(empty, 5)}: get some, or leave them out of the annotations and give --num-classes "
+                f"{len(names) - len(empty)}."
+            )
     check_lists(root, _lists(found, names, root))
     splits = sort_out(found, video_problem if check else None, root)
     lists = _lists({split.name: split.kept for split in splits}, names, root)

@@ -56,9 +56,10 @@ def _check_files(found: Mapping[str, Mapping[Clip, Path | None]]) -> None:
     for split, clips in found.items():
         for clip, path in clips.items():
             if path and (known := first.setdefault(path, (split, clip))) != (split, clip):
+                again = " with another label" if str(clip) == str(known[1]) and clip != known[1] else ""
                 raise InputError(
-                    f"{path} is the file of two clips: {known[0]} lists {known[1]}, and {split} lists {clip}."
-                    " Give each a file whose name has its times, or list one of them."
+                    f"{path} is the file of two clips: {known[0]} lists {known[1]}, and {split} lists "
+                    f"{clip}{again}. Give each a file whose name has its times, or list one of them."
                 )
 
 

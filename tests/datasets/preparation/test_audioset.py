@@ -237,6 +237,16 @@ def test_other_lists_stay(downloads: Path) -> None:
             "index,mid,display_name\n0,/m/09x0r,Speech\n",
             "{downloads}/class_labels_indices.csv has 1 class, not num_classes = 2: give the official file",
         ),
+        (
+            "eval_segments.csv",
+            COMMENTS + 'fffffffffff, 30.000, 40.000, "/m/09x0r"\nhhhhhhhhhhh, 3, 4, "/t/dd00003"\n',
+            "{downloads} has no clip of eval of the 1 class /t/dd00003: get some, or remove them from",
+        ),
+        (
+            "balanced_train_segments.csv",
+            FILES["balanced_train_segments.csv"] + 'Yaaaaaaaaa_, 30.000, 40.000, "/t/dd00003"\n',
+            "Yaaaaaaaaa_ from 30 s, and train lists Yaaaaaaaaa_ from 30 s with another label. Give",
+        ),
         ("class_labels_indices.csv", "index,mid\n", "must begin with 'index,mid,display_name'"),
         ("train.json", "mine", "{downloads} already has train.json with another content"),
         ("eval_segments.csv", COMMENTS, "has no clip of eval_segments.csv: names must be <YTID>.wav"),

@@ -102,11 +102,18 @@ def test_the_lists_of_folders_of_classes(tmp_path: Path, video: bytes) -> None:
         for name in LABELS:
             (tmp_path / split / name).mkdir(parents=True)
             (tmp_path / split / name / "any name.mp4").write_bytes(video)
-    (tmp_path / "val" / "zumba" / "any name.mp4").unlink()
     (tmp_path / "val" / "zumba" / ".hidden.mp4").write_bytes(video)
-    assert prepare(tmp_path, tmp_path) == ["3 classes", "train: 3 of 3 clips", "val: 2 of 2 clips"]
+    assert prepare(tmp_path, tmp_path) == ["3 classes", "train: 3 of 3 clips", "val: 3 of 3 clips"]
     assert lines(tmp_path / "train.csv") == [f'"train/{name}/any name.mp4" {LABELS[name]}' for name in LABELS]
-    assert len(lines(tmp_path / "val.csv")) == 2
+    assert len(lines(tmp_path / "val.csv")) == 3
+
+
+def test_a_class_without_a_video_is_named_before_one_is_read(videos: Path, monkeypatch) -> None:
+    (videos / VIDEOS[4]).unlink()
+    monkeypatch.setattr("m2pt.datasets.preparation.splits.unreadable", read_nothing)
+    with pytest.raises(InputError) as raised:
+        prepare(videos, videos, check=True)
+    assert f"{videos} has no video of val of the 1 class petting animal (not cat): get" in str(raised.value)
 
 
 def test_the_command(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
