@@ -143,8 +143,9 @@ def _recognize(state: Mapping[str, Tensor], source: str) -> tuple[Dialect, str]:
         prefixes = [each for each in prefixes if not each or (each.endswith(".") and not _of_decoder(each))]
         prefixes = [each for each in prefixes if _is_marked(state, dialect, each)]
         if len(prefixes) > 1:
+            named = listed((each or "(none)" for each in prefixes), 6)
             raise InputError(
-                f"{source}: has blocks under several prefixes, {listed(prefixes, 6)}: it is a model of "
+                f"{source}: has blocks under several prefixes, {named}: it is a model of "
                 "several stages, or several models; give a file with the weights of one transformer"
             )
         if prefixes:
@@ -259,6 +260,8 @@ def _stack(state: dict[str, Tensor], block: str, source: str) -> Iterable[str]:
         state[f"{block}.attn.qkv.weight"] = torch.cat([state.pop(f"{name}.weight") for name in names])
         yield "attn.qkv stacked from q, k and v"
     biases = {name: state.pop(f"{block}.attn.{name}.bias", None) for name in "qkv"}
+    if f"{block}.attn.qkv.bias" in state and any(bias is not None for bias in biases.values()):
+        raise InputError(f"{source}: has a bias of attn.qkv in {block} and separate ones; keep one of them")
     known = next((bias for bias in biases.values() if bias is not None), None)
     if known is not None:
         parts = [torch.zeros_like(known) if bias is None else bias for bias in biases.values()]
@@ -333,7 +336,9 @@ def _pathways(state: dict[str, Tensor], made: list[str], source: str, *, keep: b
     renamed = {}
     for key, tensor in state.items():
         layer, _, last = key.rpartition(".")
-        renamed[f"{layer}.pathways.{AUXILIARY}.{names[last]}" if last in names else key] = tensor
+        name = f"{layer}.pathways.{AUXILIARY}.{names[last]}" if last in names else key
+        is_number = ".pathways." in name and name.endswith(".scale") and not tensor.ndim
+        renamed[name] = tensor.reshape(1) if is_number else tensor
     if keep and not any(".pathways." in key for key in renamed):
         raise InputError(f"{source}: has no pathways to keep; leave out --keep-pathways")
     pathways = sum(".pathways." in key and key.endswith(".scale") for key in renamed)

@@ -219,15 +219,21 @@ def _read_pickle(path: Path) -> Checkpoint:
         reason = str(error).partition(". ")[0] or type(error).__name__
         raise DamagedError(f"{path} is damaged or truncated: {reason}; fetch or recreate it") from error
     state, others = _taken(content)
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
-    ):
-        keys = list(content)[:9] if isinstance(content, Mapping) else []
+    entries = list(state.items()) if isinstance(state, Mapping) else []
+    odd = [
+        (key, value) for key, value in entries if not isinstance(key, str) or not isinstance(value, Tensor)
+    ]
+    if not isinstance(state, Mapping) or not entries or len(odd) == len(entries):
         raise InputError(
-            f"{path} holds no weights: it is a {type(content).__name__} with the keys {keys}; "
+            f"{path} holds no weights: it is a {type(state).__name__} with the keys "
+            f"{[key for key, _ in entries[:9]]}; "
             f"tensors must be at its top level or under {', '.join(map(repr, _CONTAINERS))}"
+        )
+    if odd:
+        key, value = odd[0]
+        raise InputError(
+            f"{path}: {key!r} among its weights is of the type {type(value).__name__}; remove it: weights "
+            "are tensors with names"
         )
     return Checkpoint(dict(state), {}, others)
 

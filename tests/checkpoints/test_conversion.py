@@ -365,6 +365,14 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
             {key.replace("mlp.fc1", "mlp.w12"): value for key, value in mae().items()},
             "the MLPs of its blocks are gated",
         ),
+        (
+            {**videomae(), "encoder.blocks.1.attn.qkv.bias": torch.zeros(3 * DIM)},
+            "has a bias of attn.qkv in blocks.1 and separate ones",
+        ),
+        (
+            {**mae(), **renamed(mae(), "ema.")},
+            "several prefixes, (none), ema.: it is a model",
+        ),
         ({**mae(), "surprise": torch.zeros(1)}, "is of timm's ViT, but does not explain surprise"),
         (mae_decoder(), "holds a decoder, but no blocks of an encoder"),
         (renamed(blocks(), "decoder."), "holds a decoder, but no blocks of an encoder"),
@@ -468,6 +476,13 @@ def test_weights_of_half_precision_are_computed_with_in_float32(dtype: torch.dty
     expected = half["blocks.0.ls1.gamma"].float()[:, None] * half["blocks.0.attn.proj.weight"].float()
     torch.testing.assert_close(converted.state["blocks.0.attn.proj.weight"], expected, rtol=1e-6, atol=0)
     assert {value.dtype for value in converted.state.values()} == {torch.float32}
+
+
+def test_a_scale_without_axes_is_one_number() -> None:
+    given = {**mae(), "blocks.0.attn.qkv.aux_weight": torch.ones(3 * DIM, DIM)}
+    converted = convert({**given, "blocks.0.attn.qkv.cross_modal_scale": torch.tensor(0.5)}, "file")
+    expected = given["blocks.0.attn.qkv.weight"] + 0.5
+    torch.testing.assert_close(converted.state["blocks.0.attn.qkv.weight"], expected)
 
 
 def test_pathways_are_kept_only_of_a_file_that_has_some() -> None:

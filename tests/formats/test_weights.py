@@ -184,6 +184,25 @@ def test_files_without_weights(tmp_path: Path, content: object) -> None:
         load_weights(tmp_path / "none.pth")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({**STATE, "epoch": 3}, "'epoch' among its weights is of the type int; remove it"),
+        ({"model": {**STATE, "x": None}}, "'x' among its weights is of the type NoneType; remove it"),
+        (
+            {0: torch.zeros(2), **STATE},
+            "0 among its weights is of the type Tensor; remove it: weights",
+        ),
+        ({"model": {"encoder": STATE, "decoder": STATE}}, "is a dict with the keys ['encoder', 'decoder']"),
+    ],
+)
+def test_what_is_no_weight_is_named(tmp_path: Path, content: object, words: str) -> None:
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(InputError) as raised:
+        load_weights(tmp_path / "odd.pth")
+    assert words in str(raised.value)
+
+
 @pytest.mark.parametrize("name", ["missing.safetensors", "missing.pth"])
 def test_missing_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=rf"{name}: cannot be read \(No such file"):
