@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +24,27 @@ _STARTS_NO_TARGET = {
     "dist_token": "a distillation token",
     "distillation_token": "a distillation token",
     "reg_token": "register tokens",
+    "register_tokens": "register tokens",
     "norm_pre": "a norm before the blocks",
     "rope": "rotary positions",
     "q_norm": "norms of queries and keys",
     "relative_position_bias_table": "relative positions",
+    "rel_pos": "relative positions",
 }
 """What a target of this project does not have, by a part of the keys."""
+
+_GATES = ("mlp.w12.", "mlp.weights_in.", "mlp.fc1_g.", "mlp.gate_proj.")
+"""Parts of the keys of gated MLPs."""
+
+_WRAPPER = re.compile(r"(?<=\.)(\d+\.)(?:_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.)+")
+"""What torch.compile, FSDP and activation checkpointing put after the number of a block."""
+
+_IN_A_LAYER = re.compile(r"(weight|bias|aux_weight|cross_modal_scale|pathways\..+)?")
+"""What a file may have of a layer of a block."""
+
+
+class _NotWholeError(Exception):
+    """A block is missing, or a tensor of one."""
 
 
 @dataclass(frozen=True)
@@ -59,35 +74,47 @@ def convert(
 
     Raises:
         InputError: it is none of the dialects, holds several models or only a decoder, or has keys that its
-            dialect does not explain.
+            dialect does not explain; a block is not whole; or there are no pathways to keep.
     """
+    given, state = state, _unwrapped(state)
     dialect, prefix = _recognize(state, source)
     mapped: dict[str, Tensor] = {}
     left_out: Counter[str] = Counter()
+    types: Counter[torch.dtype] = Counter()
     unexplained = []
     for key, tensor in state.items():
-        inner = key.removeprefix(prefix)
-        found = _goal(inner, dialect.keys) or _goal(key, dialect.keys)
+        names = [key.removeprefix(each) for each in _nested(prefix) if key.startswith(each)]
+        found = next(filter(None, (_goal(name, dialect.keys) for name in names)), None)
         if found is not None:
             if found in mapped:
                 raise InputError(f"{source}: several of its keys are {found} of {dialect.name}, {key} too")
             check_tensor(key, tensor, source, number=not found.endswith("num_batches_tracked"))
-            mapped[found] = tensor
-        elif what := _described(inner, dialect) or _described(key, dialect):
+            mapped[found] = tensor.float() if tensor.is_floating_point() else tensor
+            types.update([tensor.dtype] if mapped[found] is not tensor else [])
+        elif what := next(filter(None, (_described(name, dialect) for name in names)), None):
             left_out[what] += 1
         elif not key.startswith(prefix):
             left_out[f"outside of {prefix!r}"] += 1
-        elif blocks_only:
-            left_out["not used by a pathway"] += 1
         else:
             unexplained.append(key)
-    if unexplained:
+    if unexplained and not blocks_only:
         raise InputError(_unexplained(unexplained, dialect, source))
-    made: list[str] = []
-    result = _made(mapped, made, source, blocks_only=blocks_only, keep_pathways=keep_pathways)
+    made = [
+        f"float32 of {str(dtype).removeprefix('torch.')} in {count(number, 'tensor', 'tensors')}"
+        for dtype, number in types.items()
+    ]
+    if unexplained:
+        left_out["not used by a pathway"] = len(unexplained)
+    try:
+        result = _made(mapped, made, source, blocks_only=blocks_only, keep_pathways=keep_pathways)
+    except _NotWholeError as error:
+        fix = f"it has {listed(unexplained, 3)}" if unexplained else "fetch or export it again"
+        raise InputError(f"{source}: {error}; {fix}") from None
     report = {"dialect": dialect.name}
     if prefix:
         report["prefix"] = f"{prefix} (removed)"
+    if given.keys() != state.keys():
+        report["wrappers"] = "between the numbers of blocks and their layers (removed)"
     report["mapped"] = count(len(mapped), "tensor", "tensors")
     if made:
         report["made"] = "; ".join(made)
@@ -104,6 +131,11 @@ def other_weights(given: Checkpoint) -> dict[str, str]:
     )
 
 
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors by keys without the wrappers of single blocks."""
+    return {_WRAPPER.sub(r"\1", key): tensor for key, tensor in state.items()}
+
+
 def _recognize(state: Mapping[str, Tensor], source: str) -> tuple[Dialect, str]:
     """Return the first dialect whose anchor and marks the keys have, and the prefix before the anchor."""
     for dialect in DIALECTS:
@@ -111,8 +143,9 @@ def _recognize(state: Mapping[str, Tensor], source: str) -> tuple[Dialect, str]:
         prefixes = [each for each in prefixes if not each or (each.endswith(".") and not _of_decoder(each))]
         prefixes = [each for each in prefixes if _is_marked(state, dialect, each)]
         if len(prefixes) > 1:
+            named = listed((each or "(none)" for each in prefixes), 6)
             raise InputError(
-                f"{source}: has blocks under several prefixes, {listed(prefixes, 6)}: it is a model of "
+                f"{source}: has blocks under several prefixes, {named}: it is a model of "
                 "several stages, or several models; give a file with the weights of one transformer"
             )
         if prefixes:
@@ -122,6 +155,11 @@ def _recognize(state: Mapping[str, Tensor], source: str) -> tuple[Dialect, str]:
         raise InputError(
             f"{source}: holds a decoder, but no blocks of an encoder: its keys begin with {tops}; "
             "give the file of the whole model or of its encoder"
+        )
+    if any(gate in key for key in state for gate in _GATES):
+        raise InputError(
+            f"{source}: the MLPs of its blocks are gated, which those of this project are not: they can "
+            "neither start a target nor be an auxiliary"
         )
     names = sorted({dialect.name for dialect in DIALECTS})
     raise InputError(
@@ -141,6 +179,12 @@ def _is_marked(state: Iterable[str], dialect: Dialect, prefix: str) -> bool:
     return any(key == mark or key.startswith(f"{mark}.") for key in inner for mark in dialect.marks)
 
 
+def _nested(prefix: str) -> list[str]:
+    """Return a prefix and those around it, the longest first: heads and decoders are beside the encoder."""
+    words = prefix.split(".")[:-1]
+    return ["".join(f"{word}." for word in words[:length]) for length in range(len(words), -1, -1)]
+
+
 def _goal(key: str, paths: Mapping[str, str]) -> str | None:
     """Return what a key is called where the longest path that fits it leads, or None."""
     words = key.split(".")
@@ -148,6 +192,8 @@ def _goal(key: str, paths: Mapping[str, str]) -> str | None:
         start, rest = words[:length], words[length:]
         for path in (".".join(start), _generic(start)):
             if path in paths:
+                if paths[path].startswith("blocks.N.") and not _IN_A_LAYER.fullmatch(".".join(rest)):
+                    return None
                 number = next((word for word in start if word.isdecimal()), "")
                 return ".".join([paths[path].replace(".N.", f".{number}."), *rest])
     return None
@@ -166,6 +212,11 @@ def _described(key: str, dialect: Dialect) -> str | None:
 
 
 def _unexplained(keys: list[str], dialect: Dialect, source: str) -> str:
+    if any("lora_" in key or ".base_layer." in key for key in keys):
+        return (
+            f"{source}: has adapters of peft, such as {keys[0]}: merge them into the model first "
+            "(merge_and_unload), and save that"
+        )
     causes = sorted({what for part, what in _STARTS_NO_TARGET.items() if any(part in key for key in keys)})
     cause = (
         f"the model has {' and '.join(causes)}, which targets of this project do not have, so that none can "
@@ -189,6 +240,7 @@ def _made(
     for step in steps:
         words = Counter(word for block in blocks for word in step(state, block, source))
         made += [f"{word} in {count(number, 'block', 'blocks')}" for word, number in words.items()]
+    _check_blocks(state, blocks, source)
     return _pathways(state, made, source, keep=keep_pathways)
 
 
@@ -208,6 +260,8 @@ def _stack(state: dict[str, Tensor], block: str, source: str) -> Iterable[str]:
         state[f"{block}.attn.qkv.weight"] = torch.cat([state.pop(f"{name}.weight") for name in names])
         yield "attn.qkv stacked from q, k and v"
     biases = {name: state.pop(f"{block}.attn.{name}.bias", None) for name in "qkv"}
+    if f"{block}.attn.qkv.bias" in state and any(bias is not None for bias in biases.values()):
+        raise InputError(f"{source}: has a bias of attn.qkv in {block} and separate ones; keep one of them")
     known = next((bias for bias in biases.values() if bias is not None), None)
     if known is not None:
         parts = [torch.zeros_like(known) if bias is None else bias for bias in biases.values()]
@@ -252,13 +306,41 @@ def _neutral(state: dict[str, Tensor], block: str, source: str) -> Iterable[str]
                 yield f"{norm}.{name}, which an auxiliary does not use"
 
 
+def _check_blocks(state: Mapping[str, Tensor], blocks: Sequence[str], source: str) -> None:
+    """Check that no block is missing, and that each is whole and as wide as the first."""
+    layers = ("norm1", "norm2", *MATRICES)
+    for number, block in enumerate(blocks):
+        if block != f"blocks.{number}":
+            raise _NotWholeError(f"has {block}, but not blocks.{number}")
+        keys = [f"{block}.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+        if missing := [key for key in keys if key not in state]:
+            raise _NotWholeError(f"lacks {listed(missing, 3)}")
+        width = state["blocks.0.norm1.weight"].numel()
+        inner = state[f"{block}.mlp.fc1.bias"].numel()
+        rows = {"attn.qkv": 3 * width, "mlp.fc1": inner}
+        for key in keys:
+            layer, kind = key.removeprefix(f"{block}.").rsplit(".", 1)
+            shape: tuple[int, ...] = (rows.get(layer, width),)
+            if kind == "weight" and layer in MATRICES:
+                shape = (*shape, inner if layer == "mlp.fc2" else width)
+            if tuple(state[key].shape) != shape:
+                raise InputError(
+                    f"{source}: {key} has the shape {tuple(state[key].shape)}, but a plain block that is "
+                    f"{width} wide has {shape} there; use weights of a plain transformer"
+                )
+
+
 def _pathways(state: dict[str, Tensor], made: list[str], source: str, *, keep: bool) -> dict[str, Tensor]:
     """Rename M2PT's A and λ to those of `m2pt.pathway`, and merge them unless they are kept."""
     names = {"aux_weight": "weight", "cross_modal_scale": "scale"}
     renamed = {}
     for key, tensor in state.items():
         layer, _, last = key.rpartition(".")
-        renamed[f"{layer}.pathways.{AUXILIARY}.{names[last]}" if last in names else key] = tensor
+        name = f"{layer}.pathways.{AUXILIARY}.{names[last]}" if last in names else key
+        is_number = ".pathways." in name and name.endswith(".scale") and not tensor.ndim
+        renamed[name] = tensor.reshape(1) if is_number else tensor
+    if keep and not any(".pathways." in key for key in renamed):
+        raise InputError(f"{source}: has no pathways to keep; leave out --keep-pathways")
     pathways = sum(".pathways." in key and key.endswith(".scale") for key in renamed)
     if pathways and not keep:
         made.append(f"{count(pathways, 'pathway', 'pathways')} merged")

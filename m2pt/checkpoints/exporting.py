@@ -36,10 +36,21 @@ def export_classifier(model: Classifier, form: str, target: Path) -> str:
         target: file or, for transformers, folder to write.
 
     Raises:
-        InputError: the form has no such model, or needs a package that is not installed.
+        InputError: the form has no such model or another kind of file, or needs a package that is not
+            installed.
         RunError: what was written computes something else.
     """
+    _check_target(form, target)
     return FORMS[form](model, target)
+
+
+def _check_target(form: str, target: Path) -> None:
+    """Check that readers of the form will take `target` for what it is."""
+    ending = {"timm": ".safetensors", "official": ".pth", "onnx": ".onnx"}.get(form)
+    if ending is None and target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file, but the {form} form is a folder: give another --output")
+    if ending is not None and (target.suffix != ending or target.is_dir()):
+        raise InputError(f"--output {target}: the {form} form is a file whose name ends in {ending}")
 
 
 def example(model: Classifier) -> Tensor:

@@ -165,7 +165,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     if (arguments.statistics or 0) < 0:
         raise InputError(f"--statistics {arguments.statistics}: must be an integer >= 0.")
     job_log.begin(f"data prepare {layout}", {"downloads": downloads, "dataset": root})
-    for line in prepare(layout, downloads, root, options):
+    for line in prepare(layout, downloads, root, options, num_classes=num_classes):
         print(line)
     skippable = catalog.layout(layout).skippable  # the config decides whether trainings may skip samples
     check_dataset(layout, root, num_classes=num_classes, skip_corrupt=skippable)
@@ -198,7 +198,12 @@ def _pack(arguments: argparse.Namespace) -> None:
     if number < 1:
         raise InputError(f"--samples-per-shard {number}: must be an integer >= 1.")
     job_log.begin(f"data pack {layout}", {"dataset": root, "results": target})
-    module.pack(root, target, samples_per_shard=number)
+    corrupt = module.pack(root, target, samples_per_shard=number)
+    if corrupt:
+        found = count(len(corrupt), "corrupt training image", "corrupt training images")
+        print(
+            f"warning: {found} packed as found, for trainings with corrupt_samples: skip:", *corrupt, sep="\n"
+        )
     job_log.end(target)
 
 

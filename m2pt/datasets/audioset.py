@@ -170,9 +170,16 @@ def synthetic_batch(
 
 def classes(root: Path) -> list[str]:
     """Return the display names in label order."""
-    named, problems = _read_classes(root)
-    raise_problems(problems)
-    return list(named.values())
+    return list(_classes(root).values())
+
+
+def mids(root: Path) -> list[str]:
+    """Return the ids of the ontology, `/m/...`, in label order.
+
+    Raises:
+        InputError: the file of the classes is missing or malformed.
+    """
+    return list(_classes(root))
 
 
 def counts(root: Path) -> dict[str, int]:
@@ -209,11 +216,16 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
 
 
 def _clips(root: Path, split: str) -> list[tuple[str, list[int]]]:
-    named, problems = _read_classes(root)
-    raise_problems(problems)
-    clips, problems = _read_list(root / LISTS[split], list(named))
+    clips, problems = _read_list(root / LISTS[split], mids(root))
     raise_problems(problems)
     return clips
+
+
+def _classes(root: Path) -> dict[str, str]:
+    """Return {mid: display name} in label order."""
+    named, problems = _read_classes(root)
+    raise_problems(problems)
+    return named
 
 
 def _read_classes(root: Path) -> tuple[dict[str, str], list[str]]:

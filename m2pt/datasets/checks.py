@@ -141,7 +141,11 @@ def empty_classes(labels: Iterable[int], names: Sequence[str], listed_in: Path) 
     if not present:
         return [f"all classes are empty: {listed_in} lists no samples."]
     return [
-        f"class {label} ({name}) is empty: {listed_in} lists no sample of it."
+        f"class {_class(label, name)} is empty: {listed_in} lists no sample of it."
         for label, name in enumerate(names)
         if label not in present
     ]
+
+
+def _class(label: int, name: str) -> str:
+    return name if name == str(label) else f"{label} ({name})"

@@ -18,6 +18,7 @@ from m2pt.datasets import imagenet_shards
 from m2pt.datasets.augmentations import ImageAugmentation, policy_errors
 from m2pt.datasets.base import PackedList, SeededDataset
 from m2pt.datasets.checks import check_files, error_of, quick_sample, raise_problems
+from m2pt.datasets.corrupt import separate
 from m2pt.datasets.framing import normalized
 from m2pt.datasets.images import (
     MEAN,
@@ -234,22 +235,36 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
     return problems
 
 
-def pack(source: Path, target: Path, *, samples_per_shard: int) -> None:
+def pack(source: Path, target: Path, *, samples_per_shard: int) -> list[str]:
     """Pack the folders of a dataset into shards; see `imagenet_shards.pack`.
 
+    Corrupt training images are packed as they are, up to the bound that trainings have for them.
+
+    Returns:
+        A problem for each corrupt training image that was found.
+
     Raises:
-        InputError: the dataset is in shards already or has problems, or `target` has other files.
+        InputError: the dataset is in shards already or has other problems, or `target` has other files or is
+            in the folder of a split.
     """
     if has_shards(source):
         raise InputError(f"{source} is in shards already.")
+    for split in SPLITS:
+        if target.resolve().is_relative_to((source / split).resolve()):
+            raise InputError(
+                f"{target} is in {source / split}, where shards would be taken for images or classes: choose "
+                "another folder."
+            )
     wnids = folder_names(source / "train")
-    raise_problems(check(source, num_classes=len(wnids), full=False))
+    problems, corrupt = separate(check(source, num_classes=len(wnids), full=False))
+    raise_problems(problems)
     if folders := folder_names(target / "train"):
         raise InputError(f"{target / 'train'} has folders, such as {folders[0]}: choose another folder.")
     for split in SPLITS:
         items = FolderImages(source, split, len(wnids)).items
         imagenet_shards.pack(source / split, target / split, items, samples_per_shard)
     imagenet_shards.write_classes(target, wnids)
+    return corrupt
 
 
 def _names(root: Path, split: str) -> Iterator[str]:

@@ -4,7 +4,8 @@
 
 Paths are absolute or relative to the dataset's root. A path with spaces may be in double quotes, as VideoMAE
 needs it (it reads the lists with pandas), or unquoted: the label follows the last space. Empty lines are
-ignored. `test.csv` is optional; for Kinetics-400 VideoMAE uses a copy of `val.csv`.
+ignored. `test.csv` is optional; for Kinetics-400 VideoMAE uses a copy of `val.csv`. So is `classes.txt`, the
+names of the classes for messages, one in each line.
 """
 
 import csv
@@ -20,12 +21,15 @@ from torch import Tensor
 from m2pt.datasets.augmentations import ClipAugmentation, ClipCropAugmentation, MultiView, policy_errors
 from m2pt.datasets.base import PackedList, SeededDataset
 from m2pt.datasets.checks import check_files, empty_classes, missing_files, raise_problems
+from m2pt.datasets.reading import read_lines
 from m2pt.datasets.video import read_frames, video_problem
 from m2pt.datasets.video_views import make_view
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_bytes
 
 SPLITS = ("train", "val")
+
+CLASSES = "classes.txt"
 
 LARGEST_LIST = 1 << 30
 """Bytes, enough for ten million videos."""
@@ -136,9 +140,7 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
         absent = missing_files(root, (name for name, _ in items), path)
         problems += found + list(absent.values())
         if split in SPLITS:  # no reader uses the test list, and its labels may be placeholders
-            problems += empty_classes(
-                (label for _, label in items), [str(label) for label in range(num_classes)], path
-            )
+            problems += empty_classes((label for _, label in items), _names(root, num_classes), path)
         present[split] = [name for name, _ in items if name not in absent]
     if full:
         evaluated = dict.fromkeys(name for split in present if split != "train" for name in present[split])
@@ -147,6 +149,13 @@ def check(root: Path, *, num_classes: int, full: bool) -> list[str]:
             paths = [root / name for name in names]
             problems += check_files(paths, video_problem, what="kinetics", training=training)
     return problems
+
+
+def _names(root: Path, num_classes: int) -> list[str]:
+    """Return the names of the classes; the labels as text if there are none, or of another number."""
+    if (root / CLASSES).is_file() and len(names := read_lines(root / CLASSES)) == num_classes:
+        return names
+    return [str(label) for label in range(num_classes)]
 
 
 def _list_path(root: Path, split: str) -> Path:

@@ -56,7 +56,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     Raises:
         InputError: the folder is not writable or the disk is full; an existing file at `path` is kept.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
     try:
         with replacing(path) as temporary, ThreadPoolExecutor(1) as executor:
             sums = executor.submit(_sums, tensors)  # in parallel with writing
@@ -71,6 +71,17 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
         raise InputError(
             f"cannot write {path}: {reason}; the folder must be writable and have free space"
         ) from error
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors, with copies of those that share memory with an earlier one."""
+    storages: set[int] = set()
+    separate = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if place in storages else tensor
+        storages.add(place)
+    return separate
 
 
 def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -98,8 +109,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     A file of torch.save holds a state dict under `model`, `module`, `state_dict`, `base_model` or
     `model_state_dict`; if there is none of these, under `model_ema`, `state_dict_ema` or `ema`; or it is one
-    itself. It has no metadata. Checksums are verified if there are any: one in our safetensors files, one for
-    each tensor in files of torch.save.
+    itself. What is there may again have one of these. Such a file has no metadata. Checksums are verified if
+    there are any: one in our safetensors files, one for each tensor in files of torch.save.
 
     Raises:
         DamagedError: the file is truncated or damaged.
@@ -108,6 +119,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     readers = {".safetensors": _read_safetensors, **dict.fromkeys(_PICKLES, _read_pickle)}
     if path.suffix not in readers:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: give the file of the weights in it")
         raise InputError(f"{path} is not a weights file: its name must end in {', '.join(readers)}")
     with open_binary(path):
         pass  # gives a clear error if the file cannot be opened
@@ -205,17 +218,32 @@ def _read_pickle(path: Path) -> Checkpoint:
             ) from error
         reason = str(error).partition(". ")[0] or type(error).__name__
         raise DamagedError(f"{path} is damaged or truncated: {reason}; fetch or recreate it") from error
-    keys = list(content) if isinstance(content, Mapping) else []
-    taken = next((key for key in _CONTAINERS if key in keys), None)
-    state = content if taken is None else content[taken]
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
-    ):
+    state, others = _taken(content)
+    entries = list(state.items()) if isinstance(state, Mapping) else []
+    odd = [
+        (key, value) for key, value in entries if not isinstance(key, str) or not isinstance(value, Tensor)
+    ]
+    if not isinstance(state, Mapping) or not entries or len(odd) == len(entries):
         raise InputError(
-            f"{path} holds no weights: it is a {type(content).__name__} with the keys {keys[:9]}; "
+            f"{path} holds no weights: it is a {type(state).__name__} with the keys "
+            f"{[key for key, _ in entries[:9]]}; "
             f"tensors must be at its top level or under {', '.join(map(repr, _CONTAINERS))}"
         )
-    others = tuple(key for key in _CONTAINERS if key in keys and key != taken) if taken else ()
+    if odd:
+        key, value = odd[0]
+        raise InputError(
+            f"{path}: {key!r} among its weights is of the type {type(value).__name__}; remove it: weights "
+            "are tensors with names"
+        )
     return Checkpoint(dict(state), {}, others)
+
+
+def _taken(content: object) -> tuple[object, tuple[str, ...]]:
+    """Return what is in the innermost of the containers, and the names of those beside it."""
+    others: tuple[str, ...] = ()
+    while isinstance(content, Mapping):
+        found = [key for key in _CONTAINERS if key in content and not isinstance(content[key], Tensor)]
+        if not found:
+            break
+        content, others = content[found[0]], (*others, *found[1:])
+    return content, others

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
@@ -31,14 +32,19 @@ class ImageTokenizer(PatchTokenizer):
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Interpolate positions trained at another (square) image size, bicubic without antialiasing.
 
-        Source: MAE, `util/pos_embed.py`; timm's own default has antialiasing.
+        Source: MAE, `util/pos_embed.py`; timm's own default has antialiasing. A table without a row for the
+        class token (DeiT III) gets one of zeros, which computes the same.
 
         Raises:
             InputError: the stored table does not belong to a square image.
         """
         stored = state.get("pos_embed")
-        if stored is None or stored.ndim != 3 or stored.shape[1] == self.pos_embed.shape[1]:
+        if stored is None or stored.ndim != 3:
             return dict(state)
+        if stored.shape[1] and math.isqrt(stored.shape[1]) ** 2 == stored.shape[1]:
+            stored = torch.cat([torch.zeros_like(stored[:, :1]), stored], dim=1)
+        if stored.shape[1] == self.pos_embed.shape[1]:
+            return {**state, "pos_embed": stored}
         side = math.isqrt(max(stored.shape[1] - 1, 0))
         if side == 0 or side * side != stored.shape[1] - 1:
             raise InputError(

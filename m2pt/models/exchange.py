@@ -113,7 +113,7 @@ def load_exchange(
             check_tensor(key, given[key], source, number=own.is_floating_point())
     _check_body(model, given, source)
     if "tokenizer" in parts:
-        given = _adapt(model, given)
+        given = _adapt(model, given, source)
     _check_keys(expected, given, state, source)
     for key, name in expected.items():
         if given[key].shape != current[name].shape:
@@ -134,12 +134,15 @@ def _check_body(model: nn.Module, given: Mapping[str, Tensor], source: str) -> N
         )
 
 
-def _adapt(model: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
+def _adapt(model: nn.Module, given: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:  # a ConvNeXt's stem fits an input of any size
         return given
     stored = {key: value for key, value in given.items() if part_of(key) == "tokenizer"}
-    return {**given, **tokenizer.adapt(stored)}
+    try:
+        return {**given, **tokenizer.adapt(stored)}
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 def _check_keys(

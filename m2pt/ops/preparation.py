@@ -1,16 +1,24 @@
 """Make a dataset of its official downloads."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from m2pt import catalog
-from m2pt.datasets.layouts import preparation_module
+from m2pt.datasets.layouts import Classes, preparation_module
 from m2pt.datasets.preparation.archives import unpack_archives
 from m2pt.errors import InputError
 
 
-def prepare(layout: str, downloads: Path, root: Path, options: Mapping[str, Any]) -> list[str]:
+def prepare(
+    layout: str,
+    downloads: Path,
+    root: Path,
+    options: Mapping[str, Any],
+    *,
+    num_classes: Classes | None = None,
+) -> list[str]:
     """Write to `root` what is made of the files in `downloads`, and return what was found, a line each.
 
     Args:
@@ -18,6 +26,7 @@ def prepare(layout: str, downloads: Path, root: Path, options: Mapping[str, Any]
         downloads: folder of the official files, which stay as they are.
         root: folder of the dataset.
         options: options of `m2pt data prepare` that were given, by keyword.
+        num_classes: number of classes; the official one by default.
 
     Raises:
         InputError: the layout needs no preparation or has no such option, a file is missing, damaged or not
@@ -37,4 +46,6 @@ def prepare(layout: str, downloads: Path, root: Path, options: Mapping[str, Any]
         raise InputError(f"{downloads} is not a folder: give the folder that holds the downloaded files.")
     if module is None:
         return unpack_archives(entry.archives, downloads, root)
+    if "num_classes" in inspect.signature(module.prepare).parameters:
+        options = {"num_classes": num_classes or entry.num_classes, **options}
     return module.prepare(downloads, root, **options)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from m2pt.pathway.keeping import drop_merged, keep_merged
 from m2pt.pathway.layers import attached_layers, drop_scopes, restore_class, set_class
-from m2pt.pathway.names import parse
+from m2pt.pathway.names import PathwayKey, parse
 from m2pt.pathway.sharding import local, replicated, reshard
 from m2pt.pathway.sharing import Shared, check_shared, find_shared
 from m2pt.pathway.summing import weighted_sum
@@ -110,8 +110,8 @@ def merge_state_dict(state: Mapping[str, Tensor], *, untie: bool = False) -> dic
             fits models alone that do not share it.
 
     Raises:
-        PathwayError: the weight, the scale or the target weight of a pathway is missing, or a weight is
-            shared with another key.
+        PathwayError: the weight, the scale or the target weight of a pathway is missing or has a shape that
+            does not fit, or a weight is shared with another key.
     """
     keys = {name: parse(name) for name in state}
     merged = {name: tensor for name, tensor in state.items() if keys[name] is None}
@@ -122,12 +122,28 @@ def merge_state_dict(state: Mapping[str, Tensor], *, untie: bool = False) -> dic
                 if needed not in state:
                     raise PathwayError(f"cannot merge: the state dict has {name!r} but no {needed!r}")
             if name == key.matrix:
+                _check_shapes(state, key)
                 pairs.setdefault(key.target, []).append((state[key.matrix], state[key.scale]))
     if not untie:
         _check_keys(state, pairs)
     for target, found in pairs.items():
         merged[target] = _merged(state[target], found).to(state[target].dtype)
     return merged
+
+
+def _check_shapes(state: Mapping[str, Tensor], key: PathwayKey) -> None:
+    """Refuse a matrix unlike the weight that it is added to, and a scale that does not divide its rows."""
+    target, matrix, scale = (state[name] for name in (key.target, key.matrix, key.scale))
+    if matrix.shape != target.shape:
+        raise PathwayError(
+            f"cannot merge: {key.matrix!r} has the shape {tuple(matrix.shape)}, {key.target!r} has "
+            f"{tuple(target.shape)}"
+        )
+    if scale.ndim != 1 or not matrix.ndim or not len(scale) or len(matrix) % len(scale):
+        raise PathwayError(
+            f"cannot merge: {key.scale!r} has the shape {tuple(scale.shape)}, which must be (1,) or (n,), "
+            f"with an n that divides the rows of {tuple(matrix.shape)}"
+        )
 
 
 def _check_keys(state: Mapping[str, Tensor], targets: Collection[str]) -> None:

@@ -184,7 +184,7 @@ class _Training:
         self.shards: Shards | None = None
         self.trained = model
         if settings.shard and world > 1:
-            check_shardable(settings, self.accelerator.mixed_precision, has_method=method is not None)
+            check_shardable(self.accelerator.mixed_precision, has_method=method is not None)
             self.shards = Shards(model, self.accelerator)
             self.trained = self.shards.trained
         self.optimizer = create_optimizer(self.trained, settings)

@@ -167,6 +167,10 @@ class TrainingSettings:
             raise ValueError("decay_vectors needs layer_decay 1.0")
         if self.repeat_step > 1 and self.precision not in ("no", "bf16"):
             raise ValueError("repeat_step above 1 needs precision no or bf16: fp16 may skip a step")
+        whole = {"ema": self.ema, "compile": self.compile, "precision: fp16": self.precision == "fp16"}
+        if self.shard and any(whole.values()):
+            named = " and ".join(name for name, is_set in whole.items() if is_set)
+            raise ValueError(f"shard: not together with {named}, which need whole weights; leave one out")
         for length, warmup, unit in (
             (self.epochs, self.warmup_epochs, "epochs"),
             (self.steps, self.warmup_steps, "steps"),

@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 
 from m2pt.errors import InputError
 from m2pt.pathway.sharding import distributed_as, is_distributed, whole
-from m2pt.training.settings import TrainingSettings
 
 
 class Shards:
@@ -59,20 +58,19 @@ class Shards:
         trained.set_requires_gradient_sync(wanted)
 
 
-def check_shardable(settings: TrainingSettings, precision: str, *, has_method: bool) -> None:
-    """Check that the training can be sharded.
+def check_shardable(precision: str, *, has_method: bool) -> None:
+    """Check what the settings do not tell: the precision that "auto" became, and whether there is a method.
 
     Raises:
-        InputError: it has something that needs whole weights or gradients in each process.
+        InputError: the training needs whole weights or gradients in each process.
     """
-    faults = {
-        "ema": settings.ema is not None,
-        "compile": settings.compile,
-        "precision fp16": precision == "fp16",
-        "joint trainings": has_method,
-    }
-    if found := [name for name, is_so in faults.items() if is_so]:
-        raise InputError(f"shard: not together with {' and '.join(found)}; leave shard out")
+    if precision == "fp16":
+        raise InputError(
+            "shard: not together with precision fp16, which auto is on this device; leave shard out, or set "
+            "precision: no"
+        )
+    if has_method:
+        raise InputError("shard: joint trainings are not sharded; leave it out")
 
 
 def is_sharded(optimizer: Optimizer) -> bool:

@@ -1,5 +1,6 @@
 """Files of every dialect: mapped to the same weights, with the features of the model that wrote them."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,10 @@ def finetuned_pointmae() -> State:
     return {**kept, **head, "cls_pos": torch.randn(1, 1, DIM)}
 
 
+def without(state: Mapping[str, Tensor], key: str) -> State:
+    return {each: value for each, value in state.items() if each != key}
+
+
 def renamed(state: Mapping[str, Tensor], prefix: str) -> State:
     return {f"{prefix}{key}": value for key, value in state.items()}
 
@@ -221,9 +226,11 @@ def saved(model: Any, folder: Path) -> State:
 IMAGE = {"image_size": 32, "patch_size": 8}
 
 
-def image_encoder(state: State, parts: tuple[str, ...] = ("tokenizer", "blocks", "norm")) -> nn.Module:
+def image_encoder(
+    state: State, parts: tuple[str, ...] = ("tokenizer", "blocks", "norm"), source: str = "file"
+) -> nn.Module:
     encoder = build_encoder("image", input={"image_size": 32}, tokenizer={"patch_size": 8}, backbone=BACKBONE)
-    load_exchange(encoder, state, parts=parts)
+    load_exchange(encoder, state, parts=parts, source=source)
     return encoder.eval()
 
 
@@ -278,10 +285,10 @@ def test_features_of_a_videomae_of_transformers(pretraining: bool, tmp_path: Pat
     torch.testing.assert_close(encoder.eval()(x.transpose(1, 2)), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["AST", "DeiT", "Beit", "Dinov2"])
+@pytest.mark.parametrize("kind", ["AST", "DeiT", "Beit", "Dinov2", "Dinov2WithRegisters"])
 def test_other_models_of_transformers_are_auxiliaries(kind: str, tmp_path: Path) -> None:
     sizes = dict(SIZES)
-    if kind == "Dinov2":
+    if kind.startswith("Dinov2"):
         del sizes["intermediate_size"]
     images = {"num_mel_bins": 32, "max_length": 64} if kind == "AST" else IMAGE
     config = getattr(transformers, f"{kind}Config")(**sizes, **images)
@@ -292,7 +299,9 @@ def test_other_models_of_transformers_are_auxiliaries(kind: str, tmp_path: Path)
     )
     assert torch.equal(state["blocks.0.attn.qkv.weight"][:DIM], query)
     load_exchange(image_encoder({}, parts=()), state, parts=("blocks",))
-    if kind in ("AST", "DeiT"):
+    in_memory = convert(model.state_dict(), "file", blocks_only=True).state
+    assert all(torch.equal(value, in_memory[key]) for key, value in state.items() if "norm" not in key)
+    if kind in ("AST", "DeiT", "Dinov2WithRegisters"):
         with pytest.raises(InputError, match="none can start from it; as an auxiliary it can be used"):
             convert(saved(model, tmp_path), "file")
 
@@ -352,6 +361,18 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
     [
         ({**mae(), "dist_token": torch.zeros(1)}, "explain dist_token; the model has a distillation token"),
         ({**mae(), "blocks.0.attn.q_norm.weight": torch.zeros(1)}, "norms of queries and keys"),
+        (
+            {key.replace("mlp.fc1", "mlp.w12"): value for key, value in mae().items()},
+            "the MLPs of its blocks are gated",
+        ),
+        (
+            {**videomae(), "encoder.blocks.1.attn.qkv.bias": torch.zeros(3 * DIM)},
+            "has a bias of attn.qkv in blocks.1 and separate ones",
+        ),
+        (
+            {**mae(), **renamed(mae(), "ema.")},
+            "several prefixes, (none), ema.: it is a model",
+        ),
         ({**mae(), "surprise": torch.zeros(1)}, "is of timm's ViT, but does not explain surprise"),
         (mae_decoder(), "holds a decoder, but no blocks of an encoder"),
         (renamed(blocks(), "decoder."), "holds a decoder, but no blocks of an encoder"),
@@ -361,12 +382,112 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
         ),
         ({"conv1.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, "its keys begin with conv1.weight, fc"),
         ({**mae(), "norm.weight": torch.full((DIM,), torch.nan)}, "norm.weight is not finite"),
+        ({**mae(), "blocks.0.attn.rel_pos_h": torch.zeros(7, 12)}, "the model has relative positions"),
+        (
+            {key.replace("attn.qkv.", "attn.qkv.base_layer."): value for key, value in mae().items()},
+            "has adapters of peft, such as blocks.0.attn.qkv.base_layer.weight: merge them",
+        ),
+        (
+            {**mae(), "blocks.0.mlp.fc1.lora_A.default.weight": torch.zeros(2, DIM)},
+            "has adapters of peft, such",
+        ),
+        ({**mae(), "blocks.0.mlp.fc1.weight_scale": torch.zeros(1)}, "explain blocks.0.mlp.fc1.weight_scale"),
+        (
+            without(mae(), "blocks.1.mlp.fc2.weight"),
+            "lacks blocks.1.mlp.fc2.weight; fetch or export it again",
+        ),
+        (without(mae(), "blocks.0.norm1.bias"), "lacks blocks.0.norm1.bias; fetch"),
+        (
+            {key.replace("blocks.1.", "blocks.2."): value for key, value in mae().items()},
+            "has blocks.2, but not blocks.1; fetch",
+        ),
+        (
+            {**mae(), "blocks.1.mlp.fc1.weight": torch.zeros(4 * DIM, 25)},
+            "blocks.1.mlp.fc1.weight has the shape (96, 25), but a plain block that is 24 wide has (96, 24)",
+        ),
+        (
+            {**mae(), **layer("blocks.0.mlp.fc1", 8 * DIM, DIM)},  # a gated MLP
+            "blocks.0.mlp.fc2.weight has the shape (24, 96), but a plain block that is 24 wide has (24, 192)",
+        ),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_its_cause(state: State, words: str) -> None:
     with pytest.raises(InputError) as error:
         convert(state, "weights.pth")
     assert words in str(error.value) and str(error.value).startswith("weights.pth")
+
+
+def test_features_of_a_deit3_of_timm() -> None:
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": DIM, "depth": DEPTH, "num_heads": 2}
+    model = timm.create_model("deit3_small_patch16_224", num_classes=3, **sizes).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    encoder = image_encoder(convert(model.state_dict(), "file").state)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x), model.forward_features(x), rtol=1e-4, atol=1e-4)
+
+
+def test_positions_of_no_image_are_refused_with_the_file() -> None:
+    with pytest.raises(
+        InputError, match=r"^weights\.pth: pos_embed has 183 rows, which is not a class token"
+    ):
+        image_encoder({**mae(), "pos_embed": torch.zeros(1, 183, DIM)}, source="weights.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.model."])
+def test_a_head_beside_the_encoder_is_found_below_any_prefix(prefix: str) -> None:
+    config = transformers.VideoMAEConfig(**SIZES, image_size=16, patch_size=8, num_frames=4, num_labels=3)
+    state = randomized(transformers.VideoMAEForVideoClassification(config)).state_dict()
+    converted = convert(renamed(state, prefix), "file")
+    assert torch.equal(converted.state["head.weight"], state["classifier.weight"])
+    assert torch.equal(converted.state["fc_norm.bias"], state["fc_norm.bias"])
+    assert converted.report["prefix"] == f"{prefix}videomae. (removed)" and "left out" not in converted.report
+
+
+def test_what_an_auxiliary_lacks_is_said_with_what_it_has_instead() -> None:
+    state = {key.replace("attn.qkv", "attn.in_proj"): value for key, value in mae().items()}
+    with pytest.raises(InputError, match=r"lacks blocks\.0\.attn\.qkv.*; it has blocks\.0\.attn\.in_proj"):
+        convert(state, "file", blocks_only=True)
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_fsdp_wrapped_module._orig_mod"])
+@pytest.mark.parametrize("make", [mae, videomae, pointmae])
+def test_wrappers_of_single_blocks_are_removed(make: Callable[[], State], wrapper: str) -> None:
+    given = make()
+    wrapped = {re.sub(r"(blocks\.\d\.)", rf"\1{wrapper}.", key): value for key, value in given.items()}
+    assert wrapped.keys() != given.keys()
+    expected, converted = convert(given, "file"), convert(renamed(wrapped, "module."), "file")
+    assert converted.report["wrappers"] == "between the numbers of blocks and their layers (removed)"
+    assert "wrappers" not in expected.report
+    assert converted.state.keys() == expected.state.keys()
+    assert all(torch.equal(value, expected.state[key]) for key, value in converted.state.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_computed_with_in_float32(dtype: torch.dtype) -> None:
+    scales = {f"blocks.{number}.ls1.gamma": torch.rand(DIM) for number in range(DEPTH)}
+    half = {key: value.to(dtype) for key, value in {**mae(), **scales}.items()}
+    converted = convert(half, "file")
+    assert converted.report["made"].startswith(
+        f"float32 of {str(dtype)[6:]} in {len(half)} tensors; layer sc"
+    )
+    expected = half["blocks.0.ls1.gamma"].float()[:, None] * half["blocks.0.attn.proj.weight"].float()
+    torch.testing.assert_close(converted.state["blocks.0.attn.proj.weight"], expected, rtol=1e-6, atol=0)
+    assert {value.dtype for value in converted.state.values()} == {torch.float32}
+
+
+def test_a_scale_without_axes_is_one_number() -> None:
+    given = {**mae(), "blocks.0.attn.qkv.aux_weight": torch.ones(3 * DIM, DIM)}
+    converted = convert({**given, "blocks.0.attn.qkv.cross_modal_scale": torch.tensor(0.5)}, "file")
+    expected = given["blocks.0.attn.qkv.weight"] + 0.5
+    torch.testing.assert_close(converted.state["blocks.0.attn.qkv.weight"], expected)
+
+
+def test_pathways_are_kept_only_of_a_file_that_has_some() -> None:
+    with pytest.raises(InputError, match="has no pathways to keep; leave out --keep-pathways"):
+        convert(mae(), "weights.pth", keep_pathways=True)
 
 
 def test_an_auxiliary_of_another_width_is_refused_because_of_its_width() -> None:

@@ -100,6 +100,26 @@ def test_official_files_are_in_the_dialect_that_they_are_read_in(modality: str, 
     torch.testing.assert_close(again(x), expected)
 
 
+ENDINGS = {"timm": ".safetensors", "official": ".pth", "onnx": ".onnx"}
+
+
+@pytest.mark.parametrize("form", ENDINGS)
+def test_a_target_that_readers_take_for_something_else_is_refused(form: str, tmp_path: Path) -> None:
+    for target in (tmp_path / "a", tmp_path / "a.bin", tmp_path / f"folder{ENDINGS[form]}"):
+        if target.name.startswith("folder"):
+            target.mkdir()
+        with pytest.raises(InputError, match=rf"{target}: the {form} form is .* ends in {ENDINGS[form]}"):
+            export_classifier(classifier("image"), form, target)
+    assert [path.name for path in tmp_path.rglob("*")] == [f"folder{ENDINGS[form]}"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(InputError, match="a is a file, but the transformers form is a folder"):
+        export_classifier(classifier("image"), "transformers", tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("model", "form", "words"),
     [
@@ -115,8 +135,9 @@ def test_a_model_without_such_a_form_is_refused(
 ) -> None:
     modality, pool, *stride = (*model, "avg")[:3] if len(model) == 1 else model
     tokenizer = {"stride": stride[0]} if stride else {}
+    target = tmp_path / f"a{ENDINGS[form]}"
     with pytest.raises(InputError, match=words):
-        export_classifier(classifier(modality, pool, **tokenizer), form, tmp_path / "a.safetensors")
+        export_classifier(classifier(modality, pool, **tokenizer), form, target)
     assert not list(tmp_path.iterdir())
 
 

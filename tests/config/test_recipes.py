@@ -170,6 +170,24 @@ def test_joint_trainings_are_not_sharded():
     assert "training.shard: joint trainings are not sharded" in said
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"ema": 0.9}, "ema"),
+        ({"compile": True}, "compile"),
+        ({"precision": "fp16"}, "precision: fp16"),
+        ({"precision": "fp16", "ema": 0.9}, "ema and precision: fp16"),
+    ],
+)
+def test_what_needs_whole_weights_is_not_sharded(changes, named):
+    recipe = read_yaml(Path("tests/tiny/recipes/imagenet_tune.yaml"))
+    recipe["training"] |= {"shard": True, "precision": "bf16"}
+    recipe_class = task_recipe("classification", "imagenet")
+    recipe_class(**recipe)
+    recipe["training"] |= changes
+    assert f"shard: not together with {named}, which need whole weights" in refused(recipe_class, recipe)
+
+
 def test_a_number_that_yaml_reads_as_a_string_is_hashed_as_a_number():
     decoder = "{dim: 8, depth: 1, num_heads: 1}"
     text = f"{{training: {{epochs: 1, batch_size: 8, lr: 1e-3}}, mask_ratio: 0.75, decoder: {decoder}}}"

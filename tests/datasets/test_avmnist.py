@@ -142,7 +142,7 @@ FAULTS = {
     ),
     "empty class": (
         replaced("test_labels.npy", lambda a: np.minimum(a, 1)),
-        "class 2 (2) is empty: ",
+        "class 2 is empty: ",
     ),
     "no rows": (replaced("test_labels.npy", lambda a: a[:0]), "test_labels.npy has no labels"),
     "shape": (replaced("audio/train_data.npy", lambda a: a[:, :4]), "got uint8 of shape (60, 4, 5)"),

@@ -139,6 +139,50 @@ def test_packing_refuses_what_it_cannot_do(imagenet: Path, packed: Path, tmp_pat
         layout.pack(source, tmp_path / "more", samples_per_shard=7)
 
 
+@pytest.mark.parametrize("inside", ["train", "train/shards", "train/3/shards", "val/shards", "link/shards"])
+def test_packing_into_the_folder_of_a_split_is_refused(inside: str, imagenet: Path, tmp_path: Path) -> None:
+    source = tmp_path / "copy"
+    shutil.copytree(imagenet, source)
+    (source / "link").symlink_to("train")
+    before = sorted(source.rglob("*"))
+    with pytest.raises(InputError, match=f"{source}/{inside} is in {source}/(train|val), where shards would"):
+        layout.pack(source, source / inside, samples_per_shard=7)
+    assert sorted(source.rglob("*")) == before
+    layout.pack(source, source / "shards", samples_per_shard=7)
+    assert layout.check(source, num_classes=10, full=True) == []
+
+
+def test_corrupt_training_images_are_packed_as_they_are_up_to_the_bound(
+    imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = tmp_path / "copy", tmp_path / "packed"
+    shutil.copytree(imagenet, source)
+    first, second, *_ = sorted((source / "train").glob("*/*"))
+    first.write_bytes(first.read_bytes()[:100])
+    command = ["data", "pack", "imagenet", str(source), str(target), "--samples-per-shard", "7"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "warning: 1 corrupt training image packed as found" in said and str(first) in said
+    assert layout.counts(target) == layout.counts(source)
+    problems, (corrupt,) = separate(layout.check(target, num_classes=10, full=True))
+    assert not problems and "train-000000.tar" in corrupt
+    for root in (source, target):
+        reader(root).load(1)
+        with pytest.raises(InputError, match="cannot be read as an image"):
+            reader(root).load(0)
+
+    second.write_bytes(b"")
+    assert main(command) == 2
+    assert (
+        "2 of the 60 training samples that were read are corrupt, more than the 1 %"
+        in capsys.readouterr().err
+    )
+    second.write_bytes(next((source / "train").glob("*/*3*")).read_bytes())
+    next((source / "val").glob("*/*")).write_bytes(b"")
+    assert main(command) == 2
+    assert "cannot be read as an image" in capsys.readouterr().err
+
+
 def test_shards_of_others_need_no_names_of_classes(tmp_path: Path) -> None:
     for split in ("train", "val"):
         members = [sample(f"{number:03}", number % 3, jpeg(number)) for number in (5, 1, 3)]

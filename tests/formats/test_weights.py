@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from torch import nn
 
 from m2pt.errors import InputError
 from m2pt.formats.weight_files import file_digest
-from m2pt.formats.weights import load_weights, save_weights
+from m2pt.formats.weights import load_checkpoint, load_weights, save_weights
 
 STATE = {
     "blocks.0.weight": torch.arange(600.0).reshape(20, 30),
@@ -65,6 +66,30 @@ def test_foreign_safetensors_keep_their_metadata(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "bare.safetensors")
     assert load_weights(tmp_path / "timm.safetensors")[1] == {"format": "pt"}
     assert load_weights(tmp_path / "bare.safetensors")[1] == {}
+
+
+@pytest.mark.parametrize(
+    "path", ["model.state_dict", "state_dict.model", "model_ema.module", "module.module.ema"]
+)
+def test_containers_may_be_in_each_other(tmp_path: Path, path: str) -> None:
+    content: dict[str, Any] = dict(STATE)
+    for key in reversed(path.split(".")):
+        content = {key: content, "epoch": 3}
+    torch.save(content | {"state_dict_ema": {}}, tmp_path / "nested.pth")
+    loaded = load_checkpoint(tmp_path / "nested.pth")
+    assert same(loaded.state, STATE) and loaded.others == ("state_dict_ema",)
+
+
+def test_a_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{tmp_path} is a folder: give the file of the weights in it"):
+        load_weights(tmp_path)
+
+
+def test_tensors_that_share_memory_are_written_each(tmp_path: Path) -> None:
+    both = torch.randn(2, 3)
+    state = {"a": both, "b": both, "c": both[1], "d": both.T, "e": both[:0]}
+    save_weights(tmp_path / "tied.safetensors", state, {})
+    assert same(load_weights(tmp_path / "tied.safetensors")[0], state)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +182,25 @@ def test_files_without_weights(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "none.pth")
     with pytest.raises(InputError, match=r"none\.pth holds no weights: it is a .*'state_dict'"):
         load_weights(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({**STATE, "epoch": 3}, "'epoch' among its weights is of the type int; remove it"),
+        ({"model": {**STATE, "x": None}}, "'x' among its weights is of the type NoneType; remove it"),
+        (
+            {0: torch.zeros(2), **STATE},
+            "0 among its weights is of the type Tensor; remove it: weights",
+        ),
+        ({"model": {"encoder": STATE, "decoder": STATE}}, "is a dict with the keys ['encoder', 'decoder']"),
+    ],
+)
+def test_what_is_no_weight_is_named(tmp_path: Path, content: object, words: str) -> None:
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(InputError) as raised:
+        load_weights(tmp_path / "odd.pth")
+    assert words in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["missing.safetensors", "missing.pth"])

@@ -111,6 +111,17 @@ def test_positions_are_interpolated_as_in_mae(side):
     torch.testing.assert_close(adapted[:, 1:], expected.flatten(2).transpose(1, 2))
 
 
+@pytest.mark.parametrize("side", [4, 6])
+def test_a_table_without_a_row_for_the_class_token_gets_zeros(side):
+    """As DeiT III has it, timm's `no_embed_class`."""
+    stored = torch.randn(1, 4 * 4, 16)
+    tokenizer = ImageTokenizer(16, image_size=8 * side, patch_size=8)
+    with_row = torch.cat([torch.zeros(1, 1, 16), stored], dim=1)
+    expected = tokenizer.adapt({"pos_embed": with_row})["pos_embed"]
+    assert torch.equal(tokenizer.adapt({"pos_embed": stored})["pos_embed"], expected)
+    assert expected.shape == (1, 1 + side * side, 16)
+
+
 def test_positions_of_another_model_are_rejected():
     tokenizer = ImageTokenizer(16, image_size=32, patch_size=8)
     with pytest.raises(InputError, match="square"):

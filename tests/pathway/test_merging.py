@@ -83,6 +83,24 @@ def test_merging_an_incomplete_state_dict_names_the_missing_key(part: str) -> No
         merge_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("part", "shape", "words"),
+    [
+        ("weight", (2, 3), r"has the shape \(2, 3\), 'blocks.1.mlp.fc2.weight' has"),
+        ("scale", (), r"has the shape \(\), which must be \(1,\) or \(n,\), with an n that divides"),
+        ("scale", (0,), r"has the shape \(0,\), which must be"),
+        ("scale", (1, 1), r"has the shape \(1, 1\), which must be"),
+        ("scale", (7,), r"has the shape \(7,\), which must be"),
+    ],
+)
+def test_merging_shapes_that_do_not_fit_names_the_key(part: str, shape: tuple[int, ...], words: str) -> None:
+    model = vit()
+    attach(model.blocks, {"audio": vit(seed=1).blocks})
+    key = f"blocks.1.mlp.fc2.pathways.audio.{part}"
+    with pytest.raises(PathwayError, match=f"cannot merge: '{key}' {words}"):
+        merge_state_dict({**model.state_dict(), key: torch.ones(shape)})
+
+
 def test_deepcopy_and_pickle_are_independent_and_merging_one_leaves_the_other() -> None:
     model = vit()
     attach(model.blocks, vit(seed=1).blocks, scale_init=0.2)

@@ -13,16 +13,16 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from m2pt.datasets.preparation.clips import media_files, only
-from m2pt.datasets.preparation.lists import listed_path, write_lists
+from m2pt.datasets.preparation.lists import check_lists, listed_path, write_lists
 from m2pt.datasets.preparation.splits import LEFT_OUT, left_out, sort_out
 from m2pt.datasets.reading import read_text, reading
 from m2pt.datasets.video import video_problem
-from m2pt.errors import InputError
+from m2pt.errors import InputError, count, listed, short
 
 SPLITS = {"train": ("train",), "val": ("val", "validate")}
 """Names of the splits in the annotations, or of their folders."""
@@ -32,6 +32,7 @@ CLASSES = "classes.txt"
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
+_ID = re.compile(r"[\w-]{11}", re.ASCII)
 _NAME = re.compile(r"([\w-]{11})(_\d{6}_\d{6})?", re.ASCII)
 
 
@@ -47,15 +48,22 @@ class Video:
 
 
 def prepare(
-    downloads: Path, root: Path, *, annotations: Path | None = None, check: bool = False
+    downloads: Path,
+    root: Path,
+    *,
+    num_classes: int | None = None,
+    annotations: Path | None = None,
+    check: bool = False,
 ) -> list[str]:
     """Write the lists of the videos below `downloads` to `root`.
 
-    A label is the rank of a class among all that are annotated, sorted by name.
+    A label is the rank of a class among all that are annotated, sorted by name. Everything but the videos'
+    content is checked before the first of them is decoded.
 
     Args:
         downloads: folder of the videos.
         root: folder of the dataset.
+        num_classes: number of classes that there must be; None allows any.
         annotations: folder of the annotations; by default `downloads`, or `annotations` in it.
         check: whether to decode every video, and to leave out those that cannot be decoded.
 
@@ -63,29 +71,54 @@ def prepare(
         What was found, a line each.
 
     Raises:
-        InputError: an annotation is malformed, a split has no videos, a video is there twice, or a list that
-            differs is in `root`.
+        InputError: an annotation is malformed, there are not `num_classes` classes, a split or a class of one
+            has no videos, a video is there twice or is that of two annotations, or a list that differs is in
+            `root`.
         OSError: the disk is full or not writable.
     """
     published = _read_annotations([annotations] if annotations else [downloads, downloads / "annotations"])
     found = _annotated(published, downloads) if published else _in_folders(downloads)
-    splits = sort_out(found, video_problem if check else None, root)
-    names = sorted({video.label for videos in found.values() for video in videos})
-    labels = {name: label for label, name in enumerate(names)}
-    lists = {CLASSES: "".join(f"{name}\n" for name in names)}
-    for split in splits:
-        if not split.kept:
+    for split, videos in found.items():
+        if not any(videos.values()):
             raise InputError(
-                f"{downloads} has no video of {split.name} named <youtube_id>_<start>_<end>.mp4 with "
-                f"annotations, or in {split.name}/<class>: give the folder that holds the videos, and "
+                f"{downloads} has no video of {split} named <youtube_id>_<start>_<end>.mp4 with "
+                f"annotations, or in {split}/<class>: give the folder that holds the videos, and "
                 "--annotations FOLDER."
             )
-        text = io.StringIO()
-        rows = csv.writer(text, delimiter=" ", lineterminator="\n")
-        rows.writerows((listed_path(path, root), labels[video.label]) for video, path in split.kept.items())
-        lists[f"{split.name}.csv"] = text.getvalue()
+    names = sorted({video.label for videos in found.values() for video in videos})
+    if num_classes is not None and len(names) != num_classes:
+        raise InputError(
+            f"{count(len(names), 'class is', 'classes are')} annotated, not num_classes = {num_classes}: "
+            f"give the annotations of one dataset, or --num-classes {len(names)}."
+        )
+    for split, videos in found.items():
+        if empty := sorted(set(names) - {video.label for video, path in videos.items() if path}):
+            raise InputError(
+                f"{downloads} has no video of {split} of the {count(len(empty), 'class', 'classes')} "
+                f"{listed(empty, 5)}: get some, or leave them out of the annotations and give --num-classes "
+                f"{len(names) - len(empty)}."
+            )
+    check_lists(root, _lists(found, names, root))
+    splits = sort_out(found, video_problem if check else None, root)
+    lists = _lists({split.name: split.kept for split in splits}, names, root)
     write_lists(root, {**lists, LEFT_OUT: left_out(splits)})
     return [f"{len(names):,} classes", *(split.summary for split in splits)]
+
+
+def _lists(
+    found: Mapping[str, Mapping[Video, Path | None]], names: Sequence[str], root: Path
+) -> dict[str, str]:
+    """Return the text of the list of classes and of each split's list, of the videos that are there."""
+    labels = {name: label for label, name in enumerate(names)}
+    lists = {CLASSES: "".join(f"{name}\n" for name in names)}
+    for split, videos in found.items():
+        text = io.StringIO()
+        rows = csv.writer(text, delimiter=" ", lineterminator="\n")
+        rows.writerows(
+            (listed_path(path, root), labels[video.label]) for video, path in videos.items() if path
+        )
+        lists[f"{split}.csv"] = text.getvalue()
+    return lists
 
 
 def _read_annotations(folders: Iterable[Path]) -> dict[str, dict[str, Video]]:
@@ -103,21 +136,36 @@ def _read_annotations(folders: Iterable[Path]) -> dict[str, dict[str, Video]]:
 
 
 def _read(path: Path) -> Iterator[tuple[str, Video]]:
-    """Yield the split and the video of each line; none if the table is not one of annotations."""
+    """Yield the split and the video of each line; none if the table gives no labels of videos."""
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    if not set(COLUMNS) <= set(rows.fieldnames or ()):
+    columns = rows.fieldnames or ()
+    if not {"label", "youtube_id"} <= set(columns):
         return
+    if missing := [column for column in COLUMNS if column not in columns]:
+        raise InputError(f"{path} has no column {listed(missing)}: annotations have {', '.join(COLUMNS)}.")
     for row in rows:
-        split = next((split for split, names in SPLITS.items() if row["split"] in names), None)
-        if split is None:
-            continue
-        try:
-            start, end = int(row["time_start"]), int(row["time_end"])
-        except ValueError:
-            raise InputError(
-                f"{path} line {rows.line_num} has a time that is not in whole seconds."
-            ) from None
-        yield split, Video(f"{row['youtube_id']}_{start:06}_{end:06}", row["label"])
+        split, video = _annotation(row, f"{path} line {rows.line_num}")
+        if split is not None:
+            yield split, video
+
+
+def _annotation(row: Mapping[str, str | None], where: str) -> tuple[str | None, Video]:
+    """Return the split, None if it is one for tests, and the video of a line."""
+    if missing := [column for column in COLUMNS if not row[column]]:
+        raise InputError(f"{where} has no {listed(missing)}: complete it, or download the annotations again.")
+    label, name, first, last, named = (str(row[column]) for column in COLUMNS)
+    if not _ID.fullmatch(name):
+        raise InputError(f"{where} has the youtube_id {short(name)!r}, which must have 11 characters.")
+    split = next((split for split, names in SPLITS.items() if named in names), None)
+    if split is None and "test" not in named:
+        raise InputError(f"{where} has the split {short(named)!r}, which must be train, validate or test.")
+    try:
+        start, end = int(first), int(last)
+    except ValueError:
+        raise InputError(f"{where} has a time that is not in whole seconds.") from None
+    if not 0 <= start < end:
+        raise InputError(f"{where} ends at {end} s, but starts at {start} s.")
+    return split, Video(f"{name}_{start:06}_{end:06}", label)
 
 
 def _annotated(

@@ -44,8 +44,9 @@ def unreadable(paths: Iterable[Path], problem: Callable[[Path], str | None], roo
         else:
             waiting[path] = file
     root.mkdir(parents=True, exist_ok=True)
+    is_cut_off = (root / RECORD).exists() and not (root / RECORD).read_bytes().endswith(b"\n")
     with (root / RECORD).open("a", buffering=1, encoding="utf-8") as record:
-        record.write("\n")  # after a line that was cut off
+        record.write("\n" * is_cut_off)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             done = zip(waiting, pool.map(problem, waiting), strict=True)
             for path, why in tqdm(done, total=len(waiting), desc="reading clips", unit="file", disable=None):

@@ -204,6 +204,11 @@ def test_absolute_paths_in_lists_are_read(
     assert elsewhere / "v 1.mp4" in set(kinetics.files(where))
 
 
+def empty_class(root: Path, names: str) -> None:
+    (root / "val.csv").write_text("some videos/val0.mp4 0\n")
+    (root / "classes.txt").write_text(names)
+
+
 @pytest.mark.parametrize(
     ("damage", "full", "message"),
     [
@@ -213,7 +218,9 @@ def test_absolute_paths_in_lists_are_read(
         (lambda r: (r / "train.csv").write_text("a.mp4 -1\n"), False, "got 'a.mp4 -1'."),
         (lambda r: (r / "test.csv").write_text("a.mp4,1\n"), False, "got 'a.mp4,1'."),
         (lambda r: (r / "train.csv").write_text("a.mp4 2\n"), False, "label must be 0 to 1, got 2"),
-        (lambda r: (r / "val.csv").write_text("some videos/val0.mp4 0\n"), False, "class 1 (1) is empty"),
+        (lambda r: (r / "val.csv").write_text("some videos/val0.mp4 0\n"), False, "class 1 is empty"),
+        (lambda r: empty_class(r, "zero\none\n"), False, "class 1 (one) is empty"),
+        (lambda r: empty_class(r, "zero\none\ntwo\n"), False, "class 1 is empty"),
         (lambda r: (r / "some videos/val1.mp4").unlink(), False, "val1.mp4 is missing, but"),
         (lambda r: truncate(r / "some videos/val1.mp4", 0.5), True, "val1.mp4 cannot be read as a video"),
         (lambda r: truncate(r / "some videos/val1.mp4", 0), True, "val1.mp4 cannot be read as a video"),

@@ -204,14 +204,72 @@ def test_other_lists_stay(downloads: Path) -> None:
             COMMENTS + 'a, 0, 10, "' + "x" * 200_000,
             "cannot be read as a CSV file: field larger",
         ),
+        (
+            "eval_segments.csv",
+            FILES["eval_segments.csv"] + "hhhhhhhhhhh, 30.000, 40.000, /m/none\n",
+            "eval_segments.csv line 6 has the label '/m/none', which is not in class_labels_indices.csv",
+        ),
+        (
+            "eval_segments.csv",
+            FILES["eval_segments.csv"] + "hhhhhhhhhhh, 30.0",
+            "line 6 must be `YTID, ",
+        ),
+        ("eval_segments.csv", "hhhhhhhhhhh, 9, nan, /m/09x0r", "line 1 must be `YTID, start"),
+        ("eval_segments.csv", "=NAME, 9, 19, /m/09x0r", "with an id of 11 characters, got '=NAME, 9"),
+        (
+            "eval_segments.csv",
+            FILES["eval_segments.csv"] + 'ccccccccccc, 7.000, 17.000, "/m/09x0r"\n',
+            "1 video is listed for training and in {downloads}/eval_segments.csv, such as ccccccccccc",
+        ),
+        (
+            "eval_segments.csv",
+            FILES["eval_segments.csv"] + 'fffffffffff, 30.000, 40.000, "/t/dd00003"\n',
+            "{downloads}/eval/Yfffffffffff_30.000.WAV is the file of two clips: eval lists ffffffff",
+        ),
+        (
+            "balanced_train_segments.csv",
+            FILES["balanced_train_segments.csv"] + '--4gQARaEJE, 50.000, 60.000, "/m/09x0r"\n',
+            "{downloads}/train/Y--4gQARaEJE.wav is the file of two clips: "
+            "train lists --4gQARaEJE from 0 s, and train lists --4gQARaEJE from 50 s.",
+        ),
+        (
+            "class_labels_indices.csv",
+            "index,mid,display_name\n0,/m/09x0r,Speech\n",
+            "{downloads}/class_labels_indices.csv has 1 class, not num_classes = 2: give the official file",
+        ),
+        (
+            "eval_segments.csv",
+            COMMENTS + 'fffffffffff, 30.000, 40.000, "/m/09x0r"\nhhhhhhhhhhh, 3, 4, "/t/dd00003"\n',
+            "{downloads} has no clip of eval of the 1 class /t/dd00003: get some, or remove them from",
+        ),
+        (
+            "balanced_train_segments.csv",
+            FILES["balanced_train_segments.csv"] + 'Yaaaaaaaaa_, 30.000, 40.000, "/t/dd00003"\n',
+            "Yaaaaaaaaa_ from 30 s, and train lists Yaaaaaaaaa_ from 30 s with another label. Give",
+        ),
+        ("class_labels_indices.csv", "index,mid\n", "must begin with 'index,mid,display_name'"),
+        ("train.json", "mine", "{downloads} already has train.json with another content"),
         ("eval_segments.csv", COMMENTS, "has no clip of eval_segments.csv: names must be <YTID>.wav"),
     ],
 )
-def test_wrong_lists_are_named(name: str, text: str, message: str, downloads: Path) -> None:
+def test_wrong_lists_are_named_before_a_clip_is_read(
+    name: str, text: str, message: str, downloads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2pt.datasets.preparation.splits.unreadable", read_nothing)
     (downloads / name).write_text(text)
     with pytest.raises(InputError) as raised:
-        prepare(downloads, downloads)
-    assert message in str(raised.value)
+        prepare(downloads, downloads, num_classes=2, check=True)
+    assert message.format(downloads=downloads) in str(raised.value)
+
+
+def read_nothing(*arguments: object) -> None:
+    raise AssertionError("a clip is read")
+
+
+def test_a_segment_that_is_listed_twice_alike_is_one_clip(downloads: Path) -> None:
+    with (downloads / "balanced_train_segments.csv").open("a") as file:
+        file.write('--4gQARaEJE, 0.000, 10.000, "/m/09x0r,/t/dd00003"\n')
+    assert "train: 5 of 6 clips" in prepare(downloads, downloads, statistics=0)[0]
 
 
 def test_a_folder_without_clips_is_named(downloads: Path, tmp_path: Path) -> None:

@@ -102,17 +102,26 @@ def test_the_lists_of_folders_of_classes(tmp_path: Path, video: bytes) -> None:
         for name in LABELS:
             (tmp_path / split / name).mkdir(parents=True)
             (tmp_path / split / name / "any name.mp4").write_bytes(video)
-    (tmp_path / "val" / "zumba" / "any name.mp4").unlink()
     (tmp_path / "val" / "zumba" / ".hidden.mp4").write_bytes(video)
-    assert prepare(tmp_path, tmp_path) == ["3 classes", "train: 3 of 3 clips", "val: 2 of 2 clips"]
+    assert prepare(tmp_path, tmp_path) == ["3 classes", "train: 3 of 3 clips", "val: 3 of 3 clips"]
     assert lines(tmp_path / "train.csv") == [f'"train/{name}/any name.mp4" {LABELS[name]}' for name in LABELS]
-    assert len(lines(tmp_path / "val.csv")) == 2
+    assert len(lines(tmp_path / "val.csv")) == 3
+
+
+def test_a_class_without_a_video_is_named_before_one_is_read(videos: Path, monkeypatch) -> None:
+    (videos / VIDEOS[4]).unlink()
+    monkeypatch.setattr("m2pt.datasets.preparation.splits.unreadable", read_nothing)
+    with pytest.raises(InputError) as raised:
+        prepare(videos, videos, check=True)
+    assert f"{videos} has no video of val of the 1 class petting animal (not cat): get" in str(raised.value)
 
 
 def test_the_command(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["data", "prepare", "kinetics", str(videos), str(tmp_path / "root"), "--num-classes", "3"]
     assert main([*command, "--check", "--annotations", str(videos / "annotations")]) == 0
     assert "no problems found in this kinetics dataset of 3 classes" in capsys.readouterr().out
+    assert main([*command[:-1], "4", "--check"]) == 2
+    assert "3 classes are annotated, not num_classes = 4" in capsys.readouterr().err
     assert main([*command, "--unbalanced"]) == 2
     assert "layout kinetics has no option --unbalanced: leave it out." in capsys.readouterr().err
 
@@ -186,6 +195,47 @@ def test_annotations_in_the_root_are_not_replaced(videos: Path) -> None:
         prepare(videos, videos)
 
 
+def test_a_stopped_check_ends_with_the_same_files(videos: Path, video: bytes) -> None:
+    (videos / VIDEOS[0]).write_bytes(video[:100])
+    names = ("train.csv", "val.csv", "left_out.txt", readability.RECORD)
+
+    def prepared() -> list[bytes]:
+        prepare(videos, videos, check=True)
+        return [(videos / name).read_bytes() for name in names]
+
+    first = prepared()
+    assert prepared() == first
+    for name in names[1:3]:
+        (videos / name).unlink()
+    (videos / readability.RECORD).write_bytes(first[-1][:-20])
+    stopped = prepared()
+    assert stopped[:-1] == first[:-1], "the lists"
+    assert prepared() == stopped
+
+
+def test_other_lists_are_named_before_a_video_is_read(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(videos, videos, check=True)
+    (videos / "val.csv").write_text((videos / "val.csv").read_text() + "mine.mp4 0\n")
+    monkeypatch.setattr("m2pt.datasets.preparation.splits.unreadable", read_nothing)
+    with pytest.raises(InputError, match=r"already has val\.csv with another content"):
+        prepare(videos, videos, check=True)
+
+
+def test_a_split_of_which_no_video_can_be_decoded_is_named(videos: Path) -> None:
+    for name in VIDEOS[:3]:
+        (videos / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"none of the 3 clips of train can be read\. The first: train: "):
+        prepare(videos, videos, check=True)
+
+
+def read_nothing(*arguments: object) -> None:
+    raise AssertionError("a video is read")
+
+
+def with_last_line(line: str) -> dict[str, str]:
+    return {**ANNOTATIONS, "validate.csv": ANNOTATIONS["validate.csv"] + line + "\n"}
+
+
 @pytest.mark.parametrize(
     ("annotations", "message"),
     [
@@ -195,18 +245,35 @@ def test_annotations_in_the_root_are_not_replaced(videos: Path) -> None:
             "b.csv gives aaaaaaaaaa0_000005_000015 the label 'dance', but an earlier line gives it 'zumba'",
         ),
         ({"a.csv": ANNOTATIONS["train.csv"]}, "has no video of val named"),
+        (with_last_line("zumba,bbbbbbbbbb0,5"), "validate.csv line 5 has no time_end, split: complete it"),
+        (with_last_line(",bbbbbbbbbb0,5,15,validate"), "validate.csv line 5 has no label: complete it"),
+        (with_last_line("zumba,#NAME?,5,15,validate"), "line 5 has the youtube_id '#NAME?', which must have"),
+        (with_last_line("zumba,bbbbbbbbbb3,5,15,valdate"), "line 5 has the split 'valdate', which must be"),
+        (with_last_line("zumba,bbbbbbbbbb3,15,5,validate"), "line 5 ends at 5 s, but starts at 15 s"),
+        (with_last_line("zumbas,bbbbbbbbbb3,5,15,validate"), "4 classes are annotated, not num_classes = 3"),
+        (with_last_line("zumba,bbbbbbbbbb2,5,15,validate"), "bbbbbbbbbb2.mp4 is the file of two clips: val"),
+        (
+            with_last_line("zumba,aaaaaaaaaa0,5,15,validate"),
+            "two clips: train lists aaaaaaaaaa0_000005",
+        ),
+        (
+            {**ANNOTATIONS, "k.csv": ANNOTATIONS["train.csv"].replace("split", "subset")},
+            "k.csv has no column split: annotations have label, youtube_id,",
+        ),
         ({}, "has no video of train named <youtube_id>_<start>_<end>.mp4 with annotations"),
     ],
 )
-def test_wrong_annotations_are_named(
-    annotations: dict[str, str], message: str, videos: Path, tmp_path: Path
+def test_wrong_annotations_are_named_before_a_video_is_read(
+    annotations: dict[str, str], message: str, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("m2pt.datasets.preparation.kinetics.video_problem", read_nothing)
     write_annotations(tmp_path / "csv", annotations)
     for path in (videos / "annotations").iterdir():
         path.unlink()
     with pytest.raises(InputError) as raised:
-        prepare(videos, tmp_path / "root", annotations=tmp_path / "csv")
+        prepare(videos, tmp_path / "root", num_classes=3, annotations=tmp_path / "csv", check=True)
     assert message in str(raised.value)
+    assert not (tmp_path / "root").exists()
 
 
 def test_a_folder_without_videos_is_named(tmp_path: Path) -> None:

@@ -67,3 +67,14 @@ def test_an_error_keeps_what_was_read(paths: list[Path], tmp_path: Path) -> None
     read: list[Path] = []
     unreadable(paths, reading(read, []), tmp_path)
     assert read == paths[3:]
+
+
+def test_a_check_of_known_files_leaves_the_record_as_it_is(paths: list[Path], tmp_path: Path) -> None:
+    record = tmp_path / RECORD
+    unreadable(paths, reading([], []), tmp_path)
+    whole = record.read_bytes()
+    unreadable(paths, reading([], []), tmp_path)
+    assert record.read_bytes() == whole
+    record.write_bytes(whole[:-1])  # all but the end of the last line
+    unreadable(paths, reading([], []), tmp_path)
+    assert record.read_bytes() == whole
