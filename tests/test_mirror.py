@@ -55,7 +55,7 @@ TESTED_IN = {
     "commands/test_rehearse.py": "ops/rehearse",
     "commands/test_show.py": "ops/describe_cell",
     "commands/test_bad_input.py": "commands/pretrain commands/finetune commands/transfer errors ranges",
-    "config/test_config.py": "config/architecture config/names",
+    "config/test_config.py": "config/dataset config/architecture config/names",
     "datasets/kinetics/test_video_augmentation.py": "datasets/video_augmentation",
     "datasets/kinetics/test_video_files.py": "datasets/video datasets/video_files",
     "datasets/kinetics/test_video_views.py": "datasets/video_views",
