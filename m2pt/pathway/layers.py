@@ -35,6 +35,7 @@ from m2pt.pathway.terms import (
     listed,
     parameter,
 )
+from m2pt.pathway.wrappers import without_wrappers
 
 
 class _Forwards(threading.local):
@@ -120,7 +121,7 @@ class _Attached(_Scoped, HasPathways):
             _warned.load = errors
             in_state, in_layer = (listed(_auxiliaries(keys)) for keys in (given, own))
             warnings.warn(
-                f"{prefix.removesuffix('.')!r} has the pathways {in_layer}, the state {in_state}: what only "
+                f"{without_wrappers(prefix.removesuffix('.'))!r} has the pathways {in_layer}, the state {in_state}: what only "
                 "one of them has is left as it is, here and in other layers. Load a checkpoint before "
                 "attach(), or pathways with load_pathways()",
                 stacklevel=2,

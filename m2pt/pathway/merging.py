@@ -12,6 +12,7 @@ from m2pt.pathway.sharding import local, replicated, reshard
 from m2pt.pathway.sharing import Shared, check_shared, find_shared
 from m2pt.pathway.summing import weighted_sum
 from m2pt.pathway.terms import PathwayError, attached_names, parameter, pathways, terms
+from m2pt.pathway.wrappers import without_wrappers
 
 
 def merge(
@@ -66,8 +67,8 @@ def _check_switches(model: nn.Module) -> None:
         for name, pathway in pathways(layer).items():
             if pathway.disablers or pathway.factors:
                 raise PathwayError(
-                    f"{name!r} of {path!r} is switched off or scaled: merge outside of disabled() and "
-                    "scaled()"
+                    f"{name!r} of {without_wrappers(path)!r} is switched off or scaled: merge outside of "
+                    "disabled() and scaled()"
                 )
 
 

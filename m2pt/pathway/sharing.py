@@ -7,6 +7,7 @@ from torch import nn
 
 from m2pt.pathway.sharding import is_distributed, local
 from m2pt.pathway.terms import PathwayError, parameter
+from m2pt.pathway.wrappers import without_wrappers
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ def find_shared(roots: Iterable[nn.Module], places: Iterable[tuple[nn.Module, st
     found: dict[object, dict[tuple[int, str], str]] = {}
     for root in roots:
         for path, module in root.named_modules():
+            path = without_wrappers(path)
             for name, value in module._parameters.items():
                 if value is not None:
                     owners = found.setdefault(_memory(value), {})
