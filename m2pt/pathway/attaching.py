@@ -171,10 +171,13 @@ class Part:
     matrix_trainable: bool = True
 
 
+@torch.inference_mode(False)
 def install(
     parts: Sequence[Part], blocks: Iterable[nn.Module], roots: Iterable[nn.Module], *, untie: bool = False
 ) -> None:
     """Give the layers in `blocks` their pathways, or none of them.
+
+    In inference mode too they are given tensors that can be trained later.
 
     Raises:
         PathwayError: as `attach`; weights shared with another module are looked for in `roots`.

@@ -121,9 +121,9 @@ class _Attached(_Scoped, HasPathways):
             _warned.load = errors
             in_state, in_layer = (listed(_auxiliaries(keys)) for keys in (given, own))
             warnings.warn(
-                f"{without_wrappers(prefix.removesuffix('.'))!r} has the pathways {in_layer}, the state {in_state}: what only "
-                "one of them has is left as it is, here and in other layers. Load a checkpoint before "
-                "attach(), or pathways with load_pathways()",
+                f"{without_wrappers(prefix.removesuffix('.'))!r} has the pathways {in_layer}, the state "
+                f"{in_state}: what only one of them has is left as it is, here and in other layers. Load a "
+                "checkpoint before attach(), or pathways with load_pathways()",
                 stacklevel=2,
             )
         for name in self.attached_names:
