@@ -135,8 +135,7 @@ class _Block:
         """Return the matrix's module and those of peft around it, which say whether LoRA is `merged`."""
         around = [matrix.module]
         for module in reversed(list(self.module.modules())):  # the innermost first
-            wrapped = module._modules.get(BASE_LAYER)
-            if wrapped is not None and uncompiled(wrapped) is around[-1]:
+            if BASE_LAYER in module._modules and uncompiled(module.get_submodule(BASE_LAYER)) is around[-1]:
                 around.append(module)
         return around
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from m2pt.pathway.keeping import drop_merged, keep_merged
 from m2pt.pathway.layers import attached_layers, drop_scopes, restore_class, set_class
 from m2pt.pathway.names import parse
-from m2pt.pathway.sharding import local, replicated, reshard
-from m2pt.pathway.sharing import Shared, check_shared, find_shared
+from m2pt.pathway.sharding import replicated, reshard
+from m2pt.pathway.sharing import Shared, check_shared, find_shared, overlap, storage
 from m2pt.pathway.summing import weighted_sum
 from m2pt.pathway.terms import PathwayError, attached_names, parameter, pathways, terms
 from m2pt.pathway.wrappers import without_wrappers
@@ -111,9 +111,15 @@ def merge_state_dict(state: Mapping[str, Tensor], *, untie: bool = False) -> dic
             fits models alone that do not share it.
 
     Raises:
-        PathwayError: the weight, the scale or the target weight of a pathway is missing, or a weight is
-            shared with another key.
+        PathwayError: the weight, the scale or the target weight of a pathway is missing, a weight is shared
+            with another key, or it is a checkpoint or a file of `save_pathways` that has states inside.
     """
+    for name, value in state.items():
+        if isinstance(value, Mapping) and not str(name).endswith("_extra_state"):
+            raise PathwayError(
+                f"cannot merge: {name!r} is a mapping; pass the model's state dict itself, such as "
+                "checkpoint['model']. A file of save_pathways has no W: load_pathways() and merge() the model"
+            )
     keys = {name: parse(name) for name in state}
     merged = {name: tensor for name, tensor in state.items() if keys[name] is None}
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -121,7 +127,11 @@ def merge_state_dict(state: Mapping[str, Tensor], *, untie: bool = False) -> dic
         if key is not None:
             for needed in (key.target, key.matrix, key.scale):
                 if needed not in state:
-                    raise PathwayError(f"cannot merge: the state dict has {name!r} but no {needed!r}")
+                    raise PathwayError(
+                        f"cannot merge: the state dict has {name!r} but no {needed!r}; pass all of "
+                        "model.state_dict(), since save_pretrained of transformers may rename W, or split it "
+                        "as it does stacked experts, or merge() the model before it is saved"
+                    )
             if name == key.matrix:
                 pairs.setdefault(key.target, []).append((state[key.matrix], state[key.scale]))
     if not untie:
@@ -133,17 +143,16 @@ def merge_state_dict(state: Mapping[str, Tensor], *, untie: bool = False) -> dic
 
 def _check_keys(state: Mapping[str, Tensor], targets: Collection[str]) -> None:
     """Refuse weights to merge that have another key too."""
-    names: dict[tuple[torch.device, int], list[str]] = {}
+    names: dict[object, list[str]] = {}
     for name, tensor in state.items():
-        if isinstance(tensor, Tensor) and (start := local(tensor).data_ptr()):
-            names.setdefault((tensor.device, start), []).append(name)
-    for found in names.values():
-        for target in found:
-            if target in targets and len(found) > 1:
-                other = next(name for name in found if name != target)
+        if isinstance(tensor, Tensor):
+            names.setdefault(storage(tensor), []).append(name)
+    for target in targets:
+        for other in names[storage(state[target])]:
+            if other != target and overlap(state[target], state[other]):
                 raise PathwayError(
-                    f"the weight {target!r} is also {other!r}: merging would change that too; untie=True is "
-                    "for a model in which the layer has a weight of its own"
+                    f"the weight {target!r} is also {other!r}, or shares memory with it: merging would "
+                    "change that too; untie=True is for a model in which the layer has a weight of its own"
                 )
 
 

@@ -16,6 +16,6 @@ def without_wrappers(path: str) -> str:
 
 def uncompiled(module: nn.Module) -> nn.Module:
     """Return the module that torch.compile has wrapped, or the module itself."""
-    while (inside := module._modules.get(COMPILED)) is not None:
-        module = inside
+    while COMPILED in module._modules:
+        module = module.get_submodule(COMPILED)
     return module
