@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from m2pt.pathway.blocks import Matrix
-from m2pt.pathway.layouts import STACKED, UNEVEN, looks_fused
+from m2pt.pathway.layouts import DOUBLE, STACKED, UNEVEN, looks_fused
 from m2pt.pathway.roles import FUSED, role_of
 from m2pt.pathway.terms import PathwayError, listed
 
@@ -66,7 +66,7 @@ def _check_layouts(targets: Sequence[Place], sources: Sequence[Place]) -> None:
             )
         return
     for place in (*targets, *sources):
-        if place.layout not in (None, STACKED, UNEVEN):
+        if place.layout not in (None, STACKED, UNEVEN, DOUBLE):
             raise PathwayError(
                 f"{place.label} has {place.layout}, so separate matrices cannot lie below each other in it; "
                 "choose other layers=[...]"

@@ -107,10 +107,11 @@ class _Block:
             PathwayError: there is none.
         """
         matrix = self.matrix(path)
-        owner = matrix.module
-        if matrix.name == "weight":
-            owner = self.modules[matrix.path.rpartition(".")[0]]
-        return Place(matrix, layout(owner, matrix.path, matrix.shape[0]), self.where, part, parts)
+        parent = matrix.path.rpartition(".")[0]
+        owner = self.modules[parent] if matrix.name == "weight" else matrix.module
+        beside = [each for each in self.linear if each != matrix.path and each.rpartition(".")[0] == parent]
+        taken = [self.matrices[each].shape[1] for each in beside]
+        return Place(matrix, layout(owner, matrix.path, matrix.shape[0], taken), self.where, part, parts)
 
     def source(self, path: str, part: int = 0, parts: int = 1) -> Place:
         """Return the same of an auxiliary.

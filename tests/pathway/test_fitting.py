@@ -86,6 +86,29 @@ def gated(*, gate_last: bool) -> nn.Module:
     return nn.ModuleList(timm.layers.GluMlp(8, 16, gate_last=gate_last) for _ in range(2))
 
 
+def gmlp(width: int) -> nn.Module:
+    return timm.models.mlp_mixer.SpatialGatingBlock(width, 4)
+
+
+def mamba(width: int) -> nn.Module:
+    return hf.MambaModel(
+        hf.MambaConfig(vocab_size=9, hidden_size=width, state_size=4, num_hidden_layers=1)
+    ).layers[0]
+
+
+def deepseek(width: int) -> nn.Module:
+    config = hf.DeepseekV3Config(
+        hidden_size=width,
+        num_attention_heads=2,
+        q_lora_rank=width // 2,
+        kv_lora_rank=width // 2,
+        qk_nope_head_dim=width // 4,
+        qk_rope_head_dim=4,
+        v_head_dim=width // 4,
+    )
+    return hf.models.deepseek_v3.modeling_deepseek_v3.DeepseekV3Attention(config, 0)
+
+
 def added(block: nn.Module, path: str) -> Tensor:
     return block.get_submodule(path).get_submodule("pathways.auxiliary").weight.detach()
 
@@ -180,6 +203,37 @@ def test_a_matrix_that_is_fused_in_an_unknown_way_is_not_sliced(name: str) -> No
             layers=["fc1"],
             unequal="slice",
         )
+
+
+@pytest.mark.parametrize(
+    ("build", "path"),
+    [
+        (gmlp, "mlp_channels.fc1"),
+        (lambda width: timm.models.mambaout.GatedConvBlock(width), "fc1"),
+        (mamba, "mixer.in_proj"),
+        (mamba, "mixer.x_proj"),
+        (deepseek, "q_b_proj"),
+        (deepseek, "kv_a_proj_with_mqa"),
+        (deepseek, "kv_b_proj"),
+    ],
+)
+def test_what_is_fused_by_its_name_or_by_what_follows_is_not_sliced(
+    build: Callable[[int], nn.Module], path: str
+) -> None:
+    with pytest.raises(
+        PathwayError, match=rf"'{path}' of target block 0 is fused.*slicing would mix its parts"
+    ):
+        attach([build(16)], [build(24)], layers=[path], unequal="slice")
+
+
+def test_layers_of_a_plain_mlp_are_sliced_whatever_their_names_and_ratio() -> None:
+    for ratio in (1, 2, 4):
+        small, large = (
+            nn.ModuleDict({"a": nn.Linear(n, ratio * n), "b": nn.Linear(ratio * n, n), "c": nn.Linear(n, n)})
+            for n in (8, 12)
+        )
+        attach([small], [large], layers=["a", "b", "c"], unequal="slice")
+        assert torch.equal(added(small, "a"), large["a"].weight[: 8 * ratio, :8])
 
 
 def test_kernels_are_sliced_in_channels_alone() -> None:
