@@ -35,7 +35,7 @@ def merge(
         keep_terms: keeps W, Aᵢ and λᵢ beside the sum until `unmerge`. The layers stay attached, cost in
             inference what plain ones do, and refuse to be trained; the state dict is that before the merge.
             A forward refuses W, Aᵢ or λᵢ written since, but cannot tell in compiled code, of sharded weights,
-            or if it was in place through `.data` or by a fused optimizer.
+            or if it was in place through `.data`.
 
     Raises:
         PathwayError: no layer has an auxiliary of that name, a weight is shared with another module, which
