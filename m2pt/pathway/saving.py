@@ -81,8 +81,8 @@ def load_pathways(model: Model, path: str | os.PathLike[str], *, untie: bool = F
     """Attach the pathways that `save_pathways` has written, to the layers of the same names and in place.
 
     What DistributedDataParallel, torch.compile and peft add to names may differ: `module.`, `_orig_mod.`,
-    `base_model.model.` and `.base_layer`. A and λ take the dtype of W. The weights W have to be those that the
-    pathways were trained beside; if they are others in the same dtype, there is a warning.
+    `base_model.model.` and `.base_layer`. A and λ take the dtype of W. The weights W have to be those that
+    the pathways were trained beside; if they are others in the same dtype, there is a warning.
 
     Args:
         model: the model.
