@@ -78,7 +78,7 @@ def _span(tensor: Tensor) -> tuple[int, int]:
     """Return the bytes of the storage from the first to behind the last element of the tensor."""
     if not tensor.numel():
         return 0, 0
-    first = tensor.storage_offset()
+    first = int(tensor.storage_offset())
     last = first + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     return first * tensor.itemsize, (last + 1) * tensor.itemsize
 

@@ -90,6 +90,16 @@ def test_columns_of_one_memory_overlap_where_they_have_elements_in_common(column
         assert torch.equal(model.table, before)
 
 
+def test_an_expanded_weight_is_refused_and_its_copy_is_not() -> None:
+    model = vit()
+    layer = model.blocks[0].mlp.fc1
+    layer.weight = nn.Parameter(torch.randn(1, 24).expand(96, 24))
+    with pytest.raises(PathwayError, match=r"the weight of 'mlp.fc1' of target block 0 is expanded"):
+        attach(model, vit(seed=1))
+    layer.weight = nn.Parameter(layer.weight.detach().contiguous())
+    merge(attach(model, vit(seed=1), scale_init=0.3))
+
+
 def test_weights_in_the_same_memory_are_shared_too() -> None:
     model = vit()
     model.table = nn.Embedding(96, 24)
