@@ -92,9 +92,9 @@ def attach(
 
     Raises:
         PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, expanded,
-            quantised, on the meta device or no parameter, a forward that pathways cannot follow, adapters that
-            are not merged, values that are not finite, a name already in use, or nothing to attach. The target
-            is unchanged in that case.
+            quantised, on the meta device or no parameter, a forward that pathways cannot follow, adapters
+            that are not merged, values that are not finite, a name already in use, or nothing to attach. The
+            target is unchanged in that case.
     """
     for what, value, known in (
         ("order", order, ("normal", "reversed", "shuffled")),

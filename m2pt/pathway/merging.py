@@ -9,7 +9,7 @@ from m2pt.pathway.keeping import drop_merged, keep_merged
 from m2pt.pathway.layers import attached_layers, drop_scopes, restore_class, set_class
 from m2pt.pathway.names import parse
 from m2pt.pathway.sharding import replicated, reshard
-from m2pt.pathway.sharing import Shared, check_shared, find_shared, overlap, storage
+from m2pt.pathway.sharing import Shared, check_shared, find_shared, overlapping
 from m2pt.pathway.summing import weighted_sum
 from m2pt.pathway.terms import PathwayError, attached_names, parameter, pathways, terms
 from m2pt.pathway.wrappers import without_wrappers
@@ -143,13 +143,10 @@ def merge_state_dict(state: Mapping[str, Tensor], *, untie: bool = False) -> dic
 
 def _check_keys(state: Mapping[str, Tensor], targets: Collection[str]) -> None:
     """Refuse weights to merge that have another key too."""
-    names: dict[object, list[str]] = {}
-    for name, tensor in state.items():
-        if isinstance(tensor, Tensor):
-            names.setdefault(storage(tensor), []).append(name)
-    for target in targets:
-        for other in names[storage(state[target])]:
-            if other != target and overlap(state[target], state[other]):
+    tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    for pair in overlapping(tensors):
+        for target, other in (pair, pair[::-1]):
+            if target in targets:
                 raise PathwayError(
                     f"the weight {target!r} is also {other!r}, or shares memory with it: merging would "
                     "change that too; untie=True is for a model in which the layer has a weight of its own"

@@ -1,7 +1,8 @@
 """Parameters that several modules share (tied weights), or that share memory."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from m2pt.pathway.sharding import is_distributed, local
 from m2pt.pathway.terms import PathwayError, parameter
 from m2pt.pathway.wrappers import without_wrappers
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -31,56 +34,69 @@ def find_shared(roots: Iterable[nn.Module], places: Iterable[tuple[nn.Module, st
 
     Parameters and buffers of their own that have memory in common count as well.
     """
-    found: dict[object, dict[tuple[int, str], tuple[str, Tensor]]] = {}
+    names: dict[tuple[int, str], str] = {}
+    tensors: dict[tuple[int, str], Tensor] = {}
     for root in roots:
         for path, module in root.named_modules():
             for name, value in (*module._parameters.items(), *module._buffers.items()):
-                if value is not None:
-                    full_name = f"{without_wrappers(path)}.{name}".lstrip(".")
-                    found.setdefault(storage(value), {}).setdefault((id(module), name), (full_name, value))
-    shared = {}
-    for layer, name in places:
-        weight, key = parameter(layer, name), (id(layer), name)
-        owners = found[storage(weight)]
-        others = (owner for other, owner in owners.items() if other != key)
-        for other_name, value in others:
-            if overlap(weight, value):
-                shared[key] = Shared(layer, name, owners[key][0], other_name)
-                break
-    return list(shared.values())
+                key = id(module), name
+                if value is not None and key not in names:
+                    names[key], tensors[key] = f"{without_wrappers(path)}.{name}".lstrip("."), value
+    others: dict[tuple[int, str], tuple[int, str]] = {}
+    for first, second in overlapping(tensors):
+        others.setdefault(first, second)
+        others.setdefault(second, first)
+    found = {(id(layer), name): layer for layer, name in places}
+    return [
+        Shared(layer, key[1], names[key], names[others[key]]) for key, layer in found.items() if key in others
+    ]
 
 
-def storage(value: Tensor) -> object:
+def overlapping(tensors: Mapping[Key, Tensor]) -> Iterator[tuple[Key, Key]]:
+    """Yield the keys of each two tensors that have elements of their memory in common."""
+    stored: dict[object, list[tuple[int, int, Key]]] = {}
+    for key, tensor in tensors.items():
+        where = _storage(tensor)
+        span = (0, 1) if where == id(tensor) else _span(local(tensor))
+        stored.setdefault(where, []).append((*span, key))
+    for spans in stored.values():
+        begun: list[tuple[int, Key]] = []
+        for start, end, key in sorted(spans, key=lambda span: span[0]):
+            begun = [(other_end, other) for other_end, other in begun if other_end > start]
+            yield from ((other, key) for _, other in begun if _overlap(tensors[other], tensors[key]))
+            begun.append((end, key))
+
+
+def _storage(tensor: Tensor) -> object:
     """Return what is equal for two tensors in one storage; the tensor's id if it has none."""
-    if value.is_meta or isinstance(value, nn.UninitializedParameter):
-        return id(value)
+    if tensor.is_meta or isinstance(tensor, nn.UninitializedParameter):
+        return id(tensor)
     try:
-        start = local(value).untyped_storage().data_ptr()
+        start = local(tensor).untyped_storage().data_ptr()
     except RuntimeError:  # of a tensor without storage
         start = 0
-    return (value.device, start) if start else id(value)
+    return (tensor.device, start) if start else id(tensor)
 
 
-def overlap(first: Tensor, second: Tensor) -> bool:
-    """Return whether two tensors in one storage have elements in common."""
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Return the bytes of the storage from the first to behind the last element; one if there are none."""
+    if not tensor.numel():
+        return 0, 1
+    first = int(tensor.storage_offset())
+    last = first + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return first * tensor.itemsize, (last + 1) * tensor.itemsize
+
+
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors whose spans in one storage overlap have elements in common."""
     if first is second:
         return True
     first, second = local(first), local(second)
-    (start, end), (other_start, other_end) = _span(first), _span(second)
-    if end <= other_start or other_end <= start:
+    if not first.numel() or not second.numel():
         return False
     if first.dtype != second.dtype or (first.is_contiguous() and second.is_contiguous()):
         return True
     return bool(torch.isin(_elements(first), _elements(second)).any())
-
-
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """Return the bytes of the storage from the first to behind the last element of the tensor."""
-    if not tensor.numel():
-        return 0, 0
-    first = int(tensor.storage_offset())
-    last = first + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return first * tensor.itemsize, (last + 1) * tensor.itemsize
 
 
 def _elements(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
-from m2pt.pathway import PathwayError, attach, effective_weight, merge, scales
+from m2pt.pathway import PathwayError, attach, effective_weight, merge, merge_state_dict, scales
 
 
 class Tied(nn.Module):
@@ -88,6 +88,14 @@ def test_columns_of_one_memory_overlap_where_they_have_elements_in_common(column
     else:
         merge(attach(model, vit(seed=1), scale_init=0.3))
         assert torch.equal(model.table, before)
+
+
+def test_buffers_without_memory_of_their_own_do_not_matter() -> None:
+    model = vit()
+    model.register_buffer("graph", torch.eye(4).to_sparse())
+    model.register_buffer("nothing", torch.empty(0, 24))
+    merge(attach(model, vit(seed=1), scale_init=0.3))
+    merge_state_dict(attach(model, vit(seed=1)).state_dict())
 
 
 def test_an_expanded_weight_is_refused_and_its_copy_is_not() -> None:
