@@ -236,13 +236,27 @@ def test_layers_of_a_plain_mlp_are_sliced_whatever_their_names_and_ratio() -> No
         assert torch.equal(added(small, "a"), large["a"].weight[: 8 * ratio, :8])
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 5), (3, 6, 5), (3, 4, 6), (3, 4)])
+def test_stacked_matrices_are_not_sliced(shape: tuple[int, ...]) -> None:
+    """Their first two dimensions are no rows and columns."""
+
+    def experts(*shape: int) -> nn.Module:
+        made = nn.Module()
+        made.register_parameter("down_proj", nn.Parameter(torch.randn(shape)))
+        return made
+
+    attach([experts(3, 4, 5)], [experts(3, 4, 5)], layers=["down_proj"], unequal="slice")
+    with pytest.raises(PathwayError, match=r"'down_proj' of target block 0 .* of single matrices alone"):
+        attach([experts(3, 4, 5)], [experts(*shape)], layers=["down_proj"], unequal="slice")
+
+
 def test_kernels_are_sliced_in_channels_alone() -> None:
     target, other = (nn.ModuleList([nn.ModuleDict({"conv": nn.Conv2d(n, n, 3)})]) for n in (4, 6))
     attach(target, other, layers=["conv"], unequal="slice")
     assert torch.equal(added(target[0], "conv"), other[0]["conv"].weight[:4, :4])
     wide = nn.ModuleList([nn.ModuleDict({"conv": nn.Conv2d(4, 4, 7)})])
     target = nn.ModuleList([nn.ModuleDict({"conv": nn.Conv2d(4, 4, 3)})])
-    with pytest.raises(PathwayError, match="fits rows and columns alone"):
+    with pytest.raises(PathwayError, match="fits rows and columns of single matrices"):
         attach(target, wide, layers=["conv"], unequal="slice")
 
 
