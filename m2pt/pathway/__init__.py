@@ -16,7 +16,8 @@ W remains the parameter of its name in `named_parameters()` and `state_dict()`, 
 `pathways.<auxiliary>.weight` and `.scale`. `m2pt.pathway.layers` says how the forward sees the sum.
 
 To read the package: names, summing, terms, layers; blocks, roles, matching, attaching; merging, control,
-saving; then what these share: keeping, readers, sharing, sharding, forwards, earlier and optimizers.
+saving; then what these share: wrappers, keeping, readers, sharing, sharding, forwards, earlier and
+optimizers.
 """
 
 from m2pt.pathway.attaching import attach

@@ -91,10 +91,10 @@ def attach(
         The target.
 
     Raises:
-        PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, quantised, on
-            the meta device or no parameter, a forward that pathways cannot follow, adapters that are not
-            merged, values that are not finite, a name already in use, or nothing to attach. The target is
-            unchanged in that case.
+        PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, expanded,
+            quantised, on the meta device or no parameter, a forward that pathways cannot follow, adapters
+            that are not merged, values that are not finite, a name already in use, or nothing to attach. The
+            target is unchanged in that case.
     """
     for what, value, known in (
         ("order", order, ("normal", "reversed", "shuffled")),
@@ -171,10 +171,13 @@ class Part:
     matrix_trainable: bool = True
 
 
+@torch.inference_mode(False)
 def install(
     parts: Sequence[Part], blocks: Iterable[nn.Module], roots: Iterable[nn.Module], *, untie: bool = False
 ) -> None:
     """Give the layers in `blocks` their pathways, or none of them.
+
+    In inference mode too they are given tensors that can be trained later.
 
     Raises:
         PathwayError: as `attach`; weights shared with another module are looked for in `roots`.
@@ -229,6 +232,11 @@ def _check_targets(parts: Sequence[Part]) -> None:
             )
         if not is_clear(part.target.name):
             raise PathwayError(f"{part.label} has a name that only scales of pathways have; rename it")
+        if any(n > 1 and not step for n, step in zip(own.shape, own.stride(), strict=True)):
+            raise PathwayError(
+                f"the weight of {part.label} is expanded, so that W + λA cannot be written into it: give the "
+                "layer a copy, nn.Parameter(weight.detach().contiguous())"
+            )
         if getattr(module, "sparse", False):
             raise PathwayError(f"{part.label} has sparse gradients; build the embedding with sparse=False")
         if isinstance(module, torch.jit.ScriptModule):

@@ -12,15 +12,13 @@ from torch.nn.modules.conv import _ConvNd
 from m2pt.pathway.layers import effective_weight, plain_class
 from m2pt.pathway.sharding import is_distributed, whole
 from m2pt.pathway.terms import PathwayError, is_attached, listed
+from m2pt.pathway.wrappers import BASE_LAYER, uncompiled, without_wrappers
 
 Blocks: TypeAlias = nn.Module | Iterable[nn.Module]
 Layers: TypeAlias = str | Iterable[str] | Mapping[str | tuple[str, ...], str | Iterable[str]]
 
 ALL_LINEAR = "all-linear"
 TARGET = "the target"
-
-BASE_LAYER = "base_layer"
-"""Where peft keeps the layer that it wraps."""
 
 _MODEL_HEADS = {"head", "heads", "classifier", "lm_head", "score", "logits"}
 
@@ -29,7 +27,7 @@ _MODEL_HEADS = {"head", "heads", "classifier", "lm_head", "score", "logits"}
 class Matrix:
     """One parameter of a block: a matrix or the kernel of a convolution.
 
-    `path` is that in the block without the adapters of peft around it.
+    `path` is that in the block without the wrappers of peft and torch.compile around it.
     """
 
     path: str
@@ -85,7 +83,8 @@ def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
     """Return the blocks in `given`: a list, a container, a whole model, or a module that is the only block.
 
     In a model they are the longest series of equal modules with matrices, `model.blocks` for example. A
-    decoder beside one encoder is left out, with a warning if it is the target's.
+    decoder beside one encoder is left out, with a warning if it is the target's. Of blocks that torch.compile
+    has wrapped they are the modules inside.
 
     Args:
         given: as `attach` takes a target or an auxiliary.
@@ -98,7 +97,8 @@ def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
     """
     if not isinstance(given, nn.Module):
         return modules_in(given, what)
-    children = list(given.children())
+    given = uncompiled(given)
+    children = _children(given)
     if isinstance(given, nn.ModuleList):
         return children
     if isinstance(given, nn.Sequential):
@@ -106,7 +106,11 @@ def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
             return find_blocks(children[0], what, layers)
         if len({plain_class(child) for child in children}) <= 1:
             return children
-    series = {path: list(module.children()) for path, module in given.named_modules() if _is_series(module)}
+    series = {
+        without_wrappers(path): _children(module)
+        for path, module in given.named_modules()
+        if _is_series(module)
+    }
     outer = {
         path: blocks
         for path, blocks in series.items()
@@ -134,7 +138,7 @@ def find_blocks(given: Blocks, what: str, layers: Layers) -> list[nn.Module]:
 
 
 def modules_in(given: object, what: str) -> list[nn.Module]:
-    """Return the modules of a list or an iterator.
+    """Return the modules of a list or an iterator; of compiled ones those inside.
 
     Raises:
         PathwayError: it is something else.
@@ -146,7 +150,11 @@ def modules_in(given: object, what: str) -> list[nn.Module]:
     for block in blocks:
         if not isinstance(block, nn.Module):
             raise PathwayError(f"{what} has a {type(block).__name__} among its blocks; pass modules")
-    return blocks
+    return [uncompiled(block) for block in blocks]
+
+
+def _children(module: nn.Module) -> list[nn.Module]:
+    return [uncompiled(child) for child in module.children()]
 
 
 def _described(series: Mapping[str, list[nn.Module]]) -> str:
@@ -180,7 +188,7 @@ def _check_single(given: nn.Module, what: str) -> None:
 
 
 def _is_series(module: nn.Module) -> bool:
-    blocks = list(module.children())
+    blocks = _children(module)
     return (
         isinstance(module, nn.ModuleList | nn.Sequential)
         and len({plain_class(block) for block in blocks}) == 1
@@ -197,8 +205,8 @@ def matrices(block: nn.Module) -> dict[str, Matrix]:
     for module_path, module in own_modules(block):
         for name, parameter in module._parameters.items():
             if parameter is not None and not _is_lazy(parameter) and parameter.ndim >= 2:
-                path = module_path if name == "weight" else f"{module_path}.{name}".lstrip(".")
-                path = without_wrappers(path)
+                path = without_wrappers(module_path)
+                path = path if name == "weight" else f"{path}.{name}".lstrip(".")
                 found[path] = Matrix(path, module, name)
     return found
 
@@ -214,11 +222,6 @@ def own_modules(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if any(_is_adapter(module_path, path) for path in wrapped):
             continue
         yield module_path, module
-
-
-def without_wrappers(path: str) -> str:
-    """Return a path without the layers of peft around a module: `query` for `query.base_layer`."""
-    return ".".join(part for part in path.split(".") if part != BASE_LAYER)
 
 
 def _is_adapter(path: str, wrapped: str) -> bool:

@@ -12,6 +12,7 @@ from m2pt.pathway.merging import chosen_names
 from m2pt.pathway.names import is_pathway, is_scale
 from m2pt.pathway.sharding import reshard, whole
 from m2pt.pathway.terms import Pathway, PathwayError, attached_names, pathways, terms
+from m2pt.pathway.wrappers import without_wrappers
 
 
 def scales(model: nn.Module) -> dict[str, float]:
@@ -113,7 +114,9 @@ def _pathways(model: nn.Module, names: str | Collection[str] | None) -> list[Pat
         )
     for path, layer in attached_layers(model):
         if merged_names(layer):
-            raise PathwayError(f"{path!r} is merged with keep_terms=True; unmerge the model first")
+            raise PathwayError(
+                f"{without_wrappers(path)!r} is merged with keep_terms=True; unmerge the model first"
+            )
     return [
         pathway
         for _, layer in attached_layers(model)

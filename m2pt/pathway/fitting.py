@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from m2pt.pathway.blocks import Matrix
-from m2pt.pathway.layouts import STACKED, UNEVEN, looks_fused
+from m2pt.pathway.layouts import DOUBLE, STACKED, UNEVEN, looks_fused
 from m2pt.pathway.roles import FUSED, role_of
 from m2pt.pathway.terms import PathwayError, listed
 
@@ -66,7 +66,7 @@ def _check_layouts(targets: Sequence[Place], sources: Sequence[Place]) -> None:
             )
         return
     for place in (*targets, *sources):
-        if place.layout not in (None, STACKED, UNEVEN):
+        if place.layout not in (None, STACKED, UNEVEN, DOUBLE):
             raise PathwayError(
                 f"{place.label} has {place.layout}, so separate matrices cannot lie below each other in it; "
                 "choose other layers=[...]"
@@ -153,10 +153,11 @@ def _check_one(place: Place) -> None:
 
 def _cut(values: Tensor, shape: torch.Size, parts: int, target: Place, source: Place) -> Tensor:
     """Return the leading rows and columns of each of equal parts, with zeros where there are none."""
-    if values.ndim != len(shape) or values.shape[2:] != shape[2:]:
+    is_stack = target.matrix.is_stack and values.shape != shape
+    if is_stack or values.ndim != len(shape) or values.shape[2:] != shape[2:]:
         raise PathwayError(
             f"{target.label} has a weight of shape {tuple(shape)}, {source.label} has one of shape "
-            f"{tuple(values.shape)}; unequal='slice' fits rows and columns alone"
+            f"{tuple(values.shape)}; unequal='slice' fits rows and columns of single matrices alone"
         )
     pieces = zip(values.chunk(parts), torch.empty(shape, device="meta").chunk(parts), strict=True)
     return torch.cat([_corner(piece, like.shape) for piece, like in pieces])

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from m2pt.pathway.terms import PathwayError
+from m2pt.pathway.wrappers import COMPILED, without_wrappers
 
 
 def check_forwards(block: nn.Module, layers: Iterable[nn.Module], label: str) -> None:
@@ -21,11 +22,11 @@ def check_forwards(block: nn.Module, layers: Iterable[nn.Module], label: str) ->
     wanted = {id(layer) for layer in layers}
     for path, module in block.named_modules():
         # torch.compile's module has one that calls the module inside
-        if "forward" not in vars(module) or "_orig_mod" in module._modules:
+        if "forward" not in vars(module) or COMPILED in module._modules:
             continue
         if wanted.isdisjoint(id(below) for below in module.modules()):
             continue
-        where = f"{path!r} of {label}" if path else label
+        where = f"{without_wrappers(path)!r} of {label}" if path else label
         raise PathwayError(
             f"{where} ({type(module).__name__}) has a forward of its own beside its class's, by a patch, a "
             "hook of accelerate or torch.compile(module.forward), and would not see the pathways: attach "

@@ -1,7 +1,11 @@
 """The sum that `merge(keep_terms=True)` keeps beside W, Aᵢ and λᵢ, and whether it is still theirs."""
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from m2pt.pathway.sharding import gathered, is_distributed
 from m2pt.pathway.terms import PathwayError, attached_names, parameter, terms
@@ -52,6 +56,7 @@ def kept(layer: nn.Module, name: str) -> Tensor | None:
 
 def note_versions(layer: nn.Module, name: str) -> None:
     """Note what the merged weight is of."""
+    _count_steps()
     vars(layer)[f"{merged_name(name)}_of"] = _versions(layer, name)
 
 
@@ -83,6 +88,21 @@ def _versions(layer: nn.Module, name: str) -> list[tuple[int, int, int]] | None:
     if any(is_distributed(tensor) or tensor.is_inference() for tensor in tensors):
         return None
     return [(id(tensor), _start(tensor), tensor._version) for tensor in tensors]
+
+
+@functools.cache
+def _count_steps() -> None:
+    """Have each step of an optimizer count as a write to its parameters; fused ones do not count it."""
+    register_optimizer_step_post_hook(_count_step)
+
+
+def _count_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    if torch.compiler.is_compiling():
+        return
+    for group in optimizer.param_groups:
+        for each in group["params"]:
+            if each.grad is not None and not each.is_inference():
+                torch.autograd.graph.increment_version(each)
 
 
 def _start(tensor: Tensor) -> int:

@@ -35,6 +35,7 @@ from m2pt.pathway.terms import (
     listed,
     parameter,
 )
+from m2pt.pathway.wrappers import without_wrappers
 
 
 class _Forwards(threading.local):
@@ -120,9 +121,9 @@ class _Attached(_Scoped, HasPathways):
             _warned.load = errors
             in_state, in_layer = (listed(_auxiliaries(keys)) for keys in (given, own))
             warnings.warn(
-                f"{prefix.removesuffix('.')!r} has the pathways {in_layer}, the state {in_state}: what only "
-                "one of them has is left as it is, here and in other layers. Load a checkpoint before "
-                "attach(), or pathways with load_pathways()",
+                f"{without_wrappers(prefix.removesuffix('.'))!r} has the pathways {in_layer}, the state "
+                f"{in_state}: what only one of them has is left as it is, here and in other layers. Load a "
+                "checkpoint before attach(), or pathways with load_pathways()",
                 stacklevel=2,
             )
         for name in self.attached_names:
@@ -220,14 +221,15 @@ def _dtype(layer: nn.Module, weight: Tensor) -> torch.dtype:
 
 
 def _like(weight: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return A and λ as plain tensors beside a plain W.
+    """Return A and λ as W is: in its dtype, and as plain tensors beside a plain one.
 
-    W is plain and A is not if the target was sharded by `fully_shard` before `attach`: in the forward FSDP
-    has gathered W, and does not know A.
+    λ may be kept in float32 beside a W in bf16, for small steps. W is plain and A is not if the target was
+    sharded by `fully_shard` before `attach`: in the forward FSDP has gathered W, and does not know A.
     """
-    if is_distributed(weight) or not is_distributed(pair[0]):
-        return pair
-    return gathered(pair[0], weight.dtype), gathered(pair[1], weight.dtype)
+    matrix, scale = pair
+    if is_distributed(weight) or not is_distributed(matrix):
+        return matrix.to(weight.dtype), scale.to(weight.dtype)
+    return gathered(matrix, weight.dtype), gathered(scale, weight.dtype)
 
 
 def _property(name: str) -> property:

@@ -5,6 +5,7 @@ those of each head together, and a gated MLP may have its gate first or last.
 """
 
 import re
+from collections.abc import Collection
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from m2pt.pathway.roles import FUSED, role_of
 
 STACKED = "Q, K and V below each other"
 UNEVEN = "fewer rows than Q, K and V of all heads"
+DOUBLE = "twice the rows that a layer beside it takes"
 BY_HEAD = "Q, K and V of each head together"
 BY_SHARD = "Q, V and K of each of four shards together"
 
@@ -36,24 +38,30 @@ _ARRANGEMENTS = dict.fromkeys(
 
 _QKV = re.compile(r"(^|[._])W?qkv(_proj)?$|(^|\.)query_key_value$")
 _LOOKS_FUSED = re.compile(
-    r"qkv|query_key_value|\b(kv|qk)\b|c_attn|in_proj|gate_up|(?-i:\bWi\b)|weights_in|w12", re.IGNORECASE
+    r"qkv|query_key_value|(?<![a-z])(kv|qk)(?![a-z])|q_b_proj|c_attn|in_proj|(?<![a-z])x_proj|w_pack"
+    r"|gate_(and_)?up|up_gate|(?-i:\bWi\b)|weights_in|w12|w13|fused\w*$",
+    re.IGNORECASE,
 )
 
 
-def layout(owner: nn.Module, path: str, rows: int) -> str | None:
+def layout(owner: nn.Module, path: str, rows: int, taken: Collection[int]) -> str | None:
     """Return the arrangement of the rows of the matrix at `path`, None if it is not known to be fused.
 
     Args:
         owner: the module that uses the matrix, an attention or an MLP.
         path: of the matrix, in the block.
         rows: number of its output rows.
+        taken: how many inputs each of the other linear layers of the owner takes.
     """
     kind, settings = plain_class(owner), vars(owner)
     if "gate_last" in settings:
         return f"the gate {'last' if settings['gate_last'] else 'first'}" if role_of(path) == "fc1" else None
     arrangement = _ARRANGEMENTS.get(f"{kind.__module__}.{kind.__name__}")
-    if role_of(path) not in FUSED and not _QKV.search(path) and not (arrangement and looks_fused(path)):
-        return None
+    role = role_of(path)
+    if role not in FUSED and not _QKV.search(path) and not (arrangement and looks_fused(path)):
+        # a gated MLP has its gate there too
+        is_double = role in (None, "fc1") and rows not in taken and any(rows == 2 * each for each in taken)
+        return DOUBLE if is_double else None
     if settings.get("multi_query"):
         return "Q of all heads, K and V of one"
     if arrangement or settings.get("head_first"):
@@ -64,5 +72,5 @@ def layout(owner: nn.Module, path: str, rows: int) -> str | None:
 
 
 def looks_fused(path: str) -> bool:
-    """Return whether a matrix is fused by its name, whatever the arrangement."""
+    """Return whether a matrix is fused by its name, whatever the arrangement: `kv_b_proj`."""
     return _LOOKS_FUSED.search(path) is not None

@@ -10,20 +10,19 @@ from torch import Tensor, nn
 
 from m2pt.pathway.blocks import (
     ALL_LINEAR,
-    BASE_LAYER,
     TARGET,
     Layers,
     Matrix,
     is_plain,
     matrices,
     own_modules,
-    without_wrappers,
 )
 from m2pt.pathway.fitting import Place, Unequal, fit, or_slice
 from m2pt.pathway.layers import plain_class
 from m2pt.pathway.layouts import layout
 from m2pt.pathway.roles import FUSED, role_of
 from m2pt.pathway.terms import PathwayError, listed
+from m2pt.pathway.wrappers import BASE_LAYER, uncompiled, without_wrappers
 
 Order: TypeAlias = Literal["normal", "reversed", "shuffled"]
 
@@ -85,6 +84,7 @@ class _Block:
     def __init__(self, module: nn.Module, where: str) -> None:
         self.module, self.where = module, where
         self.matrices = matrices(module)
+        self.modules = {without_wrappers(path): inner for path, inner in module.named_modules()}
 
     @property
     def linear(self) -> list[str]:
@@ -107,10 +107,11 @@ class _Block:
             PathwayError: there is none.
         """
         matrix = self.matrix(path)
-        owner = matrix.module
-        if matrix.name == "weight":
-            owner = self.module.get_submodule(matrix.path.rpartition(".")[0])
-        return Place(matrix, layout(owner, matrix.path, matrix.shape[0]), self.where, part, parts)
+        parent = matrix.path.rpartition(".")[0]
+        owner = self.modules[parent] if matrix.name == "weight" else matrix.module
+        beside = [each for each in self.linear if each != matrix.path and each.rpartition(".")[0] == parent]
+        taken = [self.matrices[each].shape[1] for each in beside]
+        return Place(matrix, layout(owner, matrix.path, matrix.shape[0], taken), self.where, part, parts)
 
     def source(self, path: str, part: int = 0, parts: int = 1) -> Place:
         """Return the same of an auxiliary.
@@ -135,19 +136,19 @@ class _Block:
         """Return the matrix's module and those of peft around it, which say whether LoRA is `merged`."""
         around = [matrix.module]
         for module in reversed(list(self.module.modules())):  # the innermost first
-            if module._modules.get(BASE_LAYER) is around[-1]:
+            if BASE_LAYER in module._modules and uncompiled(module.get_submodule(BASE_LAYER)) is around[-1]:
                 around.append(module)
         return around
 
     def matrix(self, path: str) -> Matrix:
-        """Return the matrix at `path`, with the layers of peft around it in the path or without.
+        """Return the matrix at `path`, with the wrappers around it in the path or without.
 
         Raises:
             PathwayError: the block has none there.
         """
         if (plain := without_wrappers(path)) in self.matrices:
             return self.matrices[plain]
-        module = dict(self.module.named_modules()).get(path)
+        module = self.modules.get(plain)
         if isinstance(getattr(module, "weight", None), Tensor):
             raise PathwayError(
                 f"{path!r} of {self.where} ({type(module).__name__}) has no weight matrix or kernel that is "

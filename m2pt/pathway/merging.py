@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from m2pt.pathway.keeping import drop_merged, keep_merged
 from m2pt.pathway.layers import attached_layers, drop_scopes, restore_class, set_class
 from m2pt.pathway.names import PathwayKey, parse
-from m2pt.pathway.sharding import local, replicated, reshard
-from m2pt.pathway.sharing import Shared, check_shared, find_shared
+from m2pt.pathway.sharding import replicated, reshard
+from m2pt.pathway.sharing import Shared, check_shared, find_shared, overlapping
 from m2pt.pathway.summing import weighted_sum
 from m2pt.pathway.terms import PathwayError, attached_names, parameter, pathways, terms
+from m2pt.pathway.wrappers import without_wrappers
 
 
 def merge(
@@ -34,7 +35,7 @@ def merge(
         keep_terms: keeps W, Aᵢ and λᵢ beside the sum until `unmerge`. The layers stay attached, cost in
             inference what plain ones do, and refuse to be trained; the state dict is that before the merge.
             A forward refuses W, Aᵢ or λᵢ written since, but cannot tell in compiled code, of sharded weights,
-            or if it was in place through `.data` or by a fused optimizer.
+            or if it was in place through `.data`.
 
     Raises:
         PathwayError: no layer has an auxiliary of that name, a weight is shared with another module, which
@@ -66,8 +67,8 @@ def _check_switches(model: nn.Module) -> None:
         for name, pathway in pathways(layer).items():
             if pathway.disablers or pathway.factors:
                 raise PathwayError(
-                    f"{name!r} of {path!r} is switched off or scaled: merge outside of disabled() and "
-                    "scaled()"
+                    f"{name!r} of {without_wrappers(path)!r} is switched off or scaled: merge outside of "
+                    "disabled() and scaled()"
                 )
 
 
@@ -111,8 +112,15 @@ def merge_state_dict(state: Mapping[str, Tensor], *, untie: bool = False) -> dic
 
     Raises:
         PathwayError: the weight, the scale or the target weight of a pathway is missing or has a shape that
-            does not fit, or a weight is shared with another key.
+            does not fit, a weight is shared with another key, or it is a checkpoint or a file of
+            `save_pathways` that has states inside.
     """
+    for name, value in state.items():
+        if isinstance(value, Mapping) and not str(name).endswith("_extra_state"):
+            raise PathwayError(
+                f"cannot merge: {name!r} is a mapping; pass the model's state dict itself, such as "
+                "checkpoint['model']. A file of save_pathways has no W: load_pathways() and merge() the model"
+            )
     keys = {name: parse(name) for name in state}
     merged = {name: tensor for name, tensor in state.items() if keys[name] is None}
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -120,7 +128,11 @@ def merge_state_dict(state: Mapping[str, Tensor], *, untie: bool = False) -> dic
         if key is not None:
             for needed in (key.target, key.matrix, key.scale):
                 if needed not in state:
-                    raise PathwayError(f"cannot merge: the state dict has {name!r} but no {needed!r}")
+                    raise PathwayError(
+                        f"cannot merge: the state dict has {name!r} but no {needed!r}; pass all of "
+                        "model.state_dict(), since save_pretrained of transformers may rename W, or split it "
+                        "as it does stacked experts, or merge() the model before it is saved"
+                    )
             if name == key.matrix:
                 _check_shapes(state, key)
                 pairs.setdefault(key.target, []).append((state[key.matrix], state[key.scale]))
@@ -148,17 +160,13 @@ def _check_shapes(state: Mapping[str, Tensor], key: PathwayKey) -> None:
 
 def _check_keys(state: Mapping[str, Tensor], targets: Collection[str]) -> None:
     """Refuse weights to merge that have another key too."""
-    names: dict[tuple[torch.device, int], list[str]] = {}
-    for name, tensor in state.items():
-        if isinstance(tensor, Tensor) and (start := local(tensor).data_ptr()):
-            names.setdefault((tensor.device, start), []).append(name)
-    for found in names.values():
-        for target in found:
-            if target in targets and len(found) > 1:
-                other = next(name for name in found if name != target)
+    tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    for pair in overlapping(tensors):
+        for target, other in (pair, pair[::-1]):
+            if target in targets:
                 raise PathwayError(
-                    f"the weight {target!r} is also {other!r}: merging would change that too; untie=True is "
-                    "for a model in which the layer has a weight of its own"
+                    f"the weight {target!r} is also {other!r}, or shares memory with it: merging would "
+                    "change that too; untie=True is for a model in which the layer has a weight of its own"
                 )
 
 

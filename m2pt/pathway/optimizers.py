@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from m2pt.pathway.names import is_scale
+from m2pt.pathway.wrappers import without_wrappers
 
 
 def parameter_groups(
@@ -31,13 +32,13 @@ def parameter_groups(
         "undecayed": {"lr": lr, "weight_decay": 0.0},
         "scales": {"lr": lr if scale_lr is None else scale_lr, "weight_decay": 0.0},
     }
-    keep = set()
-    for path, module in model.named_modules():  # in a wrapper the names have its prefix
+    keep = set()  # without what wrappers of blocks add; one of the model adds the same to both
+    for path, module in model.named_modules():
         if callable(names := getattr(module, "no_weight_decay", None)):
-            keep |= {f"{path}.{name}".lstrip(".") for name in names()}
+            keep |= {without_wrappers(f"{path}.{name}".lstrip(".")) for name in names()}
     members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     for name, value in model.named_parameters():
         if value.requires_grad:
-            decays = value.ndim > 1 and name not in keep
+            decays = value.ndim > 1 and without_wrappers(name) not in keep
             members["scales" if is_scale(name) else "matrices" if decays else "undecayed"].append(value)
     return [{"name": name, "params": members[name], **groups[name]} for name in groups if members[name]]

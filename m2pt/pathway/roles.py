@@ -8,11 +8,11 @@ import re
 
 ROLES: dict[str, str] = {
     "qkv": r"(qkv|c_attn|in_proj_weight)",
-    "q": r"(q|q_proj|query)",
-    "k": r"(k|k_proj|key)",
-    "v": r"(v|v_proj|value)",
+    "q": r"(q|q_proj|q_lin|query)",
+    "k": r"(k|k_proj|k_lin|key)",
+    "v": r"(v|v_proj|v_lin|value)",
     "out": r"(attn|attention|self_attn|self_attention|SelfAttention)"
-    r"\.(proj|out_proj|o_proj|c_proj|o|output\.dense)",
+    r"\.(proj|out_proj|out_lin|o_proj|c_proj|o|output\.dense)",
     "gate": r"(gate_proj|wi_0)",
     "fc1": r"(fc1|c_fc|up_proj|wi|wi_1|linear1|lin1|intermediate\.dense|intermediate_dense|mlp\.0)",
     "fc2": r"(fc2|mlp\.c_proj|down_proj|wo|linear2|lin2|output\.dense|output_dense|mlp\.3)",

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.pathway.attaching import Part, install
-from m2pt.pathway.blocks import Matrix, without_wrappers
+from m2pt.pathway.blocks import Matrix
 from m2pt.pathway.layers import attached_layers, scoped_blocks
 from m2pt.pathway.sharding import reshard, whole
 from m2pt.pathway.terms import PathwayError, attached_names, parameter, terms
+from m2pt.pathway.wrappers import without_wrappers
 
 FORMAT = "m2pt pathways 1"
 
@@ -41,7 +42,8 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
         )
     layers: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     reshard(layer for _, layer in attached_layers(model))
-    for layer_name, layer in attached_layers(model):
+    for path_in_model, layer in attached_layers(model):
+        layer_name = without_wrappers(path_in_model)
         for name in attached_names(layer):
             fingerprint = _fingerprint(parameter(layer, name))
             for auxiliary, (matrix, scale) in terms(layer, name).items():
@@ -55,6 +57,7 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
                 }
     if not layers:
         raise PathwayError("the model has no pathways to save")
+    blocks = [without_wrappers(name) for name in scoped_blocks(model)]
     if (
         torch.distributed.is_available()
         and torch.distributed.is_initialized()
@@ -66,7 +69,7 @@ def save_pathways(model: nn.Module, path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"the folder {path.parent} for {path.name} does not exist")
     try:
         with temporary.open("xb") as file:
-            torch.save({"format": FORMAT, "layers": layers, "blocks": scoped_blocks(model)}, file)
+            torch.save({"format": FORMAT, "layers": layers, "blocks": blocks}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -78,8 +81,8 @@ def load_pathways(model: Model, path: str | os.PathLike[str], *, untie: bool = F
     """Attach the pathways that `save_pathways` has written, to the layers of the same names and in place.
 
     What DistributedDataParallel, torch.compile and peft add to names may differ: `module.`, `_orig_mod.`,
-    `base_model.model.` and `.base_layer`. The weights W have to be those that the pathways were trained
-    beside; if they are others in the same dtype, there is a warning.
+    `base_model.model.` and `.base_layer`. A and λ take the dtype of W. The weights W have to be those that
+    the pathways were trained beside; if they are others in the same dtype, there is a warning.
 
     Args:
         model: the model.
@@ -104,13 +107,13 @@ def load_pathways(model: Model, path: str | os.PathLike[str], *, untie: bool = F
         blocks = [str(name) for name in content["blocks"]]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PathwayError(f"{path} is no file of save_pathways") from error
-    modules = dict(model.named_modules())
-    unwrapped = {
-        _unwrapped(name): module for name, module in modules.items()
-    }  # the layer, of one in a wrapper
+    # of one in a wrapper the layer, since the innermost comes last
+    modules = {without_wrappers(name): module for name, module in model.named_modules()}
+    unwrapped = {_unwrapped(name): module for name, module in modules.items()}
 
     def find(name: str, parameter: str | None = None) -> nn.Module | None:
-        found = [each for each in (modules.get(name), unwrapped.get(_unwrapped(name))) if each is not None]
+        named = modules.get(without_wrappers(name)), unwrapped.get(_unwrapped(name))
+        found = [each for each in named if each is not None]
         return next((each for each in found if parameter is None or parameter in each._parameters), None)
 
     parts, others = [], 0
@@ -190,7 +193,7 @@ def _entries(content: Any) -> Iterator[tuple[str, str, str, _Saved]]:
 
 def _unwrapped(name: str) -> str:
     """Return a module's name without what DistributedDataParallel, torch.compile and peft add to it."""
-    parts = [part for part in without_wrappers(name).split(".") if part != "_orig_mod"]
+    parts = without_wrappers(name).split(".")
     parts = parts[2:] if parts[:2] == ["base_model", "model"] else parts
     return ".".join(parts[1:] if parts[:1] == ["module"] else parts)
 

@@ -54,10 +54,37 @@ def _open_clip() -> nn.Module:
     return open_clip.model.CLIP(16, vision, text).visual
 
 
+def _speech(model: Any, config: Any) -> nn.Module:
+    return model(
+        config(
+            conv_dim=(DIM, DIM),
+            conv_stride=(5, 2),
+            conv_kernel=(10, 3),
+            num_feat_extract_layers=2,
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=2,
+            **_SIZES,
+        )
+    )
+
+
+def _whisper() -> nn.Module:
+    sizes = {"d_model": DIM, "encoder_layers": DEPTH, "encoder_attention_heads": HEADS}
+    config = hf.WhisperConfig(encoder_ffn_dim=HIDDEN, num_mel_bins=8, max_source_positions=20, **sizes)
+    return hf.models.whisper.modeling_whisper.WhisperEncoder(config)
+
+
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "timm ViT": (_timm("vit_tiny_patch16_224", mlp_ratio=2), lambda: torch.randn(2, 3, 32, 32)),
     "timm DeiT III": (_timm("deit3_small_patch16_224", mlp_ratio=2), lambda: torch.randn(2, 3, 32, 32)),
     "timm BEiT": (_timm("beit_base_patch16_224", mlp_ratio=2), lambda: torch.randn(2, 3, 32, 32)),
+    "timm EVA-02": (_timm("eva02_tiny_patch14_224", mlp_ratio=2), lambda: torch.randn(2, 3, 32, 32)),
+    "timm MLP-Mixer": (
+        lambda: timm.models.mlp_mixer.MlpMixer(
+            img_size=32, patch_size=8, embed_dim=DIM, num_blocks=DEPTH, mlp_ratio=(0.5, 2)
+        ),
+        lambda: torch.randn(2, 3, 32, 32),
+    ),
     "torchvision ViT": (
         lambda: torchvision.models.VisionTransformer(32, 8, DEPTH, HEADS, DIM, HIDDEN),
         lambda: torch.randn(2, 3, 32, 32),
@@ -69,6 +96,10 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
         lambda: torch.randn(2, 7, DIM),
     ),
     "open_clip vision": (_open_clip, lambda: torch.randn(2, 3, 32, 32)),
+    "open_clip text": (
+        lambda: open_clip.transformer.TextTransformer(8, 50, DIM, HEADS, DEPTH, HIDDEN / DIM),
+        lambda: torch.randint(1, 49, (2, 8)),
+    ),
     "transformers ViT": (lambda: hf.ViTModel(hf.ViTConfig(**_PICTURE, **_SIZES)), picture),
     "transformers DeiT": (lambda: hf.DeiTModel(hf.DeiTConfig(**_PICTURE, **_SIZES)), picture),
     "transformers BEiT": (lambda: hf.BeitModel(hf.BeitConfig(**_PICTURE, **_SIZES)), picture),
@@ -97,6 +128,26 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
         words,
     ),
     "transformers Llama": (lambda: hf.LlamaModel(hf.LlamaConfig(**_WORDS, **_SIZES)), words),
+    "transformers Qwen2": (
+        lambda: hf.Qwen2Model(hf.Qwen2Config(num_key_value_heads=1, **_WORDS, **_SIZES)),
+        words,
+    ),
+    "transformers Gemma": (
+        lambda: hf.GemmaModel(
+            hf.GemmaConfig(num_key_value_heads=1, head_dim=DIM // HEADS, **_WORDS, **_SIZES)
+        ),
+        words,
+    ),
+    "transformers ModernBERT": (
+        lambda: hf.ModernBertModel(hf.ModernBertConfig(cls_token_id=3, sep_token_id=4, **_WORDS, **_SIZES)),
+        words,
+    ),
+    "transformers DistilBERT": (
+        lambda: hf.DistilBertModel(
+            hf.DistilBertConfig(vocab_size=50, dim=DIM, n_layers=DEPTH, n_heads=HEADS, hidden_dim=HIDDEN)
+        ),
+        words,
+    ),
     "transformers T5": (
         lambda: hf.T5EncoderModel(
             hf.T5Config(
@@ -106,19 +157,14 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
         words,
     ),
     "transformers Wav2Vec2": (
-        lambda: hf.Wav2Vec2Model(
-            hf.Wav2Vec2Config(
-                conv_dim=(DIM, DIM),
-                conv_stride=(5, 2),
-                conv_kernel=(10, 3),
-                num_feat_extract_layers=2,
-                num_conv_pos_embeddings=16,
-                num_conv_pos_embedding_groups=2,
-                **_SIZES,
-            )
-        ),
+        lambda: _speech(hf.Wav2Vec2Model, hf.Wav2Vec2Config),
         lambda: {"input_values": torch.randn(2, 400)},
     ),
+    "transformers HuBERT": (
+        lambda: _speech(hf.HubertModel, hf.HubertConfig),
+        lambda: {"input_values": torch.randn(2, 400)},
+    ),
+    "transformers Whisper encoder": (_whisper, lambda: {"input_features": torch.randn(2, 8, 40)}),
     "transformers CLIP vision": (
         lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**_PICTURE, **_SIZES)),
         picture,

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -286,3 +287,16 @@ def test_the_defaults_of_a_config_are_those_of_attach() -> None:
     defaults = PathwaySpec(auxiliaries=("a",)).model_dump(exclude={"auxiliaries", "depth", "layers"})
     parameters = inspect.signature(attach).parameters
     assert defaults == {name: parameters[name].default for name in defaults}
+
+
+def test_pathways_that_were_attached_in_inference_mode_are_trained_later(tmp_path: Path) -> None:
+    model, other = vit(), vit()
+    for each in (model, other):
+        each.blocks[0].mlp.fc1.weight = each.blocks[1].mlp.fc1.weight
+    with torch.inference_mode():
+        attach(model, {"audio": vit(seed=1)}, scale_init=0.3, untie=True)
+        save_pathways(model, tmp_path / "file.pt")
+        load_pathways(other, tmp_path / "file.pt", untie=True)
+    for each in (model, other):
+        each(images()).sum().backward()
+        assert all(p.grad is not None and p.grad.any() for n, p in each.named_parameters() if is_pathway(n))

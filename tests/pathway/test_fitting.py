@@ -86,6 +86,29 @@ def gated(*, gate_last: bool) -> nn.Module:
     return nn.ModuleList(timm.layers.GluMlp(8, 16, gate_last=gate_last) for _ in range(2))
 
 
+def gmlp(width: int) -> nn.Module:
+    return timm.models.mlp_mixer.SpatialGatingBlock(width, 4)
+
+
+def mamba(width: int) -> nn.Module:
+    return hf.MambaModel(
+        hf.MambaConfig(vocab_size=9, hidden_size=width, state_size=4, num_hidden_layers=1)
+    ).layers[0]
+
+
+def deepseek(width: int) -> nn.Module:
+    config = hf.DeepseekV3Config(
+        hidden_size=width,
+        num_attention_heads=2,
+        q_lora_rank=width // 2,
+        kv_lora_rank=width // 2,
+        qk_nope_head_dim=width // 4,
+        qk_rope_head_dim=4,
+        v_head_dim=width // 4,
+    )
+    return hf.models.deepseek_v3.modeling_deepseek_v3.DeepseekV3Attention(config, 0)
+
+
 def added(block: nn.Module, path: str) -> Tensor:
     return block.get_submodule(path).get_submodule("pathways.auxiliary").weight.detach()
 
@@ -182,13 +205,58 @@ def test_a_matrix_that_is_fused_in_an_unknown_way_is_not_sliced(name: str) -> No
         )
 
 
+@pytest.mark.parametrize(
+    ("build", "path"),
+    [
+        (gmlp, "mlp_channels.fc1"),
+        (lambda width: timm.models.mambaout.GatedConvBlock(width), "fc1"),
+        (mamba, "mixer.in_proj"),
+        (mamba, "mixer.x_proj"),
+        (deepseek, "q_b_proj"),
+        (deepseek, "kv_a_proj_with_mqa"),
+        (deepseek, "kv_b_proj"),
+    ],
+)
+def test_what_is_fused_by_its_name_or_by_what_follows_is_not_sliced(
+    build: Callable[[int], nn.Module], path: str
+) -> None:
+    with pytest.raises(
+        PathwayError, match=rf"'{path}' of target block 0 is fused.*slicing would mix its parts"
+    ):
+        attach([build(16)], [build(24)], layers=[path], unequal="slice")
+
+
+def test_layers_of_a_plain_mlp_are_sliced_whatever_their_names_and_ratio() -> None:
+    for ratio in (1, 2, 4):
+        small, large = (
+            nn.ModuleDict({"a": nn.Linear(n, ratio * n), "b": nn.Linear(ratio * n, n), "c": nn.Linear(n, n)})
+            for n in (8, 12)
+        )
+        attach([small], [large], layers=["a", "b", "c"], unequal="slice")
+        assert torch.equal(added(small, "a"), large["a"].weight[: 8 * ratio, :8])
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5), (3, 6, 5), (3, 4, 6), (3, 4)])
+def test_stacked_matrices_are_not_sliced(shape: tuple[int, ...]) -> None:
+    """Their first two dimensions are no rows and columns."""
+
+    def experts(*shape: int) -> nn.Module:
+        made = nn.Module()
+        made.register_parameter("down_proj", nn.Parameter(torch.randn(shape)))
+        return made
+
+    attach([experts(3, 4, 5)], [experts(3, 4, 5)], layers=["down_proj"], unequal="slice")
+    with pytest.raises(PathwayError, match=r"'down_proj' of target block 0 .* of single matrices alone"):
+        attach([experts(3, 4, 5)], [experts(*shape)], layers=["down_proj"], unequal="slice")
+
+
 def test_kernels_are_sliced_in_channels_alone() -> None:
     target, other = (nn.ModuleList([nn.ModuleDict({"conv": nn.Conv2d(n, n, 3)})]) for n in (4, 6))
     attach(target, other, layers=["conv"], unequal="slice")
     assert torch.equal(added(target[0], "conv"), other[0]["conv"].weight[:4, :4])
     wide = nn.ModuleList([nn.ModuleDict({"conv": nn.Conv2d(4, 4, 7)})])
     target = nn.ModuleList([nn.ModuleDict({"conv": nn.Conv2d(4, 4, 3)})])
-    with pytest.raises(PathwayError, match="fits rows and columns alone"):
+    with pytest.raises(PathwayError, match="fits rows and columns of single matrices"):
         attach(target, wide, layers=["conv"], unequal="slice")
 
 

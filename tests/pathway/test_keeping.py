@@ -1,5 +1,6 @@
 """A sum that `merge(keep_terms=True)` keeps: it moves with the model, and is refused once it is stale."""
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,22 @@ def test_parameters_that_are_given_other_memory_are_noticed() -> None:
         with pytest.raises(PathwayError, match=r"changed after merge.*unmerge"):
             model(images())
         assert torch.equal(unmerge(model)(images()), other(images()))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_the_step_of_a_fused_optimizer_is_noticed(kind: type[torch.optim.Optimizer]) -> None:
+    model = attach(vit().eval(), vit(seed=1), scale_init=0.3)
+    optimizer = kind(model.parameters(), lr=0.1, fused=True)
+    model(images()).sum().backward()
+    before = merge(model, keep_terms=True).blocks[0].mlp.fc1.weight.detach().clone()
+    optimizer.step()
+    assert not torch.equal(model.blocks[0].mlp.fc1.weight, before)
+    with torch.no_grad():
+        for use in (model, lambda _: copy.deepcopy(model)):
+            with pytest.raises(PathwayError, match=r"changed after merge.*unmerge"):
+                use(images())
+        expected = unmerge(model)(images())
+        torch.testing.assert_close(merge(model)(images()), expected)
 
 
 @pytest.fixture(params=[False, True], ids=["as usual", "by swapping"])

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
-from m2pt.pathway import PathwayError, attach, effective_weight, merge, scales
+from m2pt.pathway import PathwayError, attach, effective_weight, merge, merge_state_dict, scales
 
 
 class Tied(nn.Module):
@@ -50,6 +50,62 @@ def test_merging_refuses_a_weight_that_was_shared_out_of_sight_of_attach() -> No
         merge(model)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
     torch.testing.assert_close(merge(model, untie=True)(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("of_one", "of_other", "overlap"),
+    [
+        (slice(0, 96), slice(8, 104), True),
+        (slice(8, 104), slice(0, 96), True),
+        (slice(0, 96), slice(96, 192), False),
+    ],
+)
+def test_weights_that_overlap_in_one_memory_are_shared_too(
+    of_one: slice, of_other: slice, overlap: bool
+) -> None:
+    model, memory = vit(), torch.randn(192, 24)
+    model.blocks[0].mlp.fc1.weight.data = memory[of_one]
+    model.table = nn.Embedding(96, 24)
+    model.table.weight.data = memory[of_other]
+    before = model.table.weight.detach().clone()
+    if overlap:
+        with pytest.raises(PathwayError, match=r"'mlp.fc1' of target block 0 is also 'table.weight', or sha"):
+            attach(model, vit(seed=1))
+    attach(model, vit(seed=1), scale_init=0.3, untie=overlap)
+    merge(model)
+    assert torch.equal(model.table.weight, before)
+
+
+@pytest.mark.parametrize("columns", [slice(0, 24), slice(23, 47), slice(24, 48)])
+def test_columns_of_one_memory_overlap_where_they_have_elements_in_common(columns: slice) -> None:
+    model, memory = vit(), torch.randn(96, 48)
+    model.blocks[0].mlp.fc1.weight.data = memory[:, :24]
+    model.register_buffer("table", memory[:, columns])
+    before = model.table.clone()
+    if columns.start < 24:
+        with pytest.raises(PathwayError, match=r"'mlp.fc1' of target block 0 is also 'table', or shares"):
+            attach(model, vit(seed=1))
+    else:
+        merge(attach(model, vit(seed=1), scale_init=0.3))
+        assert torch.equal(model.table, before)
+
+
+def test_buffers_without_memory_of_their_own_do_not_matter() -> None:
+    model = vit()
+    model.register_buffer("graph", torch.eye(4).to_sparse())
+    model.register_buffer("nothing", torch.empty(0, 24))
+    merge(attach(model, vit(seed=1), scale_init=0.3))
+    merge_state_dict(attach(model, vit(seed=1)).state_dict())
+
+
+def test_an_expanded_weight_is_refused_and_its_copy_is_not() -> None:
+    model = vit()
+    layer = model.blocks[0].mlp.fc1
+    layer.weight = nn.Parameter(torch.randn(1, 24).expand(96, 24))
+    with pytest.raises(PathwayError, match=r"the weight of 'mlp.fc1' of target block 0 is expanded"):
+        attach(model, vit(seed=1))
+    layer.weight = nn.Parameter(layer.weight.detach().contiguous())
+    merge(attach(model, vit(seed=1), scale_init=0.3))
 
 
 def test_weights_in_the_same_memory_are_shared_too() -> None:

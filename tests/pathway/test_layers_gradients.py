@@ -222,3 +222,23 @@ def test_autocast_rounds_nothing_that_it_would_not_round_of_a_plain_layer() -> N
     attach([target], [auxiliary], layers=[""], scale_init=0.5)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(target(torch.arange(6)), expected)
+
+
+@pytest.mark.parametrize("part", ["scale", "weight"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_scale_or_matrix_of_another_dtype_keeps_it_and_is_used_in_that_of_w(
+    part: str, compiled: bool
+) -> None:
+    model = nn.Sequential(nn.Linear(8, 8, bias=False)).bfloat16()
+    attach(model, nn.Sequential(nn.Linear(8, 8, bias=False)), layers=[""], scale_init=0.25)
+    layer, x = model[0], torch.randn(4, 8, dtype=torch.bfloat16)
+    expected = model(x)
+    other = getattr(layer.pathways["auxiliary"], part)
+    other.data = other.data.float()
+    output = (torch.compile(model, backend="eager", fullgraph=True) if compiled else model)(x)
+    assert torch.equal(output, expected)
+    output.sum().backward()
+    assert other.grad is not None and other.grad.dtype == torch.float32
+    merged = merge(model)
+    assert merged[0].weight.dtype == torch.bfloat16
+    torch.testing.assert_close(merged(x), expected, rtol=0.02, atol=0.02)

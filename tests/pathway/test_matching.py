@@ -73,6 +73,13 @@ PATHS = {
         "mlp.fc1",
         "mlp.fc2",
     ),
+    "transformers DistilBERT": (
+        "transformer.layer.2",
+        ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
+        "attention.out_lin",
+        "ffn.lin1",
+        "ffn.lin2",
+    ),
     "transformers GPT-2": ("h.2", ["attn.c_attn"], "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
 }
 

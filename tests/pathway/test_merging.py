@@ -101,6 +101,14 @@ def test_merging_shapes_that_do_not_fit_names_the_key(part: str, shape: tuple[in
         merge_state_dict({**model.state_dict(), key: torch.ones(shape)})
 
 
+def test_a_checkpoint_with_a_state_inside_is_no_state_to_merge() -> None:
+    model = attach(vit(), {"audio": vit(seed=1)})
+    with pytest.raises(PathwayError, match=r"'model' is a mapping.*checkpoint\['model'\]"):
+        merge_state_dict({"epoch": 3, "model": model.state_dict()})
+    state = model.state_dict() | {"blocks.0._extra_state": {}}
+    assert "blocks.0._extra_state" in merge_state_dict(state)
+
+
 def test_deepcopy_and_pickle_are_independent_and_merging_one_leaves_the_other() -> None:
     model = vit()
     attach(model.blocks, vit(seed=1).blocks, scale_init=0.2)
@@ -148,3 +156,13 @@ def test_a_state_dict_with_a_shared_weight_is_refused() -> None:
     merged = merge_state_dict(state, untie=True)
     assert torch.equal(merged["embedding.weight"], model["embedding"].weight)
     assert torch.equal(merged["head.weight"], merge(model, untie=True)["head"].weight)
+
+
+def test_a_state_dict_with_a_weight_that_overlaps_another_is_refused() -> None:
+    memory = torch.randn(11, 4)
+    state = {"head.weight": memory[:5], "table": memory[4:9], "rest": memory[5:]}
+    state |= {"head.pathways.audio.weight": torch.randn(5, 4), "head.pathways.audio.scale": torch.ones(1)}
+    with pytest.raises(PathwayError, match=r"'head.weight' is also 'table', or shares memory with it"):
+        merge_state_dict(state)
+    del state["table"]
+    assert torch.equal(merge_state_dict(state)["rest"], memory[5:])

@@ -8,10 +8,11 @@ import pytest
 import torch
 import transformers as hf
 from model_families import build, inputs, output
+from safetensors.torch import load_file
 from small_vit import images, train, vit
 from torch import nn
 
-from m2pt.pathway import PathwayError, attach, load_pathways, save_pathways, scales
+from m2pt.pathway import PathwayError, attach, load_pathways, merge, merge_state_dict, save_pathways, scales
 from m2pt.pathway.names import is_pathway
 
 
@@ -243,3 +244,33 @@ def test_from_pretrained_of_an_attached_model_says_what_it_leaves_out(tmp_path: 
     assert any("pathways" in name for name in report["unexpected_keys"])
     assert "pathways" in caplog.text
     assert torch.equal(plain.layers[0].mlp.fc1.weight, model.layers[0].mlp.fc1.weight)
+
+
+def mixtral(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return hf.MixtralModel(
+        hf.MixtralConfig(vocab_size=9, num_key_value_heads=2, num_local_experts=3, **sizes)
+    ).eval()
+
+
+def test_stacked_experts_are_merged_from_a_file_and_from_a_state_that_has_them(tmp_path: Path) -> None:
+    model, layers = mixtral(0), ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    attach(model, {"audio": mixtral(1)}, layers, scale_init=0.3)
+    words = torch.arange(6)[None]
+    expected = model(words)[0]
+    save_pathways(model, tmp_path / "audio.pt")
+    with pytest.raises(PathwayError, match=r"'layers' is a mapping.*load_pathways\(\) and merge\(\) the"):
+        merge_state_dict(torch.load(tmp_path / "audio.pt"))
+    model.save_pretrained(tmp_path)
+    split = load_file(tmp_path / "model.safetensors")
+    with pytest.raises(PathwayError, match=r"no '.*experts.*proj'.*split it.*merge\(\) the model before it"):
+        merge_state_dict(split)
+
+    loaded = merge(load_pathways(mixtral(0), tmp_path / "audio.pt"))
+    torch.testing.assert_close(loaded(words)[0], expected)
+    again = mixtral(2)
+    again.load_state_dict(merge_state_dict(model.state_dict()))
+    torch.testing.assert_close(again(words)[0], expected)
+    loaded.save_pretrained(tmp_path)
+    torch.testing.assert_close(hf.MixtralModel.from_pretrained(tmp_path).eval()(words)[0], expected)
