@@ -11,7 +11,8 @@ from torch import Tensor
 from m2pt.checkpoints.dialects import DIALECTS, Dialect
 from m2pt.errors import InputError, count, listed
 from m2pt.formats.weights import Checkpoint, check_tensor
-from m2pt.pathway import PathwayError, merge_state_dict
+from m2pt.models.exchange import split_average
+from m2pt.pathway import PathwayError, is_pathway, merge_state_dict
 
 AUXILIARY = "auxiliary"
 """Name of the auxiliary in a converted file of M2PT."""
@@ -53,7 +54,7 @@ class Converted:
 
     Attributes:
         state: the weights.
-        report: name and text of each line of the report: dialect, prefix, mapped, made, left out.
+        report: name and text of each line of the report: dialect, taken, prefix, mapped, made, left out.
     """
 
     state: dict[str, Tensor]
@@ -70,12 +71,17 @@ def convert(
         source: name of the file, for messages.
         blocks_only: for an auxiliary, which needs the matrices of its blocks and nothing else: missing norms
             and biases become neutral, keys that are not explained are left out.
-        keep_pathways: keep the A and λ of a model of M2PT beside W instead of merging them.
+        keep_pathways: keep the A and λ of a model of M2PT beside W instead of merging them. Of a training
+            with `ema` these are of its last step; else the average is taken, which is merged.
 
     Raises:
         InputError: it is none of the dialects, holds several models or only a decoder, or has keys that its
             dialect does not explain; a block is not whole; or there are no pathways to keep.
     """
+    last, average = split_average(state)
+    is_averaged = bool(average) and any(map(is_pathway, last))
+    if is_averaged:
+        state = last if keep_pathways else average
     given, state = state, _unwrapped(state)
     dialect, prefix = _recognize(state, source)
     mapped: dict[str, Tensor] = {}
@@ -111,6 +117,9 @@ def convert(
         fix = f"it has {listed(unexplained, 3)}" if unexplained else "fetch or export it again"
         raise InputError(f"{source}: {error}; {fix}") from None
     report = {"dialect": dialect.name}
+    if is_averaged:
+        averages = count(len(average), "tensor", "tensors")
+        report["taken"] = f"the last step, not its average ({averages})" if keep_pathways else "the average"
     if prefix:
         report["prefix"] = f"{prefix} (removed)"
     if given.keys() != state.keys():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from m2pt.checkpoints.conversion import convert
 from m2pt.errors import InputError
 from m2pt.formats.weights import load_weights
-from m2pt.models.exchange import load_exchange
+from m2pt.models.exchange import join_average, load_exchange
 from m2pt.models.transformer import build_encoder, build_tokenizer, tokenizer_class
 from m2pt.pathway import attach, effective_weight
 
@@ -344,6 +344,17 @@ def test_a_finetuned_model_of_m2pt_is_merged_or_keeps_its_pathways() -> None:
     kept = convert(given, "file", keep_pathways=True).state
     assert kept.keys() == model.state_dict().keys()
     assert all(torch.equal(value, kept[key]) for key, value in model.state_dict().items())
+
+
+def test_of_an_averaged_model_of_ours_the_average_is_taken() -> None:
+    model, average = attach(vit(), vit(seed=1), scale_init=0.3), vit(seed=2).state_dict()
+    given = join_average(model.state_dict(), average)
+    taken = convert(given, "attached.safetensors")
+    assert taken.report["taken"] == "the average" and taken.state.keys() == average.keys()
+    assert all(torch.equal(value, taken.state[key]) for key, value in average.items())
+    kept = convert(given, "attached.safetensors", keep_pathways=True)
+    assert kept.report["taken"] == f"the last step, not its average ({len(average)} tensors)"
+    assert kept.state.keys() == model.state_dict().keys()
 
 
 def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
