@@ -119,10 +119,13 @@ def _trainings(plan: Plan) -> Iterator[tuple[str, Check]]:
 
 
 def _check_dataset(plan: Plan, name: str) -> None:
+    from m2pt.datasets.corrupt import separate
     from m2pt.datasets.layouts import check
 
     dataset = plan.config.datasets[name]
     faults = check(dataset.layout, plan.root(name), num_classes=dataset.classes, full=False)
+    if dataset.skips_corrupt:
+        faults, _ = separate(faults)
     if faults:
         raise InputError("\n    ".join([f"{plan.root(name)} is not sound:", *faults]))
 
