@@ -22,18 +22,25 @@ def launch(precision: str = "auto", device: str = "auto", *, tf32: bool = False)
     Args:
         precision: as in `resolve`.
         device: as in `resolve`.
-        tf32: whether a GPU rounds the factors of float32 products and convolutions to TF32; torch's default
-            differs between the two.
+        tf32: as in `round_to_tf32`.
 
     Raises:
         InputError: as `resolve`.
     """
     device, precision = resolve(precision, device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    round_to_tf32(tf32)
     threads = torch.get_num_threads()
     accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
     torch.set_num_threads(threads)
     return accelerator
+
+
+def round_to_tf32(tf32: bool) -> None:
+    """Set whether a GPU rounds the factors of float32 products and convolutions to TF32.
+
+    Torch's default differs between the two.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
 
 def resolve(precision: str = "auto", device: str = "auto") -> tuple[str, str]:
