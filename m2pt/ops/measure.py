@@ -16,8 +16,7 @@ from m2pt.plan.jobs import Training
 from m2pt.plan.plan import Plan
 from m2pt.session import device_name, set_threads
 from m2pt.training.averaging import MergedAverage
-from m2pt.training.launch import resolve, round_to_tf32
-from m2pt.training.loop import checkpoint_activations
+from m2pt.training.launch import checkpoint_activations, resolve, round_to_tf32
 from m2pt.training.optimizer import create_optimizer
 from m2pt.training.settings import TrainingSettings
 

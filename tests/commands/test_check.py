@@ -8,6 +8,7 @@ import torch
 import yaml
 from config_documents import given_points
 from damaged_layouts import LAYOUTS
+from multimodal_config import write_config
 
 from m2pt.commands import main
 from m2pt.formats.documents import read_yaml
@@ -234,6 +235,14 @@ def test_corrupt_training_samples_are_refused_unless_they_are_skipped(tmp_path, 
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(["check", "--config", str(tmp_path / "config.yaml"), "--datasets", "imagenet"]) == code
     assert (str(corrupt) in capsys.readouterr().err) == (policy == "error")
+
+
+def test_a_model_that_cannot_checkpoint_its_activations_is_named(tmp_path, capsys):
+    training = {"epochs": 1, "batch_size": 8, "optimizer": "sgd", "lr": 0.05}
+    training["activation_checkpointing"] = True
+    config = write_config(tmp_path, {"joint": {"method": "joint"}}, training=training)
+    assert main(["check", "--config", str(config)]) == 2
+    assert ": activation_checkpointing: Joint has no set_grad_checkpointing()" in capsys.readouterr().err
 
 
 def test_all_unknown_names_are_refused_at_once(capsys):
