@@ -28,9 +28,18 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from m2pt.ops.check import check_plan
     from m2pt.plan.claims import missing_cells
+    from m2pt.plan.jobs import used_encoders
 
     plan = load_plan(arguments)
     count = check_plan(plan, arguments.datasets, arguments.encoders)
     print(f"{plan.source}: all {count} distinct trainings build; check the data with: m2pt data check NAME")
+    unread = [
+        name
+        for name in used_encoders(plan)
+        if (plan.config.encoders[name].file or plan.config.encoders[name].source == "dvc")
+        and name not in arguments.encoders
+    ]
+    if unread:
+        print(f"files of encoders were not read; check them too with: --encoders {' '.join(unread)}")
     for sentence in missing_cells(plan):
         print(sentence)

@@ -1,5 +1,6 @@
 """A dataset of a config: its layout and classes, where it is, and how it is made."""
 
+from os.path import normpath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -107,10 +108,10 @@ class Dataset(Strict):
                 known = [name for name, entry in catalog.LAYOUTS.items() if has(entry)]
                 raise ValueError(f"{key}: only for a dataset with root and layout {listed(known)}")
         for option in self.prepare.options if self.prepare else ():
-            if option not in (known := catalog.layout(self.layout).preparation_options):
-                may = f"it may have {listed(known)}" if known else "it has no options"
+            if option not in (options := catalog.layout(self.layout).preparation_options):
+                may = f"it may have {listed(options)}" if options else "it has no options"
                 raise ValueError(f"prepare.{option}: layout {self.layout} does not have it; {may}")
-        if self.packed_from is not None and self.packed_from == self.root:
+        if self.packed_from is not None and normpath(self.packed_from) == normpath(self.root or ""):
             raise ValueError("packed_from: the folder of the files must not be root, that of the shards")
         return self
 

@@ -119,10 +119,13 @@ def _trainings(plan: Plan) -> Iterator[tuple[str, Check]]:
 
 
 def _check_dataset(plan: Plan, name: str) -> None:
+    from m2pt.datasets.corrupt import separate
     from m2pt.datasets.layouts import check
 
     dataset = plan.config.datasets[name]
     faults = check(dataset.layout, plan.root(name), num_classes=dataset.classes, full=False)
+    if dataset.skips_corrupt:
+        faults, _ = separate(faults)
     if faults:
         raise InputError("\n    ".join([f"{plan.root(name)} is not sound:", *faults]))
 
@@ -252,10 +255,13 @@ def _check_loss(returned: Any) -> None:
 
 def _check_training(model: Any, spec: RunSpec | PretrainingSpec) -> None:
     from m2pt.datasets.layouts import layout_module
+    from m2pt.training.launch import checkpointed_parts
     from m2pt.training.optimizer import create_optimizer
 
     recipe = spec.recipe
     create_optimizer(model, recipe.training)
+    if recipe.training.activation_checkpointing:
+        checkpointed_parts(model)
     windows(spec, 0)
     batch_size = recipe.training.batch_size
     if recipe.mixes_pairs and batch_size * recipe.samples_per_item % 2:

@@ -30,7 +30,8 @@ def convert_checkpoint(source: Path, modality: str, target: Path, *, keep_pathwa
     converted = convert(given.state, str(source), keep_pathways=keep_pathways)
     state, report = converted.state, {**converted.report, **other_weights(given)}
     tokenizer = {key: tensor for key, tensor in state.items() if part_of(key) == "tokenizer"}
-    if tokenizer and not tokenizer_class(modality).recognizes(tokenizer):
+    is_transformer = "blocks.0.norm1.weight" in state  # a ConvNeXt's stem fits inputs of its channels
+    if is_transformer and tokenizer and not tokenizer_class(modality).recognizes(tokenizer):
         state = {key: tensor for key, tensor in state.items() if key not in tokenizer}
         report["not used"] = f"tokenizer: it is not that of {modality}"
     width, depth = body_size(state)

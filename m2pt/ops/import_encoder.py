@@ -1,6 +1,6 @@
 """Import an encoder that is not trained here: from DVC, a file, a kept epoch, or random weights."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from m2pt.formats.weights import load_checkpoint, load_weights, save_weights
 from m2pt.inputs import load_input
 from m2pt.models.bodies import build_body
 from m2pt.models.exchange import load_exchange, part_of, to_exchange
+from m2pt.models.transformer import tokenizer_class
 from m2pt.plan.dvc import check_checkpoint, fetched_weights
 from m2pt.plan.plan import Plan
 from m2pt.plan.specs import ExternalSpec
@@ -111,6 +112,7 @@ def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
     converted = convert(given.state, spec.file, blocks_only=is_auxiliary)
     parts = [part for part in spec.parts if part != "norm" or _needs_norm(plan, name, converted.state)]
     body = build_body(spec.architecture.stored)
+    _check_start(spec, parts, converted.state)
     load_exchange(body, converted.state, parts=parts, source=spec.file)
     unused = sorted({part_of(key) for key in converted.state} - set(parts))
     report = {**converted.report, **other_weights(given)}
@@ -119,6 +121,25 @@ def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
         report["not used"] = f"{', '.join(unused)}: {why}"
     state = to_exchange(body.state_dict())
     return {key: value for key, value in state.items() if part_of(key) in parts}, report
+
+
+def _check_start(spec: ExternalSpec, parts: Collection[str], state: State) -> None:
+    """Check what a target starts with beside the blocks: a tokenizer of its modality, and the final norm."""
+    modality = spec.architecture.modality
+    tokenizer = {key: tensor for key, tensor in state.items() if part_of(key) == "tokenizer"}
+    starts = "tokenizer" in parts and spec.architecture.has_tokenizer
+    if starts and not tokenizer_class(str(modality)).recognizes(tokenizer):
+        has = "its tokenizer is of another modality" if tokenizer else "it has no tokenizer"
+        raise InputError(
+            f"{spec.file}: {has}, but targets of modality {modality} start with it; give weights that were "
+            f"trained on {modality}, or use these as an auxiliary only"
+        )
+    if "norm" in parts and "norm.weight" not in state and "fc_norm.weight" in state:
+        raise InputError(
+            f"{spec.file}: was finetuned to average the tokens, so that it has fc_norm in place of norm, "
+            "with which some of the config's targets start; give pretrained weights, or start only targets "
+            "with pool: avg from it"
+        )
 
 
 def _needs_norm(plan: Plan, name: str, state: State) -> bool:

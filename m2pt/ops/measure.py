@@ -16,7 +16,7 @@ from m2pt.plan.jobs import Training
 from m2pt.plan.plan import Plan
 from m2pt.session import device_name, set_threads
 from m2pt.training.averaging import MergedAverage
-from m2pt.training.launch import resolve
+from m2pt.training.launch import checkpoint_activations, resolve, round_to_tf32
 from m2pt.training.optimizer import create_optimizer
 from m2pt.training.settings import TrainingSettings
 
@@ -72,7 +72,10 @@ def step_seconds(
 
 
 class Stepper:
-    """The steps of a recipe on a device, in its precision, without data, schedule or Accelerate."""
+    """The steps of a recipe on a device, with its execution settings, without data, schedule or Accelerate.
+
+    The model is changed in place, as a training does.
+    """
 
     def __init__(
         self,
@@ -85,6 +88,11 @@ class Stepper:
         self.device, self._reduced = torch.device(kind), precision != "no"
         self._dtype = torch.float16 if precision == "fp16" else torch.bfloat16
         self._model, self._loss, self._settings = model, loss, settings
+        round_to_tf32(settings.tf32)
+        if settings.activation_checkpointing:
+            checkpoint_activations(model)
+        if settings.compile:
+            model.compile()
         self._optimizer = create_optimizer(model, settings)
         self._trainable = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._average = None if settings.ema is None else MergedAverage(model, settings.ema)

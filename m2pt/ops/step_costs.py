@@ -63,6 +63,9 @@ def cost_key(spec: Stored) -> str:
     }
     if training.get("ema") is not None:
         work["averaged"] = True
+    for setting in ("compile", "tf32"):
+        if training.get(setting):
+            work[setting] = True
     if pathway is not None:
         shapes = [spec["inputs"][name]["architecture"] for name in pathway["auxiliaries"]]
         work["pathway"] = [

@@ -1,10 +1,12 @@
-"""Device, precision and processes of a training."""
+"""Device, precision, processes and activation checkpointing of a training."""
+
+from typing import Any
 
 # Why Accelerate: in 0.1 s of import time (Lightning Fabric: 5 s) it reads torchrun's environment, wraps DDP,
 # autocast and the gradient scaler, and leaves the loop to us, which a bit-exact resume needs.
 import torch
 from accelerate import Accelerator
-from torch import distributed
+from torch import distributed, nn
 
 from m2pt.datasets.base import seed_generators
 from m2pt.errors import InputError
@@ -22,18 +24,49 @@ def launch(precision: str = "auto", device: str = "auto", *, tf32: bool = False)
     Args:
         precision: as in `resolve`.
         device: as in `resolve`.
-        tf32: whether a GPU rounds the factors of float32 products and convolutions to TF32; torch's default
-            differs between the two.
+        tf32: as in `round_to_tf32`.
 
     Raises:
         InputError: as `resolve`.
     """
     device, precision = resolve(precision, device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    round_to_tf32(tf32)
     threads = torch.get_num_threads()
     accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
     torch.set_num_threads(threads)
     return accelerator
+
+
+def round_to_tf32(tf32: bool) -> None:
+    """Set whether a GPU rounds the factors of float32 products and convolutions to TF32.
+
+    Torch's default differs between the two.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Have the parts of a model that can do so compute their blocks again in the backward pass.
+
+    Raises:
+        InputError: as `checkpointed_parts`.
+    """
+    for part in checkpointed_parts(model):
+        part.set_grad_checkpointing(True)
+
+
+def checkpointed_parts(model: nn.Module) -> list[Any]:
+    """Return the parts of a model that can compute their blocks again.
+
+    Raises:
+        InputError: no part has timm's `set_grad_checkpointing`.
+    """
+    parts: list[Any] = [each for each in model.modules() if hasattr(each, "set_grad_checkpointing")]
+    if not parts:
+        raise InputError(
+            f"activation_checkpointing: {type(model).__name__} has no set_grad_checkpointing(); leave it out"
+        )
+    return parts
 
 
 def resolve(precision: str = "auto", device: str = "auto") -> tuple[str, str]:

@@ -15,7 +15,7 @@ from m2pt.errors import InputError
 from m2pt.run_files import FAILED, FINISHED, INTERRUPTED, LOG, METRICS, RESUME, SKIPPED
 from m2pt.training.averaging import MergedAverage
 from m2pt.training.batch_statistics import broadcast_running_averages, shared_batch_statistics
-from m2pt.training.launch import METHOD_STREAM, launch, seed_step
+from m2pt.training.launch import METHOD_STREAM, checkpoint_activations, launch, seed_step
 from m2pt.training.loading import Collate, Loaded, training_stream
 from m2pt.training.method import Method, Step, check_method
 from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile, merge_scalars
@@ -118,21 +118,6 @@ def fit(
         step = training.state.step if training else 0
         mark_failed(directory, identity=identity, step=step, error=error)
         raise
-
-
-def checkpoint_activations(model: nn.Module) -> None:
-    """Have the parts of a model that can do so compute their blocks again in the backward pass.
-
-    Raises:
-        InputError: no part has timm's `set_grad_checkpointing`.
-    """
-    parts: list[Any] = [each for each in model.modules() if hasattr(each, "set_grad_checkpointing")]
-    if not parts:
-        raise InputError(
-            f"activation_checkpointing: {type(model).__name__} has no set_grad_checkpointing(); leave it out"
-        )
-    for part in parts:
-        part.set_grad_checkpointing(True)
 
 
 class _Training:

@@ -7,6 +7,8 @@ import pytest
 import torch
 import yaml
 from config_documents import given_points
+from damaged_layouts import LAYOUTS
+from multimodal_config import write_config
 
 from m2pt.commands import main
 from m2pt.formats.documents import read_yaml
@@ -185,13 +187,62 @@ def test_every_file_of_an_encoder_that_does_not_fit_is_named(tmp_path, capsys):
         (
             "the encoder is 32 wide with 4 blocks, the model is 16 wide with 4 blocks; use",
             "the encoder is 16 wide with 2 blocks, the model is 16 wide with 4 blocks; use",
-            "pos_embed has shape (1, 17, 16), the model's has (1, 65, 16); use weights made with the same",
+            "its tokenizer is of another modality, but targets of modality audio start with it; give",
             "its keys begin with conv1.weight, which is no dialect that is known",
             "cannot be read (No such file or directory); give the path of a readable file",
         ),
         strict=True,
     ):
         assert line.startswith(f"  encoder {name}: {tmp_path / file}.pth: {words}"), line
+
+
+def test_files_that_were_not_read_are_named(check):
+    def give(config):
+        config["encoders"]["image"] = {"modality": "image", "file": "gone.pth"}
+
+    code, said = check(give)
+    assert code == 0
+    assert "files of encoders were not read; check them too with: --encoders image\n" in said
+
+
+def test_finetuned_weights_without_the_final_norm_cannot_start_a_target_that_has_it(tmp_path, capsys):
+    config, plan = read_yaml(TINY), Plan.load(TINY)
+    state = to_exchange(build_body(plan.encoders["image"].architecture.stored).state_dict())
+    state = {
+        key.replace("norm.", "fc_norm.") if key.startswith("norm.") else key: state[key] for key in state
+    }
+    torch.save(state, tmp_path / "finetuned.pth")
+    config["encoders"]["image"] = {"modality": "image", "file": str(tmp_path / "finetuned.pth")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["check", "--config", str(tmp_path / "config.yaml"), "--encoders", "image"]) == 2
+    assert (
+        "finetuned.pth: was finetuned to average the tokens, so that it has fc_norm"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(("policy", "code"), [("error", 2), ("skip", 0)])
+def test_corrupt_training_samples_are_refused_unless_they_are_skipped(tmp_path, capsys, policy, code):
+    LAYOUTS["imagenet"].build(tmp_path / "imagenet")
+    (corrupt,) = LAYOUTS["imagenet"].damage(tmp_path / "imagenet", 3)
+    config = read_yaml(TINY)
+    config["datasets"]["imagenet"] = {
+        "layout": "imagenet",
+        "num_classes": 2,
+        "root": str(tmp_path / "imagenet"),
+        "corrupt_samples": policy,
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["check", "--config", str(tmp_path / "config.yaml"), "--datasets", "imagenet"]) == code
+    assert (str(corrupt) in capsys.readouterr().err) == (policy == "error")
+
+
+def test_a_model_that_cannot_checkpoint_its_activations_is_named(tmp_path, capsys):
+    training = {"epochs": 1, "batch_size": 8, "optimizer": "sgd", "lr": 0.05}
+    training["activation_checkpointing"] = True
+    config = write_config(tmp_path, {"joint": {"method": "joint"}}, training=training)
+    assert main(["check", "--config", str(config)]) == 2
+    assert ": activation_checkpointing: Joint has no set_grad_checkpointing()" in capsys.readouterr().err
 
 
 def test_all_unknown_names_are_refused_at_once(capsys):

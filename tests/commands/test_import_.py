@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.models import ConvNeXt
 from torch import Tensor
 
 from m2pt.commands import main
@@ -169,6 +170,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import torch
+from timm.models import ConvNeXt
 from m2pt.commands import main
 limit = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize"))) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (limit + 2**31, limit + 2**31))
@@ -245,6 +247,16 @@ def test_a_tokenizer_of_another_modality_is_left_out(
     assert "tokenizer: it is not that of audio" in capsys.readouterr().out
     written, _ = load_weights(tmp_path / "a.safetensors")
     assert {key.split(".")[0] for key in written} == {"blocks", "norm"}
+
+
+def test_a_convnext_keeps_its_stem(tmp_path: Path, capsys) -> None:
+    model = ConvNeXt(num_classes=5, depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
+    torch.save(model.state_dict(), tmp_path / "convnext.pth")
+    target = tmp_path / "ours.safetensors"
+    words = ["import", str(tmp_path / "convnext.pth"), "--modality", "image", "-o", str(target)]
+    assert main(words) == 0
+    assert load_weights(target)[0].keys() == model.state_dict().keys()
+    assert "not used" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_videos_need_a_layout_that_reads_their_frames(config, dataset):
             "packed_from: only for a dataset with root and layout imagenet",
         ),
         (
-            {"layout": "imagenet", "num_classes": 9, "packed_from": "data"},
+            {"layout": "imagenet", "num_classes": 9, "packed_from": "./data/"},
             "packed_from: the folder of the files must not be root",
         ),
     ],

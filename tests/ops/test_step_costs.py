@@ -10,7 +10,7 @@ from tiny_trainings import TINY, find
 
 from m2pt.commands import main
 from m2pt.ops import step_costs
-from m2pt.ops.measure import step_seconds
+from m2pt.ops.measure import Stepper, step_seconds
 from m2pt.ops.step_costs import FlopEstimator, StepCost, cost_key
 from m2pt.plan.jobs import trainings
 from m2pt.plan.plan import Plan
@@ -122,3 +122,36 @@ def test_one_process_measures_recipes_of_several_precisions():
         settings = TrainingSettings(epochs=1, batch_size=2, lr=0.1, precision=precision)
         assert step_seconds(torch.nn.Linear(3, 2), loss, torch.ones(2, 3), settings, "cpu") > 0
         assert set(seen) == {dtype}
+
+
+class Checkpointed(torch.nn.Linear):
+    """A layer that notes how it was set up."""
+
+    def __init__(self):
+        super().__init__(3, 2)
+        self.noted = []
+
+    def set_grad_checkpointing(self, enable):
+        self.noted.append(enable)
+
+    def compile(self):
+        self.noted.append("compile")
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_steps_have_the_execution_settings_of_the_recipe(on):
+    model = Checkpointed()
+    switches = dict.fromkeys(("activation_checkpointing", "compile", "tf32"), on)
+    settings = TrainingSettings(epochs=1, batch_size=2, lr=0.1, **switches)
+    Stepper(model, lambda model, batch: (model(batch).mean(), {}), settings, "cpu").step(torch.ones(2, 3))
+    assert model.noted == [True, "compile"] * on
+    assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is on
+
+
+@pytest.mark.parametrize("setting", ["compile", "tf32"])
+def test_steps_with_other_kernels_have_another_cost(setting):
+    plan = Plan.load(TINY)
+    stored = next(iter(plan.runs.values())).spec.stored
+    recipe = stored["recipe"]
+    other = {**stored, "recipe": {**recipe, "training": {**recipe["training"], setting: True}}}
+    assert cost_key(other) != cost_key(stored)
