@@ -10,6 +10,7 @@ TESTS, PACKAGE = Path("tests"), Path("m2pt")
 
 OTHER_FOLDERS = {"workflow": "the Snakefile and its rules", "slurm": "the workflow on a Slurm"}
 OTHER_TESTS = {
+    "test_benchmarks.py": "benchmarks/gpu.py",
     "test_clone_guard.py": "tests/clone_guard",
     "test_environment_files.py": "constraints.txt and environment.yml",
     "test_makefile.py": "Makefile",

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import Compose
-from torchvision.transforms.v2.functional import to_pil_image
 
 from m2pt.datasets import imagenet_shards
 from m2pt.datasets.augmentations import ImageAugmentation, policy_errors
@@ -63,14 +62,19 @@ class Reader(SeededDataset):
         images = imagenet_shards.ShardImages if has_shards(root) else FolderImages
         self._images = images(root, split, num_classes)
         self._view = training_view(image_size, augmentation) if augmentation else evaluation_view(image_size)
+        self._decode: Callable[[Path, bytes | None], Any] = open_image
+        if augmentation and augmentation.backend == "tensor":
+            from m2pt.datasets.pixels import open_pixels
+
+            self._decode = open_pixels
 
     def __len__(self) -> int:
         return len(self._images)
 
     def load(self, index: int) -> tuple[Tensor, int]:
         """Decode and transform image `index`."""
-        image, label = self._images[index]
-        return self._view(image), label
+        path, content, label = self._images[index]
+        return self._view(self._decode(path, content)), label
 
 
 class FolderImages:
@@ -101,10 +105,10 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return image and label."""
+    def __getitem__(self, index: int) -> tuple[Path, None, int]:
+        """Return file, None and label, as `ShardImages`."""
         label, name = self.items[index]
-        return open_image(self._folder / name), label
+        return self._folder / name, None, label
 
 
 def has_shards(root: Path) -> bool:
@@ -112,8 +116,8 @@ def has_shards(root: Path) -> bool:
     return bool(shard_names(root / "train")) and not folder_names(root / "train")
 
 
-def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Image.Image], Tensor]:
-    """Return timm's training transform."""
+def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Any], Tensor]:
+    """Return timm's training transform: of an RGB image or, with `backend: tensor`, of its pixels."""
     from timm.data import create_transform  # imported here: it takes 2 s, and a check does not need it
     from timm.data.random_erasing import RandomErasing
 
@@ -136,7 +140,7 @@ def training_view(image_size: int, settings: ImageAugmentation) -> Callable[[Ima
     if settings.backend == "tensor":
         crop = TensorResizedCrop(image_size, settings.scale, settings.ratio, settings.interpolation)
         of_pil = bool(settings.auto_augment or settings.color_jitter)
-        geometry_and_colors.transforms[:1] = [crop, to_pil_image] if of_pil else [crop]
+        geometry_and_colors.transforms[:1] = [crop, as_image] if of_pil else [crop]
     erasing = [RandomErasing(settings.reprob, mode="pixel", device="cpu")] if settings.reprob else []
     return Compose([geometry_and_colors, by_channel, normalized, *erasing])
 
@@ -151,7 +155,12 @@ def evaluation_view(image_size: int) -> Callable[[Image.Image], Tensor]:
 
 def by_channel(pixels: Tensor) -> Tensor:
     """Return (3, H, W) as float32, one channel after the other in memory: these are faster to normalize."""
-    return pixels.float().contiguous()
+    return torch.empty(pixels.shape).copy_(pixels)
+
+
+def as_image(pixels: Tensor) -> Image.Image:
+    """Return uint8 (3, H, W) as an RGB image."""
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
 def check_augmentation(augmentation: ImageAugmentation, input: Mapping[str, Any]) -> None:

@@ -58,9 +58,9 @@ class ShardImages:
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return image and label."""
-        return read_image(self._index, index), int(self._index.labels[index])
+    def __getitem__(self, index: int) -> tuple[Path, bytes, int]:
+        """Return name and content of the image's file, and the label."""
+        return *self._index.image(index), int(self._index.labels[index])
 
 
 def read_image(index: ShardIndex, number: int) -> Image.Image:
