@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 
 def is_distributed(tensor: Any) -> bool:
-    """Return whether the tensor is a DTensor, without importing torch.distributed.tensor."""
-    return hasattr(tensor, "full_tensor")
+    """Return whether the tensor is a DTensor, without importing torch.distributed.tensor.
+
+    By its class, since in code that is compiled a DTensor seems to have no method `full_tensor`.
+    """
+    return hasattr(type(tensor), "full_tensor")
 
 
 def whole(tensor: Any) -> Tensor:

@@ -227,3 +227,19 @@ def one_rank_with_a_value_that_is_not_finite(rank: int) -> None:
 
 def test_every_process_refuses_values_that_are_not_finite_in_one_shard(tmp_path: Path) -> None:
     in_two_processes(one_rank_with_a_value_that_is_not_finite, tmp_path)
+
+
+def one_rank_compiled(rank: int) -> list[float]:
+    model = torch.compile(sharded("shard first"), backend="aot_eager")
+    losses, _ = trained(model, slice(rank * BATCH // 2, (rank + 1) * BATCH // 2), range(2))
+    return losses
+
+
+def test_a_model_that_was_sharded_before_is_compiled(tmp_path: Path) -> None:
+    results = in_two_processes(one_rank_compiled, tmp_path)
+    model = vit()
+    attach_each(model)
+    losses, _ = trained(model, slice(None), range(2))
+    for number, loss in enumerate(losses):
+        mean = sum(result[number] for result in results) / 2
+        assert mean == pytest.approx(loss, rel=1e-4)
