@@ -39,7 +39,8 @@ def merge(
 
     Raises:
         PathwayError: no layer has an auxiliary of that name, a weight is shared with another module, which
-            would change too, or it is inside `disabled` or `scaled`. The model is unchanged in that case.
+            would change too, W, A or λ is no longer a parameter, or it is inside `disabled` or `scaled`. The
+            model is unchanged in that case.
     """
     chosen = chosen_names(model, names)
     _check_switches(model)
@@ -50,16 +51,34 @@ def merge(
         return _keep_merged(model)
     shared = _shared(model)
     check_shared(shared, untie)
+    found = [(layer, _pairs(layer, chosen)) for _, layer in attached_layers(model)]
     for each in shared:
         each.untie()
-    for _, layer in list(attached_layers(model)):
-        for name in attached_names(layer):
-            pairs = [pair for key, pair in terms(layer, name).items() if key in chosen]
-            if pairs:
-                weight = parameter(layer, name)
-                with torch.no_grad():
-                    weight.copy_(_merged(weight, pairs))
-    return _without(model, chosen)
+    unmerge(model)
+    for layer, pairs in found:  # each is plain before the next is computed, which may not fit in memory
+        weights = [parameter(layer, name) for name in pairs]
+        sums = [_merged(weight, own) for weight, own in zip(weights, pairs.values(), strict=True)]
+        with torch.no_grad():
+            for weight, value in zip(weights, sums, strict=True):
+                weight.copy_(value)
+        _remove(layer, chosen)
+    drop_scopes(model)
+    return model
+
+
+def _pairs(layer: nn.Module, chosen: Collection[str]) -> dict[str, list[tuple[nn.Parameter, nn.Parameter]]]:
+    """Return A and λ of the chosen auxiliaries for each parameter of the layer that they have."""
+    for name in attached_names(layer):
+        if name not in layer._parameters:
+            raise PathwayError(
+                f"{name!r} of {type(layer).__name__} is no longer a parameter: weight_norm, parametrizations "
+                "and pruning cannot follow attach(); remove them before you merge"
+            )
+    own = {
+        name: [pair for key, pair in terms(layer, name).items() if key in chosen]
+        for name in attached_names(layer)
+    }
+    return {name: pairs for name, pairs in own.items() if pairs}
 
 
 def _check_switches(model: nn.Module) -> None:
@@ -188,16 +207,20 @@ def chosen_names(model: nn.Module, names: str | Collection[str] | None) -> set[s
 def _without(model: nn.Module, names: Collection[str]) -> nn.Module:
     unmerge(model)
     for _, layer in list(attached_layers(model)):
-        for name in names:
-            pathways(layer).pop(name, None)
-        left = {name for name in attached_names(layer) if terms(layer, name)}
-        if left:
-            set_class(layer, left)
-        else:
-            del layer.pathways
-            restore_class(layer)
+        _remove(layer, names)
     drop_scopes(model)
     return model
+
+
+def _remove(layer: nn.Module, names: Collection[str]) -> None:
+    for name in names:
+        pathways(layer).pop(name, None)
+    left = {name for name in attached_names(layer) if terms(layer, name)}
+    if left:
+        set_class(layer, left)
+    else:
+        del layer.pathways
+        restore_class(layer)
 
 
 def _shared(model: nn.Module) -> list[Shared]:

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from typing import Any
 
 import pytest
 import timm
@@ -10,7 +11,7 @@ import torch
 from small_vit import LAYERS, images, train, vit
 from torch import nn
 
-from m2pt.pathway import PathwayError, attach, merge, merge_state_dict, scales
+from m2pt.pathway import PathwayError, attach, merge, merge_state_dict, merging, scales, summing
 
 
 @pytest.mark.parametrize("order", ["normal", "reversed"])
@@ -63,6 +64,37 @@ def test_merged_vit_base_is_timms_vit_base() -> None:
         fresh.load_state_dict(merge(model).state_dict(), strict=True, assign=True)
         torch.testing.assert_close(fresh.eval()(torch.ones(1, 3, 224, 224)), attached_output)
     torch.testing.assert_close(fresh.blocks[11].mlp.fc2.weight[0], 1.5 * before)
+
+
+@pytest.mark.parametrize("part", ["weight", "pathways.audio.weight", "pathways.audio.scale"])
+def test_a_merge_of_what_is_no_longer_a_parameter_changes_nothing(part: str) -> None:
+    model = attach(vit(), {"audio": vit(seed=1)}, scale_init=0.3)
+    owner, _, name = f"blocks.1.mlp.fc2.{part}".rpartition(".")
+    before = copy.deepcopy(model.state_dict())
+    del model.get_submodule(owner)._parameters[name]
+    with pytest.raises(PathwayError, match="is no longer a parameter"):
+        merge(model)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_merge_that_runs_out_of_memory_leaves_the_outputs_and_can_be_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = attach(vit(), {"audio": vit(seed=1)}, scale_init=0.3)
+    expected = model(images())
+    sums = iter(range(8))
+
+    def weighted_sum(*given: Any) -> torch.Tensor:
+        if next(sums) == 5:
+            raise torch.OutOfMemoryError
+        return summing.weighted_sum(*given)
+
+    monkeypatch.setattr(merging, "weighted_sum", weighted_sum)
+    with pytest.raises(torch.OutOfMemoryError):
+        merge(model)
+    monkeypatch.undo()
+    torch.testing.assert_close(model(images()), expected)
+    torch.testing.assert_close(merge(model)(images()), expected)
 
 
 def test_merging_a_plain_model_changes_nothing() -> None:
