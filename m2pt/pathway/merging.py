@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.pathway.keeping import drop_merged, keep_merged
-from m2pt.pathway.layers import attached_layers, drop_scopes, restore_class, set_class
+from m2pt.pathway.layers import attached_layers, drop_scopes, set_class
 from m2pt.pathway.names import PathwayKey, parse
 from m2pt.pathway.sharding import replicated, reshard
 from m2pt.pathway.sharing import Shared, check_shared, find_shared, overlapping
@@ -55,7 +55,7 @@ def merge(
     for each in shared:
         each.untie()
     unmerge(model)
-    for layer, pairs in found:  # each is plain before the next is computed, which may not fit in memory
+    for layer, pairs in found:  # each is done before the next is computed, which may not fit in memory
         weights = [parameter(layer, name) for name in pairs]
         sums = [_merged(weight, own) for weight, own in zip(weights, pairs.values(), strict=True)]
         with torch.no_grad():
@@ -213,14 +213,13 @@ def _without(model: nn.Module, names: Collection[str]) -> nn.Module:
 
 
 def _remove(layer: nn.Module, names: Collection[str]) -> None:
+    """Remove a layer's pathways; `drop_scopes` gives it its own class back if none is left."""
     for name in names:
         pathways(layer).pop(name, None)
     left = {name for name in attached_names(layer) if terms(layer, name)}
-    if left:
-        set_class(layer, left)
-    else:
+    if not left:
         del layer.pathways
-        restore_class(layer)
+    set_class(layer, left)  # without any it may still be around other layers
 
 
 def _shared(model: nn.Module) -> list[Shared]:

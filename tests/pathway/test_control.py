@@ -294,3 +294,21 @@ def test_a_transposed_convolution_has_no_scale_for_each_output(kind: type[nn.Mod
         with pytest.raises(PathwayError, match=rf"the rows of 'up' .*\({kind.__name__}\) are inputs"):
             attach(block, other, layers=["up"], scale_groups=groups)
     attach(block, other, layers=["up"])
+
+
+@pytest.mark.parametrize("remove", [merge, detach])
+def test_an_attention_without_its_own_pathways_still_uses_those_of_its_projection(remove: Any) -> None:
+    def attention(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.MultiheadAttention(8, 2)
+
+    model, x = attention(0), torch.randn(3, 1, 8)
+    attach([model], {"video": attention(2)}, layers=["out_proj"], scale_init=0.3)
+    expected = model(x, x, x)[0]
+    attach([model], {"audio": attention(1)}, layers=["in_proj_weight"], scale_init=0.3)
+    if remove is merge:
+        expected = model(x, x, x)[0]
+    remove(model, "audio")
+    torch.testing.assert_close(model(x, x, x)[0], expected)
+    assert type(merge(model)) is nn.MultiheadAttention
+    torch.testing.assert_close(model(x, x, x)[0], expected)
