@@ -133,16 +133,16 @@ def build_mask_rcnn(
         mask_predictor=MaskRCNNPredictor(chosen.mask_convs[-1], chosen.mask_convs[-1], classes),
     )
     model.transform = PadToSquare(image_size)
-    _initialize(model)
+    _initialize(model, chosen.predictor_stds)
     return model
 
 
-def _initialize(model: PlainMaskRCNN) -> None:
+def _initialize(model: PlainMaskRCNN, predictor_stds: tuple[float, float, float]) -> None:
     """Initialize the predictors and the fully connected layers as detectron2 does; torchvision does not."""
     predictor, box_head = model.roi_heads.box_predictor, model.roi_heads.box_head
-    logits = model.roi_heads.mask_predictor.mask_fcn_logits
-    for layer, deviation in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001), (logits, 0.001)):
-        nn.init.normal_(layer.weight, std=deviation)
+    layers = (predictor.cls_score, predictor.bbox_pred, model.roi_heads.mask_predictor.mask_fcn_logits)
+    for layer, std in zip(layers, predictor_stds, strict=True):
+        nn.init.normal_(layer.weight, std=std)
         nn.init.zeros_(layer.bias)
     for layer in box_head.modules():
         if isinstance(layer, nn.Linear):

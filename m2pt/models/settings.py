@@ -160,6 +160,8 @@ class MaskRCNNSettings(Settings):
     """Side of RoIAlign's output for the mask head; masks are predicted at twice this resolution."""
     mask_convs: Widths = (256, 256, 256, 256)
     """Channels of the mask head's 3x3 convolutions, each with LayerNorm; its deconvolution has the last."""
+    predictor_stds: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.01, 0.001, 0.001)
+    """Standard deviations of the initial weights that predict classes, boxes and masks."""
 
     score_threshold: Fraction = 0.05
     """Detections with a lower score are dropped."""
@@ -195,6 +197,8 @@ class UPerNetSettings(Settings):
     """Width of the auxiliary head, a small FCN on the third level."""
     auxiliary_weight: Annotated[float, Ge(0), Le(1_000)] = 0.4
     """Weight of the auxiliary head's loss; 0 leaves the head out."""
+    classifier_std: PositiveFloat = 0.01
+    """Standard deviation of the initial weights of each classifying convolution."""
     class_weights: tuple[Annotated[float, Ge(0), Le(1_000_000)], ...] | None = None
     """Weight of each class in the cross-entropy; null: 1 each."""
     window_stride: Size = 341

@@ -75,11 +75,11 @@ class UPerNet(nn.Module):
         # The decoder ignores features of stride 1 and 2, the two entries before the pyramid.
         self.decoder = UPerNetDecoder([dim] * 6, encoder_depth=5, decoder_channels=settings.channels)
         initialize_decoder(self.decoder)
-        self.head = _classifier(settings.channels, num_classes, settings.dropout)
+        self.head = _classifier(settings.channels, num_classes, settings)
         self.auxiliary_head = (
             nn.Sequential(
                 Conv2dReLU(dim, settings.auxiliary_channels, kernel_size=3, padding=1),
-                _classifier(settings.auxiliary_channels, num_classes, settings.dropout),
+                _classifier(settings.auxiliary_channels, num_classes, settings),
             )
             if settings.auxiliary_weight
             else None
@@ -148,13 +148,13 @@ def build_upernet(
     )
 
 
-def _classifier(channels: int, num_classes: int, dropout: float) -> nn.Sequential:
-    """Build dropout and a classifier with mmsegmentation's initialization: Normal(0, 0.01)."""
+def _classifier(channels: int, num_classes: int, settings: UPerNetSettings) -> nn.Sequential:
+    """Build dropout and a classifier, initialized as mmsegmentation does: from Normal(0, 0.01) by default."""
     classify = nn.Conv2d(channels, num_classes, kernel_size=1)
-    nn.init.normal_(classify.weight, std=0.01)
+    nn.init.normal_(classify.weight, std=settings.classifier_std)
     assert classify.bias is not None
     nn.init.zeros_(classify.bias)
-    return nn.Sequential(nn.Dropout2d(dropout), classify)
+    return nn.Sequential(nn.Dropout2d(settings.dropout), classify)
 
 
 def _resize(logits: Tensor, images: Tensor) -> Tensor:
