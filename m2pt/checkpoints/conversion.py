@@ -172,7 +172,7 @@ def _recognize(state: Mapping[str, Tensor], source: str) -> tuple[Dialect, str]:
         )
     names = sorted({dialect.name for dialect in DIALECTS})
     raise InputError(
-        f"{source}: its keys begin with {tops}, which is no dialect that is known: {listed(names)}; "
+        f"{source}: its keys begin with {tops}, which match no known dialect ({listed(names)}); "
         "rename its keys to those of timm's VisionTransformer"
     )
 
@@ -228,12 +228,12 @@ def _unexplained(keys: list[str], dialect: Dialect, source: str) -> str:
         )
     causes = sorted({what for part, what in _STARTS_NO_TARGET.items() if any(part in key for key in keys)})
     cause = (
-        f"the model has {' and '.join(causes)}, which targets of this project do not have, so that none can "
-        "start from it; as an auxiliary it can be used"
+        f"the model has {' and '.join(causes)}, which targets of this project do not have, so none can start "
+        "from it; as an auxiliary it works: name it as `file:` of an encoder that is only attached"
         if causes
-        else "use a file of the plain model, or remove them if they are of something else"
+        else "use a file of the plain model, or remove them if they belong to something else"
     )
-    return f"{source}: is of {dialect.name}, but does not explain {listed(keys, 3)}; {cause}"
+    return f"{source}: looks like {dialect.name}, which has no {listed(keys, 3)}; {cause}"
 
 
 def _made(

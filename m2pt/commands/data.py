@@ -13,6 +13,7 @@ from m2pt.config.dataset import Dataset
 from m2pt.datasets.layouts import Classes
 from m2pt.errors import InputError, count
 from m2pt.plan.plan import Plan
+from m2pt.plan.sources import check_made
 from m2pt.results import Manifest, read
 
 MAX_CLASSES = 1_000_000
@@ -140,9 +141,8 @@ def _check(arguments: argparse.Namespace) -> None:
     num_classes, full = _num_classes(arguments), arguments.full
     layout, root, skip_corrupt = arguments.dataset, arguments.root, False
     if root is None:
-        _, dataset, root = _from_config(arguments)
-        if dataset.miniature and not root.exists():
-            raise InputError(f"{root} does not exist yet; build it with: m2pt data build {arguments.dataset}")
+        plan, dataset, root = _from_config(arguments)
+        check_made(plan, arguments.dataset)
         layout, full = dataset.layout, full or dataset.full_check
         num_classes, skip_corrupt = num_classes or dataset.classes, dataset.skips_corrupt
     job_log.begin(

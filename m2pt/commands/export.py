@@ -79,6 +79,8 @@ def _export_model(plan: "Plan", arguments: argparse.Namespace) -> None:
         raise InputError(f"run {arguments.what}, {known.experiment.task}: only classifiers have other forms")
     run = plan.run(arguments.what, "evaluate")
     source = plan.run_directory(run.name, arguments.seed) / MERGED
+    if not source.exists():
+        raise InputError(f"{source} does not exist yet; make it with: {plan.command(source)}")
     state = load_input(plan, source, plan.stored_spec(run, arguments.seed))
     model = build.target_model(run.spec, merged=True)
     if not isinstance(model, Classifier):

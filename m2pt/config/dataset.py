@@ -109,8 +109,8 @@ class Dataset(Strict):
                 raise ValueError(f"{key}: only for a dataset with root and layout {listed(known)}")
         for option in self.prepare.options if self.prepare else ():
             if option not in (options := catalog.layout(self.layout).preparation_options):
-                may = f"it may have {listed(options)}" if options else "it has no options"
-                raise ValueError(f"prepare.{option}: layout {self.layout} does not have it; {may}")
+                has = f"its options are {listed(options)}" if options else "it has no options"
+                raise ValueError(f"prepare.{option}: not an option of layout {self.layout}; {has}")
         if self.packed_from is not None and normpath(self.packed_from) == normpath(self.root or ""):
             raise ValueError("packed_from: the folder of the files must not be root, that of the shards")
         return self

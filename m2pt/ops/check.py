@@ -19,6 +19,7 @@ from m2pt.ops.workflow_files import workflow_faults
 from m2pt.plan.jobs import used_encoders
 from m2pt.plan.plan import Plan
 from m2pt.plan.runs import Run
+from m2pt.plan.sources import check_made
 from m2pt.plan.specs import DatasetSpec, PretrainingSpec, RunSpec
 from m2pt.run_files import EVALUATION
 
@@ -122,6 +123,7 @@ def _check_dataset(plan: Plan, name: str) -> None:
     from m2pt.datasets.corrupt import separate
     from m2pt.datasets.layouts import check
 
+    check_made(plan, name)
     dataset = plan.config.datasets[name]
     faults = check(dataset.layout, plan.root(name), num_classes=dataset.classes, full=False)
     if dataset.skips_corrupt:

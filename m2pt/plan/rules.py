@@ -214,10 +214,11 @@ class Rules:
         Raises:
             InputError: it lacks both.
         """
+        key = step.key.partition(".")[0]
         if not (step.reads.is_dir() or step.makes.exists()):
             raise InputError(
                 f"{self.plan.source}: datasets.{dataset}.{step.key} = {str(step.reads)!r}: there is no such "
-                "folder; give the path of one."
+                f"folder; give the path of one, or leave out {key} if the dataset is made."
             )
 
     def encoder_source(self, wildcards: Wildcards) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from m2pt import catalog
+from m2pt.errors import InputError
 from m2pt.plan.plan import Plan
 from m2pt.run_files import DATA, FRAMES, PACKED, PREPARED
 
@@ -51,6 +52,24 @@ def steps(plan: Plan, name: str) -> list[Step]:
         Step(rule, key, Path(reads), ("data", *words), markers / f"{name}.{suffix}")
         for rule, key, reads, words, suffix in found
     ]
+
+
+def check_made(plan: Plan, name: str) -> None:
+    """Check that a dataset that is made by steps, or built, is there.
+
+    Raises:
+        InputError: it is not; the message has the commands.
+    """
+    root = plan.root(name)
+    if root.exists():
+        return
+    if plan.config.datasets[name].miniature is not None:
+        raise InputError(
+            f"{root} does not exist yet; build it with: {plan.shell_command('data', 'build', name)}"
+        )
+    if found := steps(plan, name):
+        commands = " && ".join(f"m2pt {step.command}" for step in found)
+        raise InputError(f"{root} does not exist yet; the workflow makes it, or: {commands}")
 
 
 def _option(key: str, value: object) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from m2pt.config.tables import Row, Setting, Table
+from m2pt.errors import count
 from m2pt.plan.plan import Plan
 from m2pt.plan.runs import Run
 from m2pt.plan.specs import stored_recipe
@@ -71,9 +72,10 @@ def provenance_note(plan: Plan, cells: Iterable[Cell]) -> str:
     devices = sorted({result.device for result in found})
     minutes = sum(result.training_seconds for result in found) / 60
     took = f"{minutes:.1f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"
+    trainings = count(len(results), "training", "trainings")
     return (
         f"Measured with {_config(plan)}, {_plural('seed', seeds)}, {_plural('commit', commits)}, on "
-        f"{' and '.join(devices)}; {len(results)} trainings took {took} in total (some ran in parallel), "
+        f"{' and '.join(devices)}; {trainings} took {took} in total (some ran in parallel), "
         "not counting the trainings they start from."
     )
 

@@ -302,7 +302,7 @@ def test_other_models_of_transformers_are_auxiliaries(kind: str, tmp_path: Path)
     in_memory = convert(model.state_dict(), "file", blocks_only=True).state
     assert all(torch.equal(value, in_memory[key]) for key, value in state.items() if "norm" not in key)
     if kind in ("AST", "DeiT", "Dinov2WithRegisters"):
-        with pytest.raises(InputError, match="none can start from it; as an auxiliary it can be used"):
+        with pytest.raises(InputError, match="none can start from it; as an auxiliary it works"):
             convert(saved(model, tmp_path), "file")
 
 
@@ -370,7 +370,7 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ({**mae(), "dist_token": torch.zeros(1)}, "explain dist_token; the model has a distillation token"),
+        ({**mae(), "dist_token": torch.zeros(1)}, "has no dist_token; the model has a distillation token"),
         ({**mae(), "blocks.0.attn.q_norm.weight": torch.zeros(1)}, "norms of queries and keys"),
         (
             {key.replace("mlp.fc1", "mlp.w12"): value for key, value in mae().items()},
@@ -384,7 +384,7 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
             {**mae(), **renamed(mae(), "ema.")},
             "several prefixes, (none), ema.: it is a model",
         ),
-        ({**mae(), "surprise": torch.zeros(1)}, "is of timm's ViT, but does not explain surprise"),
+        ({**mae(), "surprise": torch.zeros(1)}, "looks like timm's ViT, which has no surprise"),
         (mae_decoder(), "holds a decoder, but no blocks of an encoder"),
         (renamed(blocks(), "decoder."), "holds a decoder, but no blocks of an encoder"),
         (
@@ -402,7 +402,7 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
             {**mae(), "blocks.0.mlp.fc1.lora_A.default.weight": torch.zeros(2, DIM)},
             "has adapters of peft, such",
         ),
-        ({**mae(), "blocks.0.mlp.fc1.weight_scale": torch.zeros(1)}, "explain blocks.0.mlp.fc1.weight_scale"),
+        ({**mae(), "blocks.0.mlp.fc1.weight_scale": torch.zeros(1)}, "has no blocks.0.mlp.fc1.weight_scale"),
         (
             without(mae(), "blocks.1.mlp.fc2.weight"),
             "lacks blocks.1.mlp.fc2.weight; fetch or export it again",

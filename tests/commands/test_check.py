@@ -188,7 +188,7 @@ def test_every_file_of_an_encoder_that_does_not_fit_is_named(tmp_path, capsys):
             "the encoder is 32 wide with 4 blocks, the model is 16 wide with 4 blocks; use",
             "the encoder is 16 wide with 2 blocks, the model is 16 wide with 4 blocks; use",
             "its tokenizer is of another modality, but targets of modality audio start with it; give",
-            "its keys begin with conv1.weight, which is no dialect that is known",
+            "its keys begin with conv1.weight, which match no known dialect",
             "cannot be read (No such file or directory); give the path of a readable file",
         ),
         strict=True,

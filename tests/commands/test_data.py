@@ -221,6 +221,27 @@ def test_a_miniature_that_is_not_built_yet_is_no_wrong_folder(
     )
 
 
+@pytest.mark.parametrize("command", [["data", "check", "imagenet"], ["check", "--datasets", "imagenet"]])
+def test_a_dataset_that_is_not_made_yet_is_no_wrong_folder(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = yaml.safe_load(Path("tests/tiny/config.yaml").read_text())
+    config["datasets"]["imagenet"] = {
+        "layout": "imagenet",
+        "num_classes": 3,
+        "root": str(tmp_path / "shards"),
+        "packed_from": str(tmp_path / "files"),
+        "prepare": {"downloads": "my archives"},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    assert main([*command, "--config", str(tmp_path / "mine.yaml")]) == 2
+    assert (
+        f"{tmp_path}/shards does not exist yet; the workflow makes it, or: "
+        f"m2pt data prepare imagenet 'my archives' {tmp_path}/files --num-classes 3 && "
+        f"m2pt data pack imagenet {tmp_path}/files {tmp_path}/shards"
+    ) in capsys.readouterr().err
+
+
 def test_outside_a_clone_the_config_is_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,11 +102,11 @@ def test_videos_need_a_layout_that_reads_their_frames(config, dataset):
         ),
         (
             {"layout": "imagenet", "num_classes": 9, "prepare": {"downloads": "d", "check": True}},
-            "prepare.check: layout imagenet does not have it; it has no options",
+            "prepare.check: not an option of layout imagenet; it has no options",
         ),
         (
             {"layout": "kinetics", "num_classes": 9, "prepare": {"downloads": "d", "unbalanced": True}},
-            "prepare.unbalanced: layout kinetics does not have it; it may have annotations, check",
+            "prepare.unbalanced: not an option of layout kinetics; its options are annotations, check",
         ),
         (
             {"layout": "kinetics", "num_classes": 9, "packed_from": "d"},

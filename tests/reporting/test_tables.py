@@ -167,6 +167,15 @@ def test_latex_s_special_characters_are_escaped(labelled):
     assert latex.isascii()
 
 
+def test_one_training_is_counted_in_the_singular(tmp_path):
+    table = read_yaml(Path("tests/tiny/table.yaml"))
+    table |= {"columns": table["columns"][:1], "rows": table["rows"][1:2]}
+    table["rows"][0]["published"] = {}
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(table))
+    plan = synthetic_plan(tmp_path / "results", accuracy, tables=[str(tmp_path / "table.yaml")], seeds=[0])
+    assert "; 1 training took " in written(plan, to_markdown)
+
+
 def test_below_the_table_stands_how_it_was_made_compared_and_judged(plan):
     notes = written(plan, to_markdown).partition("\n- ")[2]
     assert notes.startswith(f"Measured with {TINY} but figures = [], claims = null, tables = [")

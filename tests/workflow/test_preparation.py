@@ -63,5 +63,6 @@ def test_downloads_are_unpacked_then_packed_then_checked(config: Path, official:
 def test_downloads_that_are_not_there_are_named_first(config: Path, official: Official) -> None:
     official.folder.rename(config.parent / "elsewhere")
     printed = make_manifest(config)
-    assert "datasets.imagenet.prepare.downloads = 'my archives': there is no such folder" in printed
+    assert "datasets.imagenet.prepare.downloads = 'my archives': there is no such folder; " in printed
+    assert "or leave out prepare if the dataset is made" in printed
     assert not (config.parent / "files").exists()

@@ -140,6 +140,9 @@ def test_the_merged_model_of_a_run_is_exported(folder, plan, runs, tmp_path, mon
     assert "only classifiers have other forms" in capsys.readouterr().err
     assert main([*command, "smell"]) == 2
     assert "give one of timm, transformers, onnx, official" in capsys.readouterr().err
+    assert main([*command, "timm", "--seed", "7"]) == 2
+    error = capsys.readouterr().err
+    assert "seed7/merged.safetensors does not exist yet; make it with: snakemake results/runs/" in error
     for words in (["export", "smell"], ["export", "models", "-o", "x"], [*command[:4], "--to", "timm"]):
         assert main([*words, "--config", CONFIG]) == 2
 
