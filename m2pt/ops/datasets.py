@@ -87,15 +87,23 @@ def check_dataset(
     if expected is None:
         raise InputError(f"layout {layout} has no official number of classes: give --num-classes N.")
     problems = check(layout, root, num_classes=expected, full=full)
-    faults, skipped = separate(problems) if skip_corrupt else (problems, [])
+    others, corrupt = separate(problems)
+    faults, skipped = (others, corrupt) if skip_corrupt else (problems, [])
     if faults:
         found = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
         official = " with the official number of classes (--num-classes N for another)"
         kind = f"{layout} dataset{official if num_classes is None else ''}"
-        raise InputError("\n".join([f"{root} is not a valid {kind}, {found}:", *faults]))
+        may_be_skipped = bool(corrupt) and not others and not skip_corrupt
+        hint = ["To train without these files, set corrupt_samples: skip for the dataset in the config."]
+        lines = [f"{root} is not a valid {kind}, {found}:", *faults, *(hint if may_be_skipped else [])]
+        raise InputError("\n".join(lines))
     if skipped:
         found = count(len(skipped), "corrupt training sample", "corrupt training samples")
-        print("\n".join([f"warning: {root} has {found}, which trainings skip:", *skipped]))
+        print(
+            "\n".join(
+                [f"warning: {root} has {found}, left out by trainings with corrupt_samples: skip:", *skipped]
+            )
+        )
     size = (
         count(expected, "class", "classes")
         if isinstance(expected, int)

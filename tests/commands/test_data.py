@@ -318,9 +318,10 @@ def test_corrupt_training_samples_are_skipped_only_if_the_config_says_so(
     check_it = ("data", "check", "imagenet", "--manifest", str(manifest))
     code, said = m2pt(*check_it)
     assert code == 2 and all(str(file) in said for file in files) and not manifest.exists()
+    assert "To train without these files, set corrupt_samples: skip for the dataset" in said
     code, said = m2pt(*check_it, corrupt_samples="skip")
     assert code == 0 and all(said.count(str(file)) == 1 for file in files)
-    assert "has 2 corrupt training samples, which trainings skip" in said and "no other problems" in said
+    assert "has 2 corrupt training samples, left out by trainings" in said and "no other problems" in said
 
     assert m2pt("pretrain", "image")[0] == 2
     assert m2pt("pretrain", "image", corrupt_samples="skip")[0] == 0
@@ -333,3 +334,5 @@ def test_corrupt_training_samples_are_skipped_only_if_the_config_says_so(
     evaluated = cut(root / images.evaluated)
     code, said = m2pt(*check_it, corrupt_samples="skip")
     assert code == 2 and str(evaluated) in said and str(files[0]) not in said
+    code, said = m2pt(*check_it)
+    assert code == 2 and "To train without these files" not in said, "it would not help"
