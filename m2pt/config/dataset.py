@@ -103,9 +103,11 @@ class Dataset(Strict):
 
     @model_validator(mode="after")
     def _can_be_made(self) -> "Dataset":
-        for key, has in (("prepare", _is_prepared), ("packed_from", _is_packed)):
-            if getattr(self, key) is not None and (self.root is None or not has(catalog.layout(self.layout))):
-                known = [name for name, entry in catalog.LAYOUTS.items() if has(entry)]
+        for key, fits in (("prepare", _is_prepared), ("packed_from", _is_packed)):
+            if getattr(self, key) is not None and (
+                self.root is None or not fits(catalog.layout(self.layout))
+            ):
+                known = [name for name, entry in catalog.LAYOUTS.items() if fits(entry)]
                 raise ValueError(f"{key}: only for a dataset with root and layout {listed(known)}")
         for option in self.prepare.options if self.prepare else ():
             if option not in (options := catalog.layout(self.layout).preparation_options):

@@ -87,13 +87,13 @@ def check_dataset(
     if expected is None:
         raise InputError(f"layout {layout} has no official number of classes: give --num-classes N.")
     problems = check(layout, root, num_classes=expected, full=full)
-    others, corrupt = separate(problems)
-    faults, skipped = (others, corrupt) if skip_corrupt else (problems, [])
+    refused, corrupt = separate(problems)
+    faults, skipped = (refused, corrupt) if skip_corrupt else (problems, [])
     if faults:
         found = "1 problem" if len(faults) == 1 else f"{len(faults)} problems"
         official = " with the official number of classes (--num-classes N for another)"
         kind = f"{layout} dataset{official if num_classes is None else ''}"
-        may_be_skipped = bool(corrupt) and not others and not skip_corrupt
+        may_be_skipped = bool(corrupt) and not refused and not skip_corrupt
         hint = ["To train without these files, set corrupt_samples: skip for the dataset in the config."]
         lines = [f"{root} is not a valid {kind}, {found}:", *faults, *(hint if may_be_skipped else [])]
         raise InputError("\n".join(lines))
