@@ -385,7 +385,7 @@ def test_the_report_s_captions_say_how_each_result_was_made(folder):
     ):
         made = (folder / f"results/{name.partition('.')[0]}.made.txt").read_text().strip()
         config_seed_commit = rf"Measured with {CONFIG}, seed 0, commits? (?:[0-9a-f]{{12}}|unknown)\S*, "
-        device_hours = r"on cpu; \d+ trainings took \d+\.\d minutes in total .*"
+        device_hours = r"on cpu; \d+ trainings? took \d+\.\d minutes in total .*"
         assert re.fullmatch(config_seed_commit + device_hours, made), made
         assert says in captions[name] and f"{made} {MINIATURE}" in captions[name]
     assert "asterisk" not in captions["curves.svg"]  # curves have no gains
