@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
@@ -84,7 +85,7 @@ def rehearse(plan: Plan, batch_size: int) -> Iterator[Rehearsal]:
     kinds = kinds_of_training(plan)
     for number, training in enumerate(kinds, start=1):
         print(f"rehearsing {number} of {len(kinds)}: {training.id}", file=sys.stderr, flush=True)
-        yield _in_a_process(training.id, lambda: _two_steps(plan, training, batch_size))  # noqa: B023
+        yield _in_a_process(training.id, partial(_two_steps, plan, training, batch_size))
 
 
 def kinds_of_training(plan: Plan) -> list[Training]:
