@@ -122,9 +122,10 @@ class Cells(RootModel[dict[str, tuple[str, ...]]]):
 
 
 class Measurement(Record):
-    """Measured cost of an optimizer step."""
+    """Measured cost of an optimizer step; a rehearsed one is extrapolated from a few samples."""
 
     seconds: Annotated[float, Field(gt=0, le=1e9)]
+    rehearsed: bool = False
 
 
 class StepCosts(RootModel[dict[str, dict[str, Measurement]]]):

@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=int, default=2, metavar="N", help="samples of a step, 2 or more; default: %(default)s"
     )
+    parser.add_argument("--save", action="store_true", help="save the times, for m2pt plan")
     add_config_arguments(parser)
 
 
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     numbers = f"{'tokens':>6} {'parameters':>12} {'trained':>12} {'loss':>16} {'expected':>8}"
     print(f"{numbers} {'s/step':>7} {'GiB':>5}  training")
     failed = 0
-    for each in rehearse(plan, arguments.batch):
+    for each in rehearse(plan, arguments.batch, save=arguments.save):
         failed += not each.is_sound
         if each.error:
             print(f"{each.training}: {each.error}", flush=True)

@@ -53,6 +53,9 @@ class Encoder(Strict):
     """The transformer of `backbone`, or the ConvNeXt of `convnext`."""
     file: InputFile | None = None
     """Checkpoint to read."""
+    norm: bool = True
+    """Whether the file has the encoder's final norm. Models finetuned to average their tokens have none: with
+    false, cells of targets that start with that norm stay empty."""
     random: bool = False
     """Initialize at random, differently for every seed."""
     epoch_of: Name | None = None
@@ -67,6 +70,8 @@ class Encoder(Strict):
             raise ValueError(
                 "give exactly one of pretrain (a recipe), file (a checkpoint), random: true and epoch_of"
             )
+        if self.file is None and not self.norm:
+            raise ValueError("norm: false describes a file; leave it out")
         if self.modality is None and self.file is None:
             raise ValueError("modality is required unless file is only used as an auxiliary")
         if (self.pretrain is None) != (self.dataset is None):

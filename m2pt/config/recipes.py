@@ -90,6 +90,11 @@ class Recipe(Strict):
         mix = getattr(self, "mix", None)
         return mix is not None and (mix.mixup > 0 or mix.cutmix > 0)
 
+    @property
+    def starts_with_norm(self) -> bool:
+        """Whether the model takes the final norm of the encoder that it starts from."""
+        return False
+
     def chosen(self, experiment: "Experiment", modalities: Sequence[str]) -> Self:
         """Return the part of the recipe that an experiment on inputs of these modalities depends on.
 
@@ -128,11 +133,21 @@ class Classification(Recipe):
     model: ClassifierSettings = ClassifierSettings()
     mix: Mix = Mix()
 
+    @property
+    def starts_with_norm(self) -> bool:
+        """Whether the class token is classified; averaged tokens have a norm of their own."""
+        return self.model.pool == "token"
+
 
 class MultilabelClassification(Recipe):
     """Several labels per sample."""
 
     model: AudioClassifierSettings = AudioClassifierSettings()
+
+    @property
+    def starts_with_norm(self) -> bool:
+        """Whether the class token is classified; averaged tokens have a norm of their own."""
+        return self.model.pool == "token"
 
 
 class PointSegmentation(Recipe):
@@ -141,6 +156,11 @@ class PointSegmentation(Recipe):
     input: PointcloudInput
     tokenizer: Groups
     model: SegmenterSettings
+
+    @property
+    def starts_with_norm(self) -> bool:
+        """True: the norm acts on the features of each tap."""
+        return True
 
     @model_validator(mode="after")
     def _enough_points(self) -> "PointSegmentation":

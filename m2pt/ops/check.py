@@ -257,13 +257,15 @@ def _check_loss(returned: Any) -> None:
 
 def _check_training(model: Any, spec: RunSpec | PretrainingSpec) -> None:
     from m2pt.datasets.layouts import layout_module
-    from m2pt.training.launch import checkpointed_parts
+    from m2pt.training.launch import checkpointed_parts, convolutions
     from m2pt.training.optimizer import create_optimizer
 
     recipe = spec.recipe
     create_optimizer(model, recipe.training)
     if recipe.training.activation_checkpointing:
         checkpointed_parts(model)
+    if recipe.training.channels_last:
+        convolutions(model)
     windows(spec, 0)
     batch_size = recipe.training.batch_size
     if recipe.mixes_pairs and batch_size * recipe.samples_per_item % 2:

@@ -2,16 +2,14 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from m2pt import build, job_log, session
+from m2pt import job_log, session
 from m2pt.atomic import write_text
 from m2pt.checkpoints.conversion import convert, other_weights
 from m2pt.datasets.base import seed_generators
-from m2pt.errors import InputError
+from m2pt.errors import InputError, listed
 from m2pt.formats.documents import read_text
 from m2pt.formats.weights import load_checkpoint, load_weights, save_weights
 from m2pt.inputs import load_input
@@ -110,9 +108,12 @@ def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
     given = load_checkpoint(Path(spec.file))
     is_auxiliary = spec.parts == ("blocks",)
     converted = convert(given.state, spec.file, blocks_only=is_auxiliary)
-    parts = [part for part in spec.parts if part != "norm" or _needs_norm(plan, name, converted.state)]
+    parts = list(spec.parts)
+    if not is_auxiliary:
+        _check_norm(plan, name, spec.file, "norm.weight" in converted.state)
+        parts = [part for part in parts if part != "norm" or "norm.weight" in converted.state]
     body = build_body(spec.architecture.stored)
-    _check_start(spec, parts, converted.state)
+    _check_tokenizer(spec, parts, converted.state)
     load_exchange(body, converted.state, parts=parts, source=spec.file)
     unused = sorted({part_of(key) for key in converted.state} - set(parts))
     report = {**converted.report, **other_weights(given)}
@@ -123,8 +124,8 @@ def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
     return {key: value for key, value in state.items() if part_of(key) in parts}, report
 
 
-def _check_start(spec: ExternalSpec, parts: Collection[str], state: State) -> None:
-    """Check what a target starts with beside the blocks: a tokenizer of its modality, and the final norm."""
+def _check_tokenizer(spec: ExternalSpec, parts: Collection[str], state: State) -> None:
+    """Check that a target's start has a tokenizer of its modality."""
     modality = spec.architecture.modality
     tokenizer = {key: tensor for key, tensor in state.items() if part_of(key) == "tokenizer"}
     starts = "tokenizer" in parts and spec.architecture.has_tokenizer
@@ -134,29 +135,22 @@ def _check_start(spec: ExternalSpec, parts: Collection[str], state: State) -> No
             f"{spec.file}: {has}, but targets of modality {modality} start with it; give weights that were "
             f"trained on {modality}, or use these as an auxiliary only"
         )
-    if "norm" in parts and "norm.weight" not in state and "fc_norm.weight" in state:
+
+
+def _check_norm(plan: Plan, name: str, file: str, has_norm: bool) -> None:
+    """Check that a file has the final norm of the encoder, if a target starts with it."""
+    if has_norm:
+        if not plan.config.encoders[name].norm:
+            raise InputError(f"{file}: has the final norm; leave norm: false out of encoders.{name}")
+        return
+    needing = [
+        run.name
+        for run in plan.runs.values()
+        if run.experiment.target_init == name and run.spec.recipe.starts_with_norm
+    ]
+    if needing:
         raise InputError(
-            f"{spec.file}: was finetuned to average the tokens, so that it has fc_norm in place of norm, "
-            "with which some of the config's targets start; give pretrained weights, or start only targets "
-            "with pool: avg from it"
+            f"{file}: has no final norm, as models that were finetuned to average their tokens, but "
+            f"{listed(needing, 3)} start with one; give pretrained weights, or set norm: false in "
+            f"encoders.{name}, which leaves their cells empty"
         )
-
-
-def _needs_norm(plan: Plan, name: str, state: State) -> bool:
-    """Return whether the final norm is read: finetuned models that average their tokens have none.
-
-    Where the file lacks it, it is needed only by targets that have it themselves.
-    """
-    if "norm.weight" in state:
-        return True
-    needed: set[str] = set()
-
-    def note(model: Any) -> None:
-        needed.update(getattr(model, "pretrained_parts", ("norm",)))
-
-    with torch.device("meta"):
-        for run in plan.runs.values():
-            starts = [each for each in run.experiment.inputs if not each.role.startswith("auxiliary.")]
-            if name in (each.source for each in starts):
-                build.run_model(run, note)
-    return "norm" in needed

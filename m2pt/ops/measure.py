@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2pt.ops.step_costs import measured_costs, save_measurement
+from m2pt.ops.step_costs import MEASURED, has_cost, measured_costs, save_measurement
 from m2pt.ops.synthetic_training import build_synthetic
 from m2pt.plan.jobs import Training
 from m2pt.plan.plan import Plan
 from m2pt.session import device_name, set_threads
 from m2pt.training.averaging import MergedAverage
-from m2pt.training.launch import checkpoint_activations, resolve, round_to_tf32
+from m2pt.training.launch import checkpoint_activations, put_channels_last, resolve, round_to_tf32
 from m2pt.training.optimizer import create_optimizer
 from m2pt.training.settings import TrainingSettings
 
@@ -29,7 +29,7 @@ def measure_missing(plan: Plan, trainings: Mapping[str, Training]) -> None:
     set_threads(plan)
     name, device = device_name(plan), torch.device(resolve(device=plan.config.device)[0])
     known = measured_costs(plan.results)
-    new = [key for key in trainings if not any(cost.device == name for cost in known.get(key, ()))]
+    new = [key for key in trainings if not has_cost(known.get(key, ()), name, MEASURED)]
     for number, key in enumerate(new, start=1):
         training = trainings[key]
         print(f"measuring on {name}, {number} of {len(new)}: {training.id}", file=sys.stderr, flush=True)
@@ -91,6 +91,8 @@ class Stepper:
         round_to_tf32(settings.tf32)
         if settings.activation_checkpointing:
             checkpoint_activations(model)
+        if settings.channels_last:
+            put_channels_last(model)
         if settings.compile:
             model.compile()
         self._optimizer = create_optimizer(model, settings)
@@ -98,14 +100,8 @@ class Stepper:
         self._average = None if settings.ema is None else MergedAverage(model, settings.ema)
         self._scaler = torch.amp.GradScaler(kind, enabled=precision == "fp16")
 
-    def step(self, batch: Any) -> dict[str, Tensor]:
-        """Take a step on one micro-batch; return its loss as `loss`, and what else the loss function logs."""
-        scalars = self.micro_batch(batch)
-        self.update()
-        return scalars
-
     def micro_batch(self, batch: Any) -> dict[str, Tensor]:
-        """Add the gradients of one micro-batch; return as `step`."""
+        """Add the gradients of one micro-batch; return its loss as `loss`, and what else is logged."""
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._reduced):
             value, others = self._loss(self._model, batch)
         self._scaler.scale(value / self._settings.accumulation).backward()
@@ -126,13 +122,14 @@ class Stepper:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    _wait_for(device)
+    wait_for(device)
     began = time.perf_counter()
     work()
-    _wait_for(device)
+    wait_for(device)
     return time.perf_counter() - began
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has computed what it was given; a CPU always has."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize(device)

@@ -7,12 +7,13 @@ from typing import Any
 from m2pt import catalog
 from m2pt.ops.estimate import Estimate
 from m2pt.ops.schedule import Job, Path, critical_path, makespan
-from m2pt.ops.step_costs import COUNTED, MEASURED, RESULTS
+from m2pt.ops.step_costs import COUNTED, MEASURED, REHEARSED, RESULTS
 from m2pt.ops.storage import format_bytes
 
 _BASES = {
     RESULTS: "finished trainings on {device}",
     MEASURED: "measured on {device}",
+    REHEARSED: "rehearsed on {device}",
     COUNTED: "counted, at {device}",
     None: "UNKNOWN",
 }
@@ -138,7 +139,9 @@ class Report:
                 "divided by an assumed throughput"
             )
         if any(each.cost and each.cost.basis != RESULTS for each in self.estimates):
-            yield "  data loading keeps up with the device: counted and measured steps include none"
+            yield "  data loading keeps up with the device: only steps of finished trainings include it"
+        if any(each.cost and each.cost.basis == REHEARSED for each in self.estimates):
+            yield "  rehearsed: extrapolated from a few samples, which keep a device less busy"
         yield f"  left out: {_LEFT_OUT}"
         yield from self._sizes()
 

@@ -7,8 +7,9 @@ for its memory does not end the others.
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -16,7 +17,7 @@ from multiprocessing.connection import Connection
 from m2pt.catalog.entries import place_of
 from m2pt.errors import InputError
 from m2pt.ops.estimate import runs_of_results
-from m2pt.ops.step_costs import kind_key
+from m2pt.ops.step_costs import MEASURED, cost_key, has_cost, kind_key, measured_costs, save_measurement
 from m2pt.plan.jobs import Training, trainings
 from m2pt.plan.plan import Plan
 
@@ -42,6 +43,8 @@ class Rehearsal:
         initial: losses of the first step of which it is known where they start, by name; `loss` is the sum.
         expected: where they start.
         seconds: of the second step.
+        update_seconds: of the optimizer in that step, which more samples do not lengthen.
+        device: its name.
         peak_bytes: peak of memory: allocated on a GPU, resident on a CPU, where it includes the interpreter.
         error: why it has not run; the numbers are 0 then.
     """
@@ -54,6 +57,8 @@ class Rehearsal:
     initial: Mapping[str, float] = field(default_factory=dict)
     expected: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    update_seconds: float = 0.0
+    device: str = ""
     peak_bytes: int = 0
     error: str = ""
 
@@ -73,28 +78,48 @@ class Rehearsal:
         return not self.error and all(map(math.isfinite, self.losses)) and not self.faults
 
 
-def rehearse(plan: Plan, batch_size: int) -> Iterator[Rehearsal]:
+def rehearse(plan: Plan, batch_size: int, *, save: bool = False) -> Iterator[Rehearsal]:
     """Yield the rehearsal of each kind of training of a plan, as each ends.
 
     Args:
         plan: the plan.
         batch_size: samples of a step; at least 2, which batch norms need.
+        save: whether `m2pt plan` is to take the costs of steps from it, unless it has measured ones.
     """
     import m2pt.build  # noqa: F401  once, for all processes
 
     kinds = kinds_of_training(plan)
-    for number, training in enumerate(kinds, start=1):
+    for number, (training, *others) in enumerate(kinds, start=1):
         print(f"rehearsing {number} of {len(kinds)}: {training.id}", file=sys.stderr, flush=True)
-        yield _in_a_process(training.id, partial(_two_steps, plan, training, batch_size))
+        found = _in_a_process(training.id, partial(_two_steps, plan, training, batch_size))
+        if save and not found.error:
+            _save(plan, found, [training, *others], batch_size)
+        yield found
 
 
-def kinds_of_training(plan: Plan) -> list[Training]:
-    """Return the first training of each kind that the results of a plan need."""
-    every = trainings(plan, runs_of_results(plan, [*plan.tables, *plan.figures]))
-    first: dict[str, Training] = {}
-    for training in every:
-        first.setdefault(kind_key(training.stored), training)
-    return list(first.values())
+def kinds_of_training(plan: Plan) -> list[list[Training]]:
+    """Return the trainings that the results of a plan need, those of one kind together."""
+    kinds: dict[str, list[Training]] = {}
+    for training in trainings(plan, runs_of_results(plan, [*plan.tables, *plan.figures])):
+        kinds.setdefault(kind_key(training.stored), []).append(training)
+    return list(kinds.values())
+
+
+def _save(plan: Plan, rehearsal: Rehearsal, alike: Sequence[Training], batch_size: int) -> None:
+    """Save the cost of a step of trainings that are alike; measured costs are kept."""
+    known = measured_costs(plan.results)
+    for key, training in {cost_key(each.stored): each for each in alike}.items():
+        if has_cost(known.get(key, ()), rehearsal.device, MEASURED):
+            continue
+        per_sample = (rehearsal.seconds - rehearsal.update_seconds) / batch_size
+        entry = {
+            "seconds": per_sample * training.settings.effective_batch() + rehearsal.update_seconds,
+            "rehearsed": True,
+            "samples": batch_size,
+            "training": training.id,
+            "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        save_measurement(plan.results, key, rehearsal.device, entry)
 
 
 def _in_a_process(name: str, work: Callable[[], Rehearsal]) -> Rehearsal:
@@ -132,9 +157,9 @@ def _two_steps(plan: Plan, training: Training, batch_size: int) -> Rehearsal:
 
     from m2pt.build import expected_losses
     from m2pt.modalities.tokenizer import Tokenizer
-    from m2pt.ops.measure import Stepper
+    from m2pt.ops.measure import Stepper, wait_for
     from m2pt.ops.synthetic_training import build_synthetic
-    from m2pt.session import set_threads
+    from m2pt.session import device_name, set_threads
     from m2pt.training.launch import resolve
 
     set_threads(plan)
@@ -145,12 +170,16 @@ def _two_steps(plan: Plan, training: Training, batch_size: int) -> Rehearsal:
     settings = replace(training.settings, batch_size=batch_size, accumulation=1)
     stepper = Stepper(model, synthetic.loss, settings, plan.config.device)
     expected = expected_losses(training.spec, model, synthetic.batch)
-    steps, seconds = [], 0.0
+    steps, seconds, update_seconds = [], 0.0, 0.0
     for _ in range(STEPS):
         began = time.perf_counter()
-        scalars = stepper.step(synthetic.batch)
-        steps.append({name: scalars[name].item() for name in ("loss", *expected)})  # waits for the device
-        seconds = time.perf_counter() - began
+        scalars = stepper.micro_batch(synthetic.batch)
+        wait_for(device)
+        updated = time.perf_counter()
+        stepper.update()
+        wait_for(device)
+        seconds, update_seconds = time.perf_counter() - began, time.perf_counter() - updated
+        steps.append({name: scalars[name].item() for name in ("loss", *expected)})
     return Rehearsal(
         training.id,
         tokens=sum(module.num_tokens for module in model.modules() if isinstance(module, Tokenizer)),
@@ -160,6 +189,8 @@ def _two_steps(plan: Plan, training: Training, batch_size: int) -> Rehearsal:
         initial={name: steps[0][name] for name in expected},
         expected=expected,
         seconds=seconds,
+        update_seconds=update_seconds,
+        device=device_name(plan),
         peak_bytes=torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_resident(),
     )
 

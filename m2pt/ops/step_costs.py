@@ -16,8 +16,11 @@ from m2pt.tracking.local_run import find_runs
 if TYPE_CHECKING:
     from m2pt.plan.jobs import Training
 
-RESULTS, MEASURED, COUNTED = "results", "measured", "counted"
-"""Origin of a cost: finished trainings, `m2pt plan --measure`, or `FlopEstimator`."""
+RESULTS, MEASURED, REHEARSED, COUNTED = "results", "measured", "rehearsed", "counted"
+"""Origin of a cost: finished trainings, `m2pt plan --measure`, `m2pt rehearse --save`, or `FlopEstimator`."""
+
+_PREFERRED = (RESULTS, MEASURED, REHEARSED)
+"""From the best: with data loading; of the recipe's batch; extrapolated from fewer samples."""
 
 TFLOPS, TFLOPS_FLOAT32 = 125.0, 7.8
 """40 % of the peak in an A100's data sheet: 312 TFLOP/s in bf16 on tensor cores, 19.5 in float32."""
@@ -63,7 +66,7 @@ def cost_key(spec: Stored) -> str:
     }
     if training.get("ema") is not None:
         work["averaged"] = True
-    for setting in ("compile", "tf32"):
+    for setting in ("compile", "tf32", "channels_last"):
         if training.get(setting):
             work[setting] = True
     if pathway is not None:
@@ -107,13 +110,16 @@ def finished_costs(results: Path) -> dict[str, list[StepCost]]:
 
 
 def measured_costs(results: Path) -> dict[str, list[StepCost]]:
-    """Return the costs measured by `m2pt plan --measure` on this and other machines, by `cost_key`.
+    """Return the costs measured or rehearsed on this and other machines, by `cost_key`.
 
     Raises:
         InputError: step_costs.json is damaged.
     """
     return {
-        key: [StepCost(entry.seconds, device, MEASURED) for device, entry in devices.items()]
+        key: [
+            StepCost(entry.seconds, device, REHEARSED if entry.rehearsed else MEASURED)
+            for device, entry in devices.items()
+        ]
         for key, devices in _read(results / STEP_COSTS).root.items()
     }
 
@@ -126,14 +132,21 @@ def save_measurement(results: Path, key: str, device: str, entry: Mapping[str, A
     write_json(path, known)
 
 
+def has_cost(costs: Iterable[StepCost], device: str, basis: str) -> bool:
+    """Return whether a cost of this device and origin is among these."""
+    return any((cost.device, cost.basis) == (device, basis) for cost in costs)
+
+
 def best(costs: Iterable[StepCost], device: str | None = None) -> StepCost | None:
     """Return the cost to plan with: on `device` if that is given, else on a GPU rather than on a CPU.
 
-    Costs of finished trainings are preferred to measured ones, which leave out data loading.
+    On one device, costs of finished trainings are preferred to measured ones, and these to rehearsed ones.
     """
     matching = [cost for cost in costs if device in (None, cost.device)]
     return min(
-        matching, key=lambda cost: (cost.device == "cpu", cost.basis != RESULTS, cost.device), default=None
+        matching,
+        key=lambda cost: (cost.device == "cpu", _PREFERRED.index(cost.basis), cost.device),
+        default=None,
     )
 
 

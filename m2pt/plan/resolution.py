@@ -94,7 +94,9 @@ class Specs:
             architecture = Architecture(encoder.modality, self._sizes(encoder.body))
         else:
             architecture = self.architecture(modality, encoder.body)
-        parts = ("tokenizer", "blocks", "norm") if name in self._target_encoders else ("blocks",)
+        parts: tuple[str, ...] = ("tokenizer", "blocks") if name in self._target_encoders else ("blocks",)
+        if name in self._target_encoders and encoder.norm:
+            parts += ("norm",)
         return ExternalSpec(architecture, file, parts)
 
     def _pretrained(self, encoder: Encoder, architecture: Architecture) -> PretrainingSpec:
@@ -175,6 +177,24 @@ class Specs:
         if getattr(recipe.methods.get(balancing.method), "alpha", None) != balancing.alpha:
             return experiment
         return experiment.model_copy(update={"balancing": balancing.model_copy(update={"alpha": None})})
+
+    def lacks_norm(self, experiment: Experiment) -> str | None:
+        """Return why a model cannot start from its encoder's file: it needs the norm; None if it can.
+
+        Raises:
+            InputError: the recipe is missing from the config, or cannot be read.
+        """
+        encoder = self.config.encoders.get(experiment.target_init)
+        if encoder is None or encoder.norm:
+            return None
+        layout = self.config.datasets[experiment.dataset].layout
+        path = self._recipe_path(experiment, encoder.body)
+        if not self._recipe(path, task_recipe, experiment.task, layout).starts_with_norm:
+            return None
+        return (
+            f"encoder {experiment.target_init} has norm: false, but models of {path} start with the final "
+            "norm; give weights that have it"
+        )
 
     def _recipe_path(self, experiment: Experiment, body: Body) -> str:
         """Return the recipe file of an experiment, as its kind of run has it."""

@@ -101,12 +101,17 @@ class Runs:
         """Add the runs of a cell; leave it empty if one of them needs an encoder that cannot be made."""
         cell = Place(table, row, column).name
         experiments = tuple(self._experiments(table, row, column))
-        names = (name for each in experiments for name in each.encoders)
-        why = next(filter(None, map(self._config.why_unmade, names)), None)
+        why = next(filter(None, map(self._why_unmade, experiments)), None)
         if why is not None:
             self.left_empty[cell] = why
         else:
             self.of_cells[cell] = tuple(self._add(each) for each in experiments)
+
+    def _why_unmade(self, experiment: Experiment) -> str | None:
+        """Return why the model of an experiment cannot be made, None if it can."""
+        reasons = [*map(self._config.why_unmade, experiment.encoders)]
+        reasons += [self._specs.lacks_norm(each) for each in (experiment, experiment.transfer_from) if each]
+        return next(filter(None, reasons), None)
 
     def _experiments(self, table: str, row: Row, column: Column) -> Iterator[Experiment]:
         """Yield the experiments of a cell, as its kind of run has them."""

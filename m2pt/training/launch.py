@@ -69,6 +69,28 @@ def checkpointed_parts(model: nn.Module) -> list[Any]:
     return parts
 
 
+def put_channels_last(model: nn.Module) -> None:
+    """Store the weights of 2-D convolutions with the channels last; their results have that layout then.
+
+    Raises:
+        InputError: as `convolutions`.
+    """
+    for module in convolutions(model):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def convolutions(model: nn.Module) -> list[nn.Module]:
+    """Return the 2-D convolutions of a model.
+
+    Raises:
+        InputError: it has none.
+    """
+    found = [each for each in model.modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d)]
+    if not found:
+        raise InputError(f"channels_last: {type(model).__name__} has no 2-D convolution; leave it out")
+    return found
+
+
 def resolve(precision: str = "auto", device: str = "auto") -> tuple[str, str]:
     """Return the kind of device, "cpu" or "cuda", and the precision, "no", "bf16" or "fp16".
 

@@ -15,7 +15,7 @@ from m2pt.errors import InputError
 from m2pt.run_files import FAILED, FINISHED, INTERRUPTED, LOG, METRICS, RESUME, SKIPPED
 from m2pt.training.averaging import MergedAverage
 from m2pt.training.batch_statistics import broadcast_running_averages, shared_batch_statistics
-from m2pt.training.launch import METHOD_STREAM, checkpoint_activations, launch, seed_step
+from m2pt.training.launch import METHOD_STREAM, checkpoint_activations, launch, put_channels_last, seed_step
 from m2pt.training.loading import Collate, Loaded, training_stream
 from m2pt.training.method import Method, Step, check_method
 from m2pt.training.metrics import DivergedError, LossWindow, MetricsFile, merge_scalars
@@ -166,6 +166,8 @@ class _Training:
                 raise InputError(f"cannot take a snapshot after epoch {epoch}: training has {epochs} epochs")
         if settings.activation_checkpointing:
             checkpoint_activations(model)
+        if settings.channels_last:
+            put_channels_last(model)
         self.shards: Shards | None = None
         self.trained = model
         if settings.shard and world > 1:

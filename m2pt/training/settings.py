@@ -27,6 +27,7 @@ ADDED: Mapping[str, object] = {
     "decay": "cosine",
     "tf32": False,
     "compile": False,
+    "channels_last": False,
     "ema": None,
 }
 """Settings that came later: files store them if they differ from this, so that earlier results stay valid."""
@@ -134,13 +135,16 @@ class TrainingSettings:
     """Whether a GPU rounds the factors of float32 products and convolutions to TF32."""
     compile: bool = False
     """Whether torch.compile compiles the model: equal to rounding, faster on a GPU."""
+    channels_last: bool = False
+    """Whether the weights of 2-D convolutions are stored with the channels last, and so their results: equal
+    to rounding, faster for ConvNeXts, ResNets and dense heads. Not together with shard."""
     activation_checkpointing: bool = False
     """Whether blocks are computed again in the backward pass in place of keeping their activations: less
     memory, about a third more time, the same result."""
     shard: bool = False
     """Whether several processes split weights, gradients and moments among them (FSDP2) in place of keeping
     all in each (DDP): less memory, more exchange, the same result to rounding. One process has nothing to
-    split. Not together with ema, compile, fp16 or joint trainings."""
+    split. Not together with ema, compile, channels_last, fp16 or joint trainings."""
     num_workers: Annotated[int, Ge(0), Le(1024)] = 0
     """Loader processes per training process; the samples do not depend on it."""
     log_every: Count = 20
@@ -167,10 +171,11 @@ class TrainingSettings:
             raise ValueError("decay_vectors needs layer_decay 1.0")
         if self.repeat_step > 1 and self.precision not in ("no", "bf16"):
             raise ValueError("repeat_step above 1 needs precision no or bf16: fp16 may skip a step")
-        whole = {"ema": self.ema, "compile": self.compile, "precision: fp16": self.precision == "fp16"}
+        whole = {name: getattr(self, name) for name in ("ema", "compile", "channels_last")}
+        whole["precision: fp16"] = self.precision == "fp16"
         if self.shard and any(whole.values()):
             named = " and ".join(name for name, is_set in whole.items() if is_set)
-            raise ValueError(f"shard: not together with {named}, which need whole weights; leave one out")
+            raise ValueError(f"shard: not together with {named}; leave one out")
         for length, warmup, unit in (
             (self.epochs, self.warmup_epochs, "epochs"),
             (self.steps, self.warmup_steps, "steps"),

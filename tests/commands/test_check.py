@@ -215,10 +215,26 @@ def test_finetuned_weights_without_the_final_norm_cannot_start_a_target_that_has
     config["encoders"]["image"] = {"modality": "image", "file": str(tmp_path / "finetuned.pth")}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(["check", "--config", str(tmp_path / "config.yaml"), "--encoders", "image"]) == 2
-    assert (
-        "finetuned.pth: was finetuned to average the tokens, so that it has fc_norm"
-        in capsys.readouterr().err
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "finetuned.pth" in line]
+    assert said.endswith(
+        " start with one; give pretrained weights, or set norm: false in encoders.image, "
+        "which leaves their cells empty"
     )
+    needing = [run.name for run in plan.runs.values() if run.spec.recipe.starts_with_norm]
+    assert any(name in said for name in needing)
+    config["encoders"]["image"]["norm"] = False
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["check", "--config", str(tmp_path / "config.yaml"), "--encoders", "image"]) == 0
+
+
+def test_a_file_that_has_the_norm_is_not_said_to_lack_it(tmp_path, capsys):
+    config, plan = read_yaml(TINY), Plan.load(TINY)
+    state = to_exchange(build_body(plan.encoders["image"].architecture.stored).state_dict())
+    torch.save(state, tmp_path / "whole.pth")
+    config["encoders"]["image"] = {"modality": "image", "file": str(tmp_path / "whole.pth"), "norm": False}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["check", "--config", str(tmp_path / "config.yaml"), "--encoders", "image"]) == 2
+    assert "whole.pth: has the final norm; leave norm: false out of encoders.image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("policy", "code"), [("error", 2), ("skip", 0)])

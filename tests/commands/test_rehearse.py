@@ -1,5 +1,6 @@
 """`m2pt rehearse`: two steps of each kind of training, each in a process, and what does not run is named."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -10,15 +11,27 @@ from tiny_trainings import TINY
 from m2pt import catalog
 from m2pt.commands import main
 from m2pt.ops import rehearse as module
+from m2pt.ops.measure import measure_missing
 from m2pt.ops.rehearse import Rehearsal, _in_a_process, _two_steps, kinds_of_training
+from m2pt.ops.step_costs import (
+    MEASURED,
+    REHEARSED,
+    RESULTS,
+    StepCost,
+    best,
+    cost_key,
+    measured_costs,
+    save_measurement,
+)
 from m2pt.plan.plan import Plan
 
 
 def test_every_kind_of_training_takes_two_steps_and_starts_at_the_loss_of_chance():
     plan = Plan.load(TINY)
-    found = {training: _two_steps(plan, training, 2) for training in kinds_of_training(plan)}
+    found = {training: _two_steps(plan, training, 2) for training, *_ in kinds_of_training(plan)}
     for result in found.values():
-        assert result.is_sound and len(result.losses) == 2 and result.seconds > 0, result
+        assert result.is_sound and len(result.losses) == 2, result
+        assert result.seconds > result.update_seconds > 0 and result.device == "cpu", result
         assert result.parameters >= result.trained > 0 and result.peak_bytes > 2**20
         assert result.expected.keys() == result.initial.keys()
         assert result.initial.get("loss", result.losses[0]) == result.losses[0]
@@ -39,7 +52,7 @@ def test_the_command_prints_a_line_for_each_and_names_what_fails(monkeypatch, ca
         def __init__(self, name):
             self.id = name
 
-    monkeypatch.setattr(module, "kinds_of_training", lambda _: [Training("one"), Training("two")])
+    monkeypatch.setattr(module, "kinds_of_training", lambda _: [[Training("one")], [Training("two")]])
 
     def outcome(name, *_):
         if name == "two":
@@ -55,7 +68,7 @@ def test_the_command_prints_a_line_for_each_and_names_what_fails(monkeypatch, ca
     assert printed[1].split() == ["196", "10", "5", "2.3", "2.2", "2.303", "1.00", "1.0", "one"]
     assert printed[2].split() == ["mask", "0.7", "0.6931"]
     assert printed[3] == "two: it does not fit"
-    monkeypatch.setattr(module, "kinds_of_training", lambda _: [Training("one")])
+    monkeypatch.setattr(module, "kinds_of_training", lambda _: [[Training("one"), Training("like one")]])
     assert main(["rehearse", "--config", str(TINY)]) == 0
     expected = 6.908
     capsys.readouterr()
@@ -79,6 +92,64 @@ def _fail():
 
 def test_subsets_of_a_dataset_are_one_kind_of_training():
     plan = Plan.load(Path("config/paper.yaml"))
-    rehearsed = [training.spec.dataset for training in kinds_of_training(plan)]
+    rehearsed = [training.spec.dataset for training, *_ in kinds_of_training(plan)]
     assert {each.name for each in rehearsed} >= {"shapenetpart", "partnet"}
     assert len({each.key for each in rehearsed}) == len({each.name for each in rehearsed})
+
+
+def test_the_plan_takes_the_times_that_a_rehearsal_saved(tmp_path, monkeypatch, capsys):
+    words = ["--config", str(TINY), "--set", f'results="{tmp_path}"']
+
+    def planned():
+        capsys.readouterr()
+        assert main(["plan", "--json", *words]) == 0
+        return json.loads(capsys.readouterr().out)["trainings"]
+
+    def outcome(name, _):
+        return Rehearsal(name, losses=(2.3, 2.2), seconds=1.0, update_seconds=0.25, device="cpu")
+
+    monkeypatch.setattr(module, "_in_a_process", outcome)
+    before = planned()
+    assert {each["step_cost_from"] for each in before} == {"counted"}
+    assert main(["rehearse", "--batch", "3", *words]) == 0
+    assert not (tmp_path / "step_costs.json").exists() and planned() == before
+    assert main(["rehearse", "--batch", "3", "--save", *words]) == 0
+    plan = Plan.load(TINY, {"results": str(tmp_path)})
+    samples = {each.id: each.settings.effective_batch() for kind in kinds_of_training(plan) for each in kind}
+    for each in planned():
+        assert each["step_cost_from"] == "rehearsed"
+        assert each["seconds_per_step"] == pytest.approx(0.25 * samples[each["id"]] + 0.25), each
+    assert len({each["seconds_per_step"] for each in planned()}) > 1
+    assert main(["plan", *words]) == 0
+    assert (
+        "rehearsed on cpu" in (said := capsys.readouterr().out) and "extrapolated from a few samples" in said
+    )
+
+
+def test_measured_times_are_worth_more_than_rehearsed_ones(tmp_path, monkeypatch):
+    plan = Plan.load(TINY, {"results": str(tmp_path)})
+    first, second, *_ = [alike[0] for alike in kinds_of_training(plan)]
+    measured, rehearsed = cost_key(first.stored), cost_key(second.stored)
+    save_measurement(tmp_path, measured, "cpu", {"seconds": 7.0})
+    monkeypatch.setattr(module, "_in_a_process", lambda name, _: Rehearsal(name, seconds=1.0, device="cpu"))
+    for _ in module.rehearse(plan, 2, save=True):
+        pass
+    costs = measured_costs(tmp_path)
+    assert costs[measured] == [StepCost(7.0, "cpu", MEASURED)]
+    assert [each.basis for each in costs[rehearsed]] == [REHEARSED]
+    monkeypatch.setattr("m2pt.ops.measure.step_seconds", lambda *_: 9.0)
+    measure_missing(plan, {measured: first, rehearsed: second})
+    costs = measured_costs(tmp_path)
+    assert costs[measured] == [StepCost(7.0, "cpu", MEASURED)]
+    assert costs[rehearsed] == [StepCost(9.0, "cpu", MEASURED)]
+
+
+def test_the_best_cost_is_of_a_gpu_and_then_of_the_best_origin():
+    costs = [
+        StepCost(1.0, "cpu", RESULTS),
+        StepCost(2.0, "GPU", REHEARSED),
+        StepCost(3.0, "GPU", MEASURED),
+    ]
+    assert best(costs) == costs[2]
+    assert best(costs, "cpu") == costs[0]
+    assert best(costs[:2]) == costs[1]

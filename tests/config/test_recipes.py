@@ -175,6 +175,7 @@ def test_joint_trainings_are_not_sharded():
     [
         ({"ema": 0.9}, "ema"),
         ({"compile": True}, "compile"),
+        ({"channels_last": True}, "channels_last"),
         ({"precision": "fp16"}, "precision: fp16"),
         ({"precision": "fp16", "ema": 0.9}, "ema and precision: fp16"),
     ],
@@ -185,7 +186,7 @@ def test_what_needs_whole_weights_is_not_sharded(changes, named):
     recipe_class = task_recipe("classification", "imagenet")
     recipe_class(**recipe)
     recipe["training"] |= changes
-    assert f"shard: not together with {named}, which need whole weights" in refused(recipe_class, recipe)
+    assert f"shard: not together with {named}; leave one out" in refused(recipe_class, recipe)
 
 
 def test_a_number_that_yaml_reads_as_a_string_is_hashed_as_a_number():

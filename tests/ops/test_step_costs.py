@@ -141,14 +141,18 @@ class Checkpointed(torch.nn.Linear):
 @pytest.mark.parametrize("on", [True, False])
 def test_steps_have_the_execution_settings_of_the_recipe(on):
     model = Checkpointed()
-    switches = dict.fromkeys(("activation_checkpointing", "compile", "tf32"), on)
+    model.convolution = torch.nn.Conv2d(3, 4, 2)
+    switches = dict.fromkeys(("activation_checkpointing", "compile", "tf32", "channels_last"), on)
     settings = TrainingSettings(epochs=1, batch_size=2, lr=0.1, **switches)
-    Stepper(model, lambda model, batch: (model(batch).mean(), {}), settings, "cpu").step(torch.ones(2, 3))
+    stepper = Stepper(model, lambda model, batch: (model(batch).mean(), {}), settings, "cpu")
+    stepper.micro_batch(torch.ones(2, 3))
+    stepper.update()
     assert model.noted == [True, "compile"] * on
+    assert model.convolution.weight.is_contiguous() is not on
     assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is on
 
 
-@pytest.mark.parametrize("setting", ["compile", "tf32"])
+@pytest.mark.parametrize("setting", ["compile", "tf32", "channels_last"])
 def test_steps_with_other_kernels_have_another_cost(setting):
     plan = Plan.load(TINY)
     stored = next(iter(plan.runs.values())).spec.stored

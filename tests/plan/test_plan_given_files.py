@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from config_documents import TINY, given_points
 
+from m2pt import build
 from m2pt.config.cell_names import locate
 from m2pt.errors import InputError
 from m2pt.formats.documents import read_yaml
@@ -173,3 +176,56 @@ def test_the_workflow_says_what_is_left_empty_and_plans_the_rest(tmp_path):
     assert said.count(f"{EARLY}: left empty, since {WHY}.") == 1
     assert "m2pt import pointcloud " in said and "pointcloud_early --seed" not in said
     assert "m2pt tabulate targets" in said and "m2pt pretrain pointcloud" not in said
+
+
+def without_norm(**encoder):
+    """Encoders of the tiny config, with images from a file without final norm."""
+    encoders = read_yaml(TINY)["encoders"]
+    return {"encoders": {**encoders, "image": {"modality": "image", "file": "image.pth", **encoder}}}
+
+
+def test_models_that_start_with_a_norm_that_the_file_lacks_are_left_empty(before):
+    needing = {
+        name
+        for name, run in before.runs.items()
+        if (run.experiment.transfer_from or run.experiment).target_init == "image"
+        and run.experiment.dataset == "imagenet"
+        and run.experiment.mode == "fix"
+    }
+    assert needing and needing < set(before.runs)
+    plan = Plan.load(TINY, without_norm(norm=False))
+    assert set(before.runs) - set(plan.runs) == needing
+    assert plan.left_empty and {name.rpartition(":")[2] for name in plan.left_empty} == {"fix_acc"}
+    (why,) = set(plan.left_empty.values())
+    assert why.startswith("encoder image has norm: false, but models of ") and "imagenet_fix" in why
+    assert Plan.load(TINY, without_norm()).left_empty == {}
+
+
+def test_what_is_transferred_from_such_a_model_is_left_empty_too():
+    finetune = read_yaml(TINY)["finetune"]
+    finetune["imagenet"]["pretrained_tune"] = finetune["imagenet"]["pretrained_fix"]
+    plan = Plan.load(TINY, {**without_norm(norm=False), "finetune": finetune})
+    empty = {name for name in plan.left_empty if name.startswith("table:pretrained/M2PT-Point:")}
+    transferred = [
+        column for column in ("ap_box", "miou") if f"table:pretrained/M2PT-Point:{column}" in empty
+    ]
+    assert transferred == ["ap_box"], "ADE20K starts from the pretrained encoder"
+
+
+def test_a_norm_is_only_said_of_files():
+    with pytest.raises(InputError, match="norm: false describes a file; leave it out"):
+        Plan.load(TINY, {"encoders": {"image": {"modality": "image", "random": True, "norm": False}}})
+
+
+@pytest.mark.parametrize("config", [TINY, Path("config/config.yaml")])
+def test_recipes_know_the_parts_that_their_models_start_from(config):
+    starting = {}
+    for run in Plan.load(config).runs.values():
+        if run.experiment.target_init != "scratch" and not run.experiment.balancing:
+            starting.setdefault((run.spec.recipe.model_dump_json(), run.command), run)
+    for run in starting.values():
+        parts = []
+        with torch.device("meta"):
+            build.run_model(run, lambda model, parts=parts: parts.extend(model.pretrained_parts))
+        assert run.spec.recipe.starts_with_norm == ("norm" in parts), run.name
+    assert len({run.spec.recipe.starts_with_norm for run in starting.values()}) == 2

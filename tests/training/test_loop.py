@@ -4,7 +4,7 @@ import multiprocessing
 
 import pytest
 import torch
-from point_trainings import ITEMS, SEED, Points, logged, loss, new_model, train
+from point_trainings import ITEMS, SEED, Points, logged, loss, new_model, train, train_until_killed
 from torch import nn
 from torch.nn import functional
 
@@ -219,6 +219,46 @@ def test_checkpointed_activations_need_a_model_that_has_them(tmp_path):
     assert train(tmp_path / "a", model=Model(), activation_checkpointing=True).enabled
     with pytest.raises(InputError, match="has no set_grad_checkpointing"):
         train(tmp_path / "b", activation_checkpointing=True)
+
+
+class Convolutions(nn.Module):
+    """Makes images of points, and convolves them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.up = nn.ConvTranspose2d(5, 6, 2, stride=2)
+        self.inner = nn.Sequential(nn.Conv2d(6, 8, 2), nn.GELU(), nn.Flatten(), nn.Linear(8, 3))
+
+    def forward(self, x):
+        return self.inner(self.up(x[..., None, None]))
+
+
+def test_with_the_channels_last_nothing_changes_but_rounding(tmp_path):
+    plain = train(tmp_path / "plain", model=Convolutions())
+    other = train(tmp_path / "last", model=Convolutions(), channels_last=True)
+    assert list(other.state_dict()) == list(plain.state_dict())
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name])
+    for module in (other.up, other.inner[0]):
+        assert module.weight.is_contiguous(memory_format=torch.channels_last)
+        assert not module.weight.is_contiguous()
+
+
+def test_with_the_channels_last_a_resumed_training_has_the_same_bits(tmp_path):
+    options = {"channels_last": True, "checkpoint_every": 2}
+    whole = train(tmp_path / "whole", model=Convolutions(), **options)
+    train_until_killed(tmp_path / "killed", model=Convolutions(), **options)
+    resumed = train(tmp_path / "killed", model=Convolutions(), **options)
+    restored = train(tmp_path / "killed", model=Convolutions(), **options)  # of final.pt
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value)
+        assert torch.equal(restored.state_dict()[name], value)
+
+
+def test_channels_are_only_last_in_images(tmp_path):
+    with pytest.raises(InputError, match="channels_last: Sequential has no 2-D convolution; leave it out"):
+        train(tmp_path, channels_last=True)
 
 
 def test_checkpoints_come_by_the_clock_as_well(tmp_path, monkeypatch):
