@@ -85,7 +85,8 @@ def convolutions(model: nn.Module) -> list[nn.Module]:
     Raises:
         InputError: it has none.
     """
-    found = [each for each in model.modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d)]
+    found: list[nn.Module] = []
+    found += [each for each in model.modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d)]
     if not found:
         raise InputError(f"channels_last: {type(model).__name__} has no 2-D convolution; leave it out")
     return found
