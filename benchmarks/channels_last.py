@@ -33,8 +33,10 @@ def chosen(plan: Plan, tasks: list[str]) -> Iterator[Training]:
     seen = set()
     for training, *_ in kinds_of_training(plan):
         run = training.run
-        key = (run.experiment.task, run.spec.architecture.body) if run else None
-        if run is None or run.experiment.task not in tasks or key in seen:
+        if run is None or run.experiment.task not in tasks:
+            continue
+        key = (run.experiment.task, *{each.body for each in run.spec.architectures.values()})
+        if key in seen:
             continue
         model = build_synthetic(training, torch.device("meta"), 2).model
         if sum(isinstance(each, nn.Conv2d) for each in model.modules()) > 1:

@@ -136,8 +136,8 @@ class TrainingSettings:
     compile: bool = False
     """Whether torch.compile compiles the model: equal to rounding, faster on a GPU."""
     channels_last: bool = False
-    """Whether the weights of 2-D convolutions are stored with the channels last, and so their results: equal
-    to rounding, faster for ConvNeXts, ResNets and dense heads. Not together with shard."""
+    """Whether 2-D convolutions have their channels last: equal to rounding, and on some devices faster for
+    models with many of them. Not together with shard."""
     activation_checkpointing: bool = False
     """Whether blocks are computed again in the backward pass in place of keeping their activations: less
     memory, about a third more time, the same result."""
