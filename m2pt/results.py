@@ -122,10 +122,10 @@ class Cells(RootModel[dict[str, tuple[str, ...]]]):
 
 
 class Measurement(Record):
-    """Measured cost of an optimizer step; a rehearsed one is extrapolated from a few samples."""
+    """Measured cost of an optimizer step; a rehearsed one is extrapolated from that many `samples`."""
 
     seconds: Annotated[float, Field(gt=0, le=1e9)]
-    rehearsed: bool = False
+    samples: Annotated[int, Field(gt=0)] | None = None
 
 
 class StepCosts(RootModel[dict[str, dict[str, Measurement]]]):

@@ -10,7 +10,11 @@ from m2pt.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "--batch", type=int, default=2, metavar="N", help="samples of a step, 2 or more; default: %(default)s"
+        "--batch",
+        type=int,
+        default=2,
+        metavar="N",
+        help="samples of a step, an even number; default: %(default)s",
     )
     parser.add_argument("--save", action="store_true", help="save the times, for m2pt plan")
     add_config_arguments(parser)
@@ -22,8 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         InputError: the config is faulty, or the batch too small.
     """
-    if arguments.batch < 2:
-        raise InputError(f"--batch {arguments.batch}: batch norms need at least 2 samples.")
+    if arguments.batch < 2 or arguments.batch % 2:
+        raise InputError(
+            f"--batch {arguments.batch}: give an even number, as mixup needs, of at least 2 for batch norms."
+        )
     from m2pt.ops.rehearse import rehearse
 
     plan = load_plan(arguments)

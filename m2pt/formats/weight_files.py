@@ -130,6 +130,12 @@ def load_metadata(path: Path) -> dict[str, str]:
         raise DamagedError(f"{path} is damaged or truncated: {error}; fetch or recreate it") from error
 
 
+def tensor_names(path: Path) -> list[str]:
+    """Return the names of the tensors in a sound `.safetensors` file, without loading them."""
+    with safe_open(path, framework="numpy") as file:
+        return list(file.keys())
+
+
 def stored_metadata(file: Any, path: Path) -> dict[str, str]:
     """Return the metadata of the open safetensors file at `path`: from our entry, or all of a foreign file.
 

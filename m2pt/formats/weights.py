@@ -34,6 +34,14 @@ _CONTAINERS = ("model", "module", "state_dict", "base_model", "model_state_dict"
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 """Endings of files of torch.save: of the official code bases, transformers, Lightning and timm (.pth.tar)."""
 
+_IN_PLACE = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the file: fetch that with git lfs pull",
+    b"<!doctype html": "a web page, not the file: fetch that by its download link",
+    b"<html": "a web page, not the file: fetch that by its download link",
+}
+"""What a file begins with that a download has left in place of weights."""
+_MOST_START = 200
+
 _FOLDER = 0x10
 """Attribute of a ZIP record. torch reads nothing for such a record and leaves its tensor uninitialized."""
 
@@ -122,9 +130,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if path.is_dir():
             raise InputError(f"{path} is a folder: give the file of the weights in it")
         raise InputError(f"{path} is not a weights file: its name must end in {', '.join(readers)}")
-    with open_binary(path):
-        pass  # gives a clear error if the file cannot be opened
+    with open_binary(path) as file:  # gives a clear error if the file cannot be opened
+        _check_start(file.read(_MOST_START), path)
     return readers[path.suffix](path)
+
+
+def _check_start(start: bytes, path: Path) -> None:
+    """Refuse what downloads leave in place of a file."""
+    for begin, what in _IN_PLACE.items():
+        if start.lstrip().lower().startswith(begin):
+            raise InputError(f"{path} is {what}")
 
 
 def check_tensor(name: str, tensor: Tensor, source: str, *, number: bool = True) -> None:

@@ -117,9 +117,10 @@ def load_exchange(
     _check_keys(expected, given, state, source)
     for key, name in expected.items():
         if given[key].shape != current[name].shape:
+            same = "backbone" if part_of(key) == "blocks" else "tokenizer and input settings"
             raise InputError(
                 f"{source}: {key} has shape {tuple(given[key].shape)}, the model's has "
-                f"{tuple(current[name].shape)}; use weights made with the same tokenizer and input settings"
+                f"{tuple(current[name].shape)}; use weights made with the same {same}"
             )
     model.load_state_dict({name: given[key] for key, name in expected.items()}, strict=False)
 
@@ -127,6 +128,10 @@ def load_exchange(
 def _check_body(model: nn.Module, given: Mapping[str, Tensor], source: str) -> None:
     width, depth = body_size(given)
     own_width, own_depth = body_size(model.state_dict())
+    kinds = {any(key.startswith("stages.") for key in each): each for each in (given, model.state_dict())}
+    if depth and own_depth and len(kinds) == 2:
+        found = "a ConvNeXt" if kinds[True] is given else "a transformer"
+        raise InputError(f"{source}: the encoder is {found}, the model is not; use weights of the same body")
     if depth and (width, depth) != (own_width, own_depth):
         raise InputError(
             f"{source}: the encoder is {width} wide with {depth} blocks, the model is {own_width} wide with "

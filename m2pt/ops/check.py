@@ -61,6 +61,8 @@ def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str]
         (f"dataset {name}", partial(_check_dataset, plan, name)) for name in datasets
     ]
     given += [(f"encoder {name}", partial(_check_file, plan, name)) for name in encoders]
+    others = sorted({*used_encoders(plan)} - {*encoders})
+    given += [(f"encoder {name}", partial(_check_imported, plan, name)) for name in others]
     for name, check in (*trainings, *_miniatures(plan), *given):
         try:
             check()
@@ -141,6 +143,12 @@ def _check_file(plan: Plan, name: str) -> None:
             check_checkpoint(plan, name, seed)
         return
     read_encoder_file(plan, name)
+
+
+def _check_imported(plan: Plan, name: str) -> None:
+    from m2pt.ops.import_encoder import check_imported
+
+    check_imported(plan, name)
 
 
 def _is_new(seen: set[str], spec: RunSpec | PretrainingSpec, *others: Any) -> bool:

@@ -1,5 +1,6 @@
 """Import an encoder that is not trained here: from DVC, a file, a kept epoch, or random weights."""
 
+import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from m2pt.checkpoints.conversion import convert, other_weights
 from m2pt.datasets.base import seed_generators
 from m2pt.errors import InputError, listed
 from m2pt.formats.documents import read_text
+from m2pt.formats.weight_files import load_metadata, tensor_names
 from m2pt.formats.weights import load_checkpoint, load_weights, save_weights
 from m2pt.inputs import load_input
 from m2pt.models.bodies import build_body
@@ -108,13 +110,13 @@ def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
     given = load_checkpoint(Path(spec.file))
     is_auxiliary = spec.parts == ("blocks",)
     converted = convert(given.state, spec.file, blocks_only=is_auxiliary)
-    parts = list(spec.parts)
-    if not is_auxiliary:
-        _check_norm(plan, name, spec.file, "norm.weight" in converted.state)
-        parts = [part for part in parts if part != "norm" or "norm.weight" in converted.state]
+    has_norm = "norm.weight" in converted.state
+    parts = [part for part in spec.parts if part != "norm" or has_norm]
     body = build_body(spec.architecture.stored)
     _check_tokenizer(spec, parts, converted.state)
     load_exchange(body, converted.state, parts=parts, source=spec.file)
+    if not is_auxiliary:
+        _check_norm(plan, name, spec.file, has_norm)
     unused = sorted({part_of(key) for key in converted.state} - set(parts))
     report = {**converted.report, **other_weights(given)}
     if unused:
@@ -122,6 +124,19 @@ def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
         report["not used"] = f"{', '.join(unused)}: {why}"
     state = to_exchange(body.state_dict())
     return {key: value for key, value in state.items() if part_of(key) in parts}, report
+
+
+def check_imported(plan: Plan, name: str) -> None:
+    """Check that what was imported of a file for other targets has what those of this plan start with.
+
+    Raises:
+        InputError: it lacks the final norm, or is damaged.
+    """
+    spec = plan.encoder(name)
+    for seed in plan.used_pretrain_seeds if isinstance(spec, ExternalSpec) and spec.file else ():
+        path = plan.encoder_directory(name, seed) / ENCODER
+        if path.exists() and load_metadata(path).get("spec") == json.dumps(spec.stored):
+            _check_norm(plan, name, str(spec.file), "norm.weight" in tensor_names(path))
 
 
 def _check_tokenizer(spec: ExternalSpec, parts: Collection[str], state: State) -> None:
@@ -139,9 +154,9 @@ def _check_tokenizer(spec: ExternalSpec, parts: Collection[str], state: State) -
 
 def _check_norm(plan: Plan, name: str, file: str, has_norm: bool) -> None:
     """Check that a file has the final norm of the encoder, if a target starts with it."""
+    if has_norm and not plan.config.encoders[name].norm:
+        raise InputError(f"{file}: has the final norm; leave norm: false out of encoders.{name}")
     if has_norm:
-        if not plan.config.encoders[name].norm:
-            raise InputError(f"{file}: has the final norm; leave norm: false out of encoders.{name}")
         return
     needing = [
         run.name

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2pt.ops.step_costs import MEASURED, has_cost, measured_costs, save_measurement
+from m2pt.ops.step_costs import MEASURED, StepCost, measured_costs, save_measurement
 from m2pt.ops.synthetic_training import build_synthetic
 from m2pt.plan.jobs import Training
 from m2pt.plan.plan import Plan
@@ -29,7 +29,8 @@ def measure_missing(plan: Plan, trainings: Mapping[str, Training]) -> None:
     set_threads(plan)
     name, device = device_name(plan), torch.device(resolve(device=plan.config.device)[0])
     known = measured_costs(plan.results)
-    new = [key for key in trainings if not has_cost(known.get(key, ()), name, MEASURED)]
+    measured = {key for key, costs in known.items() if any(_is_measured(cost, name) for cost in costs)}
+    new = [key for key in trainings if key not in measured]
     for number, key in enumerate(new, start=1):
         training = trainings[key]
         print(f"measuring on {name}, {number} of {len(new)}: {training.id}", file=sys.stderr, flush=True)
@@ -47,7 +48,11 @@ def measure_missing(plan: Plan, trainings: Mapping[str, Training]) -> None:
             "torch": torch.__version__,
             "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        save_measurement(plan.results, key, name, entry)
+        save_measurement(plan.results, {key: entry}, name)
+
+
+def _is_measured(cost: StepCost, device: str) -> bool:
+    return (cost.device, cost.basis) == (device, MEASURED)
 
 
 def step_seconds(

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from m2pt.catalog.entries import place_of
 from m2pt.errors import InputError
 from m2pt.ops.estimate import runs_of_results
-from m2pt.ops.step_costs import MEASURED, cost_key, has_cost, kind_key, measured_costs, save_measurement
+from m2pt.ops.step_costs import cost_key, kind_key, save_measurement
 from m2pt.plan.jobs import Training, trainings
 from m2pt.plan.plan import Plan
 
@@ -106,20 +106,18 @@ def kinds_of_training(plan: Plan) -> list[list[Training]]:
 
 
 def _save(plan: Plan, rehearsal: Rehearsal, alike: Sequence[Training], batch_size: int) -> None:
-    """Save the cost of a step of trainings that are alike; measured costs are kept."""
-    known = measured_costs(plan.results)
-    for key, training in {cost_key(each.stored): each for each in alike}.items():
-        if has_cost(known.get(key, ()), rehearsal.device, MEASURED):
-            continue
-        per_sample = (rehearsal.seconds - rehearsal.update_seconds) / batch_size
-        entry = {
+    """Save the cost of a step of trainings that are alike."""
+    per_sample = (rehearsal.seconds - rehearsal.update_seconds) / batch_size
+    entries = {
+        cost_key(training.stored): {
             "seconds": per_sample * training.settings.effective_batch() + rehearsal.update_seconds,
-            "rehearsed": True,
             "samples": batch_size,
             "training": training.id,
             "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        save_measurement(plan.results, key, rehearsal.device, entry)
+        for training in alike
+    }
+    save_measurement(plan.results, entries, rehearsal.device)
 
 
 def _in_a_process(name: str, work: Callable[[], Rehearsal]) -> Rehearsal:

@@ -1,5 +1,6 @@
 """Seconds of an optimizer step: of finished trainings, measured on a device, or estimated from FLOPs."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from m2pt.atomic import write_json
 from m2pt.config.experiment import digest
 from m2pt.errors import InputError
+from m2pt.locks import locked
 from m2pt.plan.specs import Stored
 from m2pt.results import Description, Finished, StepCosts, read
 from m2pt.run_files import FINISHED, RUN, STEP_COSTS
@@ -21,6 +23,9 @@ RESULTS, MEASURED, REHEARSED, COUNTED = "results", "measured", "rehearsed", "cou
 
 _PREFERRED = (RESULTS, MEASURED, REHEARSED)
 """From the best: with data loading; of the recipe's batch; extrapolated from fewer samples."""
+
+_PATIENCE_S = 60.0
+"""Seconds to wait for another process that saves."""
 
 TFLOPS, TFLOPS_FLOAT32 = 125.0, 7.8
 """40 % of the peak in an A100's data sheet: 312 TFLOP/s in bf16 on tensor cores, 19.5 in float32."""
@@ -117,24 +122,32 @@ def measured_costs(results: Path) -> dict[str, list[StepCost]]:
     """
     return {
         key: [
-            StepCost(entry.seconds, device, REHEARSED if entry.rehearsed else MEASURED)
+            StepCost(entry.seconds, device, REHEARSED if entry.samples else MEASURED)
             for device, entry in devices.items()
         ]
         for key, devices in _read(results / STEP_COSTS).root.items()
     }
 
 
-def save_measurement(results: Path, key: str, device: str, entry: Mapping[str, Any]) -> None:
-    """Add a measurement to step_costs.json, or replace the one of the same key and device."""
+def save_measurement(results: Path, keys: Mapping[str, Mapping[str, Any]], device: str) -> None:
+    """Add measurements to step_costs.json, by their `cost_key`.
+
+    One of the same key and device is replaced, unless it is the better one: of more samples, or of the
+    recipe's batch in place of a rehearsal's.
+    """
     path = results / STEP_COSTS
-    known = _read(path).model_dump(exclude_unset=True)
-    known.setdefault(key, {})[device] = dict(entry)
-    write_json(path, known)
+    with locked(path.with_name(f".{path.name}.lock"), timeout=_PATIENCE_S):
+        known = _read(path).model_dump(exclude_unset=True)
+        for key, entry in keys.items():
+            before = known.setdefault(key, {}).get(device, {"samples": 1})
+            if _samples(entry) >= _samples(before):
+                known[key][device] = dict(entry)
+        write_json(path, known)
 
 
-def has_cost(costs: Iterable[StepCost], device: str, basis: str) -> bool:
-    """Return whether a cost of this device and origin is among these."""
-    return any((cost.device, cost.basis) == (device, basis) for cost in costs)
+def _samples(entry: Mapping[str, Any]) -> float:
+    """Return how many samples a measurement is of; of the recipe's batch, more than any rehearsal."""
+    return entry.get("samples") or math.inf
 
 
 def best(costs: Iterable[StepCost], device: str | None = None) -> StepCost | None:

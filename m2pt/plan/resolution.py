@@ -94,9 +94,7 @@ class Specs:
             architecture = Architecture(encoder.modality, self._sizes(encoder.body))
         else:
             architecture = self.architecture(modality, encoder.body)
-        parts: tuple[str, ...] = ("tokenizer", "blocks") if name in self._target_encoders else ("blocks",)
-        if name in self._target_encoders and encoder.norm:
-            parts += ("norm",)
+        parts = ("tokenizer", "blocks", "norm") if name in self._target_encoders else ("blocks",)
         return ExternalSpec(architecture, file, parts)
 
     def _pretrained(self, encoder: Encoder, architecture: Architecture) -> PretrainingSpec:

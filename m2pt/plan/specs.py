@@ -111,7 +111,10 @@ class Architecture:
 
 @dataclass(frozen=True)
 class ExternalSpec:
-    """An encoder not trained by this workflow: random weights, or a file of which `parts` are read."""
+    """An encoder not trained by this workflow: random weights, or a file of which `parts` are read.
+
+    The norm is read if the file has one; whether a target needs it changes nothing for the others.
+    """
 
     architecture: Architecture
     file: str | None = None

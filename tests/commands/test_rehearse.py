@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,9 @@ def test_the_command_prints_a_line_for_each_and_names_what_fails(monkeypatch, ca
     assert main(["rehearse", "--config", str(TINY)]) == 1
     printed = capsys.readouterr().out.splitlines()
     assert printed[3].startswith("one: loss starts at 2.3, but an untrained model gives about 6.908: check")
-    assert main(["rehearse", "--batch", "1", "--config", str(TINY)]) == 2
-    assert "--batch 1: batch norms need at least 2 samples" in capsys.readouterr().err
+    for batch in ("1", "3", "0"):
+        assert main(["rehearse", "--batch", batch, "--config", str(TINY)]) == 2
+        assert f"--batch {batch}: give an even number" in capsys.readouterr().err
 
 
 def test_a_process_that_is_killed_or_fails_is_reported():
@@ -111,14 +113,14 @@ def test_the_plan_takes_the_times_that_a_rehearsal_saved(tmp_path, monkeypatch, 
     monkeypatch.setattr(module, "_in_a_process", outcome)
     before = planned()
     assert {each["step_cost_from"] for each in before} == {"counted"}
-    assert main(["rehearse", "--batch", "3", *words]) == 0
+    assert main(["rehearse", "--batch", "4", *words]) == 0
     assert not (tmp_path / "step_costs.json").exists() and planned() == before
-    assert main(["rehearse", "--batch", "3", "--save", *words]) == 0
+    assert main(["rehearse", "--batch", "4", "--save", *words]) == 0
     plan = Plan.load(TINY, {"results": str(tmp_path)})
     samples = {each.id: each.settings.effective_batch() for kind in kinds_of_training(plan) for each in kind}
     for each in planned():
         assert each["step_cost_from"] == "rehearsed"
-        assert each["seconds_per_step"] == pytest.approx(0.25 * samples[each["id"]] + 0.25), each
+        assert each["seconds_per_step"] == pytest.approx(0.75 / 4 * samples[each["id"]] + 0.25), each
     assert len({each["seconds_per_step"] for each in planned()}) > 1
     assert main(["plan", *words]) == 0
     assert (
@@ -130,7 +132,7 @@ def test_measured_times_are_worth_more_than_rehearsed_ones(tmp_path, monkeypatch
     plan = Plan.load(TINY, {"results": str(tmp_path)})
     first, second, *_ = [alike[0] for alike in kinds_of_training(plan)]
     measured, rehearsed = cost_key(first.stored), cost_key(second.stored)
-    save_measurement(tmp_path, measured, "cpu", {"seconds": 7.0})
+    save_measurement(tmp_path, {measured: {"seconds": 7.0}}, "cpu")
     monkeypatch.setattr(module, "_in_a_process", lambda name, _: Rehearsal(name, seconds=1.0, device="cpu"))
     for _ in module.rehearse(plan, 2, save=True):
         pass
@@ -142,6 +144,36 @@ def test_measured_times_are_worth_more_than_rehearsed_ones(tmp_path, monkeypatch
     costs = measured_costs(tmp_path)
     assert costs[measured] == [StepCost(7.0, "cpu", MEASURED)]
     assert costs[rehearsed] == [StepCost(9.0, "cpu", MEASURED)]
+
+
+def test_a_rehearsal_of_more_samples_is_kept(tmp_path, monkeypatch):
+    plan = Plan.load(TINY, {"results": str(tmp_path)})
+    monkeypatch.setattr(module, "_in_a_process", lambda name, _: Rehearsal(name, seconds=1.0, device="cpu"))
+    found = []
+    for batch in (4, 2, 4, 6):
+        for _ in module.rehearse(plan, batch, save=True):
+            pass
+        found.append(json.loads((tmp_path / "step_costs.json").read_text()))
+    samples = [
+        {entry["samples"] for devices in each.values() for entry in devices.values()} for each in found
+    ]
+    assert samples == [{4}, {4}, {4}, {6}]
+
+
+def test_processes_that_save_at_once_lose_nothing(tmp_path):
+    context = get_context("fork")
+    processes = [context.Process(target=_save_many, args=(tmp_path, name)) for name in "ab"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert len(measured_costs(tmp_path)) == 40
+
+
+def _save_many(results, name):
+    for number in range(20):
+        save_measurement(results, {f"{name}{number}": {"seconds": 1.0}}, "cpu")
 
 
 def test_the_best_cost_is_of_a_gpu_and_then_of_the_best_origin():
