@@ -16,7 +16,7 @@ from m2pt.pathway.blocks import (
     find_blocks,
     is_plain,
     modules_in,
-    warn_of_stacks,
+    warn_of_left_out,
 )
 from m2pt.pathway.earlier import Added, watch_earlier
 from m2pt.pathway.fitting import Unequal
@@ -66,12 +66,13 @@ def attach(
             layers itself.
         auxiliary: the same for the auxiliary, or for several by name. A single one is named `auxiliary`.
         layers: which matrices. "all-linear" is every linear layer of a block, and the matrices that are
-            parameters of an attention, but not experts stacked in one parameter, with a warning; another
-            string is a regular expression for their paths; or a list of paths inside a block, `attn.qkv` or
-            `attn.in_proj_weight`, which may be convolutions too. Where the auxiliary has no layer of that
-            path, the one in the same role is taken: `attention.q_proj`, `.k_proj` and `.v_proj` for
-            `attn.qkv`. A mapping from the target's paths to the auxiliary's says so explicitly, and attaches
-            what it names alone; one of both may be several, whose output rows lie below each other.
+            parameters of an attention, but not recurrent layers nor experts stacked in one parameter, with a
+            warning; another string is a regular expression for their paths; or a list of paths inside a
+            block, `attn.qkv` or `attn.in_proj_weight`, which may be convolutions too. Where the auxiliary has
+            no layer of that path, the one in the same role is taken: `attention.q_proj`, `.k_proj` and
+            `.v_proj` for `attn.qkv`. A mapping from the target's paths to the auxiliary's says so explicitly,
+            and attaches what it names alone; one of both may be several, whose output rows lie below each
+            other.
         scale_init: initial λ. At 0 the target's outputs do not change.
         scale_trainable: False keeps λ at `scale_init`.
         matrix_trainable: False freezes A, whether or not the auxiliary's parameters are frozen.
@@ -132,7 +133,7 @@ def attach(
         )
     install(parts, blocks, roots, untie=untie)
     if layers == ALL_LINEAR:
-        warn_of_stacks(blocks)
+        warn_of_left_out(blocks)
     return target
 
 
