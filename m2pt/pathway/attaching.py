@@ -18,7 +18,7 @@ from m2pt.pathway.blocks import (
     modules_in,
     warn_of_left_out,
 )
-from m2pt.pathway.earlier import Added, watch_earlier
+from m2pt.pathway.earlier import Added, check_flattened, watch_earlier
 from m2pt.pathway.fitting import Unequal
 from m2pt.pathway.forwards import check_forwards
 from m2pt.pathway.keeping import merged_names
@@ -108,6 +108,7 @@ def attach(
     auxiliaries = auxiliary if isinstance(auxiliary, Mapping) else {"auxiliary": auxiliary}
     layers = _kept(layers)
     roots = [target] if isinstance(target, nn.Module) else modules_in(target, TARGET)
+    check_flattened(roots)
     blocks = find_blocks(target if isinstance(target, nn.Module) else roots, TARGET, layers)
     pairs: list[Pair] = []
     for name, given in auxiliaries.items():
@@ -201,13 +202,13 @@ def install(
     added = [
         Added(*place, part.auxiliary, parameter(*place)) for place, part in zip(places, parts, strict=True)
     ]
+    watch_earlier(added)
     for each in shared:
         each.untie()
     for part, (matrix, scale) in zip(parts, made, strict=True):
         _add(part, matrix, scale)
     for block in blocks:
         set_scopes(block)
-    watch_earlier(added)
 
 
 def _check_targets(parts: Sequence[Part]) -> None:

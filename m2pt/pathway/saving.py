@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from m2pt.pathway.attaching import Part, install
 from m2pt.pathway.blocks import Matrix
+from m2pt.pathway.earlier import check_flattened
 from m2pt.pathway.layers import attached_layers, scoped_blocks
 from m2pt.pathway.sharding import reshard, whole
 from m2pt.pathway.terms import PathwayError, attached_names, parameter, terms
@@ -97,6 +98,7 @@ def load_pathways(model: Model, path: str | os.PathLike[str], *, untie: bool = F
             pathway of that name. The model is unchanged in that case.
         OSError: the file cannot be read.
     """
+    check_flattened([model])
     try:
         with Path(path).open("rb") as file:  # by a path torch would choose the format by its suffix
             content = torch.load(file, map_location="cpu", weights_only=True)
