@@ -127,7 +127,7 @@ def attach(
                 pair.label,
                 pair.auxiliary,
                 pair.values,
-                scale,
+                scale.to(pair.target.parameter.dtype),
                 scale_trainable,
                 matrix_trainable,
             )
@@ -162,7 +162,10 @@ def _kept(layers: Layers) -> Layers:
 
 @dataclass(frozen=True)
 class Part:
-    """What one auxiliary is to add to one matrix of the target; `label` is how messages call that."""
+    """What one auxiliary is to add to one matrix of the target; `label` is how messages call that.
+
+    A takes the dtype of W, λ keeps its own.
+    """
 
     target: Matrix
     label: str
@@ -309,7 +312,7 @@ def _check_values(parts: Sequence[Part]) -> None:
 
 
 def _made(part: Part) -> tuple[Tensor, Tensor]:
-    """Return A and λ as W is: on its device, in its dtype and layout, and distributed alike."""
+    """Return A and λ on W's device and distributed alike, A in its dtype and layout as well."""
     own = part.target.parameter.detach()
     return distributed_as(own, part.values), replicated_beside(own, part.scale)
 
