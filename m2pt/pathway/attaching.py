@@ -1,5 +1,7 @@
 """Attach the matrices of auxiliaries to a target."""
 
+import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -106,7 +108,7 @@ def attach(
                 f"{what} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, got {value!r}"
             )
     auxiliaries = auxiliary if isinstance(auxiliary, Mapping) else {"auxiliary": auxiliary}
-    layers = _kept(layers)
+    number, layers = _number(scale_init), _kept(layers)
     roots = [target] if isinstance(target, nn.Module) else modules_in(target, TARGET)
     check_flattened(roots)
     blocks = find_blocks(target if isinstance(target, nn.Module) else roots, TARGET, layers)
@@ -120,7 +122,7 @@ def attach(
     _check_groups(pairs, scale_groups)
     parts = []
     for pair in pairs:
-        scale = torch.full((_groups(pair, scale_groups),), scale_init, dtype=torch.float64, device="cpu")
+        scale = torch.full((_groups(pair, scale_groups),), number, dtype=torch.float64, device="cpu")
         parts.append(
             Part(
                 pair.target,
@@ -149,6 +151,14 @@ def _check_name(name: object, auxiliary: object) -> None:
         raise PathwayError(
             f"an auxiliary cannot be named {name!r}, which nn.ModuleDict uses itself; choose another word"
         )
+
+
+def _number(scale_init: object) -> float:
+    """Return the initial λ, also from a tensor of one element."""
+    value = scale_init.item() if isinstance(scale_init, Tensor) and scale_init.numel() == 1 else scale_init
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise PathwayError(f"scale_init={scale_init!r}: must be a finite number")
+    return float(value)
 
 
 def _kept(layers: Layers) -> Layers:
@@ -354,4 +364,5 @@ def _add(part: Part, matrix: Tensor, scale: Tensor) -> None:
         found[part.auxiliary] = Pathway()
     found[part.auxiliary].add(name, matrix, scale, scale_trainable=part.scale_trainable)
     found[part.auxiliary].get_parameter(name).requires_grad_(part.matrix_trainable)
+    module.get_submodule("pathways").train(module.training)
     set_class(module, {*attached_names(module), name})
