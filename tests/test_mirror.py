@@ -96,7 +96,7 @@ TESTED_IN = {
     "pathway/test_layers.py": "pathway/forwards pathway/sharing pathway/terms",
     "pathway/test_layers_gradients.py": "pathway/summing",
     "pathway/test_layers_fsdp.py": "pathway/sharding",
-    "pathway/test_matching.py": "pathway/blocks pathway/roles",
+    "pathway/test_matching.py": "pathway/roles",
     "pathway/test_saving.py": "pathway/names",
     "plan/test_jobs.py": "plan/sources",
     "plan/test_plan.py": "plan/resolution plan/runs plan/specs",

@@ -1,5 +1,7 @@
 """Attach the matrices of auxiliaries to a target."""
 
+import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -16,9 +18,9 @@ from m2pt.pathway.blocks import (
     find_blocks,
     is_plain,
     modules_in,
-    warn_of_stacks,
+    warn_of_left_out,
 )
-from m2pt.pathway.earlier import Added, watch_earlier
+from m2pt.pathway.earlier import Added, check_flattened, watch_earlier
 from m2pt.pathway.fitting import Unequal
 from m2pt.pathway.forwards import check_forwards
 from m2pt.pathway.keeping import merged_names
@@ -66,12 +68,13 @@ def attach(
             layers itself.
         auxiliary: the same for the auxiliary, or for several by name. A single one is named `auxiliary`.
         layers: which matrices. "all-linear" is every linear layer of a block, and the matrices that are
-            parameters of an attention, but not experts stacked in one parameter, with a warning; another
-            string is a regular expression for their paths; or a list of paths inside a block, `attn.qkv` or
-            `attn.in_proj_weight`, which may be convolutions too. Where the auxiliary has no layer of that
-            path, the one in the same role is taken: `attention.q_proj`, `.k_proj` and `.v_proj` for
-            `attn.qkv`. A mapping from the target's paths to the auxiliary's says so explicitly, and attaches
-            what it names alone; one of both may be several, whose output rows lie below each other.
+            parameters of an attention, but not recurrent layers nor experts stacked in one parameter, with a
+            warning; another string is a regular expression for their paths; or a list of paths inside a
+            block, `attn.qkv` or `attn.in_proj_weight`, which may be convolutions too. Where the auxiliary has
+            no layer of that path, the one in the same role is taken: `attention.q_proj`, `.k_proj` and
+            `.v_proj` for `attn.qkv`. A mapping from the target's paths to the auxiliary's says so explicitly,
+            and attaches what it names alone; one of both may be several, whose output rows lie below each
+            other.
         scale_init: initial λ. At 0 the target's outputs do not change.
         scale_trainable: False keeps λ at `scale_init`.
         matrix_trainable: False freezes A, whether or not the auxiliary's parameters are frozen.
@@ -105,8 +108,9 @@ def attach(
                 f"{what} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, got {value!r}"
             )
     auxiliaries = auxiliary if isinstance(auxiliary, Mapping) else {"auxiliary": auxiliary}
-    layers = _kept(layers)
+    number, layers = _number(scale_init), _kept(layers)
     roots = [target] if isinstance(target, nn.Module) else modules_in(target, TARGET)
+    check_flattened(roots)
     blocks = find_blocks(target if isinstance(target, nn.Module) else roots, TARGET, layers)
     pairs: list[Pair] = []
     for name, given in auxiliaries.items():
@@ -118,21 +122,21 @@ def attach(
     _check_groups(pairs, scale_groups)
     parts = []
     for pair in pairs:
-        scale = torch.full((_groups(pair, scale_groups),), scale_init, dtype=torch.float64, device="cpu")
+        scale = torch.full((_groups(pair, scale_groups),), number, dtype=torch.float64, device="cpu")
         parts.append(
             Part(
                 pair.target,
                 pair.label,
                 pair.auxiliary,
                 pair.values,
-                scale,
+                scale.to(pair.target.parameter.dtype),
                 scale_trainable,
                 matrix_trainable,
             )
         )
     install(parts, blocks, roots, untie=untie)
     if layers == ALL_LINEAR:
-        warn_of_stacks(blocks)
+        warn_of_left_out(blocks)
     return target
 
 
@@ -149,6 +153,14 @@ def _check_name(name: object, auxiliary: object) -> None:
         )
 
 
+def _number(scale_init: object) -> float:
+    """Return the initial λ, also from a tensor of one element."""
+    value = scale_init.item() if isinstance(scale_init, Tensor) and scale_init.numel() == 1 else scale_init
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise PathwayError(f"scale_init={scale_init!r}: must be a finite number")
+    return float(value)
+
+
 def _kept(layers: Layers) -> Layers:
     """Return the layers to read once for each block, from iterators too."""
     if isinstance(layers, str):
@@ -160,7 +172,10 @@ def _kept(layers: Layers) -> Layers:
 
 @dataclass(frozen=True)
 class Part:
-    """What one auxiliary is to add to one matrix of the target; `label` is how messages call that."""
+    """What one auxiliary is to add to one matrix of the target; `label` is how messages call that.
+
+    A takes the dtype of W, λ keeps its own.
+    """
 
     target: Matrix
     label: str
@@ -200,13 +215,13 @@ def install(
     added = [
         Added(*place, part.auxiliary, parameter(*place)) for place, part in zip(places, parts, strict=True)
     ]
+    watch_earlier(added)
     for each in shared:
         each.untie()
     for part, (matrix, scale) in zip(parts, made, strict=True):
         _add(part, matrix, scale)
     for block in blocks:
         set_scopes(block)
-    watch_earlier(added)
 
 
 def _check_targets(parts: Sequence[Part]) -> None:
@@ -307,7 +322,7 @@ def _check_values(parts: Sequence[Part]) -> None:
 
 
 def _made(part: Part) -> tuple[Tensor, Tensor]:
-    """Return A and λ as W is: on its device, in its dtype and layout, and distributed alike."""
+    """Return A and λ on W's device and distributed alike, A in its dtype and layout as well."""
     own = part.target.parameter.detach()
     return distributed_as(own, part.values), replicated_beside(own, part.scale)
 
@@ -349,4 +364,5 @@ def _add(part: Part, matrix: Tensor, scale: Tensor) -> None:
         found[part.auxiliary] = Pathway()
     found[part.auxiliary].add(name, matrix, scale, scale_trainable=part.scale_trainable)
     found[part.auxiliary].get_parameter(name).requires_grad_(part.matrix_trainable)
+    module.get_submodule("pathways").train(module.training)
     set_class(module, {*attached_names(module), name})

@@ -57,6 +57,11 @@ class Matrix:
         return len(shape) == 3 and min(shape) > 1 and not isinstance(self.module, _ConvNd)
 
     @property
+    def is_recurrent(self) -> bool:
+        """Whether it is of an LSTM, a GRU or another recurrent layer, or of a cell of one."""
+        return isinstance(self.module, nn.RNNBase | nn.RNNCellBase)
+
+    @property
     def shape(self) -> torch.Size:
         """The shape with one row for each output."""
         shape = self.parameter.shape
@@ -240,15 +245,23 @@ def is_plain(parameter: Tensor) -> bool:
     )
 
 
-def warn_of_stacks(blocks: Iterable[nn.Module]) -> None:
-    """Say once which matrices "all-linear" leaves out, of the first block that has such."""
+def warn_of_left_out(blocks: Iterable[nn.Module]) -> None:
+    """Say once which matrices "all-linear" leaves out, of the first block that has such.
+
+    They are those that are stacked in one parameter, and those of recurrent layers and cells.
+    """
     for i, block in enumerate(blocks):
         found = matrices(block)
-        if stacks := [path for path, matrix in found.items() if matrix.is_stack]:
+        left_out = [path for path, matrix in found.items() if matrix.is_stack or matrix.is_recurrent]
+        if left_out:
             linear = [path for path, matrix in found.items() if matrix.is_linear]
+            possible = [path for path in left_out if not isinstance(found[path].module, nn.RNNBase)]
+            hint = (
+                f"; to attach {listed(possible)} too, name the layers={linear + possible}" if possible else ""
+            )
             warnings.warn(
-                f"'all-linear' leaves out the stacked matrices {listed(stacks)} of target block {i}; to "
-                f"attach them too, name the layers={linear + stacks}",
+                f"'all-linear' leaves out the stacked or recurrent matrices {listed(left_out)} of target "
+                f"block {i}{hint}",
                 stacklevel=3,
             )
             return

@@ -1,4 +1,4 @@
-"""What was built before `attach` and does not know A and λ: optimizers and DistributedDataParallel."""
+"""What was built before `attach` and does not know A and λ: optimizers and what runs a model in parallel."""
 
 import gc
 import warnings
@@ -39,22 +39,53 @@ def watch_earlier(added: Sequence[Added]) -> None:
 
     An optimizer that holds a weight of the layers warns at its next step, and DistributedDataParallel around
     them refuses forwards that are to be trained: it would not average the gradients of A and λ.
+
+    Raises:
+        PathwayError: DistributedDataParallel has a weight without its layer, as inside `replicate`, where it
+            could not refuse a forward.
     """
     weights = {id(each.weight) for each in added if not each.weight.is_meta}  # which nothing trains yet
     if not weights:
         return  # the search takes a while
     layers = {id(each.layer) for each in added}
-    for each in _instances(torch.optim.Optimizer, DistributedDataParallel):
-        if isinstance(each, DistributedDataParallel):
-            inside = {id(module) for module in each.modules()} & layers
-            if inside:
-                own = [part for part in added if id(part.layer) in inside]
-                each.register_forward_pre_hook(partial(_refuse, added=own))
-        elif weights & _held(each):
+    found = _instances(torch.optim.Optimizer, DistributedDataParallel)
+    for each in found:
+        if not isinstance(each, DistributedDataParallel):
+            continue
+        if inside := layers.intersection(map(id, each.modules())):
+            own = [part for part in added if id(part.layer) in inside]
+            each.register_forward_pre_hook(partial(_refuse, added=own))
+        elif not weights.isdisjoint(map(id, each.parameters())):
+            raise PathwayError(
+                "the target was given to replicate() and has run since, so that the gradients of the "
+                "matrices and scales of pathways would not be averaged: attach to the model first, "
+                "replicate it then"
+            )
+    for each in found:
+        if isinstance(each, torch.optim.Optimizer) and weights & _held(each):
             if each not in _unchecked:
                 _unchecked[each] = []
                 each.register_step_pre_hook(_warn_once)
             _unchecked[each] += added
+
+
+def check_flattened(roots: Iterable[nn.Module]) -> None:
+    """Refuse what FullyShardedDataParallel has wrapped: it would not know A and λ.
+
+    Raises:
+        PathwayError: there is one around or inside one of `roots`.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    modules = {id(module) for root in roots for module in root.modules()}
+    for each in _instances(FullyShardedDataParallel):
+        if not modules.isdisjoint(map(id, each.modules())):
+            raise PathwayError(
+                "FullyShardedDataParallel keeps the target's weights in one flat parameter, where pathways "
+                "cannot be attached, nor can it follow attach(): use fully_shard, after attach()"
+            )
 
 
 def _instances(*kinds: type) -> list[Any]:

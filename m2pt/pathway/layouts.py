@@ -1,7 +1,7 @@
 """How the rows of a fused matrix are arranged, which its shape does not tell.
 
 timm, torch and most of transformers stack Q, K and V: all rows of Q, then of K, then of V. Some classes keep
-those of each head together, and a gated MLP may have its gate first or last.
+those of each head together, and a gated MLP may have its gate first or last, or row by row beside the rest.
 """
 
 import re
@@ -56,6 +56,10 @@ def layout(owner: nn.Module, path: str, rows: int, taken: Collection[int]) -> st
     kind, settings = plain_class(owner), vars(owner)
     if "gate_last" in settings:
         return f"the gate {'last' if settings['gate_last'] else 'first'}" if role_of(path) == "fc1" else None
+    if "is_transposed" in settings and "is_concatenated" in settings:  # experts of transformers
+        rows_are = "inputs" if settings["is_transposed"] else "outputs"
+        gate = f", gate and up {'as halves' if settings['is_concatenated'] else 'in turn'}"
+        return f"experts whose rows are {rows_are}{gate if looks_fused(path) else ''}"
     arrangement = _ARRANGEMENTS.get(f"{kind.__module__}.{kind.__name__}")
     role = role_of(path)
     if role not in FUSED and not _QKV.search(path) and not (arrangement and looks_fused(path)):

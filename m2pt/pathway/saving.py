@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from m2pt.pathway.attaching import Part, install
 from m2pt.pathway.blocks import Matrix
+from m2pt.pathway.earlier import check_flattened
 from m2pt.pathway.layers import attached_layers, scoped_blocks
 from m2pt.pathway.sharding import reshard, whole
 from m2pt.pathway.terms import PathwayError, attached_names, parameter, terms
@@ -81,7 +82,8 @@ def load_pathways(model: Model, path: str | os.PathLike[str], *, untie: bool = F
     """Attach the pathways that `save_pathways` has written, to the layers of the same names and in place.
 
     What DistributedDataParallel, torch.compile and peft add to names may differ: `module.`, `_orig_mod.`,
-    `base_model.model.` and `.base_layer`. A and λ take the dtype of W. The weights W have to be those that
+    `base_model.model.` and `.base_layer`. A and λ take the dtype of W, but a λ that was kept in a wider dtype
+    than A keeps it, as long as that is wider than that of W. The weights W have to be those that
     the pathways were trained beside; if they are others in the same dtype, there is a warning.
 
     Args:
@@ -97,6 +99,7 @@ def load_pathways(model: Model, path: str | os.PathLike[str], *, untie: bool = F
             pathway of that name. The model is unchanged in that case.
         OSError: the file cannot be read.
     """
+    check_flattened([model])
     try:
         with Path(path).open("rb") as file:  # by a path torch would choose the format by its suffix
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -146,7 +149,7 @@ def load_pathways(model: Model, path: str | os.PathLike[str], *, untie: bool = F
                 label,
                 auxiliary,
                 saved.matrix,
-                saved.scale,
+                _scale(saved, own.dtype),
                 saved.scale_trainable,
                 saved.matrix_trainable,
             )
@@ -179,6 +182,13 @@ class _Saved:
             raise ValueError("the scale does not fit the matrix")
         if self.of is not None and [type(each) for each in self.of] != [str, int]:
             raise ValueError("the fingerprint is none")
+
+
+def _scale(saved: _Saved, dtype: torch.dtype) -> Tensor:
+    """Return λ in the dtype of W, or in its own if that is wider than those of the saved A and of W."""
+    own = saved.scale.dtype
+    is_kept = own.is_floating_point and own.itemsize > max(saved.matrix.dtype.itemsize, dtype.itemsize)
+    return saved.scale if is_kept else saved.scale.to(dtype)
 
 
 def _entries(content: Any) -> Iterator[tuple[str, str, str, _Saved]]:

@@ -45,8 +45,8 @@ def distributed_as(own: Any, values: Tensor) -> Any:
 
 
 def replicated_beside(own: Any, values: Tensor) -> Any:
-    """Return few values in the dtype and on the device of `own`, whole in each of its processes."""
-    values = values.to(own.device, own.dtype, copy=True)
+    """Return few values on the device of `own`, whole in each of its processes."""
+    values = values.to(own.device, copy=True)
     if not is_distributed(own):
         return values
     from torch.distributed.tensor import Replicate, distribute_tensor

@@ -7,8 +7,10 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_vit import LAYERS, images, parameters, train, vit
@@ -152,6 +154,32 @@ def test_a_mismatch_is_named_and_changes_nothing(
         attach(model.blocks, auxiliary(), **arguments)
     assert list(model.state_dict()) == keys
     assert torch.equal(model(images()), output)
+
+
+@pytest.mark.parametrize(
+    "value", ["x", None, True, torch.tensor(True), float("nan"), -float("inf"), torch.ones(2), [0.1]]
+)
+def test_an_initial_scale_that_is_no_number_is_refused(value: object) -> None:
+    model = vit()
+    with pytest.raises(PathwayError, match=r"scale_init=.*: must be a finite number"):
+        attach(model, vit(seed=1), scale_init=value)
+    assert not scales(model)
+
+
+@pytest.mark.parametrize(
+    "value", [0.5, np.float32(0.5), Fraction(1, 2), torch.tensor(0.5), torch.tensor([0.5])]
+)
+def test_an_initial_scale_is_any_number(value: object) -> None:
+    assert set(scales(attach(vit(), vit(seed=1), scale_init=value)).values()) == {0.5}
+
+
+def test_pathways_are_in_the_mode_of_their_layer() -> None:
+    model = vit().eval()
+    model.blocks[1].train()
+    attach(model, {"audio": vit(seed=1)})
+    attach(model, {"video": vit(seed=1)})
+    assert not any(module.training for module in model.blocks[0].modules())
+    assert all(module.training for module in model.blocks[1].modules())
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4, 6, 12])

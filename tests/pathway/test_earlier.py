@@ -1,5 +1,6 @@
-"""Optimizers and DistributedDataParallel from before `attach`: they warn or refuse."""
+"""Optimizers and parallel models from before `attach`: they warn or refuse."""
 
+import copy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ import torch
 from small_vit import images, train, vit
 from torch import distributed as dist
 from torch import nn
+from torch.distributed._composable import replicate
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
-from m2pt.pathway import PathwayError, attach, detach, is_pathway
+from m2pt.pathway import PathwayError, attach, detach, is_pathway, load_pathways, save_pathways
 
 
 @pytest.fixture
@@ -41,6 +44,36 @@ def test_a_parallel_model_from_before_would_not_average_the_pathways() -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not is_pathway(name))
     torch.testing.assert_close(before(x), model(x))
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_model_that_was_replicated_before_is_refused_once_it_has_run() -> None:
+    model, x = replicate(vit()), images()
+    attach(model, {"audio": vit(seed=1)}, scale_init=0.3)
+    model(x).sum().backward()  # replicates what it finds in the first forward
+    state = copy.deepcopy(model.state_dict())
+    with pytest.raises(PathwayError, match=r"given to replicate\(\) and has run.*first, replicate it then"):
+        attach(model, {"video": vit(seed=2)})
+    assert model.state_dict().keys() == state.keys()
+    model(x).sum().backward()
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.filterwarnings("ignore:.*FSDP|.*FullyShardedDataParallel", "ignore:.*NO_SHARD")
+@pytest.mark.parametrize("part", ["", "module", "module.blocks"])
+@pytest.mark.parametrize("use_orig_params", [False, True])
+def test_a_model_in_a_flat_parameter_is_refused(part: str, use_orig_params: bool, tmp_path: Path) -> None:
+    save_pathways(attach(vit(), {"audio": vit(seed=1)}), tmp_path / "file.pt")
+    device = torch.device("cpu")
+    model = FullyShardedDataParallel(vit(), use_orig_params=use_orig_params, device_id=device)
+    keys = list(model.state_dict())
+    for act in (
+        lambda: attach(model.get_submodule(part), {"audio": vit(seed=1)}),
+        lambda: load_pathways(model.get_submodule(part), tmp_path / "file.pt"),
+    ):
+        with pytest.raises(PathwayError, match=r"FullyShardedDataParallel keeps.*use fully_shard"):
+            act()
+    assert list(model.state_dict()) == keys
 
 
 def test_an_optimizer_that_has_the_weight_from_before_it_was_untied_warns() -> None:

@@ -320,3 +320,22 @@ def test_families_that_fit_still_do() -> None:
     for target, auxiliary in (("timm ViT", "transformers GPT-2"), ("transformers Llama",) * 2):
         attach(build(target, 0), build(auxiliary, 1))
     attach(vit(), vit(seed=1))
+
+
+def experts(model: type[nn.Module], config: type) -> nn.Module:
+    sizes = {"hidden_size": 8, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return model(config(vocab_size=9, num_key_value_heads=2, num_local_experts=3, **sizes))
+
+
+def test_stacked_experts_of_one_shape_whose_rows_are_arranged_otherwise_are_refused() -> None:
+    layers = [f"mlp.experts.{name}" for name in ("gate_up_proj", "down_proj")]
+    target, other = (experts(hf.GptOssModel, hf.GptOssConfig) for _ in range(2))
+    attach(target, {"same": other}, layers)
+    other.layers[0].mlp.experts.is_concatenated = True  # as of Aria
+    with pytest.raises(
+        PathwayError, match=r"gate_up_proj.*gate and up in turn.*gate and up as halves.*correspond"
+    ):
+        attach(target, {"audio": other}, layers)
+    attach(target, {"audio": other}, layers[1:])
+    with pytest.raises(PathwayError, match=r"whose rows are inputs.*whose rows are outputs"):
+        attach(target, {"video": experts(hf.MixtralModel, hf.MixtralConfig)}, layers)

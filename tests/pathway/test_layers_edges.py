@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import numpy as np
 import pytest
@@ -49,6 +50,52 @@ def test_a_forward_that_was_patched_after_attach_survives_the_merge(part: str) -
     module.forward = lambda *given: forward(*given)  # as hooks of accelerate do
     torch.testing.assert_close(model(x), before)
     torch.testing.assert_close(merge(model)(x), before)
+
+
+class Reader(nn.Module):
+    """A module that computes with the weight of a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+
+class Generator(Reader):
+    def forward(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        yield x @ self.layer.weight.T
+
+
+class Async(Reader):
+    async def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.layer.weight.T
+
+
+class AsyncGenerator(Reader):
+    async def forward(self, x: torch.Tensor) -> AsyncIterator[torch.Tensor]:
+        yield x @ self.layer.weight.T
+
+
+class Yielding(nn.Linear):
+    def forward(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        yield x @ self.weight.T
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        (Generator, r"target block 0 \(Generator\)"),
+        (Async, r"target block 0 \(Async\)"),
+        (AsyncGenerator, r"target block 0 \(AsyncGenerator\)"),
+        (lambda: nn.Sequential(Async()), r"'0' of target block 0 \(Async\)"),
+        (lambda: nn.ModuleDict({"layer": Yielding(4, 4)}), r"'layer' of target block 0 \(Yielding\)"),
+    ],
+)
+def test_a_forward_that_runs_after_the_call_is_refused(kind: Callable[[], nn.Module], where: str) -> None:
+    model, other = kind(), kind()
+    classes = [type(module) for module in model.modules()]
+    with pytest.raises(PathwayError, match=f"forward of {where} is a generator or async function"):
+        attach([model], [other])
+    assert [type(module) for module in model.modules()] == classes
 
 
 def test_parameters_of_a_module_of_the_user_that_is_called_pathways_are_none_of_ours() -> None:

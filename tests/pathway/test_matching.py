@@ -1,7 +1,5 @@
 """Which blocks and which matrices belong together, between libraries and between models of unequal size."""
 
-import warnings
-
 import peft
 import pytest
 import torch
@@ -406,40 +404,3 @@ def test_layers_may_be_any_iterable() -> None:
         model = vit()
         attach(model, {"audio": vit(seed=1), "video": vit(seed=2)}, layers=layers)
         assert len(scales(model)) == 8
-
-
-class Experts(nn.Module):
-    """Experts in stacked matrices, beside a router; a vector for each head is no stack of matrices."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.router = nn.Linear(4, 3)
-        self.proj = nn.Linear(4, 4)
-        self.up = nn.Parameter(torch.randn(3, 4, 4))
-        self.logit_scale = nn.Parameter(torch.ones(3, 1, 1))
-        self.position = nn.Parameter(torch.ones(1, 5, 4))
-        self.conv = nn.Conv1d(4, 4, 3)
-
-
-def test_all_linear_says_that_it_leaves_out_stacked_experts() -> None:
-    model, other = (nn.ModuleList([Experts(), Experts()]) for _ in range(2))
-    with pytest.warns(UserWarning) as caught:
-        attach(model, other)
-    assert [str(each.message) for each in caught] == [
-        "'all-linear' leaves out the stacked matrices 'up' of target block 0; to attach them too, name the "
-        "layers=['router', 'proj', 'up']"
-    ]
-    assert len(scales(model)) == 4
-    model = nn.ModuleList([Experts(), Experts()])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        attach(model, other, layers=["router", "proj", "up"])
-    assert len(scales(model)) == 6
-
-
-def test_a_norm_of_two_dimensions_is_no_linear_layer() -> None:
-    def blocks() -> nn.Module:
-        parts = {"norm": lambda: nn.LayerNorm([3, 4]), "up": lambda: nn.Linear(4, 4)}
-        return nn.ModuleList(nn.ModuleDict({name: make() for name, make in parts.items()}) for _ in range(2))
-
-    assert list(scales(attach(blocks(), blocks()))) == [f"{i}.up.pathways.auxiliary.scale" for i in range(2)]

@@ -13,7 +13,7 @@ from small_vit import images, train, vit
 from torch import nn
 
 from m2pt.pathway import PathwayError, attach, load_pathways, merge, merge_state_dict, save_pathways, scales
-from m2pt.pathway.names import is_pathway
+from m2pt.pathway.names import is_pathway, is_scale
 
 
 def test_a_trained_model_comes_back_to_the_same_bits(tmp_path: Path) -> None:
@@ -178,6 +178,25 @@ def test_other_weights_than_those_that_the_pathways_were_trained_beside_warn(tmp
         own.blocks[1].mlp.fc2.weight[0, 0] += 1e-6
     with pytest.warns(UserWarning, match=r"file.pt was saved beside other weights W in 1 of 8 matrices"):
         load_pathways(own, tmp_path / "file.pt")
+
+
+def test_a_scale_that_was_kept_in_a_wider_dtype_keeps_it_beside_narrower_weights(tmp_path: Path) -> None:
+    model = attach(vit().bfloat16(), {"audio": vit(seed=1)}, scale_init=0.3)
+    for name, parameter in model.named_parameters():
+        if is_scale(name):
+            parameter.data = parameter.data.float() + 1e-5
+    save_pathways(model, tmp_path / "kept.pt")
+    for to in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        loaded = load_pathways(vit().to(to), tmp_path / "kept.pt")
+        assert scales(loaded) == scales(model)
+        for name, parameter in loaded.named_parameters():
+            kept = is_scale(name) and to.itemsize < 4
+            assert parameter.dtype == (torch.float32 if kept else to)
+        assert merge(loaded).state_dict().keys() == vit().state_dict().keys()
+
+    save_pathways(attach(vit(), {"audio": vit(seed=1)}, scale_init=0.3), tmp_path / "wide.pt")
+    loaded = load_pathways(vit().bfloat16(), tmp_path / "wide.pt")  # one dtype, as fully_shard needs it
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
 
 
 def test_a_matrix_that_is_transposed_in_the_model_is_refused(tmp_path: Path) -> None:
