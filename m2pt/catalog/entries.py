@@ -130,7 +130,7 @@ class Layout:
             that the content of each belongs to; see `m2pt.datasets.preparation.archives`.
         preparation: module with a function `prepare` that `m2pt data prepare` calls instead, if there is more
             to do; see `m2pt.datasets.layouts.PreparationModule`.
-        preparation_options: keywords of that function that `m2pt data prepare` may give.
+        preparation_options: keywords of that function, of those that `m2pt data prepare` has.
         shards: whether the dataset can also be read from tar files, into which `m2pt data pack` packs it.
         skippable: whether corrupt samples may be skipped in training: each can be read by itself, and the
             reader's `check` returns the problems of those of the training split as
