@@ -20,10 +20,6 @@ MINIATURE = "A miniature config shows that the pipeline works; it does not repro
 """Last sentence of a caption in the report, unless the config has the paper's scale."""
 
 
-MAKING = ("prepare_dataset", "pack_dataset", "extract_frames")
-"""Rules that make a dataset before it is checked."""
-
-
 class Wildcards(Protocol):
     """Wildcard values by name; which ones there are depends on the rule."""
 
@@ -298,7 +294,8 @@ class Rules:
         jobs = list(jobs)
         if not any(job.rule.name in ("pretrain_encoder", *catalog.KINDS) for job in jobs):
             return ""
-        waiting = {job.wildcards.dataset for job in jobs if job.rule.name in MAKING}
+        making = {step.rule for name in self.plan.config.datasets for step in steps(self.plan, name)}
+        waiting = {job.wildcards.dataset for job in jobs if job.rule.name in making}
         checked = {job.wildcards.dataset for job in jobs if job.rule.name == "check_dataset"}
         datasets = sorted(checked - waiting)
         imported = {job.wildcards.encoder for job in jobs if job.rule.name == "import_encoder"}

@@ -69,3 +69,19 @@ def test_the_command_that_messages_print_gives_snakemake_the_same_overrides():
     assert Rules([str(TINY)], merged).plan.overrides == {
         key: value for key, value in overrides.items() if read_yaml(TINY).get(key) != value
     }
+
+
+def test_a_dataset_that_is_still_to_be_made_is_left_to_its_own_check():
+    mine = {"layout": "imagenet", "num_classes": 10, "root": "shards"}
+    datasets = read_yaml(TINY)["datasets"] | {"made": mine, "packed": mine | {"packed_from": "files"}}
+    rules = Rules([TINY], {"datasets": datasets})
+    jobs = [
+        SimpleNamespace(rule=SimpleNamespace(name=rule), wildcards=SimpleNamespace(dataset=dataset))
+        for rule, dataset in [
+            ("pack_dataset", "packed"),
+            ("check_dataset", "packed"),
+            ("check_dataset", "made"),
+            ("finetune", None),
+        ]
+    ]
+    assert rules.preflight(jobs).endswith("--datasets made")
