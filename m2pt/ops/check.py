@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from m2pt import catalog
-from m2pt.catalog.entries import place_of
+from m2pt.catalog.loading import place_of
 from m2pt.command_line import CommandModule
 from m2pt.config.experiment import digest
 from m2pt.errors import InputError, joined, listed, short
