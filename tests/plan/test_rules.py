@@ -39,28 +39,6 @@ def test_an_override_reaches_the_commands_whatever_its_value():
     assert overrides == {"backbone": backbone, "seeds": [0, 1]}
 
 
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [
-        ("seeds=[0, 1]", {"seeds": [0, 1]}),
-        ("backbone={dim: 32}", {"backbone": {"dim": 32, "depth": 4, "num_heads": 2, "mlp_ratio": 2.0}}),
-        ("backbone={dim: 16, mlp_ratio: 2.0}", {}),  # as in the file
-        ("results=results/123", {"results": "results/123"}),
-        ("figures=[]", {"figures": []}),
-        ("device=null", {"device": None}),
-    ],
-)
-def test_what_snakemake_makes_of_its_config_option_is_typed(monkeypatch, word, expected):
-    """It leaves numbers, booleans and nulls inside lists and mappings strings, and merges mappings."""
-    found = []
-    plan = SimpleNamespace(arguments=[], config=SimpleNamespace(claims=None))
-    monkeypatch.setattr(Plan, "load", lambda path, overrides: found.append(overrides) or plan)
-    merged = read_yaml(TINY)
-    update_config(merged, parse_config([word]))
-    Rules([str(TINY)], merged)
-    assert found == [expected]
-
-
 def test_the_command_that_messages_print_gives_snakemake_the_same_overrides():
     overrides = {"seeds": [3, 4], "results": "results/5 6", "device": "cpu", "claims": None, "threads": 2}
     words = shlex.split(Plan.load(TINY, overrides).command(Path("results/table.csv")))
