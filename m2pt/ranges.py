@@ -33,4 +33,7 @@ Factor = Annotated[float, Gt(0), Le(100)]
 Strength = Annotated[float, Ge(0), Le(100)]
 """Strength of an effect; 0 turns it off."""
 
+Alpha = Annotated[float, Ge(0), Le(1000)]
+"""Strength of the modulation of gradients."""
+
 Percent = Annotated[float, Ge(0), Le(100)]

@@ -20,13 +20,9 @@ from m2pt.catalog.entries import (
     Plane,
     Published,
     Task,
-    check_name,
-    load,
-    load_class,
-    naming,
-    unknown,
 )
 from m2pt.catalog.layouts import LAYOUTS
+from m2pt.catalog.loading import check_name, load, load_class, naming, unknown
 from m2pt.errors import InputError
 from m2pt.run_files import ATTACHED, EVALUATION, MERGED, MODEL
 

@@ -109,8 +109,10 @@ class Dataset(Strict):
             ):
                 known = [name for name, entry in catalog.LAYOUTS.items() if fits(entry)]
                 raise ValueError(f"{key}: only for a dataset with root and layout {listed(known)}")
+        keywords = catalog.layout(self.layout).preparation_options
+        options = [name for name in keywords if name in Preparation.model_fields]
         for option in self.prepare.options if self.prepare else ():
-            if option not in (options := catalog.layout(self.layout).preparation_options):
+            if option not in options:
                 has = f"its options are {listed(options)}" if options else "it has no options"
                 raise ValueError(f"prepare.{option}: not an option of layout {self.layout}; {has}")
         if self.packed_from is not None and normpath(self.packed_from) == normpath(self.root or ""):

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from m2pt import catalog
 from m2pt.config.names import MethodName, Name, SubsetName, TaskName
 from m2pt.config.strict import Extended, Strict, no_duplicates
+from m2pt.ranges import Alpha
 
 Mode = Literal["tune", "fix"]
 Layer = Literal["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "conv_dw"]
@@ -57,7 +58,7 @@ class Balancing(Strict):
     """How a classifier of several modalities is trained."""
 
     method: MethodName
-    alpha: Annotated[float, Field(ge=0, le=1000)] | None = None
+    alpha: Alpha | None = None
     """Strength of the modulation, in place of the recipe's."""
     modalities: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     """Modalities that the model reads; all by default."""

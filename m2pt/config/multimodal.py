@@ -23,9 +23,7 @@ from m2pt.models.multimodal_settings import (
     SumSettings,
     TransformerSettings,
 )
-
-Alpha = Annotated[float, Ge(0), Le(1000)]
-Epoch = Annotated[int, Ge(1), Le(10**6)]
+from m2pt.ranges import Alpha, Epoch
 
 
 class Fusions(Strict):

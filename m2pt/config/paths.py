@@ -91,7 +91,8 @@ def check_places(results: str, checkpoints: str, roots: Mapping[str, str]) -> No
     here, home = Path.cwd().resolve(), Path(os.path.expanduser("~")).resolve()  # noqa: PTH111  # cannot fail
     made = {"results": _resolved(results), "checkpoints": _resolved(checkpoints)}
     for name, path in made.items():
-        if len(str(path).encode()) > LONGEST or any(len(part.encode()) > 255 for part in path.parts):
+        longest = max(len(part.encode()) for part in path.parts)
+        if len(str(path).encode()) > LONGEST or longest > _LONGEST_NAME:
             raise ValueError(f"{name} is too long for a path; choose a shorter one")
         nearest = next(each for each in (path, *path.parents) if os.path.exists(each))  # noqa: PTH110
         if not os.path.isdir(nearest):  # noqa: PTH112  # Path.is_dir raises without permission

@@ -112,12 +112,11 @@ class Recipe(Strict):
         Returns:
             By modality, the settings `input` and `tokenizer` that this recipe replaces.
         """
-        finer = {part: getattr(self, part) for part in ("input", "tokenizer") if hasattr(self, part)}
         if len(modalities) > 1:
             return {name: {} for name in modalities}
-        return {
-            name: {part: each.model_dump(mode="json") for part, each in finer.items()} for name in modalities
-        }
+        parts = [part for part in ("input", "tokenizer") if hasattr(self, part)]
+        finer = {part: getattr(self, part).model_dump(mode="json") for part in parts}
+        return dict.fromkeys(modalities, finer)
 
     def check_fit(self, backbone: Backbone, modalities: Mapping[str, Any]) -> None:
         """Check the recipe against the config's backbone and its sections of the model's modalities.

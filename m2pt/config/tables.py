@@ -100,16 +100,14 @@ class Table(Strict):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Table":
-        columns = {column.name for column in self.columns}
-        no_duplicates("columns", (column.name for column in self.columns))
+        columns = [column.name for column in self.columns]
+        no_duplicates("columns", columns)
         no_duplicates("rows", (f"{row.setting}/{row.method}" for row in self.rows))
         no_duplicates("labels", self.labels)
         for row in self.rows:
             for name in (*row.columns, *row.published, *row.public):
                 if name not in columns:
-                    raise ValueError(
-                        f"row {row.method}: no column {name!r}; columns are {', '.join(columns)}"
-                    )
+                    raise ValueError(f"row {row.method}: no column {name!r}; columns are {listed(columns)}")
             for label in row.labels:
                 if label not in self.labels:
                     raise ValueError(

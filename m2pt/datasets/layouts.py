@@ -94,7 +94,7 @@ class PreparationModule(Protocol):
         """Write to `root` what is made of the files in `downloads`, and say in lines what was found.
 
         Each file appears whole, none is replaced, and a preparation that was stopped goes on where it was.
-        Options are keyword arguments with defaults, of those that `m2pt data prepare` has.
+        Options are keyword arguments with defaults: the `preparation_options` of the layout's entry.
         """
         ...
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from m2pt import catalog
-from m2pt.catalog.entries import place_of
+from m2pt.catalog.loading import place_of
 from m2pt.command_line import CommandModule
 from m2pt.config.experiment import digest
 from m2pt.errors import InputError, joined, listed, short
@@ -20,7 +20,7 @@ from m2pt.plan.jobs import used_encoders
 from m2pt.plan.plan import Plan
 from m2pt.plan.runs import Run
 from m2pt.plan.sources import check_made
-from m2pt.plan.specs import DatasetSpec, PretrainingSpec, RunSpec
+from m2pt.plan.specs import DatasetSpec, EncoderSpec, PretrainingSpec, RunSpec
 from m2pt.run_files import EVALUATION
 
 PARTS = ("architecture", "architectures", "recipe", "dataset")
@@ -33,6 +33,7 @@ _ONE_VALUE = "Expected more than 1 value per channel"
 """Begins torch's error where a batch norm has a single value of each channel."""
 
 Check = Callable[[], object]
+Encoders = Mapping[str, EncoderSpec]
 
 
 def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str] = ()) -> int:
@@ -54,16 +55,17 @@ def check_plan(plan: Plan, datasets: Sequence[str] = (), encoders: Sequence[str]
     """
     _check_names(plan, datasets, encoders)
     faults = list(workflow_faults(_kinds(plan), Path.cwd()))
-    if of_entries := list(_entry_faults(plan)):
+    used = {name: plan.encoders[name] for name in used_encoders(plan)}
+    if of_entries := list(_entry_faults(plan, used)):
         raise InputError("\n".join([*of_entries, *faults]))
-    trainings = list(_trainings(plan))
+    trainings = list(_trainings(plan, used))
     given: list[tuple[str, Check]] = [
         (f"dataset {name}", partial(_check_dataset, plan, name)) for name in datasets
     ]
     given += [(f"encoder {name}", partial(_check_file, plan, name)) for name in encoders]
-    others = sorted({*used_encoders(plan)} - {*encoders})
+    others = [name for name in used if name not in encoders]
     given += [(f"encoder {name}", partial(_check_imported, plan, name)) for name in others]
-    for name, check in (*trainings, *_miniatures(plan), *given):
+    for name, check in (*trainings, *_miniatures(plan, used), *given):
         try:
             check()
         except (InputError, ValueError) as error:
@@ -93,24 +95,22 @@ def _kinds(plan: Plan) -> list[str]:
     return sorted({run.command for run in plan.runs.values()})
 
 
-def _used_datasets(plan: Plan) -> list[DatasetSpec]:
-    encoders = [plan.encoders[name] for name in used_encoders(plan)]
-    datasets = [spec.dataset for spec in encoders if isinstance(spec, PretrainingSpec)]
+def _used_datasets(plan: Plan, encoders: Encoders) -> list[DatasetSpec]:
+    datasets = [spec.dataset for spec in encoders.values() if isinstance(spec, PretrainingSpec)]
     return datasets + [each for run in plan.runs.values() for each in run.spec.datasets]
 
 
-def _miniatures(plan: Plan) -> Iterator[tuple[str, Check]]:
+def _miniatures(plan: Plan, encoders: Encoders) -> Iterator[tuple[str, Check]]:
     """Yield a check for each miniature."""
-    for name, each in {each.name: each for each in _used_datasets(plan)}.items():
+    for name, each in {each.name: each for each in _used_datasets(plan, encoders)}.items():
         if each.settings.miniature is not None:
             yield f"dataset {name}", partial(check_sizes, each.layout, each.settings.miniature.sizes)
 
 
-def _trainings(plan: Plan) -> Iterator[tuple[str, Check]]:
+def _trainings(plan: Plan, encoders: Encoders) -> Iterator[tuple[str, Check]]:
     """Yield a check once for all trainings that are built alike; one of each kind also passes a batch."""
     seen: set[str] = set()
-    for name in used_encoders(plan):
-        spec = plan.encoder(name)
+    for name, spec in encoders.items():
         if isinstance(spec, PretrainingSpec) and spec.epoch is None and _is_new(seen, spec):
             yield f"encoder {name}", partial(_check_pretraining, spec, passes=_is_first(seen, spec))
     for run in plan.runs.values():
@@ -283,7 +283,7 @@ def _check_training(model: Any, spec: RunSpec | PretrainingSpec) -> None:
         check(recipe.augmentation, spec.reader_input())
 
 
-def _entry_faults(plan: Plan) -> Iterator[str]:
+def _entry_faults(plan: Plan, encoders: Encoders) -> Iterator[str]:
     """Yield what is missing in the plan's entries of the catalog and in the modules that they name."""
     from m2pt import build
     from m2pt.datasets.layouts import LayoutModule, MiniatureModule, layout_module, miniature_module
@@ -291,13 +291,12 @@ def _entry_faults(plan: Plan) -> Iterator[str]:
     from m2pt.models.transformer import tokenizer_class
 
     tasks = {run.experiment.task: run.spec for run in plan.runs.values()}
-    encoders = [plan.encoders[name] for name in used_encoders(plan)]
-    architectures = [spec.architecture for spec in encoders]
+    architectures = [spec.architecture for spec in encoders.values()]
     for run in plan.runs.values():
         architectures += run.spec.architectures.values()
     for name in sorted({str(each.modality) for each in architectures if each.has_tokenizer}):
         yield from _lacking(f"modality {name}: tokenizer", Tokenizer, partial(tokenizer_class, name))
-    datasets = _used_datasets(plan)
+    datasets = _used_datasets(plan, encoders)
     for name in sorted({dataset.layout for dataset in datasets}):
         yield from _lacking(f"layout {name}: reader", LayoutModule, partial(layout_module, name))
     for name in sorted({dataset.layout for dataset in datasets if dataset.settings.miniature is not None}):

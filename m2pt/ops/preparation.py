@@ -1,6 +1,5 @@
 """Make a dataset of its official downloads."""
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,6 @@ def prepare(
         raise InputError(f"{downloads} is not a folder: give the folder that holds the downloaded files.")
     if module is None:
         return unpack_archives(entry.archives, downloads, root)
-    if "num_classes" in inspect.signature(module.prepare).parameters:
+    if "num_classes" in entry.preparation_options:
         options = {"num_classes": num_classes or entry.num_classes, **options}
     return module.prepare(downloads, root, **options)

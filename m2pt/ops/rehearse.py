@@ -14,7 +14,7 @@ from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from m2pt.catalog.entries import place_of
+from m2pt.catalog.loading import place_of
 from m2pt.errors import InputError
 from m2pt.ops.estimate import runs_of_results
 from m2pt.ops.step_costs import cost_key, kind_key, save_measurement

@@ -8,20 +8,17 @@ from typing import Any, Protocol
 
 from m2pt import catalog
 from m2pt.errors import InputError, joined
-from m2pt.formats.documents import parse_yaml, read_text, read_yaml
+from m2pt.formats.documents import read_text, read_yaml
 from m2pt.plan.claims import claims_digest, missing_cells, runs_of_result
 from m2pt.plan.dvc import check_fetched, is_pretrained_here
 from m2pt.plan.jobs import pretrainings, used_encoders
+from m2pt.plan.overrides import overrides
 from m2pt.plan.plan import Plan
 from m2pt.plan.sources import Step, steps
 from m2pt.run_files import CHECKSUMS, ENCODER, EVALUATION, SUMMARY
 
 MINIATURE = "A miniature config shows that the pipeline works; it does not reproduce the paper's numbers."
 """Last sentence of a caption in the report, unless the config has the paper's scale."""
-
-
-MAKING = ("prepare_dataset", "pack_dataset", "extract_frames")
-"""Rules that make a dataset before it is checked."""
 
 
 class Wildcards(Protocol):
@@ -75,10 +72,7 @@ class Rules:
             raise InputError(f"configs are never merged: give one --configfile, not {given}.")
         path = Path(config_files[0])  # Snakemake makes a --configfile absolute; people paste the short form
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        in_file = read_yaml(path)
-        typed = {key: _typed(value, in_file.get(key)) for key, value in config.items()}
-        overrides = {key: value for key, value in typed.items() if in_file.get(key) != value}
-        self.plan = Plan.load(path, overrides)
+        self.plan = Plan.load(path, overrides(config, read_yaml(path)))
         self._arguments = shlex.join(self.plan.arguments)
 
     def arguments(self, wildcards: Wildcards, output: object) -> str:
@@ -298,7 +292,8 @@ class Rules:
         jobs = list(jobs)
         if not any(job.rule.name in ("pretrain_encoder", *catalog.KINDS) for job in jobs):
             return ""
-        waiting = {job.wildcards.dataset for job in jobs if job.rule.name in MAKING}
+        making = {step.rule for name in self.plan.config.datasets for step in steps(self.plan, name)}
+        waiting = {job.wildcards.dataset for job in jobs if job.rule.name in making}
         checked = {job.wildcards.dataset for job in jobs if job.rule.name == "check_dataset"}
         datasets = sorted(checked - waiting)
         imported = {job.wildcards.encoder for job in jobs if job.rule.name == "import_encoder"}
@@ -381,26 +376,3 @@ def _gpus_among(gres: str) -> int:
 def _any_of(names: Iterable[str]) -> str:
     """Return a regular expression that matches exactly these names, or nothing if there are none."""
     return "|".join(re.escape(name) for name in names) or "(?!)"
-
-
-def _typed(value: Any, in_file: Any) -> Any:
-    """Return a value of --config with numbers, booleans and nulls for the strings that spell them.
-
-    Snakemake reads a list or mapping there as one of strings, and merges a mapping into that of the file.
-
-    Args:
-        value: what Snakemake made of it.
-        in_file: the value in the same place of the config file, which is typed already.
-    """
-    if isinstance(value, Mapping):
-        beside = in_file if isinstance(in_file, Mapping) else {}
-        return {key: _typed(each, beside.get(key)) for key, each in value.items()}
-    if isinstance(value, list) and value != in_file:
-        return [_typed(each, None) for each in value]
-    if isinstance(value, str) and value != in_file:
-        try:
-            scalar = parse_yaml(value, "--config")
-        except InputError:
-            return value
-        return value if isinstance(scalar, dict | list) else scalar
-    return value

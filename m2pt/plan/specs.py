@@ -215,11 +215,10 @@ class RunSpec:
     def stored(self) -> Stored:
         """What files store of it."""
         others = [each.stored for each in self.other_datasets]
-        architectures = {name: each.stored for name, each in self.architectures.items()}
         if len(self.modalities) == 1:
             of_models: Stored = {"architecture": self.architecture.stored}
         else:
-            of_models = {"architectures": architectures}
+            of_models = {"architectures": {name: each.stored for name, each in self.architectures.items()}}
         return {
             "experiment": self.experiment.model_dump(mode="json"),
             "dataset": self.dataset.stored,

@@ -1,6 +1,7 @@
 """The catalog is the only list of modalities, layouts, tasks and kinds of run. What it names exists."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import m2pt
 from m2pt import catalog
 from m2pt.catalog import KINDS, LAYOUTS, MODALITIES, TASKS
 from m2pt.config.recipes import Pretraining, Recipe
-from m2pt.datasets.layouts import layout_module, miniature_module
+from m2pt.datasets.layouts import layout_module, miniature_module, preparation_module
 from m2pt.errors import InputError
 from m2pt.modalities.tokenizer import Tokenizer
 from m2pt.ops.workflow_files import workflow_faults
@@ -71,6 +72,9 @@ def test_a_layout_s_modules_exist(name):
     settings = (entry.augmentation, entry.pretraining_augmentation, entry.evaluation, entry.input)
     for path in filter(None, settings):
         catalog.load(path, name)()
+    if module := preparation_module(name):
+        _, _, *options = inspect.signature(module.prepare).parameters
+        assert set(entry.preparation_options) == set(options)
 
 
 @pytest.mark.parametrize("name", TASKS)

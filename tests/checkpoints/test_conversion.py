@@ -1,138 +1,40 @@
-"""Files of every dialect: mapped to the same weights, with the features of the model that wrote them."""
+"""Files of every dialect: mapped to the same weights, or refused with the cause."""
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import pytest
-import timm
 import torch
-import transformers
+from published_checkpoints import (
+    BACKBONE,
+    DEPTH,
+    DIM,
+    State,
+    audiomae_decoder,
+    blocks,
+    finetuned,
+    finetuned_pointmae,
+    image_encoder,
+    layer,
+    mae,
+    mae_decoder,
+    pointmae,
+    renamed,
+    video_encoder,
+    videomae,
+)
 from small_vit import vit
 from torch import Tensor, nn
 
 from m2pt.checkpoints.conversion import convert
 from m2pt.errors import InputError
-from m2pt.formats.weights import load_weights
 from m2pt.models.exchange import join_average, load_exchange
 from m2pt.models.transformer import build_encoder, build_tokenizer, tokenizer_class
 from m2pt.pathway import attach, effective_weight
 
-DEPTH, DIM = 2, 24
-SIZES = {
-    "hidden_size": DIM,
-    "num_attention_heads": 2,
-    "num_hidden_layers": DEPTH,
-    "intermediate_size": 4 * DIM,
-}
-BACKBONE = {"dim": DIM, "depth": DEPTH, "num_heads": 2, "mlp_ratio": 4.0}
-BLOCK = ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-
-State = dict[str, Tensor]
-
-
-def blocks(dim: int = DIM, depth: int = DEPTH, prefix: str = "blocks", *, qkv_bias: bool = True) -> State:
-    """Random blocks with timm's keys below `prefix`."""
-    shapes = {"norm1": (dim,), "norm2": (dim,), "attn.qkv": (3 * dim, dim), "attn.proj": (dim, dim)}
-    shapes |= {"mlp.fc1": (4 * dim, dim), "mlp.fc2": (dim, 4 * dim)}
-    state = {}
-    for number in range(depth):
-        for name in BLOCK:
-            state[f"{prefix}.{number}.{name}.weight"] = torch.randn(shapes[name])
-            if qkv_bias or name != "attn.qkv":
-                state[f"{prefix}.{number}.{name}.bias"] = torch.randn(shapes[name][:1])
-    return state
-
-
-def layer(path: str, *shape: int) -> State:
-    return {f"{path}.weight": torch.randn(shape), f"{path}.bias": torch.randn(shape[:1])}
-
-
-def mae() -> State:
-    """MAE, `mae_pretrain_vit_base.pth`."""
-    table = {"cls_token": torch.randn(1, 1, DIM), "pos_embed": torch.randn(1, 17, DIM)}
-    return {**table, **layer("patch_embed.proj", DIM, 3, 8, 8), **blocks(), **layer("norm", DIM)}
-
-
-def mae_decoder() -> State:
-    """What `main_pretrain.py` of MAE stores beside the encoder."""
-    tables = {"mask_token": torch.randn(1, 1, 8), "decoder_pos_embed": torch.randn(1, 17, 8)}
-    layers = {**layer("decoder_embed", 8, DIM), **layer("decoder_norm", 8), **layer("decoder_pred", 192, 8)}
-    return {**tables, **layers, **blocks(8, 1, "decoder_blocks")}
-
-
-def audiomae_decoder() -> State:
-    """The windowed decoder of AudioMAE, whose blocks have a temperature and a network of positions."""
-    extra = {"decoder_blocks.0.attn.tau": torch.ones(1, 2, 1, 1)}
-    return {**mae_decoder(), **extra, **layer("decoder_blocks.0.attn.meta_mlp.fc1", 384, 2)}
-
-
-def finetuned() -> State:
-    """MAE, `mae_finetuned_vit_base.pth`: averaged tokens, hence `fc_norm` instead of `norm`."""
-    state = {key: value for key, value in mae().items() if not key.startswith("norm.")}
-    return {**state, **layer("fc_norm", DIM), **layer("head", 5, DIM)}
-
-
-def with_query_and_value_bias(prefix: str) -> State:
-    """VideoMAE's blocks, which have no bias of keys."""
-    state = blocks(prefix=prefix, qkv_bias=False)
-    for number in range(DEPTH):
-        for name in ("q_bias", "v_bias"):
-            state[f"{prefix}.{number}.attn.{name}"] = torch.randn(DIM)
-    return state
-
-
-def videomae() -> State:
-    """VideoMAE, `checkpoint.pth` of the pretraining."""
-    encoder = {**layer("encoder.patch_embed.proj", DIM, 3, 2, 8, 8), **layer("encoder.norm", DIM)}
-    decoder = {**with_query_and_value_bias("decoder.blocks"), **layer("decoder.head", 384, DIM)}
-    others = {"encoder_to_decoder.weight": torch.randn(8, DIM), "mask_token": torch.randn(1, 1, 8)}
-    return {**encoder, **with_query_and_value_bias("encoder.blocks"), **decoder, **others}
-
-
-def pointmae() -> State:
-    """Point-MAE, `pretrain.pth`, below `base_model`."""
-    tokens = {
-        **{
-            f"first_conv.0.{key}": value
-            for key, value in {"weight": torch.randn(4, 3, 1), "bias": torch.randn(4)}.items()
-        },
-        **layer("first_conv.1", 4),
-        "first_conv.1.running_mean": torch.randn(4),
-        "first_conv.1.running_var": torch.rand(4),
-        "first_conv.1.num_batches_tracked": torch.tensor(7),
-        **layer("first_conv.3", 8, 4, 1),
-        **layer("second_conv.0", 16, 16, 1),
-        **layer("second_conv.1", 16),
-        "second_conv.1.running_mean": torch.randn(16),
-        "second_conv.1.running_var": torch.rand(16),
-        "second_conv.1.num_batches_tracked": torch.tensor(7),
-        **layer("second_conv.3", DIM, 16, 1),
-    }
-    encoder = {f"MAE_encoder.encoder.{key}": value for key, value in tokens.items()}
-    places = {**layer("MAE_encoder.pos_embed.0", 128, 3), **layer("MAE_encoder.pos_embed.2", DIM, 128)}
-    body = {**blocks(prefix="MAE_encoder.blocks.blocks", qkv_bias=False), **layer("MAE_encoder.norm", DIM)}
-    decoder = {**blocks(prefix="MAE_decoder.blocks", qkv_bias=False), **layer("increase_dim.0", 96, DIM, 1)}
-    others = {"mask_token": torch.randn(1, 1, DIM), **layer("decoder_pos_embed.0", 128, 3)}
-    return {**encoder, **places, **body, **decoder, **others}
-
-
-def finetuned_pointmae() -> State:
-    """Point-MAE, finetuned for classification: the encoder's keys without `MAE_encoder.`, a head, a token."""
-    kept = {
-        key.removeprefix("MAE_encoder."): value for key, value in pointmae().items() if "MAE_encoder" in key
-    }
-    head = {**layer("cls_head_finetune.0", 8, 2 * DIM), "cls_token": torch.randn(1, 1, DIM)}
-    return {**kept, **head, "cls_pos": torch.randn(1, 1, DIM)}
-
 
 def without(state: Mapping[str, Tensor], key: str) -> State:
     return {each: value for each, value in state.items() if each != key}
-
-
-def renamed(state: Mapping[str, Tensor], prefix: str) -> State:
-    return {f"{prefix}{key}": value for key, value in state.items()}
 
 
 WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "module._orig_mod.", "encoder.", "net.")
@@ -176,13 +78,7 @@ def test_videomaes_bias_of_keys_is_zero(stage: str, prefix: str) -> None:
         bias = [state[f"{inner}{block}.q_bias"], torch.zeros(DIM), state[f"{inner}{block}.v_bias"]]
         assert torch.equal(converted[f"{block}.qkv.bias"], torch.cat(bias))
         assert torch.equal(converted[f"{block}.qkv.weight"], state[f"{inner}{block}.qkv.weight"])
-    encoder = build_encoder(
-        "video",
-        input={"frames": 4, "image_size": 16},
-        tokenizer={"patch_size": 8, "tubelet_size": 2},
-        backbone=BACKBONE,
-    )
-    load_exchange(encoder, converted, parts=("tokenizer", "blocks"))
+    video_encoder(converted)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -215,111 +111,6 @@ def test_a_tokenizer_recognizes_its_own_modality_alone() -> None:
     for name, (values, own) in settings.items():
         state = build_tokenizer(name, dim=DIM, input=values, settings=own).state_dict()
         assert [each for each in settings if tokenizer_class(each).recognizes(state)] == [name]
-
-
-def saved(model: Any, folder: Path) -> State:
-    """Write a model of transformers and read its file."""
-    model.save_pretrained(folder)
-    return load_weights(folder / "model.safetensors")[0]
-
-
-IMAGE = {"image_size": 32, "patch_size": 8}
-
-
-def image_encoder(
-    state: State, parts: tuple[str, ...] = ("tokenizer", "blocks", "norm"), source: str = "file"
-) -> nn.Module:
-    encoder = build_encoder("image", input={"image_size": 32}, tokenizer={"patch_size": 8}, backbone=BACKBONE)
-    load_exchange(encoder, state, parts=parts, source=source)
-    return encoder.eval()
-
-
-@pytest.mark.parametrize("in_memory", [False, True])
-@pytest.mark.parametrize("head", [False, True])
-def test_features_of_a_vit_of_transformers(head: bool, in_memory: bool, tmp_path: Path) -> None:
-    config = transformers.ViTConfig(**SIZES, **IMAGE, layer_norm_eps=1e-6)
-    model = transformers.ViTForImageClassification(config) if head else transformers.ViTModel(config)
-    body = randomized(model).vit if head else randomized(model)
-    state = model.state_dict() if in_memory else saved(model, tmp_path)
-    x = torch.randn(2, 3, 32, 32)
-    expected = body(x).last_hidden_state
-    torch.testing.assert_close(image_encoder(convert(state, "file").state)(x), expected, rtol=1e-5, atol=1e-5)
-
-
-def randomized(model: nn.Module) -> Any:
-    """Give all parameters values of some size: transformers initializes biases with zeros."""
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3) if parameter.ndim < 2 else nn.init.normal_(parameter, std=0.1)
-    return model.eval()
-
-
-def test_features_of_a_vitmae_of_transformers(tmp_path: Path) -> None:
-    decoder = {f"decoder_{key}": value for key, value in SIZES.items()}
-    config = transformers.ViTMAEConfig(**SIZES, **IMAGE, **decoder, mask_ratio=0.0, layer_norm_eps=1e-6)
-    model = randomized(transformers.ViTMAEForPreTraining(config))
-    state = saved(model, tmp_path)
-    x = torch.randn(2, 3, 32, 32)
-    expected = model.vit(x, noise=torch.arange(16.0).expand(2, 16)).last_hidden_state
-    converted = convert(state, "file")
-    assert "decoder of the pretraining" in converted.report["left out"]
-    torch.testing.assert_close(image_encoder(converted.state)(x), expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("pretraining", [True, False])
-def test_features_of_a_videomae_of_transformers(pretraining: bool, tmp_path: Path) -> None:
-    config = transformers.VideoMAEConfig(
-        **SIZES, image_size=16, patch_size=8, num_frames=4, layer_norm_eps=1e-6
-    )
-    kind = "VideoMAEForPreTraining" if pretraining else "VideoMAEForVideoClassification"
-    model = randomized(getattr(transformers, kind)(config))
-    x = torch.randn(2, 4, 3, 16, 16)
-    expected = model.videomae(x).last_hidden_state
-    encoder = build_encoder(
-        "video",
-        input={"frames": 4, "image_size": 16},
-        tokenizer={"patch_size": 8, "tubelet_size": 2},
-        backbone=BACKBONE,
-    )
-    load_exchange(encoder, convert(saved(model, tmp_path), "file").state, parts=("tokenizer", "blocks"))
-    encoder.norm = nn.Identity()
-    torch.testing.assert_close(encoder.eval()(x.transpose(1, 2)), expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["AST", "DeiT", "Beit", "Dinov2", "Dinov2WithRegisters"])
-def test_other_models_of_transformers_are_auxiliaries(kind: str, tmp_path: Path) -> None:
-    sizes = dict(SIZES)
-    if kind.startswith("Dinov2"):
-        del sizes["intermediate_size"]
-    images = {"num_mel_bins": 32, "max_length": 64} if kind == "AST" else IMAGE
-    config = getattr(transformers, f"{kind}Config")(**sizes, **images)
-    model = randomized(getattr(transformers, f"{kind}Model")(config))
-    state = convert(saved(model, tmp_path), "file", blocks_only=True).state
-    query = next(
-        value for key, value in model.state_dict().items() if key.endswith("0.attention.q_proj.weight")
-    )
-    assert torch.equal(state["blocks.0.attn.qkv.weight"][:DIM], query)
-    load_exchange(image_encoder({}, parts=()), state, parts=("blocks",))
-    in_memory = convert(model.state_dict(), "file", blocks_only=True).state
-    assert all(torch.equal(value, in_memory[key]) for key, value in state.items() if "norm" not in key)
-    if kind in ("AST", "DeiT", "Dinov2WithRegisters"):
-        with pytest.raises(InputError, match="none can start from it; as an auxiliary it works"):
-            convert(saved(model, tmp_path), "file")
-
-
-def test_layer_scale_is_multiplied_into_the_layers_before_it() -> None:
-    settings = {
-        "img_size": 32,
-        "patch_size": 8,
-        "embed_dim": DIM,
-        "depth": DEPTH,
-        "num_heads": 2,
-        "num_classes": 5,
-    }
-    scaled = randomized(timm.models.VisionTransformer(**settings, init_values=0.1))
-    plain = timm.models.VisionTransformer(**settings).eval()
-    plain.load_state_dict(convert(scaled.state_dict(), "file").state)
-    x = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(plain(x), scaled(x))
 
 
 def m2pt(model: nn.Module) -> State:
@@ -404,6 +195,10 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
         ),
         ({**mae(), "blocks.0.mlp.fc1.weight_scale": torch.zeros(1)}, "has no blocks.0.mlp.fc1.weight_scale"),
         (
+            {**mae(), "blocks.0.mlp.fc1.weight.absmax": torch.zeros(1)},
+            "blocks.0.mlp.fc1.weight.absmax shows that it is quantised; save the weights dequantised",
+        ),
+        (
             without(mae(), "blocks.1.mlp.fc2.weight"),
             "lacks blocks.1.mlp.fc2.weight; fetch or export it again",
         ),
@@ -428,33 +223,11 @@ def test_what_cannot_be_converted_is_refused_with_its_cause(state: State, words:
     assert words in str(error.value) and str(error.value).startswith("weights.pth")
 
 
-def test_features_of_a_deit3_of_timm() -> None:
-    torch.manual_seed(0)
-    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": DIM, "depth": DEPTH, "num_heads": 2}
-    model = timm.create_model("deit3_small_patch16_224", num_classes=3, **sizes).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    encoder = image_encoder(convert(model.state_dict(), "file").state)
-    x = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(encoder(x), model.forward_features(x), rtol=1e-4, atol=1e-4)
-
-
 def test_positions_of_no_image_are_refused_with_the_file() -> None:
     with pytest.raises(
         InputError, match=r"^weights\.pth: pos_embed has 183 rows, which is not a class token"
     ):
         image_encoder({**mae(), "pos_embed": torch.zeros(1, 183, DIM)}, source="weights.pth")
-
-
-@pytest.mark.parametrize("prefix", ["", "module.", "module.model."])
-def test_a_head_beside_the_encoder_is_found_below_any_prefix(prefix: str) -> None:
-    config = transformers.VideoMAEConfig(**SIZES, image_size=16, patch_size=8, num_frames=4, num_labels=3)
-    state = randomized(transformers.VideoMAEForVideoClassification(config)).state_dict()
-    converted = convert(renamed(state, prefix), "file")
-    assert torch.equal(converted.state["head.weight"], state["classifier.weight"])
-    assert torch.equal(converted.state["fc_norm.bias"], state["fc_norm.bias"])
-    assert converted.report["prefix"] == f"{prefix}videomae. (removed)" and "left out" not in converted.report
 
 
 def test_what_an_auxiliary_lacks_is_said_with_what_it_has_instead() -> None:

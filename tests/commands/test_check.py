@@ -227,6 +227,34 @@ def test_finetuned_weights_without_the_final_norm_cannot_start_a_target_that_has
     assert main(["check", "--config", str(tmp_path / "config.yaml"), "--encoders", "image"]) == 0
 
 
+def test_what_was_imported_without_the_final_norm_starts_no_target_that_has_it(tmp_path, capsys):
+    config, plan = read_yaml(TINY), Plan.load(TINY)
+    state = to_exchange(build_body(plan.encoders["image"].architecture.stored).state_dict())
+    torch.save(
+        {key: value for key, value in state.items() if not key.startswith("norm.")}, tmp_path / "avg.pth"
+    )
+    config |= {"results": str(tmp_path / "results"), "claims": None, "figures": []}
+    config["encoders"]["image"] = {"modality": "image", "file": str(tmp_path / "avg.pth")}
+    table = read_yaml(TINY.with_name("table.yaml"))
+    rows = [row for row in table["rows"] if row["method"] == "MAE"]
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump({**table, "rows": rows}))
+    few, all_cells = tmp_path / "few_config.yaml", tmp_path / "config.yaml"
+    few.write_text(yaml.safe_dump({**config, "tables": [str(tmp_path / "few.yaml")]}))
+    all_cells.write_text(yaml.safe_dump(config))
+    assert main(["check", "--config", str(all_cells)]) == 0, "nothing is imported yet"
+    assert main(["import", "image", "--config", str(few)]) == 0
+    assert main(["check", "--config", str(few)]) == 0
+    capsys.readouterr()
+    assert main(["check", "--config", str(all_cells)]) == 2
+    assert "avg.pth: has no final norm" in (said := capsys.readouterr().err)
+    assert "set norm: false in encoders.image" in said
+    (tmp_path / "avg.pth").unlink()
+    assert main(["check", "--config", str(all_cells)]) == 2, "its file is not read"
+    config["encoders"]["image"]["norm"] = False
+    all_cells.write_text(yaml.safe_dump(config))
+    assert main(["check", "--config", str(all_cells)]) == 0
+
+
 def test_a_file_that_has_the_norm_is_not_said_to_lack_it(tmp_path, capsys):
     config, plan = read_yaml(TINY), Plan.load(TINY)
     state = to_exchange(build_body(plan.encoders["image"].architecture.stored).state_dict())

@@ -37,7 +37,7 @@ def test_a_table_with_an_unknown_column_or_baseline_is_refused():
     table = read_yaml(Path("tests/tiny/table.yaml"))
     wrong_column = copy.deepcopy(table)
     wrong_column["rows"][1]["columns"] = ["top1"]
-    assert "row MAE: no column 'top1'" in refused(Table, wrong_column)
+    assert "row MAE: no column 'top1'; columns are tune_acc, fix_acc, " in refused(Table, wrong_column)
     table["rows"][2]["baseline"] = "MEA"
     assert "its baseline 'MEA' is not a row" in refused(Table, table)
 

@@ -160,8 +160,14 @@ def test_truncated_files(tmp_path: Path, kind: str, kept: float) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("page.pth", b"<html>404 Not Found</html>", r"page\.pth is damaged or truncated"),
-        ("page.safetensors", b"<html>404 Not Found</html>", r"page\.safetensors is damaged or truncated"),
+        ("page.pth", b"<html>404 Not Found</html>", r"page\.pth is a web page, not the file"),
+        ("page.safetensors", b"\n<!DOCTYPE html>\n<html>", r"page\.safetensors is a web page, not the file"),
+        (
+            "a.pth",
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            r"a\.pth is a pointer of Git LFS.*lfs pull",
+        ),
+        ("text.pth", b"404 Not Found", r"text\.pth is damaged or truncated"),
         (
             "weights.npz",
             b"",

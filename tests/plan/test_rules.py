@@ -39,28 +39,6 @@ def test_an_override_reaches_the_commands_whatever_its_value():
     assert overrides == {"backbone": backbone, "seeds": [0, 1]}
 
 
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [
-        ("seeds=[0, 1]", {"seeds": [0, 1]}),
-        ("backbone={dim: 32}", {"backbone": {"dim": 32, "depth": 4, "num_heads": 2, "mlp_ratio": 2.0}}),
-        ("backbone={dim: 16, mlp_ratio: 2.0}", {}),  # as in the file
-        ("results=results/123", {"results": "results/123"}),
-        ("figures=[]", {"figures": []}),
-        ("device=null", {"device": None}),
-    ],
-)
-def test_what_snakemake_makes_of_its_config_option_is_typed(monkeypatch, word, expected):
-    """It leaves numbers, booleans and nulls inside lists and mappings strings, and merges mappings."""
-    found = []
-    plan = SimpleNamespace(arguments=[], config=SimpleNamespace(claims=None))
-    monkeypatch.setattr(Plan, "load", lambda path, overrides: found.append(overrides) or plan)
-    merged = read_yaml(TINY)
-    update_config(merged, parse_config([word]))
-    Rules([str(TINY)], merged)
-    assert found == [expected]
-
-
 def test_the_command_that_messages_print_gives_snakemake_the_same_overrides():
     overrides = {"seeds": [3, 4], "results": "results/5 6", "device": "cpu", "claims": None, "threads": 2}
     words = shlex.split(Plan.load(TINY, overrides).command(Path("results/table.csv")))
@@ -69,3 +47,19 @@ def test_the_command_that_messages_print_gives_snakemake_the_same_overrides():
     assert Rules([str(TINY)], merged).plan.overrides == {
         key: value for key, value in overrides.items() if read_yaml(TINY).get(key) != value
     }
+
+
+def test_a_dataset_that_is_still_to_be_made_is_left_to_its_own_check():
+    mine = {"layout": "imagenet", "num_classes": 10, "root": "shards"}
+    datasets = read_yaml(TINY)["datasets"] | {"made": mine, "packed": mine | {"packed_from": "files"}}
+    rules = Rules([TINY], {"datasets": datasets})
+    jobs = [
+        SimpleNamespace(rule=SimpleNamespace(name=rule), wildcards=SimpleNamespace(dataset=dataset))
+        for rule, dataset in [
+            ("pack_dataset", "packed"),
+            ("check_dataset", "packed"),
+            ("check_dataset", "made"),
+            ("finetune", None),
+        ]
+    ]
+    assert rules.preflight(jobs).endswith("--datasets made")

@@ -246,11 +246,10 @@ def test_with_the_channels_last_nothing_changes_but_rounding(tmp_path):
 
 
 def test_with_the_channels_last_a_resumed_training_has_the_same_bits(tmp_path):
-    options = {"channels_last": True, "checkpoint_every": 2}
-    whole = train(tmp_path / "whole", model=Convolutions(), **options)
-    train_until_killed(tmp_path / "killed", model=Convolutions(), **options)
-    resumed = train(tmp_path / "killed", model=Convolutions(), **options)
-    restored = train(tmp_path / "killed", model=Convolutions(), **options)  # of final.pt
+    whole = train(tmp_path / "whole", model=Convolutions(), channels_last=True)
+    train_until_killed(tmp_path / "killed", model=Convolutions(), channels_last=True)
+    resumed = train(tmp_path / "killed", model=Convolutions(), channels_last=True)
+    restored = train(tmp_path / "killed", model=Convolutions(), channels_last=True)  # of final.pt
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value)
         assert torch.equal(restored.state_dict()[name], value)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from m2pt.datasets.preparation.clips import media_files, only
+from m2pt.datasets.preparation.clips import YOUTUBE_ID, media_files, only
 from m2pt.datasets.preparation.lists import check_lists, listed_path, write_lists
 from m2pt.datasets.preparation.splits import LEFT_OUT, left_out, sort_out
 from m2pt.datasets.reading import read_text, reading
@@ -40,9 +40,8 @@ MEAN, STD = -4.2677393, 4.5689974
 SAME = 0.05
 """Largest difference of a mean or standard deviation from the published one that is not worth a change."""
 
-_ID = re.compile(r"[\w-]{11}", re.ASCII)
 _TIME = r"\d+(\.\d+)?"
-_NAME = re.compile(rf"Y?(?P<id>[\w-]{{11}})(_(?P<start>{_TIME})(_{_TIME})?)?", re.ASCII)
+_NAME = re.compile(rf"Y?(?P<id>{YOUTUBE_ID})(_(?P<start>{_TIME})(_{_TIME})?)?", re.ASCII)
 """Of a clip, without its suffix. An id has 11 characters, so that a Y before it cannot be mistaken."""
 
 
@@ -181,7 +180,7 @@ def _read(path: Path, mids: Set[str]) -> Iterator[Segment]:
 def _segment(row: Sequence[str], where: str) -> Segment:
     try:
         name, start, end, labels = row
-        if _ID.fullmatch(name) and 0 <= float(start) < float(end) < math.inf:
+        if re.fullmatch(YOUTUBE_ID, name) and 0 <= float(start) < float(end) < math.inf:
             return Segment(name, float(start), labels)
     except ValueError:
         pass

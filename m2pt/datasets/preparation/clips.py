@@ -8,6 +8,9 @@ from tqdm import tqdm
 
 from m2pt.errors import InputError
 
+YOUTUBE_ID = "[A-Za-z0-9_-]{11}"
+"""Pattern of the id of a video."""
+
 
 def media_files(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
     """Yield the visible files with one of the suffixes below a folder, also behind links, in any order.

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2pt.datasets.preparation.clips import media_files, only
+from m2pt.datasets.preparation.clips import YOUTUBE_ID, media_files, only
 from m2pt.datasets.preparation.lists import check_lists, listed_path, write_lists
 from m2pt.datasets.preparation.splits import LEFT_OUT, left_out, sort_out
 from m2pt.datasets.reading import read_text, reading
@@ -32,8 +32,7 @@ CLASSES = "classes.txt"
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
-_ID = re.compile(r"[\w-]{11}", re.ASCII)
-_NAME = re.compile(r"([\w-]{11})(_\d{6}_\d{6})?", re.ASCII)
+_NAME = re.compile(rf"{YOUTUBE_ID}(_\d{{6}}_\d{{6}})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def _annotation(row: Mapping[str, str | None], where: str) -> tuple[str | None, 
     if missing := [column for column in COLUMNS if not row[column]]:
         raise InputError(f"{where} has no {listed(missing)}: complete it, or download the annotations again.")
     label, name, first, last, named = (str(row[column]) for column in COLUMNS)
-    if not _ID.fullmatch(name):
+    if not re.fullmatch(YOUTUBE_ID, name):
         raise InputError(f"{where} has the youtube_id {short(name)!r}, which must have 11 characters.")
     split = next((split for split, names in SPLITS.items() if named in names), None)
     if split is None and "test" not in named:

@@ -181,15 +181,6 @@ def test_a_clip_that_is_there_twice_is_named(downloads: Path) -> None:
         prepare(downloads, downloads)
 
 
-def test_other_lists_stay(downloads: Path) -> None:
-    (downloads / "eval.json").write_text("mine")
-    with pytest.raises(
-        InputError, match=r"already has eval\.json with another content: move the old one away"
-    ):
-        prepare(downloads, downloads)
-    assert not (downloads / "train.json").exists(), "nothing is written"
-
-
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -248,7 +239,11 @@ def test_other_lists_stay(downloads: Path) -> None:
             "Yaaaaaaaaa_ from 30 s, and train lists Yaaaaaaaaa_ from 30 s with another label. Give",
         ),
         ("class_labels_indices.csv", "index,mid\n", "must begin with 'index,mid,display_name'"),
-        ("train.json", "mine", "{downloads} already has train.json with another content"),
+        (
+            "eval.json",
+            "mine",
+            "{downloads} already has eval.json with another content: move the old one away",
+        ),
         ("eval_segments.csv", COMMENTS, "has no clip of eval_segments.csv: names must be <YTID>.wav"),
     ],
 )
@@ -260,6 +255,7 @@ def test_wrong_lists_are_named_before_a_clip_is_read(
     with pytest.raises(InputError) as raised:
         prepare(downloads, downloads, num_classes=2, check=True)
     assert message.format(downloads=downloads) in str(raised.value)
+    assert (downloads / name).read_text() == text and not (downloads / "train.json").exists()
 
 
 def read_nothing(*arguments: object) -> None:

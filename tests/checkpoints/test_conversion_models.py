@@ -1,0 +1,134 @@
+"""Weights of models of transformers and timm: converted, they have the features of the model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import transformers
+from published_checkpoints import DEPTH, DIM, State, image_encoder, renamed, video_encoder
+from torch import nn
+
+from m2pt.checkpoints.conversion import convert
+from m2pt.errors import InputError
+from m2pt.formats.weights import load_weights
+from m2pt.models.exchange import load_exchange
+
+SIZES = {
+    "hidden_size": DIM,
+    "num_attention_heads": 2,
+    "num_hidden_layers": DEPTH,
+    "intermediate_size": 4 * DIM,
+}
+IMAGE = {"image_size": 32, "patch_size": 8}
+
+
+def saved(model: Any, folder: Path) -> State:
+    """Write a model of transformers and read its file."""
+    model.save_pretrained(folder)
+    return load_weights(folder / "model.safetensors")[0]
+
+
+def randomized(model: nn.Module) -> Any:
+    """Give all parameters values of some size: transformers initializes biases with zeros."""
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3) if parameter.ndim < 2 else nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("head", [False, True])
+def test_features_of_a_vit_of_transformers(head: bool, in_memory: bool, tmp_path: Path) -> None:
+    config = transformers.ViTConfig(**SIZES, **IMAGE, layer_norm_eps=1e-6)
+    model = transformers.ViTForImageClassification(config) if head else transformers.ViTModel(config)
+    body = randomized(model).vit if head else randomized(model)
+    state = model.state_dict() if in_memory else saved(model, tmp_path)
+    x = torch.randn(2, 3, 32, 32)
+    expected = body(x).last_hidden_state
+    torch.testing.assert_close(image_encoder(convert(state, "file").state)(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_features_of_a_vitmae_of_transformers(tmp_path: Path) -> None:
+    decoder = {f"decoder_{key}": value for key, value in SIZES.items()}
+    config = transformers.ViTMAEConfig(**SIZES, **IMAGE, **decoder, mask_ratio=0.0, layer_norm_eps=1e-6)
+    model = randomized(transformers.ViTMAEForPreTraining(config))
+    state = saved(model, tmp_path)
+    x = torch.randn(2, 3, 32, 32)
+    expected = model.vit(x, noise=torch.arange(16.0).expand(2, 16)).last_hidden_state
+    converted = convert(state, "file")
+    assert "decoder of the pretraining" in converted.report["left out"]
+    torch.testing.assert_close(image_encoder(converted.state)(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pretraining", [True, False])
+def test_features_of_a_videomae_of_transformers(pretraining: bool, tmp_path: Path) -> None:
+    config = transformers.VideoMAEConfig(
+        **SIZES, image_size=16, patch_size=8, num_frames=4, layer_norm_eps=1e-6
+    )
+    kind = "VideoMAEForPreTraining" if pretraining else "VideoMAEForVideoClassification"
+    model = randomized(getattr(transformers, kind)(config))
+    x = torch.randn(2, 4, 3, 16, 16)
+    expected = model.videomae(x).last_hidden_state
+    encoder = video_encoder(convert(saved(model, tmp_path), "file").state)
+    encoder.norm = nn.Identity()
+    torch.testing.assert_close(encoder(x.transpose(1, 2)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["AST", "DeiT", "Beit", "Dinov2", "Dinov2WithRegisters"])
+def test_other_models_of_transformers_are_auxiliaries(kind: str, tmp_path: Path) -> None:
+    sizes = dict(SIZES)
+    if kind.startswith("Dinov2"):
+        del sizes["intermediate_size"]
+    images = {"num_mel_bins": 32, "max_length": 64} if kind == "AST" else IMAGE
+    config = getattr(transformers, f"{kind}Config")(**sizes, **images)
+    model = randomized(getattr(transformers, f"{kind}Model")(config))
+    state = convert(saved(model, tmp_path), "file", blocks_only=True).state
+    query = next(
+        value for key, value in model.state_dict().items() if key.endswith("0.attention.q_proj.weight")
+    )
+    assert torch.equal(state["blocks.0.attn.qkv.weight"][:DIM], query)
+    load_exchange(image_encoder({}, parts=()), state, parts=("blocks",))
+    in_memory = convert(model.state_dict(), "file", blocks_only=True).state
+    assert all(torch.equal(value, in_memory[key]) for key, value in state.items() if "norm" not in key)
+    if kind in ("AST", "DeiT", "Dinov2WithRegisters"):
+        with pytest.raises(InputError, match="none can start from it; as an auxiliary it works"):
+            convert(saved(model, tmp_path), "file")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.model."])
+def test_a_head_beside_the_encoder_is_found_below_any_prefix(prefix: str) -> None:
+    config = transformers.VideoMAEConfig(**SIZES, image_size=16, patch_size=8, num_frames=4, num_labels=3)
+    state = randomized(transformers.VideoMAEForVideoClassification(config)).state_dict()
+    converted = convert(renamed(state, prefix), "file")
+    assert torch.equal(converted.state["head.weight"], state["classifier.weight"])
+    assert torch.equal(converted.state["fc_norm.bias"], state["fc_norm.bias"])
+    assert converted.report["prefix"] == f"{prefix}videomae. (removed)" and "left out" not in converted.report
+
+
+def test_features_of_a_deit3_of_timm() -> None:
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": DIM, "depth": DEPTH, "num_heads": 2}
+    model = timm.create_model("deit3_small_patch16_224", num_classes=3, **sizes).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    encoder = image_encoder(convert(model.state_dict(), "file").state)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x), model.forward_features(x), rtol=1e-4, atol=1e-4)
+
+
+def test_layer_scale_is_multiplied_into_the_layers_before_it() -> None:
+    settings = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": DIM,
+        "depth": DEPTH,
+        "num_heads": 2,
+        "num_classes": 5,
+    }
+    scaled = randomized(timm.models.VisionTransformer(**settings, init_values=0.1))
+    plain = timm.models.VisionTransformer(**settings).eval()
+    plain.load_state_dict(convert(scaled.state_dict(), "file").state)
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(plain(x), scaled(x))
