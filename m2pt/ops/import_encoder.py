@@ -133,10 +133,12 @@ def check_imported(plan: Plan, name: str) -> None:
         InputError: it lacks the final norm, or is damaged.
     """
     spec = plan.encoder(name)
-    for seed in plan.used_pretrain_seeds if isinstance(spec, ExternalSpec) and spec.file else ():
+    if not isinstance(spec, ExternalSpec) or spec.file is None:
+        return
+    for seed in plan.used_pretrain_seeds:
         path = plan.encoder_directory(name, seed) / ENCODER
         if path.exists() and load_metadata(path).get("spec") == json.dumps(spec.stored):
-            _check_norm(plan, name, str(spec.file), "norm.weight" in tensor_names(path))
+            _check_norm(plan, name, spec.file, "norm.weight" in tensor_names(path))
 
 
 def _check_tokenizer(spec: ExternalSpec, parts: Collection[str], state: State) -> None:

@@ -110,9 +110,11 @@ def test_a_transformer_cannot_be_the_auxiliary_of_a_convnext():
     )
     with pytest.raises(pathway.PathwayError, match=r"'conv_dw' of target block 0 .* has no partner in"):
         pathway.attach(make("image").blocks, transformer.blocks, layers=LAYERS)
-    with pytest.raises(InputError, match=r"4 wide with 5 blocks.*lacks|lacks stages\.0"):
+    with pytest.raises(
+        InputError, match="the encoder is a transformer, the model is not; use weights of the same body"
+    ):
         load_exchange(make("image"), to_exchange(transformer.state_dict()), parts=("blocks",))
-    with pytest.raises(InputError, match=r"lacks blocks\.0"):
+    with pytest.raises(InputError, match="the encoder is a ConvNeXt, the model is not"):
         load_exchange(transformer, make("image").state_dict(), parts=("blocks",))
 
 
