@@ -3,6 +3,7 @@
 import errno
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,7 +42,10 @@ def locked(path: Path, *, timeout: float = 0.0) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        print(f"{path}: not locked ({error.strerror}); make sure that only one process uses this folder")
+        print(
+            f"{path}: not locked ({error.strerror}); make sure that only one process uses this folder",
+            file=sys.stderr,
+        )
     try:
         yield
     finally:

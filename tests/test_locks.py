@@ -132,7 +132,7 @@ def test_a_file_system_without_locks_gets_a_line_and_no_lock(tmp_path, monkeypat
     """Also no lock by the mere existence of a file, which `kill -9` would leave behind."""
     monkeypatch.setattr(fcntl, "flock", failing(number))
     with locked(tmp_path / "lock"):
-        assert f"lock: not locked ({os.strerror(number)})" in capsys.readouterr().out
+        assert f"lock: not locked ({os.strerror(number)})" in capsys.readouterr().err
         assert holder(tmp_path / "lock") is None
         with locked(tmp_path / "lock"):
             pass

@@ -37,8 +37,8 @@ _STARTS_NO_TARGET = {
 _GATES = ("mlp.w12.", "mlp.weights_in.", "mlp.fc1_g.", "mlp.gate_proj.")
 """Parts of the keys of gated MLPs."""
 
-_QUANTISED = ("._packed_params", ".absmax", ".quant_map", ".qweight", ".qzeros", ".SCB")
-"""Ends of the keys of quantised weights: of torch, bitsandbytes and GPTQ."""
+_QUANTIZED = ("._packed_params", ".absmax", ".quant_map", ".qweight", ".qzeros", ".SCB")
+"""Ends of the keys of quantized weights: of torch, bitsandbytes and GPTQ."""
 
 _WRAPPER = re.compile(r"(?<=\.)(\d+\.)(?:_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.)+")
 """What torch.compile, FSDP and activation checkpointing put after the number of a block."""
@@ -150,8 +150,8 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _recognize(state: Mapping[str, Tensor], source: str) -> tuple[Dialect, str]:
     """Return the first dialect whose anchor and marks the keys have, and the prefix before the anchor."""
-    if found := next((key for key in state if key.endswith(_QUANTISED)), None):
-        raise InputError(f"{source}: {found} shows that it is quantised; save the weights dequantised")
+    if found := next((key for key in state if key.endswith(_QUANTIZED)), None):
+        raise InputError(f"{source}: {found} shows that it is quantized; save the weights dequantized")
     for dialect in DIALECTS:
         prefixes = [key.removesuffix(dialect.anchor) for key in state if key.endswith(dialect.anchor)]
         prefixes = [each for each in prefixes if not each or (each.endswith(".") and not _of_decoder(each))]

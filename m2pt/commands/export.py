@@ -67,6 +67,7 @@ def _export_model(plan: "Plan", arguments: argparse.Namespace) -> None:
     from m2pt.checkpoints.exporting import FORMS, export_classifier
     from m2pt.inputs import load_input
     from m2pt.models.classifier import Classifier
+    from m2pt.models.convnext import ConvNeXtClassifier
     from m2pt.models.exchange import load_exchange
     from m2pt.run_files import MERGED
 
@@ -83,6 +84,8 @@ def _export_model(plan: "Plan", arguments: argparse.Namespace) -> None:
         raise InputError(f"{source} does not exist yet; make it with: {plan.command(source)}")
     state = load_input(plan, source, plan.stored_spec(run, arguments.seed))
     model = build.target_model(run.spec, merged=True)
+    if isinstance(model, ConvNeXtClassifier):
+        raise InputError(f"run {run.name}: a ConvNeXt has no other form; {source} has timm's keys already")
     if not isinstance(model, Classifier):
         raise InputError(f"run {run.name}, {run.experiment.task}: only classifiers have other forms")
     load_exchange(model, state, source=str(source))

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a line for each kind of training; return 1 if one does not run or starts at another loss.
 
     Raises:
-        InputError: the config is faulty, or the batch too small.
+        InputError: the config is faulty, or the batch too small or odd.
     """
     if arguments.batch < 2 or arguments.batch % 2:
         raise InputError(

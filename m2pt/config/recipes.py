@@ -92,7 +92,7 @@ class Recipe(Strict):
 
     @property
     def starts_with_norm(self) -> bool:
-        """Whether the model takes the final norm of the encoder that it starts from."""
+        """Whether the model takes the final norm of the encoder: norm is among its `pretrained_parts`."""
         return False
 
     def chosen(self, experiment: "Experiment", modalities: Sequence[str]) -> Self:
@@ -126,27 +126,28 @@ class Recipe(Strict):
         """
 
 
-class Classification(Recipe):
+class _OfClassifier(Recipe):
+    """Base of the recipes of classifiers."""
+
+    model: ClassifierSettings = ClassifierSettings()
+
+    @property
+    def starts_with_norm(self) -> bool:
+        """Whether the class token is classified; averaged tokens have a norm of their own."""
+        return self.model.pool == "token"
+
+
+class Classification(_OfClassifier):
     """One label per sample."""
 
     model: ClassifierSettings = ClassifierSettings()
     mix: Mix = Mix()
 
-    @property
-    def starts_with_norm(self) -> bool:
-        """Whether the class token is classified; averaged tokens have a norm of their own."""
-        return self.model.pool == "token"
 
-
-class MultilabelClassification(Recipe):
+class MultilabelClassification(_OfClassifier):
     """Several labels per sample."""
 
     model: AudioClassifierSettings = AudioClassifierSettings()
-
-    @property
-    def starts_with_norm(self) -> bool:
-        """Whether the class token is classified; averaged tokens have a norm of their own."""
-        return self.model.pool == "token"
 
 
 class PointSegmentation(Recipe):

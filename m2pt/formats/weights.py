@@ -1,6 +1,7 @@
 """Weights on disk: our own safetensors files, and official `.pth` files, read without executing code."""
 
 import argparse
+import codecs
 import re
 import zipfile
 import zlib
@@ -38,9 +39,12 @@ _IN_PLACE = {
     b"version https://git-lfs": "a pointer of Git LFS, not the file: fetch that with git lfs pull",
     b"<!doctype html": "a web page, not the file: fetch that by its download link",
     b"<html": "a web page, not the file: fetch that by its download link",
+    b"<?xml": "a server's answer, not the file: fetch that by its download link",
 }
 """What a file begins with that a download has left in place of weights."""
-_MOST_START = 200
+
+_START_BYTES = 200
+"""How much of a file is read to see that."""
 
 _FOLDER = 0x10
 """Attribute of a ZIP record. torch reads nothing for such a record and leaves its tensor uninitialized."""
@@ -131,14 +135,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise InputError(f"{path} is a folder: give the file of the weights in it")
         raise InputError(f"{path} is not a weights file: its name must end in {', '.join(readers)}")
     with open_binary(path) as file:  # gives a clear error if the file cannot be opened
-        _check_start(file.read(_MOST_START), path)
+        _check_start(file.read(_START_BYTES), path)
     return readers[path.suffix](path)
 
 
 def _check_start(start: bytes, path: Path) -> None:
     """Refuse what downloads leave in place of a file."""
     for begin, what in _IN_PLACE.items():
-        if start.lstrip().lower().startswith(begin):
+        if start.removeprefix(codecs.BOM_UTF8).lstrip().lower().startswith(begin):
             raise InputError(f"{path} is {what}")
 
 

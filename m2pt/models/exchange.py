@@ -126,12 +126,17 @@ def load_exchange(
 
 
 def _check_body(model: nn.Module, given: Mapping[str, Tensor], source: str) -> None:
+    own = model.state_dict()
     width, depth = body_size(given)
-    own_width, own_depth = body_size(model.state_dict())
-    kinds = {any(key.startswith("stages.") for key in each): each for each in (given, model.state_dict())}
-    if depth and own_depth and len(kinds) == 2:
-        found = "a ConvNeXt" if kinds[True] is given else "a transformer"
-        raise InputError(f"{source}: the encoder is {found}, the model is not; use weights of the same body")
+    own_width, own_depth = body_size(own)
+    body, own_body = (
+        "ConvNeXt" if any(key.startswith("stages.") for key in each) else "transformer"
+        for each in (given, own)
+    )
+    if depth and own_depth and body != own_body:
+        raise InputError(
+            f"{source}: the encoder is a {body}, the model is a {own_body}; use weights of the same body"
+        )
     if depth and (width, depth) != (own_width, own_depth):
         raise InputError(
             f"{source}: the encoder is {width} wide with {depth} blocks, the model is {own_width} wide with "

@@ -205,6 +205,13 @@ def _start_from_placeholders(model: Any, run: Run) -> None:
     for name, is_needed in needed.items():
         if is_needed and not hasattr(model, name):
             raise InputError(f"{type(model).__name__}, which starts from an encoder, has no {name}")
+    if "target_init" in run.spec.inputs:
+        needs_norm, recipe = "norm" in model.pretrained_parts, run.spec.recipe
+        if needs_norm != recipe.starts_with_norm:
+            raise InputError(
+                f"{type(recipe).__name__}.starts_with_norm is {recipe.starts_with_norm}, but norm is "
+                f"{'' if needs_norm else 'not '}among the pretrained_parts of {type(model).__name__}"
+            )
     build.attach_placeholders(model, run)
 
 

@@ -156,14 +156,16 @@ def _check_tokenizer(spec: ExternalSpec, parts: Collection[str], state: State) -
 
 def _check_norm(plan: Plan, name: str, file: str, has_norm: bool) -> None:
     """Check that a file has the final norm of the encoder, if a target starts with it."""
-    if has_norm and not plan.config.encoders[name].norm:
-        raise InputError(f"{file}: has the final norm; leave norm: false out of encoders.{name}")
     if has_norm:
+        if not plan.config.encoders[name].norm:
+            raise InputError(f"{file}: has the final norm; leave norm: false out of encoders.{name}")
         return
     needing = [
         run.name
         for run in plan.runs.values()
-        if run.experiment.target_init == name and run.spec.recipe.starts_with_norm
+        if run.experiment.target_init == name
+        and run.experiment.transfer_from is None
+        and run.spec.recipe.starts_with_norm
     ]
     if needing:
         raise InputError(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2pt.ops.step_costs import MEASURED, StepCost, measured_costs, save_measurement
+from m2pt.ops.step_costs import MEASURED, StepCost, measured_costs, save_measurements
 from m2pt.ops.synthetic_training import build_synthetic
 from m2pt.plan.jobs import Training
 from m2pt.plan.plan import Plan
@@ -48,7 +48,7 @@ def measure_missing(plan: Plan, trainings: Mapping[str, Training]) -> None:
             "torch": torch.__version__,
             "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        save_measurement(plan.results, {key: entry}, name)
+        save_measurements(plan.results, {key: entry}, name)
 
 
 def _is_measured(cost: StepCost, device: str) -> bool:

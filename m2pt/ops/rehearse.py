@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from m2pt.catalog.loading import place_of
 from m2pt.errors import InputError
 from m2pt.ops.estimate import runs_of_results
-from m2pt.ops.step_costs import cost_key, kind_key, save_measurement
+from m2pt.ops.step_costs import cost_key, kind_key, save_measurements
 from m2pt.plan.jobs import Training, trainings
 from m2pt.plan.plan import Plan
 
@@ -83,7 +83,7 @@ def rehearse(plan: Plan, batch_size: int, *, save: bool = False) -> Iterator[Reh
 
     Args:
         plan: the plan.
-        batch_size: samples of a step; at least 2, which batch norms need.
+        batch_size: samples of a step, an even number of at least 2.
         save: whether `m2pt plan` is to take the costs of steps from it, unless it has measured ones.
     """
     import m2pt.build  # noqa: F401  once, for all processes
@@ -117,7 +117,7 @@ def _save(plan: Plan, rehearsal: Rehearsal, alike: Sequence[Training], batch_siz
         }
         for training in alike
     }
-    save_measurement(plan.results, entries, rehearsal.device)
+    save_measurements(plan.results, entries, rehearsal.device)
 
 
 def _in_a_process(name: str, work: Callable[[], Rehearsal]) -> Rehearsal:

@@ -1,7 +1,8 @@
-"""Seconds of an optimizer step: of finished trainings, measured on a device, or estimated from FLOPs."""
+"""Seconds of an optimizer step: of finished trainings, measured or rehearsed on a device, or counted."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from m2pt.atomic import write_json
 from m2pt.config.experiment import digest
 from m2pt.errors import InputError
-from m2pt.locks import locked
+from m2pt.locks import LockedError, locked
 from m2pt.plan.specs import Stored
 from m2pt.results import Description, Finished, StepCosts, read
 from m2pt.run_files import FINISHED, RUN, STEP_COSTS
@@ -129,19 +130,26 @@ def measured_costs(results: Path) -> dict[str, list[StepCost]]:
     }
 
 
-def save_measurement(results: Path, keys: Mapping[str, Mapping[str, Any]], device: str) -> None:
-    """Add measurements to step_costs.json, by their `cost_key`.
+def save_measurements(results: Path, entries: Mapping[str, Mapping[str, Any]], device: str) -> None:
+    """Add measurements on a device to step_costs.json, by their `cost_key`.
 
     One of the same key and device is replaced, unless it is the better one: of more samples, or of the
     recipe's batch in place of a rehearsal's.
+
+    Raises:
+        InputError: the file is damaged, or another process keeps it locked.
     """
     path = results / STEP_COSTS
-    with locked(path.with_name(f".{path.name}.lock"), timeout=_PATIENCE_S):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path.with_name(f".{path.name}.lock"), timeout=_PATIENCE_S))
+        except LockedError as error:
+            raise InputError(f"{path}: {error} is writing it; wait for that process to end.") from None
         known = _read(path).model_dump(exclude_unset=True)
-        for key, entry in keys.items():
-            before = known.setdefault(key, {}).get(device, {"samples": 1})
-            if _samples(entry) >= _samples(before):
-                known[key][device] = dict(entry)
+        for key, entry in entries.items():
+            devices = known.setdefault(key, {})
+            if device not in devices or _samples(entry) >= _samples(devices[device]):
+                devices[device] = dict(entry)
         write_json(path, known)
 
 

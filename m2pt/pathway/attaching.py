@@ -95,7 +95,7 @@ def attach(
 
     Raises:
         PathwayError: unequal depth, width or heads, a missing layer, a weight that is shared, expanded,
-            quantised, on the meta device or no parameter, a forward that pathways cannot follow, adapters
+            quantized, on the meta device or no parameter, a forward that pathways cannot follow, adapters
             that are not merged, values that are not finite, a name already in use, or nothing to attach. The
             target is unchanged in that case.
     """
@@ -155,10 +155,13 @@ def _check_name(name: object, auxiliary: object) -> None:
 
 def _number(scale_init: object) -> float:
     """Return the initial λ, also from a tensor of one element."""
-    value = scale_init.item() if isinstance(scale_init, Tensor) and scale_init.numel() == 1 else scale_init
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
-        raise PathwayError(f"scale_init={scale_init!r}: must be a finite number")
-    return float(value)
+    try:
+        value = scale_init.item() if isinstance(scale_init, Tensor) else scale_init
+        if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except (RuntimeError, OverflowError):  # a tensor of several elements or without values; beyond floats
+        pass
+    raise PathwayError(f"scale_init={scale_init!r}: must be a finite number")
 
 
 def _kept(layers: Layers) -> Layers:
@@ -237,7 +240,7 @@ def _check_targets(parts: Sequence[Part]) -> None:
         if not is_plain(own):
             raise PathwayError(
                 f"the weight of {part.label} is a {type(own).__name__} of {own.dtype}, which cannot be "
-                "trained as W + λA: attach to the model before it is quantised"
+                "trained as W + λA: attach to the model before it is quantized"
             )
         if own.is_meta != part.values.is_meta:
             where = f"the target's {part.label}" if own.is_meta else f"{part.auxiliary!r} for {part.label}"

@@ -237,7 +237,7 @@ def _is_adapter(path: str, wrapped: str) -> bool:
 
 
 def is_plain(parameter: Tensor) -> bool:
-    """Return whether a parameter's own numbers are the weights: it is not quantised, nor of another class."""
+    """Return whether a parameter's own numbers are the weights: it is not quantized, nor of another class."""
     return (
         parameter.is_floating_point()
         and parameter.dtype.itemsize > 1  # a float8 has its scale elsewhere

@@ -48,21 +48,22 @@ def watch_earlier(added: Sequence[Added]) -> None:
     if not weights:
         return  # the search takes a while
     layers = {id(each.layer) for each in added}
-    found = _instances(torch.optim.Optimizer, DistributedDataParallel)
-    for each in found:
-        if not isinstance(each, DistributedDataParallel):
-            continue
-        if inside := layers.intersection(map(id, each.modules())):
-            own = [part for part in added if id(part.layer) in inside]
-            each.register_forward_pre_hook(partial(_refuse, added=own))
-        elif not weights.isdisjoint(map(id, each.parameters())):
+    optimizers = _instances(torch.optim.Optimizer)
+    inside = {
+        each: layers.intersection(map(id, each.modules())) for each in _instances(DistributedDataParallel)
+    }
+    for each, found in inside.items():
+        if not found and not weights.isdisjoint(map(id, each.parameters())):
             raise PathwayError(
-                "the target was given to replicate() and has run since, so that the gradients of the "
-                "matrices and scales of pathways would not be averaged: attach to the model first, "
-                "replicate it then"
+                "a DistributedDataParallel, as inside replicate(), has weights of the target and would not "
+                "average the gradients of the matrices and scales of pathways: attach to the model first, "
+                "and replicate or wrap it then"
             )
-    for each in found:
-        if isinstance(each, torch.optim.Optimizer) and weights & _held(each):
+    for each, found in inside.items():
+        if own := [part for part in added if id(part.layer) in found]:
+            each.register_forward_pre_hook(partial(_refuse, added=own))
+    for each in optimizers:
+        if weights & _held(each):
             if each not in _unchecked:
                 _unchecked[each] = []
                 each.register_step_pre_hook(_warn_once)
@@ -88,9 +89,9 @@ def check_flattened(roots: Iterable[nn.Module]) -> None:
             )
 
 
-def _instances(*kinds: type) -> list[Any]:
-    """Return all objects of these classes; there are too many objects for a loop in Python."""
-    classes = list(kinds)
+def _instances(kind: type) -> list[Any]:
+    """Return all objects of a class; there are too many objects for a loop in Python."""
+    classes = [kind]
     for each in classes:
         classes += each.__subclasses__()
     objects = gc.get_objects()

@@ -174,7 +174,7 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
 
     Raises:
         PathwayError: the layer is merged with `keep_terms` and gradients are enabled or what it was merged
-            of has changed, A or λ is no longer a parameter, or W has been quantised.
+            of has changed, A or λ is no longer a parameter, or W has been quantized.
     """
     weight: Tensor = parameter(layer, name)  # not the attribute, which in a forward is this very sum
     if name not in attached_names(layer):
@@ -184,7 +184,7 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
     if weight.dtype not in _WEIGHTS:  # torch would add λA to numbers that are no weights
         raise PathwayError(
             f"{name!r} of {type(layer).__name__} is {weight.dtype} now, whose numbers alone are no weights: "
-            "merge() the model before it is quantised"
+            "merge() the model before it is quantized"
         )
     pairs: Any = [_like(weight, pair) for pair in enabled_terms(layer, name)]
     if not pairs:

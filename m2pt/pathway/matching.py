@@ -124,7 +124,7 @@ class _Block:
         if not is_plain(own):
             raise PathwayError(
                 f"{place.label} is a {type(own).__name__} of {own.dtype}, whose numbers alone are no "
-                "weights: dequantise the auxiliary first"
+                "weights: dequantize the auxiliary first"
             )
         if any(getattr(module, "merged", True) is False for module in self.wrappers(place.matrix)):
             raise PathwayError(

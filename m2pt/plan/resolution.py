@@ -183,7 +183,7 @@ class Specs:
             InputError: the recipe is missing from the config, or cannot be read.
         """
         encoder = self.config.encoders.get(experiment.target_init)
-        if encoder is None or encoder.norm:
+        if experiment.transfer_from is not None or encoder is None or encoder.norm:
             return None
         layout = self.config.datasets[experiment.dataset].layout
         path = self._recipe_path(experiment, encoder.body)

@@ -11,6 +11,8 @@ from torch import distributed, nn
 from m2pt.datasets.base import seed_generators
 from m2pt.errors import InputError
 
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
 STEP_STREAM, METHOD_STREAM = 1, 2
 """Last word of the seed of a forward pass and of a method's hook. Those of samples, (seed, epoch, index), end
 with 0, since numpy pads them with zeros."""
@@ -85,8 +87,7 @@ def convolutions(model: nn.Module) -> list[nn.Module]:
     Raises:
         InputError: it has none.
     """
-    found: list[nn.Module] = []
-    found += [each for each in model.modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d)]
+    found: list[nn.Module] = [each for each in model.modules() if isinstance(each, _CONVOLUTIONS)]
     if not found:
         raise InputError(f"channels_last: {type(model).__name__} has no 2-D convolution; leave it out")
     return found

@@ -175,7 +175,7 @@ class TrainingSettings:
         whole["precision: fp16"] = self.precision == "fp16"
         if self.shard and any(whole.values()):
             named = " and ".join(name for name, is_set in whole.items() if is_set)
-            raise ValueError(f"shard: not together with {named}; leave one out")
+            raise ValueError(f"shard: not together with {named}, which need weights whole; leave one out")
         for length, warmup, unit in (
             (self.epochs, self.warmup_epochs, "epochs"),
             (self.steps, self.warmup_steps, "steps"),

@@ -196,7 +196,7 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
         ({**mae(), "blocks.0.mlp.fc1.weight_scale": torch.zeros(1)}, "has no blocks.0.mlp.fc1.weight_scale"),
         (
             {**mae(), "blocks.0.mlp.fc1.weight.absmax": torch.zeros(1)},
-            "blocks.0.mlp.fc1.weight.absmax shows that it is quantised; save the weights dequantised",
+            "blocks.0.mlp.fc1.weight.absmax shows that it is quantized; save the weights dequantized",
         ),
         (
             without(mae(), "blocks.1.mlp.fc2.weight"),

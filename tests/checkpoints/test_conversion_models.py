@@ -49,9 +49,10 @@ def test_features_of_a_vit_of_transformers(head: bool, in_memory: bool, tmp_path
     torch.testing.assert_close(image_encoder(convert(state, "file").state)(x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_features_of_a_vitmae_of_transformers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("eps", [1e-6, 1e-12])  # MAE's, and the default of transformers
+def test_features_of_a_vitmae_of_transformers(eps: float, tmp_path: Path) -> None:
     decoder = {f"decoder_{key}": value for key, value in SIZES.items()}
-    config = transformers.ViTMAEConfig(**SIZES, **IMAGE, **decoder, mask_ratio=0.0, layer_norm_eps=1e-6)
+    config = transformers.ViTMAEConfig(**SIZES, **IMAGE, **decoder, mask_ratio=0.0, layer_norm_eps=eps)
     model = randomized(transformers.ViTMAEForPreTraining(config))
     state = saved(model, tmp_path)
     x = torch.randn(2, 3, 32, 32)

@@ -22,7 +22,7 @@ from m2pt.ops.step_costs import (
     best,
     cost_key,
     measured_costs,
-    save_measurement,
+    save_measurements,
 )
 from m2pt.plan.plan import Plan
 
@@ -132,7 +132,7 @@ def test_measured_times_are_worth_more_than_rehearsed_ones(tmp_path, monkeypatch
     plan = Plan.load(TINY, {"results": str(tmp_path)})
     first, second, *_ = [alike[0] for alike in kinds_of_training(plan)]
     measured, rehearsed = cost_key(first.stored), cost_key(second.stored)
-    save_measurement(tmp_path, {measured: {"seconds": 7.0}}, "cpu")
+    save_measurements(tmp_path, {measured: {"seconds": 7.0}}, "cpu")
     monkeypatch.setattr(module, "_in_a_process", lambda name, _: Rehearsal(name, seconds=1.0, device="cpu"))
     for _ in module.rehearse(plan, 2, save=True):
         pass
@@ -173,7 +173,7 @@ def test_processes_that_save_at_once_lose_nothing(tmp_path):
 
 def _save_many(results, name):
     for number in range(20):
-        save_measurement(results, {f"{name}{number}": {"seconds": 1.0}}, "cpu")
+        save_measurements(results, {f"{name}{number}": {"seconds": 1.0}}, "cpu")
 
 
 def test_the_best_cost_is_of_a_gpu_and_then_of_the_best_origin():

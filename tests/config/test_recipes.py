@@ -186,7 +186,7 @@ def test_what_needs_whole_weights_is_not_sharded(changes, named):
     recipe_class = task_recipe("classification", "imagenet")
     recipe_class(**recipe)
     recipe["training"] |= changes
-    assert f"shard: not together with {named}; leave one out" in refused(recipe_class, recipe)
+    assert f"shard: not together with {named}, which need weights whole" in refused(recipe_class, recipe)
 
 
 def test_a_number_that_yaml_reads_as_a_string_is_hashed_as_a_number():

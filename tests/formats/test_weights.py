@@ -167,6 +167,8 @@ def test_truncated_files(tmp_path: Path, kind: str, kept: float) -> None:
             b"version https://git-lfs.github.com/spec/v1\noid",
             r"a\.pth is a pointer of Git LFS.*lfs pull",
         ),
+        ("bom.pth", b"\xef\xbb\xbf<HTML>", r"bom\.pth is a web page"),
+        ("s3.pth", b"<?xml version='1.0'?><Error>", r"s3\.pth is a server's answer, not the file"),
         ("text.pth", b"404 Not Found", r"text\.pth is damaged or truncated"),
         (
             "weights.npz",

@@ -88,7 +88,7 @@ def test_an_audio_convnext_attaches_to_an_image_convnext_with_another_stem():
     scales, expected = pathway.scales(image), image(x)
     assert not torch.allclose(expected, plain(x))
     merged = pathway.merge(copy.deepcopy(image))
-    torch.testing.assert_close(merged(x), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(merged(x), expected, rtol=1e-4, atol=1e-4)
     assert list(merged.state_dict()) == list(plain.state_dict())
     layer = "stages.2.blocks.0.mlp.fc2"
     np.testing.assert_allclose(
@@ -111,10 +111,11 @@ def test_a_transformer_cannot_be_the_auxiliary_of_a_convnext():
     with pytest.raises(pathway.PathwayError, match=r"'conv_dw' of target block 0 .* has no partner in"):
         pathway.attach(make("image").blocks, transformer.blocks, layers=LAYERS)
     with pytest.raises(
-        InputError, match="the encoder is a transformer, the model is not; use weights of the same body"
+        InputError,
+        match="the encoder is a transformer, the model is a ConvNeXt; use weights of the same body",
     ):
         load_exchange(make("image"), to_exchange(transformer.state_dict()), parts=("blocks",))
-    with pytest.raises(InputError, match="the encoder is a ConvNeXt, the model is not"):
+    with pytest.raises(InputError, match="the encoder is a ConvNeXt, the model is a transformer"):
         load_exchange(transformer, make("image").state_dict(), parts=("blocks",))
 
 

@@ -52,9 +52,11 @@ def test_a_model_that_was_replicated_before_is_refused_once_it_has_run() -> None
     attach(model, {"audio": vit(seed=1)}, scale_init=0.3)
     model(x).sum().backward()  # replicates what it finds in the first forward
     state = copy.deepcopy(model.state_dict())
-    with pytest.raises(PathwayError, match=r"given to replicate\(\) and has run.*first, replicate it then"):
+    around = DistributedDataParallel(model)
+    with pytest.raises(PathwayError, match=r"as inside replicate\(\), has weights of the target.*then"):
         attach(model, {"video": vit(seed=2)})
     assert model.state_dict().keys() == state.keys()
+    assert not around._forward_pre_hooks, "what was refused is not watched"
     model(x).sum().backward()
 
 

@@ -313,17 +313,17 @@ def spectral(model: nn.Module) -> None:
     nn.utils.spectral_norm(model.blocks[1].mlp.fc2)
 
 
-def quantised(model: nn.Module, dtype: torch.dtype = torch.int8) -> None:
+def quantized(model: nn.Module, dtype: torch.dtype = torch.int8) -> None:
     layer = model.blocks[1].mlp.fc2
     layer.weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
 
 
 def float8(model: nn.Module) -> None:
-    quantised(model, torch.float8_e4m3fn)
+    quantized(model, torch.float8_e4m3fn)
 
 
 class Special(torch.Tensor):
-    """A tensor subclass, as quantisation libraries have them."""
+    """A tensor subclass, as quantization libraries have them."""
 
 
 def subclassed(model: nn.Module) -> None:
@@ -341,7 +341,7 @@ def scripted(model: nn.Module) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(
-    "change", [parametrized, pruned, spectral, quantised, float8, subclassed, lazy, scripted]
+    "change", [parametrized, pruned, spectral, quantized, float8, subclassed, lazy, scripted]
 )
 def test_a_layer_that_cannot_have_pathways_leaves_the_model_as_it_was(change) -> None:
     model = vit()

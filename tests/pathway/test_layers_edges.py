@@ -1,4 +1,4 @@
-"""More that must not go wrong silently: later quantisation, adapter states, hooks, names, factors."""
+"""More that must not go wrong silently: later quantization, adapter states, hooks, names, factors."""
 
 import copy
 import subprocess
@@ -20,12 +20,12 @@ def attached() -> nn.Module:
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.complex64])
-def test_a_weight_that_is_quantised_afterwards_is_an_error(dtype: torch.dtype) -> None:
+def test_a_weight_that_is_quantized_afterwards_is_an_error(dtype: torch.dtype) -> None:
     model = attached()
     layer = model.blocks[1].mlp.fc1
     layer.weight = nn.Parameter((10 * layer.weight.detach()).to(dtype), requires_grad=False)
     with pytest.raises(
-        PathwayError, match=rf"'weight' of AttachedLinear is {dtype} now.*before it is quantised"
+        PathwayError, match=rf"'weight' of AttachedLinear is {dtype} now.*before it is quantized"
     ):
         model(images())
 

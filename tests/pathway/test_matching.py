@@ -230,13 +230,13 @@ class Adapted(nn.Linear):
     merged = False
 
 
-def quantised(model: nn.Module, dtype: torch.dtype = torch.int8) -> None:
+def quantized(model: nn.Module, dtype: torch.dtype = torch.int8) -> None:
     layer = model.blocks[1].mlp.fc2
     layer.weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
 
 
 def float8(model: nn.Module) -> None:
-    quantised(model, torch.float8_e4m3fn)
+    quantized(model, torch.float8_e4m3fn)
 
 
 def subclassed(model: nn.Module) -> None:
@@ -263,9 +263,9 @@ def lora(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (quantised, r"'mlp.fc2' of 'auxiliary' block 1 is a Parameter of torch.int8.*dequantise"),
-        (float8, r"'mlp.fc2' of 'auxiliary' block 1 is a Parameter of torch.float8.*dequantise"),
-        (subclassed, r"'mlp.fc2' of 'auxiliary' block 1 is a Special.*dequantise"),
+        (quantized, r"'mlp.fc2' of 'auxiliary' block 1 is a Parameter of torch.int8.*dequantize"),
+        (float8, r"'mlp.fc2' of 'auxiliary' block 1 is a Parameter of torch.float8.*dequantize"),
+        (subclassed, r"'mlp.fc2' of 'auxiliary' block 1 is a Special.*dequantize"),
         (adapted, r"'mlp.fc2' of 'auxiliary' block 1 has adapters that are not merged: merge_and_unload"),
         (lora, r"'mlp.fc2' of 'auxiliary' block 0 has adapters that are not merged: merge_and_unload"),
         (without_values, r"'auxiliary' for 'mlp.fc2' of target block 1 is on the meta device"),

@@ -60,6 +60,12 @@ class Headless(nn.Module):
         self.head = nn.Linear(32, 10)
 
 
+class Normed(Headless):
+    """A model that starts with the norm, which its recipe does not say."""
+
+    pretrained_parts = ("tokenizer", "blocks", "norm")
+
+
 RETURNS = "loss must return a scalar with a gradient, and a dict of scalars; got "
 
 
@@ -78,6 +84,7 @@ RETURNS = "loss must return a scalar with a gradient, and a dict of scalars; got
         ("build_model", fail, "scratch", "ZeroDivisionError: by nought ("),
         ("build_model", lambda *_, **__: nn.Linear(2, 1), "scratch", "the model does not take the inputs of"),
         ("build_model", Headless, "image", "Headless, which starts from an encoder, has no pretrained_parts"),
+        ("build_model", Normed, "image", "OneHotRecipe.starts_with_norm is False, but norm is among the"),
     ],
 )
 def test_a_member_that_does_not_do_its_work_is_named(
