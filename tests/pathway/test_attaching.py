@@ -157,7 +157,11 @@ def test_a_mismatch_is_named_and_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    "value", ["x", None, True, torch.tensor(True), float("nan"), -float("inf"), torch.ones(2), [0.1]]
+    "value",
+    [
+        *("x", None, True, torch.tensor(True), float("nan"), -float("inf"), torch.ones(2), [0.1], 10**400),
+        torch.ones(1, device="meta"),
+    ],
 )
 def test_an_initial_scale_that_is_no_number_is_refused(value: object) -> None:
     model = vit()
