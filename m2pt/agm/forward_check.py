@@ -64,7 +64,7 @@ def check_forward(
 
 
 def check_equal(model: nn.Module, found: Tensor, reference: Tensor, why: str) -> None:
-    """Check that logits equal those of `forward` to rounding.
+    """Check that logits equal those of `forward` up to rounding.
 
     Raises:
         BalancingError: they do not.

@@ -35,9 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     plan = load_plan(arguments)
     numbers = f"{'tokens':>6} {'parameters':>12} {'trained':>12} {'loss':>16} {'expected':>8}"
     print(f"{numbers} {'s/step':>7} {'GiB':>5}  training")
-    failed = 0
+    failed = []
     for each in rehearse(plan, arguments.batch, save=arguments.save):
-        failed += not each.is_sound
+        failed += [] if each.is_sound else [each.training]
         if each.error:
             print(f"{each.training}: {each.error}", flush=True)
             continue
@@ -52,4 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
         for fault in each.faults:
             print(f"{each.training}: {fault}")
         sys.stdout.flush()
+    if failed:
+        print(f"{len(failed)} kinds of training failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

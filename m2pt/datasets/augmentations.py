@@ -88,7 +88,7 @@ class ImageAugmentation:
     """Bounds of the crop's aspect ratio."""
     interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
     backend: Literal["pil", "tensor"] = "pil"
-    """What resizes the crop: Pillow, as officially, or torch, which is faster and equal to rounding."""
+    """What resizes the crop: Pillow, as officially, or torch, which is faster and equal up to rounding."""
     hflip: Fraction = 0.5
     """Probability of a horizontal flip."""
     auto_augment: Annotated[str, MaxLen(200), _Check(_policy)] | None = None

@@ -13,6 +13,10 @@ from m2pt.ranges import Block, Depth, Fraction, Share, Size
 IGNORED = 255
 """Label of pixels that semantic segmentation ignores, in the loss and in the evaluation."""
 
+SMALL_STD = 0.01
+"""Largest standard deviation of the initial weights of a predicting layer at which its logits are about 0:
+that of detectron2's and mmsegmentation's classifiers."""
+
 Pool = Literal["avg", "token"]
 Head = Literal["linear", "batchnorm_linear"]
 

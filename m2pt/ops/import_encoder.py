@@ -169,7 +169,7 @@ def _check_norm(plan: Plan, name: str, file: str, has_norm: bool) -> None:
     ]
     if needing:
         raise InputError(
-            f"{file}: has no final norm, as models that were finetuned to average their tokens, but "
+            f"{file}: has no final norm, like models finetuned to average their tokens, but "
             f"{listed(needing, 3)} start with one; give pretrained weights, or set norm: false in "
             f"encoders.{name}, which leaves their cells empty"
         )

@@ -19,6 +19,7 @@ from torchvision.ops import clip_boxes_to_image
 from m2pt.datasets.checks import raise_problems
 from m2pt.datasets.coco_records import read_records, run_length_code
 from m2pt.models.mask_rcnn import build_mask_rcnn
+from m2pt.models.settings import SMALL_STD
 from m2pt.models.transformer import Encoder
 
 Targets = list[dict[str, Tensor]]
@@ -60,13 +61,16 @@ class Detection:
     def initial_losses(num_classes: int, recipe: Mapping[str, Any], batch: Any) -> dict[str, float]:
         """Return the losses of logits 0: ln 2 for objectness and masks, ln(C + 1) with the background.
 
-        Those of boxes depend on the anchors and proposals, so the sum does too.
+        Those of boxes depend on the anchors and proposals, so the sum does too. Predictors of large initial
+        weights have other logits.
         """
-        return {
-            "loss_classifier": math.log(num_classes + 1),
-            "loss_mask": math.log(2),
-            "loss_objectness": math.log(2),
+        of_classes, _, of_masks = recipe["model"]["predictor_stds"]
+        known = {
+            "loss_classifier": (math.log(num_classes + 1), of_classes),
+            "loss_mask": (math.log(2), of_masks),
+            "loss_objectness": (math.log(2), 0.0),
         }
+        return {name: loss for name, (loss, std) in known.items() if std <= SMALL_STD}
 
     @staticmethod
     def build_model(encoder: Encoder, *, input: Mapping[str, Any], **settings: Any) -> nn.Module:

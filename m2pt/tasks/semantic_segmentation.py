@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2pt.errors import InputError
-from m2pt.models.settings import IGNORED
+from m2pt.models.settings import IGNORED, SMALL_STD
 from m2pt.models.transformer import Encoder
 from m2pt.models.upernet import build_upernet
 
@@ -46,9 +46,12 @@ class SemanticSegmentation:
     def initial_losses(num_classes: int, recipe: Mapping[str, Any], batch: Batch) -> dict[str, float]:
         """Return the losses of logits 0: ln C times the mean weight of a pixel, which is 0 if it is ignored.
 
-        The auxiliary head's comes on top with its own weight.
+        The auxiliary head's comes on top with its own weight. Classifiers of large initial weights have other
+        logits.
         """
         settings, labels = recipe["model"], torch.stack(batch[1]).cpu()
+        if settings["classifier_std"] > SMALL_STD:
+            return {}
         known = labels[labels != IGNORED]
         weights = torch.tensor(settings["class_weights"] or [1.0] * num_classes)
         decoder = math.log(num_classes) * weights[known].sum().item() / labels.numel()

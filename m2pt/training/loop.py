@@ -65,7 +65,7 @@ def fit(
 
     Several processes call this alike and share each step (`TrainingSettings.share`): the first one writes,
     and all return the same weights. Where they share the forward passes evenly, the result is that of one
-    process to rounding, except for the running averages of batch norms (see `batch_statistics`).
+    process up to rounding, except for the running averages of batch norms (see `batch_statistics`).
 
     `model.train()` is called once, at the start: a model whose frozen part has dropout or batch statistics
     overrides `train` to keep that part in evaluation mode.

@@ -134,16 +134,16 @@ class TrainingSettings:
     tf32: bool = False
     """Whether a GPU rounds the factors of float32 products and convolutions to TF32."""
     compile: bool = False
-    """Whether torch.compile compiles the model: equal to rounding, faster on a GPU."""
+    """Whether torch.compile compiles the model: equal up to rounding, faster on a GPU."""
     channels_last: bool = False
-    """Whether 2-D convolutions have their channels last: equal to rounding, and on some devices faster for
+    """Whether 2-D convolutions have their channels last: equal up to rounding, and on some devices faster for
     models with many of them. Not together with shard."""
     activation_checkpointing: bool = False
     """Whether blocks are computed again in the backward pass in place of keeping their activations: less
     memory, about a third more time, the same result."""
     shard: bool = False
     """Whether several processes split weights, gradients and moments among them (FSDP2) in place of keeping
-    all in each (DDP): less memory, more exchange, the same result to rounding. One process has nothing to
+    all in each (DDP): less memory, more exchange, the same result up to rounding. One process has nothing to
     split. Not together with ema, compile, channels_last, fp16 or joint trainings."""
     num_workers: Annotated[int, Ge(0), Le(1024)] = 0
     """Loader processes per training process; the samples do not depend on it."""

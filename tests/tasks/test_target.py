@@ -100,9 +100,25 @@ def test_ignored_and_weighted_pixels_count_as_in_the_loss():
 
     labels = torch.tensor([[0, 1, 2, 255], [2, 2, 255, 255]])
     for weights in (None, [0.5, 1.0, 3.0]):
-        recipe = {"model": {"auxiliary_weight": 0.0, "class_weights": weights}}
+        recipe = {"model": {"auxiliary_weight": 0.0, "class_weights": weights, "classifier_std": 0.01}}
         model = torch.nn.Module()
         model.class_weights = None if weights is None else torch.tensor(weights)
         loss = UPerNet._cross_entropy(model, torch.zeros(1, 3, 2, 4), labels[None])
         expected = SemanticSegmentation.initial_losses(3, recipe, ([], [labels]))
         assert expected["loss"] == pytest.approx(loss.item())
+        recipe["model"]["classifier_std"] = 0.2
+        assert SemanticSegmentation.initial_losses(3, recipe, ([], [labels])) == {}
+
+
+@pytest.mark.parametrize(
+    ("stds", "known"),
+    [
+        ((0.01, 0.001, 0.001), {"loss_classifier", "loss_mask", "loss_objectness"}),
+        ((0.05, 0.05, 0.001), {"loss_mask", "loss_objectness"}),
+        ((0.01, 0.05, 0.4), {"loss_classifier", "loss_objectness"}),
+    ],
+)
+def test_a_loss_is_known_where_the_last_layer_starts_small(stds, known):
+    from m2pt.tasks.detection import Detection
+
+    assert set(Detection.initial_losses(10, {"model": {"predictor_stds": stds}}, None)) == known
