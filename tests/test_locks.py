@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -112,13 +111,14 @@ def test_a_forked_child_neither_releases_the_lock_nor_keeps_it(tmp_path):
         os.waitpid(child, 0)
 
 
-@pytest.mark.skipif(not shutil.which("flock"), reason="no flock of util-linux here")
-def test_flock_of_util_linux_sees_the_lock(tmp_path):
-    """`.ci/run` waits with it for the tracker to end."""
+def test_the_system_call_flock_sees_the_lock(tmp_path):
+    """The program `flock` calls it, with which `.ci/run` waits for the tracker to end."""
     path = tmp_path / "lock"
-    command = ["flock", "--timeout", "0", str(path), "true"]
+    lock = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    command = [sys.executable, "-c", lock, str(path)]
     with locked(path):
-        assert subprocess.run(command).returncode == 1
+        held = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        assert held.returncode == 1 and "BlockingIOError" in held.stderr
     assert path.exists() and subprocess.run(command).returncode == 0
 
 

@@ -161,7 +161,7 @@ def _samples(entry: Mapping[str, Any]) -> float:
 def best(costs: Iterable[StepCost], device: str | None = None) -> StepCost | None:
     """Return the cost to plan with: on `device` if that is given, else on a GPU rather than on a CPU.
 
-    On one device, costs of finished trainings are preferred to measured ones, and these to rehearsed ones.
+    Costs of finished trainings are preferred to measured ones, and these to rehearsed ones.
     """
     matching = [cost for cost in costs if device in (None, cost.device)]
     return min(
