@@ -30,6 +30,9 @@ Share = Annotated[float, Ge(0), Lt(1)]
 
 Factor = Annotated[float, Gt(0), Le(100)]
 
+Epsilon = Annotated[float, Gt(0), Le(0.01)]
+"""What a norm adds to the variance."""
+
 Strength = Annotated[float, Ge(0), Le(100)]
 """Strength of an effect; 0 turns it off."""
 

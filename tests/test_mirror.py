@@ -83,7 +83,7 @@ TESTED_IN = {
     "formats/test_damaged_files.py": "inputs",
     "formats/test_weights.py": "formats/weight_files",
     "modalities/test_image.py": "modalities/patches modalities/positions modalities/tokenizer",
-    "models/test_classifier.py": "models/exchange models/transformer",
+    "models/test_classifier.py": "modalities/settings models/exchange models/transformer",
     "models/test_convnext.py": "models/bodies",
     "models/test_feature_pyramid.py": "models/mask_rcnn models/upernet",
     "models/test_masked_autoencoder.py": "models/decoders",

@@ -16,6 +16,7 @@ from m2pt.formats.weights import save_weights
 from m2pt.modalities.audio import AudioTokenizer
 from m2pt.modalities.image import ImageTokenizer
 from m2pt.modalities.patches import PatchTokenizer
+from m2pt.modalities.settings import NORM_EPS
 from m2pt.modalities.video import VideoTokenizer
 from m2pt.models.classifier import Classifier
 from m2pt.models.exchange import to_exchange
@@ -99,9 +100,19 @@ def _timm_settings(model: Classifier) -> dict[str, Any]:
     }
 
 
+def _check_norms(model: Classifier, form: str) -> None:
+    """Check that the norms are those of a form that has no setting for them."""
+    if model.norm_eps != NORM_EPS:
+        raise InputError(
+            f"the {form} form has norms with an epsilon of {NORM_EPS:g}, but this model's have "
+            f"{model.norm_eps:g} (norm_eps of its modality): give another --to"
+        )
+
+
 def _timm_model(model: Classifier) -> tuple[nn.Module, dict[str, Any]]:
     settings = _timm_settings(model)
-    plain = timm.create_model("vit_base_patch16_224", num_classes=model.num_classes, **settings)
+    norms: dict[str, Any] = {"norm_layer": partial(nn.LayerNorm, eps=model.norm_eps)}
+    plain = timm.create_model("vit_base_patch16_224", num_classes=model.num_classes, **settings, **norms)
     plain.load_state_dict(to_exchange(model.state_dict()), strict=True)
     return plain.eval(), settings
 
@@ -111,6 +122,8 @@ def _to_timm(model: Classifier, target: Path) -> str:
     _compare(model, "timm", plain)
     save_weights(target, plain.state_dict(), {})
     words = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    if model.norm_eps != NORM_EPS:
+        words += f", norm_layer=functools.partial(torch.nn.LayerNorm, eps={model.norm_eps!r})"
     return (
         f'timm.create_model("vit_base_patch16_224", num_classes={model.num_classes}, {words}), then '
         f"load_state_dict(safetensors.torch.load_file({str(target)!r}))"
@@ -124,6 +137,7 @@ def _to_transformers(model: Classifier, target: Path) -> str:
         name = "VideoMAEForVideoClassification"
         _compare(model, "transformers", lambda x: made(x.transpose(1, 2)).logits)
     else:
+        _check_norms(model, "transformers")
         plain, settings = _timm_model(model)
         config = transformers.TimmWrapperConfig(
             architecture="vit_base_patch16_224", num_labels=model.num_classes, model_args=settings
@@ -151,7 +165,7 @@ def _videomae(model: Classifier, transformers: Any) -> Any:
         num_hidden_layers=len(model.blocks),
         num_attention_heads=model.blocks[0].get_submodule("attn").num_heads,
         intermediate_size=mlp.out_features,
-        layer_norm_eps=1e-6,
+        layer_norm_eps=model.norm_eps,
         num_labels=model.num_classes,
     )
     made = transformers.VideoMAEForVideoClassification(config)
@@ -230,6 +244,7 @@ def _to_official(model: Classifier, target: Path) -> str:
         raise InputError(
             "the official scripts average the tokens: only a classifier with pool avg has this form"
         )
+    _check_norms(model, "official")
     with replacing(target) as temporary:
         torch.save({"model": state}, temporary)
     return f"{code} --eval, with this file as the model to finetune or to resume"

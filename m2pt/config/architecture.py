@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from m2pt.config.strict import Strict
-from m2pt.ranges import Depth, Factor, Size
+from m2pt.modalities.settings import NORM_EPS, POINTCLOUD_NORM_EPS
+from m2pt.ranges import Depth, Epsilon, Factor, Size
 
 MOST_TOKENS = 2**16
 
@@ -40,6 +41,13 @@ class Backbone(Strict):
         return self
 
 
+class Norms(Strict):
+    """LayerNorms of the encoder and of the decoder of its pretraining."""
+
+    norm_eps: Epsilon = NORM_EPS
+    """What they add to the variance; `layer_norm_eps` in a config.json of transformers."""
+
+
 class ImageInput(Strict):
     """Side of the square input image in pixels."""
 
@@ -59,7 +67,7 @@ class ConvNeXt(Strict):
     dims: tuple[Size, Size, Size, Size]
 
 
-class Image(Strict):
+class Image(Norms):
     """How an image becomes tokens."""
 
     input: ImageInput
@@ -91,7 +99,7 @@ class VideoTokenizer(Strict):
     tubelet_size: Size = 2
 
 
-class Video(Strict):
+class Video(Norms):
     """How a clip becomes tokens."""
 
     input: VideoInput
@@ -126,7 +134,7 @@ class AudioTokenizer(Strict):
     stride: Size
 
 
-class Audio(Strict):
+class Audio(Norms):
     """How a sound becomes tokens."""
 
     input: AudioInput
@@ -162,11 +170,12 @@ class PointcloudTokenizer(Strict):
     """Never choose a center within |p|² <= 1e-3 of the origin, as Point-MAE's CUDA sampling does."""
 
 
-class Pointcloud(Strict):
+class Pointcloud(Norms):
     """How a point cloud becomes tokens."""
 
     input: PointcloudInput
     tokenizer: PointcloudTokenizer
+    norm_eps: Epsilon = POINTCLOUD_NORM_EPS
 
     @model_validator(mode="after")
     def _enough_points(self) -> "Pointcloud":
@@ -186,7 +195,7 @@ class TextTokenizer(Strict):
     """A token is a byte; there are no settings."""
 
 
-class Text(Strict):
+class Text(Norms):
     """How a text becomes tokens."""
 
     input: TextInput

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2pt.errors import InputError
+from m2pt.modalities.settings import POINTCLOUD_NORM_EPS
 from m2pt.modalities.tokenizer import Tokenizer, Tokens, random_split, take
 
 ORIGIN = 1e-3
@@ -117,7 +118,7 @@ class PointCloudTokenizer(Tokenizer):
     """
 
     positions_every_block = True
-    norm_eps = 1e-5
+    norm_eps = POINTCLOUD_NORM_EPS
     decoder_embedding = "none"
     decays_mask_token = False
 

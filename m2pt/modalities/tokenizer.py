@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2pt.errors import InputError
+from m2pt.modalities.settings import NORM_EPS
 
 
 class Tokens(NamedTuple):
@@ -35,8 +36,8 @@ class Tokenizer(nn.Module, ABC):
     target_dim: int
     positions_every_block: ClassVar[bool] = False
     """Point-MAE adds the positions before every block; the other methods add them once."""
-    norm_eps: ClassVar[float] = 1e-6
-    """Epsilon of the LayerNorms of encoder and decoder: 1e-6 in MAE, AudioMAE and VideoMAE."""
+    norm_eps: ClassVar[float] = NORM_EPS
+    """Epsilon of the LayerNorms of the modality's method, unless the config gives another."""
     decoder_embedding: ClassVar[Literal["linear", "linear_without_bias", "none"]] = "linear"
     """Layer from encoder to decoder. VideoMAE's has no bias; Point-MAE has none and uses one width."""
     decays_mask_token: ClassVar[bool] = True

@@ -76,7 +76,7 @@ class Classifier(Encoder):
         if pool == "avg":
             self.norm = nn.Identity()
         self.token_drop = build_token_dropping(tokenizer, token_drop)
-        self.fc_norm = LayerNorm(dim, eps=tokenizer.norm_eps) if pool == "avg" else nn.Identity()
+        self.fc_norm = LayerNorm(dim, eps=self.norm_eps) if pool == "avg" else nn.Identity()
         self.head = build_head(head, dim, num_classes)
 
     @property

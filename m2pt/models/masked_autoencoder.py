@@ -58,7 +58,7 @@ def build_decoder(modality: str, encoder: Encoder, settings: DecoderSettings, dr
         "depth": settings.depth,
         "num_heads": settings.num_heads,
         "target_dim": tokenizer.target_dim,
-        "norm_eps": tokenizer.norm_eps,
+        "norm_eps": encoder.norm_eps,
     }
     positions = tokenizer.decoder_positions(dim)
     if kind not in tokenizer.decoder_kinds:

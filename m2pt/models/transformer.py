@@ -42,7 +42,18 @@ class Encoder(nn.Module):
     """Tokenizer, blocks, final LayerNorm.
 
     The blocks have the same weights for all modalities, qkv with bias; Point-MAE's, without, load with zeros.
-    The epsilon of the LayerNorms is that of the modality's method.
+
+    Args:
+        tokenizer: tokenizer of the modality.
+        dim: width of the tokens.
+        depth: number of blocks.
+        num_heads: attention heads of a block.
+        mlp_ratio: hidden units of a block's MLP per unit of `dim`.
+        norm_eps: epsilon of the LayerNorms; None: that of the modality's method.
+        drop_path: stochastic depth rate of the last block.
+
+    Raises:
+        InputError: `dim` is not a multiple of `num_heads`.
     """
 
     def __init__(
@@ -53,6 +64,7 @@ class Encoder(nn.Module):
         depth: int,
         num_heads: int,
         mlp_ratio: float = 4.0,
+        norm_eps: float | None = None,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
@@ -60,8 +72,9 @@ class Encoder(nn.Module):
         self.grad_checkpointing = False
         self.num_prefix_tokens = tokenizer.num_prefix_tokens
         self.tokenizer = tokenizer
-        self.blocks = build_blocks(dim, depth, num_heads, mlp_ratio, drop_path, tokenizer.norm_eps)
-        self.norm: nn.Module = LayerNorm(dim, eps=tokenizer.norm_eps)
+        self.norm_eps = tokenizer.norm_eps if norm_eps is None else norm_eps
+        self.blocks = build_blocks(dim, depth, num_heads, mlp_ratio, drop_path, self.norm_eps)
+        self.norm: nn.Module = LayerNorm(dim, eps=self.norm_eps)
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 tokenizer.init_linear(module.weight)
@@ -168,7 +181,7 @@ def build_encoder(
         input: input settings of the dataset (image_size, frames, mel_bins, points, length, ...).
         tokenizer: patch_size, and tubelet_size (video) or stride (audio); groups and group_size (pointcloud);
             nothing (text).
-        backbone: dim, depth, num_heads, mlp_ratio.
+        backbone: dim, depth, num_heads, mlp_ratio, and norm_eps if it is not that of the modality's method.
         drop_path: stochastic depth rate of the last block.
 
     Raises:

@@ -135,6 +135,7 @@ def _check_dataset(plan: Plan, name: str) -> None:
 
 
 def _check_file(plan: Plan, name: str) -> None:
+    from m2pt.checkpoints.stated import NORM_EPS
     from m2pt.ops.import_encoder import read_encoder_file
     from m2pt.plan.dvc import check_checkpoint
 
@@ -142,7 +143,9 @@ def _check_file(plan: Plan, name: str) -> None:
         for seed in plan.used_pretrain_seeds:
             check_checkpoint(plan, name, seed)
         return
-    read_encoder_file(plan, name)
+    _, report = read_encoder_file(plan, name)
+    if NORM_EPS in report:
+        print(f"encoder {name}: {report[NORM_EPS]}")
 
 
 def _check_imported(plan: Plan, name: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from m2pt import job_log
 from m2pt.checkpoints.conversion import convert, other_weights
+from m2pt.checkpoints.stated import NORM_EPS, other_norm_eps, stated_norm_eps
 from m2pt.errors import InputError
 from m2pt.formats.weights import load_checkpoint, save_weights
 from m2pt.models.exchange import body_size, part_of
@@ -34,9 +35,14 @@ def convert_checkpoint(source: Path, modality: str, target: Path, *, keep_pathwa
     if is_transformer and tokenizer and not tokenizer_class(modality).recognizes(tokenizer):
         state = {key: tensor for key, tensor in state.items() if key not in tokenizer}
         report["not used"] = f"tokenizer: it is not that of {modality}"
+    metadata = {"dialect": report["dialect"], "modality": modality}
+    eps = stated_norm_eps(source, given.metadata) if is_transformer else None
+    if eps is not None:
+        report |= other_norm_eps(eps, tokenizer_class(modality).norm_eps, modality)
+        metadata[NORM_EPS] = str(eps)
     width, depth = body_size(state)
     if width:
         report["blocks"] = f"{depth} of width {width}"
     job_log.begin(f"import {source}", report)
-    save_weights(target, state, {"dialect": report["dialect"], "modality": modality})
+    save_weights(target, state, metadata)
     job_log.end(target, note=f"{len(state)} tensors")

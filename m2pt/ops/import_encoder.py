@@ -9,6 +9,7 @@ from torch import Tensor
 from m2pt import job_log, session
 from m2pt.atomic import write_text
 from m2pt.checkpoints.conversion import convert, other_weights
+from m2pt.checkpoints.stated import other_norm_eps, stated_norm_eps
 from m2pt.datasets.base import seed_generators
 from m2pt.errors import InputError, listed
 from m2pt.formats.documents import read_text
@@ -17,7 +18,7 @@ from m2pt.formats.weights import load_checkpoint, load_weights, save_weights
 from m2pt.inputs import load_input
 from m2pt.models.bodies import build_body
 from m2pt.models.exchange import load_exchange, part_of, to_exchange
-from m2pt.models.transformer import tokenizer_class
+from m2pt.models.transformer import Encoder, tokenizer_class
 from m2pt.plan.dvc import check_checkpoint, fetched_weights
 from m2pt.plan.plan import Plan
 from m2pt.plan.specs import ExternalSpec
@@ -119,6 +120,9 @@ def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
         _check_norm(plan, name, spec.file, has_norm)
     unused = sorted({part_of(key) for key in converted.state} - set(parts))
     report = {**converted.report, **other_weights(given)}
+    if isinstance(body, Encoder) and not is_auxiliary:
+        stated = stated_norm_eps(Path(spec.file), given.metadata)
+        report |= other_norm_eps(stated, body.norm_eps, str(spec.architecture.modality))
     if unused:
         why = "an auxiliary lends its blocks" if is_auxiliary else "targets have their own"
         report["not used"] = f"{', '.join(unused)}: {why}"

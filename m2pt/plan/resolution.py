@@ -53,10 +53,14 @@ class Specs:
         Raises:
             InputError: the config has no section for this modality.
         """
-        settings = self._section(modality).model_dump(mode="json")
+        section = self._section(modality)
+        settings = section.model_dump(mode="json")
         if body == "convnext":
             return Architecture(modality, self._sizes(body), settings["input"])
-        return Architecture(modality, self._sizes(body), settings["input"], settings["tokenizer"])
+        eps = settings.get("norm_eps")
+        if eps is not None and eps == type(section).model_fields["norm_eps"].default:
+            eps = None
+        return Architecture(modality, self._sizes(body), settings["input"], settings["tokenizer"], eps)
 
     def _sizes(self, body: Body) -> Backbone | ConvNeXt:
         sizes = self.config.convnext if body == "convnext" else self.config.backbone

@@ -80,12 +80,14 @@ class Architecture:
         sizes: of the blocks; their class tells a transformer from a ConvNeXt.
         input: settings of the input; None for blocks alone.
         tokenizer: settings of the tokenizer; None for blocks alone and for a ConvNeXt.
+        norm_eps: epsilon of the LayerNorms; None: that of the modality's method.
     """
 
     modality: str | None
     sizes: Backbone | ConvNeXt
     input: Mapping[str, Any] | None = None
     tokenizer: Mapping[str, Any] | None = None
+    norm_eps: float | None = None
 
     @property
     def body(self) -> Body:
@@ -106,7 +108,8 @@ class Architecture:
         known = {name: dict(settings) for name, settings in parts.items() if settings is not None}
         if self.body == "convnext":
             return {**start, "body": self.body, **known, "convnext": sizes}
-        return {**start, "backbone": sizes, **known}
+        eps = {} if self.norm_eps is None else {"norm_eps": self.norm_eps}
+        return {**start, "backbone": {**sizes, **eps}, **known}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ SIZES = {
     "intermediate_size": 4 * DIM,
 }
 IMAGE = {"image_size": 32, "patch_size": 8}
+NORMS = pytest.mark.parametrize(("eps", "std"), [(1e-6, 0.1), (1e-12, 0.1), (1e-12, 0.02), (1e-3, 0.02)])
+"""MAE's epsilon, the default of transformers and a large one, at weights of some size and at initial ones."""
 
 
 def saved(model: Any, folder: Path) -> State:
@@ -30,48 +32,56 @@ def saved(model: Any, folder: Path) -> State:
     return load_weights(folder / "model.safetensors")[0]
 
 
-def randomized(model: nn.Module) -> Any:
-    """Give all parameters values of some size: transformers initializes biases with zeros."""
+def randomized(model: nn.Module, std: float = 0.1) -> Any:
+    """Give all parameters random values, the vectors greater ones: transformers starts biases with zeros."""
     for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3) if parameter.ndim < 2 else nn.init.normal_(parameter, std=0.1)
+        nn.init.normal_(parameter, std=3 * std if parameter.ndim < 2 else std)
     return model.eval()
 
 
+@NORMS
 @pytest.mark.parametrize("in_memory", [False, True])
 @pytest.mark.parametrize("head", [False, True])
-def test_features_of_a_vit_of_transformers(head: bool, in_memory: bool, tmp_path: Path) -> None:
-    config = transformers.ViTConfig(**SIZES, **IMAGE, layer_norm_eps=1e-6)
+def test_features_of_a_vit_of_transformers(
+    head: bool, in_memory: bool, eps: float, std: float, tmp_path: Path
+) -> None:
+    config = transformers.ViTConfig(**SIZES, **IMAGE, layer_norm_eps=eps)
     model = transformers.ViTForImageClassification(config) if head else transformers.ViTModel(config)
-    body = randomized(model).vit if head else randomized(model)
+    body = randomized(model, std).vit if head else randomized(model, std)
     state = model.state_dict() if in_memory else saved(model, tmp_path)
     x = torch.randn(2, 3, 32, 32)
     expected = body(x).last_hidden_state
-    torch.testing.assert_close(image_encoder(convert(state, "file").state)(x), expected, rtol=1e-5, atol=1e-5)
+    encoder = image_encoder(convert(state, "file").state, norm_eps=eps)
+    torch.testing.assert_close(encoder(x), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("eps", [1e-6, 1e-12])  # MAE's, and the default of transformers
-def test_features_of_a_vitmae_of_transformers(eps: float, tmp_path: Path) -> None:
+@NORMS
+def test_features_of_a_vitmae_of_transformers(eps: float, std: float, tmp_path: Path) -> None:
     decoder = {f"decoder_{key}": value for key, value in SIZES.items()}
     config = transformers.ViTMAEConfig(**SIZES, **IMAGE, **decoder, mask_ratio=0.0, layer_norm_eps=eps)
-    model = randomized(transformers.ViTMAEForPreTraining(config))
+    model = randomized(transformers.ViTMAEForPreTraining(config), std)
     state = saved(model, tmp_path)
     x = torch.randn(2, 3, 32, 32)
     expected = model.vit(x, noise=torch.arange(16.0).expand(2, 16)).last_hidden_state
     converted = convert(state, "file")
     assert "decoder of the pretraining" in converted.report["left out"]
-    torch.testing.assert_close(image_encoder(converted.state)(x), expected, rtol=1e-5, atol=1e-5)
+    encoder = image_encoder(converted.state, norm_eps=eps)
+    torch.testing.assert_close(encoder(x), expected, rtol=1e-5, atol=1e-5)
 
 
+@NORMS
 @pytest.mark.parametrize("pretraining", [True, False])
-def test_features_of_a_videomae_of_transformers(pretraining: bool, tmp_path: Path) -> None:
+def test_features_of_a_videomae_of_transformers(
+    pretraining: bool, eps: float, std: float, tmp_path: Path
+) -> None:
     config = transformers.VideoMAEConfig(
-        **SIZES, image_size=16, patch_size=8, num_frames=4, layer_norm_eps=1e-6
+        **SIZES, image_size=16, patch_size=8, num_frames=4, layer_norm_eps=eps
     )
     kind = "VideoMAEForPreTraining" if pretraining else "VideoMAEForVideoClassification"
-    model = randomized(getattr(transformers, kind)(config))
+    model = randomized(getattr(transformers, kind)(config), std)
     x = torch.randn(2, 4, 3, 16, 16)
     expected = model.videomae(x).last_hidden_state
-    encoder = video_encoder(convert(saved(model, tmp_path), "file").state)
+    encoder = video_encoder(convert(saved(model, tmp_path), "file").state, norm_eps=eps)
     encoder.norm = nn.Identity()
     torch.testing.assert_close(encoder(x.transpose(1, 2)), expected, rtol=1e-5, atol=1e-5)
 

@@ -1,5 +1,6 @@
 """Merged classifiers written for other tools: read by those, with the same logits."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,18 @@ INPUTS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
 }
 
 
-def classifier(modality: str, pool: str = "avg", **tokenizer: int) -> Classifier:
+def classifier(
+    modality: str, pool: str = "avg", norm_eps: float | None = None, **tokenizer: int
+) -> Classifier:
     torch.manual_seed(0)
     values, settings = INPUTS[modality]
     model = build_classifier(
-        modality, input=values, tokenizer=settings | tokenizer, backbone=BACKBONE, num_classes=5, pool=pool
+        modality,
+        input=values,
+        tokenizer=settings | tokenizer,
+        backbone=BACKBONE | {"norm_eps": norm_eps},
+        num_classes=5,
+        pool=pool,
     )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -54,6 +62,27 @@ def test_timm_loads_the_state_strictly(modality: str, pool: str, tmp_path: Path)
     plain = eval(create, {"timm": timm}).eval()  # what the user is told to type
     plain.load_state_dict(load_file(tmp_path / "a.safetensors"), strict=True)
     torch.testing.assert_close(plain(x), expected)
+
+
+@pytest.mark.parametrize(("modality", "form"), [("image", "timm"), ("video", "transformers")])
+def test_norms_of_another_epsilon_are_exported_with_it(modality: str, form: str, tmp_path: Path) -> None:
+    model = classifier(modality, norm_eps=0.01)
+    target = tmp_path / ("a.safetensors" if form == "timm" else "a")
+    usage = export_classifier(model, form, target)
+    create = usage.partition(", then ")[0]
+    made = eval(create, {"timm": timm, "torch": torch, "functools": functools, "transformers": transformers})
+    if form == "timm":
+        made.load_state_dict(load_file(target), strict=True)
+    norms = {name: module.eps for name, module in made.named_modules() if isinstance(module, nn.LayerNorm)}
+    assert len(norms) == 5
+    assert {eps for name, eps in norms.items() if form == "timm" or name != "fc_norm"} == {0.01}
+
+
+@pytest.mark.parametrize("form", ["transformers", "official"])
+def test_a_form_without_a_setting_for_the_epsilon_is_refused(form: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="an epsilon of 1e-06, but this model's have 1e-12"):
+        export_classifier(classifier("image", norm_eps=1e-12), form, tmp_path / f"a{ENDINGS.get(form, '')}")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("modality", "pool"), [("image", "avg"), ("image", "token"), ("audio", "avg")])

@@ -265,6 +265,25 @@ def test_a_file_that_has_the_norm_is_not_said_to_lack_it(tmp_path, capsys):
     assert "whole.pth: has the final norm; leave norm: false out of encoders.image" in capsys.readouterr().err
 
 
+def test_another_epsilon_of_the_norms_of_a_start_is_said(tmp_path, capsys):
+    config, plan = read_yaml(TINY), Plan.load(TINY)
+    for name in ("image", "text"):  # no target starts from a text model
+        state = to_exchange(build_body(plan.encoders[name].architecture.stored).state_dict())
+        torch.save(state, tmp_path / f"{name}.pth")
+        config["encoders"][name] = {"modality": name, "file": str(tmp_path / f"{name}.pth")}
+    (tmp_path / "config.json").write_text('{"layer_norm_eps": 1e-12}')
+    config["results"] = str(tmp_path / "results")
+    path = tmp_path / "config.yaml"
+    for eps, words in ((1e-6, "encoder image: the norms of its model have 1e-12"), (1e-12, "")):
+        config["modalities"]["image"]["norm_eps"] = eps
+        path.write_text(yaml.safe_dump(config))
+        assert main(["check", "--config", str(path), "--encoders", "image", "text"]) == 0
+        said = capsys.readouterr().out
+        assert said.count("norms of its model") == (1 if words else 0) and words in said
+        assert main(["import", "image", "--config", str(path)]) == 0
+        assert ("norm_eps" in capsys.readouterr().out) is bool(words)
+
+
 @pytest.mark.parametrize(("policy", "code"), [("error", 2), ("skip", 0)])
 def test_corrupt_training_samples_are_refused_unless_they_are_skipped(tmp_path, capsys, policy, code):
     LAYOUTS["imagenet"].build(tmp_path / "imagenet")

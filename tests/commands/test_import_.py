@@ -1,5 +1,6 @@
 """Weights of other people: what cannot serve as weights is refused with its key, in bounded memory."""
 
+import json
 import subprocess
 import sys
 import warnings
@@ -225,6 +226,19 @@ def test_a_published_file_is_converted_and_accounted_for(
     written, metadata = load_weights(tmp_path / "out.safetensors")
     assert metadata == {"dialect": "MAE, pretraining", "modality": "image"}
     assert written.keys() == state.keys() and all(torch.equal(written[key], state[key]) for key in state)
+
+
+def test_the_epsilon_that_transformers_states_is_said_and_kept(
+    tmp_path: Path, capsys, mae: dict[str, Tensor]
+) -> None:
+    torch.save(mae, tmp_path / "mae.pth")
+    for stated, said in ((1e-6, False), (1e-12, True)):
+        (tmp_path / "config.json").write_text(json.dumps({"layer_norm_eps": stated}))
+        target = tmp_path / f"{stated}.safetensors"
+        words = ["import", str(tmp_path / "mae.pth"), "--modality", "image", "-o", str(target)]
+        assert main(words) == 0
+        assert ("set modalities.image.norm_eps: 1e-12" in capsys.readouterr().out) is said
+        assert float(load_weights(target)[1]["norm_eps"]) == stated
 
 
 def test_a_tokenizer_of_another_modality_is_left_out(

@@ -115,19 +115,23 @@ def renamed(state: Mapping[str, Tensor], prefix: str) -> State:
 
 
 def image_encoder(
-    state: State, parts: tuple[str, ...] = ("tokenizer", "blocks", "norm"), source: str = "file"
+    state: State,
+    parts: tuple[str, ...] = ("tokenizer", "blocks", "norm"),
+    source: str = "file",
+    norm_eps: float | None = None,
 ) -> nn.Module:
-    encoder = build_encoder("image", input={"image_size": 32}, tokenizer={"patch_size": 8}, backbone=BACKBONE)
+    backbone = BACKBONE | {"norm_eps": norm_eps}
+    encoder = build_encoder("image", input={"image_size": 32}, tokenizer={"patch_size": 8}, backbone=backbone)
     load_exchange(encoder, state, parts=parts, source=source)
     return encoder.eval()
 
 
-def video_encoder(state: State) -> nn.Module:
+def video_encoder(state: State, norm_eps: float | None = None) -> nn.Module:
     encoder = build_encoder(
         "video",
         input={"frames": 4, "image_size": 16},
         tokenizer={"patch_size": 8, "tubelet_size": 2},
-        backbone=BACKBONE,
+        backbone=BACKBONE | {"norm_eps": norm_eps},
     )
     load_exchange(encoder, state, parts=("tokenizer", "blocks"))
     return encoder.eval()

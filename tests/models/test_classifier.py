@@ -143,14 +143,16 @@ def test_positions_of_points_are_added_before_every_block():
     torch.testing.assert_close(encoder.encode(tokens.values, tokens.positions), encoder.norm(x))
 
 
+@pytest.mark.parametrize("given", [None, 1e-12])
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_layer_norms_have_the_epsilon_of_the_method(modality):
+def test_layer_norms_have_the_epsilon_of_the_method_or_the_given_one(modality, given):
     settings = MODALITIES[modality][0]
+    settings = {**settings, "backbone": {**settings["backbone"], "norm_eps": given}}
     encoder = build_encoder(modality, **settings)
     norms = [module for module in encoder.modules() if isinstance(module, nn.LayerNorm)]
     norms.append(build_classifier(modality, **settings, num_classes=2, pool="avg", head="linear").fc_norm)
     assert len(norms) == 8
-    assert {norm.eps for norm in norms} == {1e-5 if modality == "pointcloud" else 1e-6}
+    assert {norm.eps for norm in norms} == {given or (1e-5 if modality == "pointcloud" else 1e-6)}
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

@@ -12,7 +12,7 @@ from m2pt.errors import InputError
 from m2pt.formats.documents import read_yaml
 from m2pt.plan.jobs import jobs
 from m2pt.plan.plan import Plan
-from m2pt.plan.specs import PretrainingSpec
+from m2pt.plan.specs import PretrainingSpec, RunSpec
 
 CONFIG = Path("config/config.yaml")
 
@@ -75,6 +75,26 @@ def test_a_setting_that_came_later_changes_a_result_only_where_it_is_set(config,
         digests.append(Plan.load(TINY, config).encoder_digest("image"))
     assert digests[0] == digests[1] == Plan.load(TINY).encoder_digest("image")
     assert len(set(digests)) == 4
+
+
+def test_another_epsilon_of_the_norms_changes_the_models_of_its_modality(config):
+    before = Plan.load(TINY)
+    for modality, given in (("image", 1e-6), ("pointcloud", 1e-5)):
+        after = Plan.load(TINY, changed(config, f"modalities.{modality}.norm_eps", given))
+        assert after.encoders[modality].stored == before.encoders[modality].stored, "the method's own"
+    after = Plan.load(TINY, changed(config, "modalities.image.norm_eps", 1e-12))
+    assert after.encoders["image"].stored["architecture"]["backbone"]["norm_eps"] == 1e-12
+    assert after.encoders["image_convnext"].stored == before.encoders["image_convnext"].stored
+    for name, run in before.runs.items():
+        same = all(each.modality != "image" or each.body == "convnext" for each in architectures(run.spec))
+        assert (after.runs[name].digest == run.digest) is same, name
+
+
+def architectures(spec):
+    """Architectures of a run and of all weights that it reads."""
+    own = spec.architectures.values() if isinstance(spec, RunSpec) else [spec.architecture]
+    inputs = spec.inputs.values() if isinstance(spec, RunSpec) else []
+    return [*own, *(each for given in inputs for each in architectures(given))]
 
 
 def test_pretraining_seeds_are_dealt_out_in_turn(config):
