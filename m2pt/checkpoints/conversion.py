@@ -22,8 +22,6 @@ MATRICES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
 _DECODERS = ("decoder", "MAE_decoder")
 _STARTS_NO_TARGET = {
-    "dist_token": "a distillation token",
-    "distillation_token": "a distillation token",
     "reg_token": "register tokens",
     "register_tokens": "register tokens",
     "norm_pre": "a norm before the blocks",

@@ -55,7 +55,7 @@ _TIMM_BLOCK = {
     "blocks.N.gamma_1": "blocks.N.ls1",
     "blocks.N.gamma_2": "blocks.N.ls2",
 }
-_TIMM = {**_same("cls_token", "pos_embed", "patch_embed", "embedding", *_NORMS), **_TIMM_BLOCK}
+_TIMM = {**_same("cls_token", "dist_token", "pos_embed", "patch_embed", "embedding", *_NORMS), **_TIMM_BLOCK}
 _MAE_DECODER = dict.fromkeys(
     (
         "mask_token",
@@ -119,6 +119,7 @@ _TRANSFORMERS_BLOCK = {
 _TRANSFORMERS = {
     **_TRANSFORMERS_BLOCK,
     "embeddings.cls_token": "cls_token",
+    "embeddings.distillation_token": "dist_token",
     "embeddings.position_embeddings": "pos_embed",
     "embeddings.patch_embeddings.projection": "patch_embed.proj",
     "layernorm": "norm",
@@ -133,6 +134,8 @@ _TRANSFORMERS_LEFT_OUT = {
     "classifier.layernorm": HEAD,
     "classifier.dense": HEAD,
     "lm_head": HEAD,
+    "cls_classifier": HEAD,
+    "distillation_classifier": HEAD,
 }
 
 

@@ -62,6 +62,8 @@ def example(model: Classifier) -> Tensor:
         return torch.randn(2, 3, *sizes, generator=generator)
     if isinstance(tokenizer, PatchTokenizer):
         sizes = [(count - 1) * tokenizer.stride + tokenizer.patch_size for count in tokenizer.grid]
+        if isinstance(tokenizer, AudioTokenizer) and tokenizer.frequency_major:
+            sizes.reverse()
         channels = tokenizer.patch_embed.proj.in_channels
         return torch.randn(2, channels, *sizes, generator=generator)
     raise InputError(
@@ -87,6 +89,7 @@ def _timm_settings(model: Classifier) -> dict[str, Any]:
     tokenizer = model.tokenizer
     if not isinstance(tokenizer, ImageTokenizer | AudioTokenizer) or tokenizer.stride != tokenizer.patch_size:
         raise InputError("timm's VisionTransformer takes images and sounds, in patches without overlap")
+    _check_tokens(tokenizer, "timm's VisionTransformer")
     mlp = cast(nn.Linear, model.blocks[0].get_submodule("mlp.fc1"))
     return {
         "img_size": tuple(count * tokenizer.patch_size for count in tokenizer.grid),
@@ -98,6 +101,12 @@ def _timm_settings(model: Classifier) -> dict[str, Any]:
         "mlp_ratio": mlp.out_features / mlp.in_features,
         "global_pool": model.pool,
     }
+
+
+def _check_tokens(tokenizer: PatchTokenizer, reader: str) -> None:
+    """Check that there is no distillation token, as in MAE and AudioMAE."""
+    if tokenizer.dist_token is not None:
+        raise InputError(f"{reader} has no distillation token: give --to onnx")
 
 
 def _check_norms(model: Classifier, form: str) -> None:
@@ -244,6 +253,8 @@ def _to_official(model: Classifier, target: Path) -> str:
         raise InputError(
             "the official scripts average the tokens: only a classifier with pool avg has this form"
         )
+    if isinstance(tokenizer, PatchTokenizer):
+        _check_tokens(tokenizer, code)
     _check_norms(model, "official")
     with replacing(target) as temporary:
         torch.save({"model": state}, temporary)

@@ -1,6 +1,6 @@
 """Sizes of the models: the bodies, and how each modality becomes tokens."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -57,7 +57,12 @@ class ImageInput(Strict):
 class ImageTokenizer(Strict):
     """Side of a square patch in pixels."""
 
+    ADDED: ClassVar = {"distillation_token": False}
+    """Settings that came later, with the value at which a result is the same as without them."""
+
     patch_size: Size
+    distillation_token: bool = False
+    """Whether a second token precedes the patches, as in DeiT."""
 
 
 class ConvNeXt(Strict):
@@ -130,8 +135,12 @@ class AudioInput(Strict):
 class AudioTokenizer(Strict):
     """Side of a square patch of the spectrogram and the step between two patches (equal: no overlap)."""
 
+    ADDED: ClassVar = {"ast": False}
+
     patch_size: Size
     stride: Size
+    ast: bool = False
+    """Whether tokens are AST's: a distillation token too, and patches (frequency, time) in that order."""
 
 
 class Audio(Norms):

@@ -6,30 +6,57 @@ from typing import Any, Self
 from torch import Tensor
 
 from m2pt.modalities.patches import PatchTokenizer, count_patches, has_kernel
+from m2pt.modalities.tokenizer import Tokens
 
 
 class AudioTokenizer(PatchTokenizer):
-    """Patches of a spectrogram in time-major order, overlapping if `stride` is less than `patch_size`.
+    """Patches of a spectrogram, overlapping if `stride` is less than `patch_size`.
 
-    Positions are fixed in pretraining and in finetuning. AudioMAE computes its table for the transposed grid,
-    so that token (t, f) gets the coordinates of another token. The table built here follows the true grid;
-    the official one is used with the official weights, because `pos_embed` is always loaded.
+    They are (time, frequency) and in time-major order as in AudioMAE, or with `ast` the other way round and
+    after a class and a distillation token, as in AST, which trains the positions.
+
+    AudioMAE's positions are fixed, in pretraining and in finetuning. It computes their table for the
+    transposed grid, so that token (t, f) gets the coordinates of another token. The table built here follows
+    the true grid; the official one is used with the official weights, because `pos_embed` is always loaded.
     """
 
     decoder_kinds = ("global", "windowed")
+    distilled = "ast"
 
-    def __init__(self, dim: int, *, frames: int, mel_bins: int, patch_size: int, stride: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        frames: int,
+        mel_bins: int,
+        patch_size: int,
+        stride: int,
+        ast: bool = False,
+    ) -> None:
         grid = (
             count_patches("frames", frames, patch_size, stride),
             count_patches("mel_bins", mel_bins, patch_size, stride),
         )
-        super().__init__(dim, channels=1, grid=grid, patch_size=patch_size, stride=stride)
-        self.fix_positions()
+        super().__init__(
+            dim,
+            channels=1,
+            grid=(grid[1], grid[0]) if ast else grid,
+            patch_size=patch_size,
+            stride=stride,
+            distillation_token=ast,
+        )
+        self.frequency_major = ast
+        if not ast:
+            self.fix_positions()
 
     @classmethod
     def build(cls, dim: int, input: Mapping[str, Any], settings: Mapping[str, Any]) -> Self:
-        """Build from the settings `patch_size`, `stride` and the input's `frames`, `mel_bins`."""
+        """Build from the config's section `tokenizer` and the input's `frames`, `mel_bins`."""
         return cls(dim, frames=input["frames"], mel_bins=input["mel_bins"], **settings)
+
+    def forward(self, x: Tensor) -> Tokens:
+        """Map (B, 1, frames, mel bins) to tokens."""
+        return super().forward(x.transpose(2, 3) if self.frequency_major else x)
 
     @classmethod
     def recognizes(cls, state: Mapping[str, Tensor]) -> bool:

@@ -1,6 +1,7 @@
 """Patches of a 2-D plane, shared by images and spectrograms."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,16 +53,26 @@ class PatchEmbed(nn.Module):
 class PatchTokenizer(Tokenizer):
     """Square patches, a class token, 2-D sine-cosine positions, and MAE's objective.
 
-    Keys are those of timm's `VisionTransformer`: `cls_token`, `pos_embed` (its first row belongs to the class
-    token and starts at zero), `patch_embed.proj.*`. Source: MAE, `models_mae.py`.
+    Keys are those of timm's `VisionTransformer`: `cls_token`, `pos_embed` (its first rows belong to the
+    prefix and start at zero), `patch_embed.proj.*`, and `dist_token` in DeiT and AST.
+    Source: MAE, `models_mae.py`.
     """
 
-    num_prefix_tokens = 1
+    distilled: ClassVar[str] = "distillation_token"
+    """Setting that adds a distillation token."""
 
     def __init__(
-        self, dim: int, *, channels: int, grid: tuple[int, int], patch_size: int, stride: int
+        self,
+        dim: int,
+        *,
+        channels: int,
+        grid: tuple[int, int],
+        patch_size: int,
+        stride: int,
+        distillation_token: bool = False,
     ) -> None:
         super().__init__()
+        self.num_prefix_tokens = 2 if distillation_token else 1
         self.grid = grid
         self.patch_size = patch_size
         self.stride = stride
@@ -71,7 +82,10 @@ class PatchTokenizer(Tokenizer):
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(dim, -1))
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         nn.init.normal_(self.cls_token, std=0.02)
-        table = torch.cat([torch.zeros(1, dim), sincos_2d(dim, grid)])
+        self.dist_token = nn.Parameter(torch.empty(1, 1, dim)) if distillation_token else None
+        if self.dist_token is not None:
+            nn.init.normal_(self.dist_token, std=0.02)
+        table = torch.cat([torch.zeros(self.num_prefix_tokens, dim), sincos_2d(dim, grid)])
         self.pos_embed = nn.Parameter(table.unsqueeze(0))
 
     def fix_positions(self) -> None:
@@ -79,12 +93,29 @@ class PatchTokenizer(Tokenizer):
         self.pos_embed.requires_grad_(False)
 
     def prefix(self) -> Tensor:
-        """Return the class token with its row of the position table added, (1, 1, D)."""
-        return self.cls_token + self.pos_embed[:, :1]
+        """Return the class token, and the distillation token, with their rows of the position table added."""
+        tokens = (
+            self.cls_token if self.dist_token is None else torch.cat([self.cls_token, self.dist_token], 1)
+        )
+        return tokens + self.pos_embed[:, : self.num_prefix_tokens]
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the state, whose prefix must be this one's.
+
+        Raises:
+            InputError: it has a distillation token, and this tokenizer has none, or the other way round.
+        """
+        if "cls_token" in state and ("dist_token" in state) != (self.dist_token is not None):
+            has, value = ("has a", "true") if "dist_token" in state else ("has no", "false")
+            raise InputError(
+                f"it {has} distillation token: set {self.distilled}: {value} in the tokenizer section of its "
+                "modality, or use it as an auxiliary only"
+            )
+        return dict(state)
 
     def forward(self, x: Tensor) -> Tokens:
         """Map (B, C, H, W) to H/patch * W/patch tokens, row-major."""
-        return Tokens(self.patch_embed(x), self.pos_embed[:, 1:], source=x)
+        return Tokens(self.patch_embed(x), self.pos_embed[:, self.num_prefix_tokens :], source=x)
 
     def draw_mask(self, batch: int, ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
         """Draw patches uniformly; int(L * (1 - ratio)) remain visible."""

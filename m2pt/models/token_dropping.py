@@ -16,33 +16,39 @@ class TokenDropping(nn.Module):
     token is never dropped. Draws from torch's global generator. Source: AudioMAE, `models_vit.py`.
 
     Args:
-        grid: numbers of time steps and of frequency rows; tokens are in time-major order.
+        grid: numbers of time steps and of frequency rows, or of rows and steps if `frequency_major`.
         time: share of the time steps to drop.
         frequency: share of the frequency rows to drop.
+        frequency_major: whether tokens are in frequency-major instead of time-major order.
 
     Raises:
         InputError: no token would be left.
     """
 
-    def __init__(self, grid: tuple[int, int], *, time: float, frequency: float) -> None:
+    def __init__(
+        self, grid: tuple[int, int], *, time: float, frequency: float, frequency_major: bool = False
+    ) -> None:
         super().__init__()
         self.grid = grid
-        self.kept = (int(grid[0] * (1 - time)), int(grid[1] * (1 - frequency)))
+        axes = ("frequency", "time") if frequency_major else ("time", "frequency")
+        shares = {"time": time, "frequency": frequency}
+        self.kept = tuple(int(size * (1 - shares[axis])) for axis, size in zip(axes, grid, strict=True))
         if not all(self.kept):
+            left = {axis: f"{kept} of {size}" for axis, kept, size in zip(axes, self.kept, grid, strict=True)}
             raise InputError(
-                f"token_drop time {time} and frequency {frequency} leave {self.kept[0]} of {grid[0]} time "
-                f"steps and {self.kept[1]} of {grid[1]} frequency rows; choose smaller shares"
+                f"token_drop time {time} and frequency {frequency} leave {left['time']} time steps and "
+                f"{left['frequency']} frequency rows; choose smaller shares"
             )
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Return the tokens that are kept, (B, K, D), with their positions."""
         if not self.training or self.kept == self.grid:
             return tokens
-        steps, rows = (
+        outer, inner = (
             torch.rand(len(tokens.values), size, device=tokens.values.device).argsort(dim=1)[:, :kept]
             for size, kept in zip(self.grid, self.kept, strict=True)
         )
-        index = (steps.unsqueeze(2) * self.grid[1] + rows.unsqueeze(1)).flatten(1)
+        index = (outer.unsqueeze(2) * self.grid[1] + inner.unsqueeze(1)).flatten(1)
         return tokens._replace(values=take(tokens.values, index), positions=take(tokens.positions, index))
 
 
@@ -56,4 +62,9 @@ def build_token_dropping(tokenizer: Tokenizer, shares: TokenDrop | None) -> nn.M
         return nn.Identity()
     if not isinstance(tokenizer, AudioTokenizer):
         raise InputError("token_drop drops time steps and frequency rows: only audio has them; remove it")
-    return TokenDropping(tokenizer.grid, time=shares.time, frequency=shares.frequency)
+    return TokenDropping(
+        tokenizer.grid,
+        time=shares.time,
+        frequency=shares.frequency,
+        frequency_major=tokenizer.frequency_major,
+    )

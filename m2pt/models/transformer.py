@@ -90,10 +90,10 @@ class Encoder(nn.Module):
         self.grad_checkpointing = enable
 
     def drop_prefix(self) -> None:
-        """Compute without prefix tokens from now on; the class token remains in the state, and is frozen."""
+        """Compute without prefix tokens from now on; they remain in the state, frozen."""
         self.num_prefix_tokens = 0
         for name, parameter in self.tokenizer.named_parameters():
-            if name == "cls_token":
+            if name in ("cls_token", "dist_token"):
                 parameter.requires_grad_(False)
 
     @property
@@ -140,7 +140,7 @@ class Encoder(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters without weight decay, as in timm's `VisionTransformer`."""
-        return {"tokenizer.cls_token", "tokenizer.pos_embed"}
+        return {"tokenizer.cls_token", "tokenizer.dist_token", "tokenizer.pos_embed"}
 
 
 def tokenizer_class(modality: str) -> type[Tokenizer]:

@@ -20,6 +20,7 @@ from m2pt.plan.specs import (
     RunSpec,
     Spec,
     modalities_of,
+    without_unset,
 )
 
 
@@ -60,7 +61,8 @@ class Specs:
         eps = settings.get("norm_eps")
         if eps is not None and eps == type(section).model_fields["norm_eps"].default:
             eps = None
-        return Architecture(modality, self._sizes(body), settings["input"], settings["tokenizer"], eps)
+        tokenizer = without_unset(settings["tokenizer"], getattr(section.tokenizer, "ADDED", {}))
+        return Architecture(modality, self._sizes(body), settings["input"], tokenizer, eps)
 
     def _sizes(self, body: Body) -> Backbone | ConvNeXt:
         sizes = self.config.convnext if body == "convnext" else self.config.backbone

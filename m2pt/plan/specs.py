@@ -249,10 +249,11 @@ def stored_recipe(recipe: Recipe) -> Stored:
     augmentation = values["augmentation"]
     return {
         **values,
-        "training": _without_unset(training, ADDED),
-        "augmentation": _without_unset(augmentation, getattr(recipe.augmentation, "ADDED", {})),
+        "training": without_unset(training, ADDED),
+        "augmentation": without_unset(augmentation, getattr(recipe.augmentation, "ADDED", {})),
     }
 
 
-def _without_unset(values: Stored, added: Mapping[str, object]) -> Stored:
+def without_unset(values: Stored, added: Mapping[str, object]) -> Stored:
+    """Return settings without those that came later and have the value at which nothing changes."""
     return {key: value for key, value in values.items() if not (key in added and value == added[key])}

@@ -152,7 +152,7 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
     given = mae()
     matrices = {key: value for key, value in given.items() if key.startswith("blocks.") and value.ndim == 2}
     assert len(matrices) == 4 * DEPTH
-    state = convert({**matrices, "dist_token": torch.zeros(1)}, "file", blocks_only=True).state
+    state = convert({**matrices, "reg_token": torch.zeros(1)}, "file", blocks_only=True).state
     encoder = image_encoder(state, parts=("blocks",))
     for key, value in matrices.items():
         assert torch.equal(encoder.state_dict()[key], value)
@@ -161,7 +161,7 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ({**mae(), "dist_token": torch.zeros(1)}, "has no dist_token; the model has a distillation token"),
+        ({**mae(), "reg_token": torch.zeros(1)}, "has no reg_token; the model has register tokens"),
         ({**mae(), "blocks.0.attn.q_norm.weight": torch.zeros(1)}, "norms of queries and keys"),
         (
             {key.replace("mlp.fc1", "mlp.w12"): value for key, value in mae().items()},

@@ -7,7 +7,16 @@ import pytest
 import timm
 import torch
 import transformers
-from published_checkpoints import DEPTH, DIM, State, image_encoder, renamed, video_encoder
+from published_checkpoints import (
+    DEPTH,
+    DIM,
+    State,
+    audio_encoder,
+    image_encoder,
+    layer,
+    renamed,
+    video_encoder,
+)
 from torch import nn
 
 from m2pt.checkpoints.conversion import convert
@@ -86,6 +95,33 @@ def test_features_of_a_videomae_of_transformers(
     torch.testing.assert_close(encoder(x.transpose(1, 2)), expected, rtol=1e-5, atol=1e-5)
 
 
+@NORMS
+@pytest.mark.parametrize("head", [False, True])
+def test_features_of_an_ast_of_transformers(head: bool, eps: float, std: float, tmp_path: Path) -> None:
+    sizes = {"num_mel_bins": 24, "max_length": 40, "patch_size": 8}
+    strides = {"frequency_stride": 6, "time_stride": 6}
+    config = transformers.ASTConfig(**SIZES, **sizes, **strides, layer_norm_eps=eps)
+    model = transformers.ASTForAudioClassification(config) if head else transformers.ASTModel(config)
+    body = randomized(model, std).audio_spectrogram_transformer if head else randomized(model, std)
+    encoder = audio_encoder(convert(saved(model, tmp_path), "file").state, norm_eps=eps)
+    x = torch.randn(2, 40, 24)
+    expected = body(x).last_hidden_state
+    assert expected.shape == (2, 2 + 3 * 6, DIM)
+    torch.testing.assert_close(encoder(x.unsqueeze(1)), expected, rtol=1e-5, atol=1e-5)
+
+
+@NORMS
+@pytest.mark.parametrize("kind", ["Model", "ForImageClassificationWithTeacher", "ForMaskedImageModeling"])
+def test_features_of_a_deit_of_transformers(kind: str, eps: float, std: float, tmp_path: Path) -> None:
+    config = transformers.DeiTConfig(**SIZES, **IMAGE, layer_norm_eps=eps)
+    model = randomized(getattr(transformers, f"DeiT{kind}")(config), std)
+    state = convert(saved(model, tmp_path), "file").state
+    encoder = image_encoder(state, norm_eps=eps, distillation_token=True)
+    x = torch.randn(2, 3, 32, 32)
+    expected = (model if kind == "Model" else model.deit)(x).last_hidden_state
+    torch.testing.assert_close(encoder(x), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["AST", "DeiT", "Beit", "Dinov2", "Dinov2WithRegisters"])
 def test_other_models_of_transformers_are_auxiliaries(kind: str, tmp_path: Path) -> None:
     sizes = dict(SIZES)
@@ -102,7 +138,7 @@ def test_other_models_of_transformers_are_auxiliaries(kind: str, tmp_path: Path)
     load_exchange(image_encoder({}, parts=()), state, parts=("blocks",))
     in_memory = convert(model.state_dict(), "file", blocks_only=True).state
     assert all(torch.equal(value, in_memory[key]) for key, value in state.items() if "norm" not in key)
-    if kind in ("AST", "DeiT", "Dinov2WithRegisters"):
+    if kind == "Dinov2WithRegisters":
         with pytest.raises(InputError, match="none can start from it; as an auxiliary it works"):
             convert(saved(model, tmp_path), "file")
 
@@ -127,6 +163,53 @@ def test_features_of_a_deit3_of_timm() -> None:
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(encoder(x), model.forward_features(x), rtol=1e-4, atol=1e-4)
+
+
+def distilled(**changed: Any) -> Any:
+    sizes = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": DIM,
+        "depth": DEPTH,
+        "num_heads": 2,
+        "num_classes": 3,
+    }
+    return randomized(timm.create_model("deit_small_distilled_patch16_224", **sizes | changed))
+
+
+def test_features_of_a_distilled_deit_of_timm() -> None:
+    model = distilled()
+    converted = convert(model.state_dict(), "file")
+    assert converted.report["left out"] == "head of another task (2 tensors)"
+    encoder = image_encoder(converted.state, distillation_token=True)
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(encoder(x), model.forward_features(x), rtol=1e-5, atol=1e-5)
+
+
+def test_features_of_the_official_ast() -> None:
+    """YuanGongND/ast, `src/models/ast_models.py`: a distilled DeiT of timm, saved by DataParallel."""
+    model = distilled(img_size=(24, 40), in_chans=1)
+    model.patch_embed.proj = randomized(nn.Conv2d(1, DIM, 8, 6))
+    model.patch_embed.img_size = None
+    model.pos_embed = nn.Parameter(torch.randn(1, 2 + 3 * 6, DIM))
+    heads = {**layer("module.mlp_head.0", DIM), **layer("module.mlp_head.1", 5, DIM)}
+    state = {**renamed(model.state_dict(), "module.v."), **heads}
+    converted = convert(state, "audioset.pth")
+    assert converted.report["prefix"] == "module.v. (removed)"
+    x = torch.randn(2, 40, 24)
+    expected = model.forward_features(x.unsqueeze(1).transpose(2, 3))
+    torch.testing.assert_close(audio_encoder(converted.state)(x.unsqueeze(1)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_distillation_token_is_asked_for_by_name() -> None:
+    state = distilled().state_dict()
+    with pytest.raises(
+        InputError, match="file: it has a distillation token: set distillation_token: true in"
+    ):
+        image_encoder(convert(state, "file").state)
+    del state["dist_token"]
+    with pytest.raises(InputError, match="it has no distillation token: set distillation_token: false in"):
+        image_encoder(convert(state, "file").state, distillation_token=True)
 
 
 def test_layer_scale_is_multiplied_into_the_layers_before_it() -> None:

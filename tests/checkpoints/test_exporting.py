@@ -66,7 +66,7 @@ def test_timm_loads_the_state_strictly(modality: str, pool: str, tmp_path: Path)
 
 @pytest.mark.parametrize(("modality", "form"), [("image", "timm"), ("video", "transformers")])
 def test_norms_of_another_epsilon_are_exported_with_it(modality: str, form: str, tmp_path: Path) -> None:
-    model = classifier(modality, norm_eps=0.01)
+    model = classifier(modality, norm_eps=1e-4)
     target = tmp_path / ("a.safetensors" if form == "timm" else "a")
     usage = export_classifier(model, form, target)
     create = usage.partition(", then ")[0]
@@ -75,7 +75,7 @@ def test_norms_of_another_epsilon_are_exported_with_it(modality: str, form: str,
         made.load_state_dict(load_file(target), strict=True)
     norms = {name: module.eps for name, module in made.named_modules() if isinstance(module, nn.LayerNorm)}
     assert len(norms) == 5
-    assert {eps for name, eps in norms.items() if form == "timm" or name != "fc_norm"} == {0.01}
+    assert {eps for name, eps in norms.items() if form == "timm" or name != "fc_norm"} == {1e-4}
 
 
 @pytest.mark.parametrize("form", ["transformers", "official"])
@@ -147,6 +147,20 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a is a file, but the transformers form is a folder"):
         export_classifier(classifier("image"), "transformers", tmp_path / "a")
     assert (tmp_path / "a").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("modality", "setting"), [("image", {"distillation_token": True}), ("audio", {"ast": True})]
+)
+def test_a_distillation_token_is_only_exported_to_onnx(
+    modality: str, setting: dict[str, int], tmp_path: Path
+) -> None:
+    model = classifier(modality, **setting)
+    for form in ("timm", "transformers", "official"):
+        with pytest.raises(InputError, match="has no distillation token: give --to onnx"):
+            export_classifier(model, form, tmp_path / f"a{ENDINGS.get(form, '')}")
+    assert list(tmp_path.iterdir()) == []
+    export_classifier(model, "onnx", tmp_path / "a.onnx")  # compares the logits
 
 
 @pytest.mark.parametrize(

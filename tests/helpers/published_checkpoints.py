@@ -119,10 +119,27 @@ def image_encoder(
     parts: tuple[str, ...] = ("tokenizer", "blocks", "norm"),
     source: str = "file",
     norm_eps: float | None = None,
+    **tokenizer: bool,
 ) -> nn.Module:
-    backbone = BACKBONE | {"norm_eps": norm_eps}
-    encoder = build_encoder("image", input={"image_size": 32}, tokenizer={"patch_size": 8}, backbone=backbone)
+    encoder = build_encoder(
+        "image",
+        input={"image_size": 32},
+        tokenizer={"patch_size": 8, **tokenizer},
+        backbone=BACKBONE | {"norm_eps": norm_eps},
+    )
     load_exchange(encoder, state, parts=parts, source=source)
+    return encoder.eval()
+
+
+def audio_encoder(state: State, norm_eps: float | None = None) -> nn.Module:
+    """AST, for 40 frames of 24 bins."""
+    encoder = build_encoder(
+        "audio",
+        input={"frames": 40, "mel_bins": 24},
+        tokenizer={"patch_size": 8, "stride": 6, "ast": True},
+        backbone=BACKBONE | {"norm_eps": norm_eps},
+    )
+    load_exchange(encoder, state, parts=("tokenizer", "blocks", "norm"))
     return encoder.eval()
 
 

@@ -8,8 +8,8 @@ from m2pt.errors import InputError
 from m2pt.modalities.audio import AudioTokenizer
 
 
-def make(stride: int = 4) -> AudioTokenizer:
-    return AudioTokenizer(8, frames=16, mel_bins=8, patch_size=4, stride=stride)
+def make(stride: int = 4, *, ast: bool = False) -> AudioTokenizer:
+    return AudioTokenizer(8, frames=16, mel_bins=8, patch_size=4, stride=stride, ast=ast)
 
 
 @pytest.mark.parametrize(("stride", "grid"), [(16, (64, 8)), (10, (101, 12))])
@@ -45,8 +45,25 @@ def test_target_is_each_masked_patch_standardized(stride):
             np.testing.assert_allclose(target[sample, place], expected, atol=1e-5)
 
 
-def test_positions_are_never_trained():
+def test_tokens_of_ast_run_over_time_first_and_its_kernels_are_transposed():
+    tokenizer = make(2, ast=True)
+    assert tokenizer.grid == (3, 7) and tokenizer.prefix().shape == (1, 2, 8)
+    x = torch.randn(2, 1, 16, 8)
+    tokens = tokenizer(x)
+    weight, bias = tokenizer.patch_embed.proj.weight.flatten(1), tokenizer.patch_embed.proj.bias
+    masked = torch.arange(21).expand(2, -1)
+    target = tokenizer.target(tokens.source, masked)
+    for bins in range(3):
+        for time in range(7):
+            patch = x[1, 0, 2 * time : 2 * time + 4, 2 * bins : 2 * bins + 4].T.flatten()
+            torch.testing.assert_close(tokens.values[1, 7 * bins + time], weight @ patch + bias)
+            expected = (patch - patch.mean()) / (patch.var() + 1e-6).sqrt()
+            torch.testing.assert_close(target[1, 7 * bins + time], expected)
+
+
+def test_positions_are_only_trained_in_ast():
     assert not make().pos_embed.requires_grad
+    assert make(ast=True).pos_embed.requires_grad, "AST trains them"
 
 
 def test_102_of_512_patches_are_visible():

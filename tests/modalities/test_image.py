@@ -122,6 +122,19 @@ def test_a_table_without_a_row_for_the_class_token_gets_zeros(side):
     assert expected.shape == (1, 1 + side * side, 16)
 
 
+@pytest.mark.parametrize("side", [4, 6])
+def test_positions_behind_a_distillation_token_are_interpolated_too(side):
+    stored = torch.randn(1, 2 + 4 * 4, 16)
+    tokens = {name: torch.randn(1, 1, 16) for name in ("cls_token", "dist_token")}
+    plain = ImageTokenizer(16, image_size=8 * side, patch_size=8)
+    expected = plain.adapt({"pos_embed": stored[:, 1:]})["pos_embed"]
+    tokenizer = ImageTokenizer(16, image_size=8 * side, patch_size=8, distillation_token=True)
+    adapted = tokenizer.adapt({**tokens, "pos_embed": stored})["pos_embed"]
+    assert torch.equal(adapted, torch.cat([stored[:, :1], expected], dim=1))
+    tokenizer.load_state_dict({**tokenizer.state_dict(), **tokens, "pos_embed": adapted})
+    assert torch.equal(tokenizer.prefix(), torch.cat(list(tokens.values()), dim=1) + stored[:, :2])
+
+
 def test_positions_of_another_model_are_rejected():
     tokenizer = ImageTokenizer(16, image_size=32, patch_size=8)
     with pytest.raises(InputError, match="square"):

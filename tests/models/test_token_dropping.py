@@ -59,6 +59,17 @@ def test_every_step_and_row_is_dropped_equally_often() -> None:
     torch.testing.assert_close(counts.mean(0), torch.full((8,), 51 / 64 * 6 / 8), atol=0.04, rtol=0)
 
 
+def test_steps_and_rows_of_tokens_in_frequency_major_order() -> None:
+    """As of AST: the other grid, the same shares."""
+    dropping = TokenDropping((8, 64), time=0.2, frequency=0.7, frequency_major=True)
+    kept = dropping(numbered(5, shared=True)).values[..., 0].int()
+    for sample in kept.tolist():
+        rows, steps = {number // 64 for number in sample}, {number % 64 for number in sample}
+        assert (len(steps), len(rows), len(sample)) == (51, 2, 102)
+    with pytest.raises(InputError, match="leave 51 of 64 time steps and 0 of 8 frequency rows"):
+        TokenDropping((8, 64), time=0.2, frequency=0.9, frequency_major=True)
+
+
 def test_nothing_is_dropped_in_evaluation_or_without_shares() -> None:
     tokens = numbered(2, shared=True)
     assert TokenDropping(GRID, time=0.2, frequency=0.2).eval()(tokens) is tokens

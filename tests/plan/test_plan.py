@@ -90,6 +90,15 @@ def test_another_epsilon_of_the_norms_changes_the_models_of_its_modality(config)
         assert (after.runs[name].digest == run.digest) is same, name
 
 
+@pytest.mark.parametrize(("modality", "setting"), [("image", "distillation_token"), ("audio", "ast")])
+def test_other_tokens_change_the_models_of_their_modality(config, modality, setting):
+    key = f"modalities.{modality}.tokenizer.{setting}"
+    before, same = Plan.load(TINY), Plan.load(TINY, changed(config, key, False))
+    assert same.encoders[modality].stored == before.encoders[modality].stored
+    after = Plan.load(TINY, changed(config, key, True)).encoders[modality].stored
+    assert after["architecture"]["tokenizer"][setting] is True
+
+
 def architectures(spec):
     """Architectures of a run and of all weights that it reads."""
     own = spec.architectures.values() if isinstance(spec, RunSpec) else [spec.architecture]
