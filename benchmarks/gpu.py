@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py [--output gpu.json] [--rounds 10] [--batches 64 256]
 
-It needs torch, timm and this package, a GPU with bf16, and less than five minutes; on a CPU, with a small
-`--model`, it only shows that it runs. Forms of one comparison take turns in every round, and ratios are
-medians over the rounds. A step is forward and backward under autocast to bf16 and fused AdamW.
+It needs torch, timm, pydantic, PyYAML and this package, a GPU with bf16, and less than five minutes; on a
+CPU, with a small `--model`, it only shows that it runs. Forms of one comparison take turns in every round,
+and ratios are medians over the rounds. A step is forward and backward under autocast to bf16 and fused AdamW.
 
 `finetuning` compares the model with pathways to the plain one, as it is and compiled; `inference` compares
 the merged model to the plain one; `pretraining` is MAE with this project's model. `share` is the rate of

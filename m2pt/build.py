@@ -156,6 +156,9 @@ def attach_placeholders(model: Any, run: Run) -> None:
 def attach_auxiliaries(model: Any, run: Run, auxiliaries: Mapping[str, Blocks]) -> None:
     """Attach as the run's pathway says; nothing if it has none.
 
+    Matrices of modalities with other numbers of heads (`num_heads`) are paired as they are, as M2PT does with
+    the 6 heads of its point cloud model and the 12 of others.
+
     Raises:
         InputError: the blocks do not fit.
     """
@@ -164,6 +167,9 @@ def attach_auxiliaries(model: Any, run: Run, auxiliaries: Mapping[str, Blocks]) 
         return
     chosen = chosen_blocks(pathway, len(model.blocks))
     settings = pathway.model_dump(exclude={"auxiliaries", "depth"})
+    sources = [run.spec, *(run.spec.inputs[name] for name in auxiliaries)]
+    if len({getattr(source.architecture.sizes, "num_heads", None) for source in sources}) > 1:
+        settings["unequal"] = "slice"
     try:
         attach(
             [model.blocks[index] for index in chosen],

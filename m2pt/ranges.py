@@ -30,7 +30,7 @@ Share = Annotated[float, Ge(0), Lt(1)]
 
 Factor = Annotated[float, Gt(0), Le(100)]
 
-Epsilon = Annotated[float, Gt(0), Le(0.01)]
+Epsilon = Annotated[float, Gt(0), Le(1)]
 """What a norm adds to the variance."""
 
 Strength = Annotated[float, Ge(0), Le(100)]

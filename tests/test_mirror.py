@@ -31,6 +31,7 @@ OTHER_TESTS = {
     "config/test_paper_config.py": "config/paper.yaml",
     "config/test_schema.py": "tools/config_schema.py",
     "datasets/test_image_layouts.py": "the layouts of images, damaged",
+    "datasets/test_memory.py": "memory of the readers",
     "datasets/test_signals.py": "the layouts of sounds, point clouds and text, damaged",
     "datasets/miniature/test_images.py": "all miniatures of images",
     "datasets/miniature/test_multimodal.py": "the miniatures with several modalities",
@@ -47,7 +48,6 @@ OTHER_TESTS = {
 TESTED_IN = {
     "agm/test_forward_check.py": "agm/calls agm/traceless",
     "catalog/test_catalog.py": "catalog/layouts",
-    "catalog/additions/test_kind.py": "build",
     "commands/test_check.py": "ops/check",
     "checkpoints/test_conversion.py": "checkpoints/dialects",
     "commands/test_data.py": "ops/preparation",

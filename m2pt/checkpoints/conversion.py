@@ -134,11 +134,12 @@ def convert(
     return Converted(result, report)
 
 
-def other_weights(given: Checkpoint) -> dict[str, str]:
-    """Return the line of a report that names weights in the file which were not taken, if there are any."""
-    return (
-        {"beside": f"{', '.join(given.others)}: other weights in the file, not taken"} if given.others else {}
-    )
+def entries(given: Checkpoint) -> dict[str, str]:
+    """Return the lines of a report that name the entry of the file that was taken, and others beside it."""
+    lines = {"entry": ".".join(given.taken)} if given.taken else {}
+    if given.others:
+        lines["beside"] = f"{', '.join(given.others)}: other weights in the file, not taken"
+    return lines
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -315,7 +316,7 @@ def _neutral(state: dict[str, Tensor], block: str, source: str) -> Iterable[str]
         for name, value in (("weight", 1.0), ("bias", 0.0)):
             if first is not None and first.ndim == 2 and f"{block}.{norm}.{name}" not in state:
                 state[f"{block}.{norm}.{name}"] = first.new_full((first.shape[1],), value)
-                yield f"{norm}.{name}, which an auxiliary does not use"
+                yield f"{norm}.{name} of {'ones' if value else 'zeros'}, unused,"
 
 
 def _check_blocks(state: Mapping[str, Tensor], blocks: Sequence[str], source: str) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 DECODER = "decoder of the pretraining"
 HEAD = "head of another task"
+TRANSFORMERS = "Hugging Face transformers"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ _MAE_DECODER = dict.fromkeys(
     ),
     DECODER,
 )
-_TIMM_LEFT_OUT = {**_MAE_DECODER, "pre_logits": HEAD, "head_dist": HEAD, "fc": HEAD}
+_TIMM_LEFT_OUT = {**_MAE_DECODER, "pre_logits": HEAD, "head_dist": HEAD, "fc": HEAD, "attn_pool": HEAD}
 
 _POINT_HEADS = (
     "cls_token",
@@ -140,7 +141,7 @@ _TRANSFORMERS_LEFT_OUT = {
 
 
 def _transformers(anchor: str) -> Dialect:
-    return Dialect("Hugging Face transformers", anchor, _TRANSFORMERS, _TRANSFORMERS_LEFT_OUT)
+    return Dialect(TRANSFORMERS, anchor, _TRANSFORMERS, _TRANSFORMERS_LEFT_OUT)
 
 
 def _under(prefix: str, keys: Mapping[str, str]) -> dict[str, str]:
@@ -161,41 +162,41 @@ DIALECTS = (
         _same("stem", "stages", "norm_pre", *_NORMS),
     ),
     Dialect(
-        "Point-MAE, pretraining",
+        "Point-MAE (pretraining)",
         "MAE_encoder.blocks.blocks.0.mlp.fc1.weight",
         _under("MAE_encoder.", _POINT),
         dict.fromkeys(("MAE_decoder", "decoder_pos_embed", "increase_dim", "mask_token"), DECODER),
     ),
     Dialect(
-        "Point-MAE, finetuned",
+        "Point-MAE (finetuned)",
         "blocks.blocks.0.mlp.fc1.weight",
         _POINT,
         dict.fromkeys(_POINT_HEADS, HEAD),
     ),
     Dialect(
-        "VideoMAE, pretraining",
+        "VideoMAE (pretraining)",
         "encoder.blocks.0.mlp.fc1.weight",
         _under("encoder.", _TIMM),
         _MAE_DECODER,
         marks=("encoder_to_decoder",),
     ),
     Dialect(
-        "M2PT, finetuned with pathways",
+        "M2PT (with pathways)",
         "blocks.0.mlp.fc1.weight",
         _TIMM,
         _TIMM_LEFT_OUT,
         marks=("blocks.0.attn.qkv.aux_weight", "blocks.0.mlp.fc1.aux_weight"),
     ),
     Dialect(
-        "AudioMAE, pretraining",
+        "AudioMAE (pretraining)",
         "blocks.0.mlp.fc1.weight",
         _TIMM,
         _TIMM_LEFT_OUT,
         marks=("decoder_blocks.0.attn.tau", "decoder_blocks.0.attn.meta_mlp"),
     ),
-    Dialect("MAE, pretraining", "blocks.0.mlp.fc1.weight", _TIMM, _TIMM_LEFT_OUT, marks=("decoder_blocks",)),
+    Dialect("MAE (pretraining)", "blocks.0.mlp.fc1.weight", _TIMM, _TIMM_LEFT_OUT, marks=("decoder_blocks",)),
     Dialect("VideoMAE", "blocks.0.mlp.fc1.weight", _TIMM, _TIMM_LEFT_OUT, marks=("blocks.0.attn.q_bias",)),
-    Dialect("timm's ViT", "blocks.0.mlp.fc1.weight", _TIMM, _TIMM_LEFT_OUT),
+    Dialect("MAE or timm's ViT", "blocks.0.mlp.fc1.weight", _TIMM, _TIMM_LEFT_OUT),
     _transformers("encoder.layer.0.intermediate.dense.weight"),
     _transformers("layers.0.mlp.fc1.weight"),
     _transformers("encoder.layer.0.mlp.fc1.weight"),

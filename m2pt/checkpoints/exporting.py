@@ -1,5 +1,6 @@
 """Merged classifiers in the forms that other tools read, compared with the model that they are made of."""
 
+import copy
 import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from m2pt.atomic import replacing
+from m2pt.checkpoints.conversion import convert
+from m2pt.checkpoints.stated import Stated
 from m2pt.errors import InputError, RunError
 from m2pt.formats.weights import save_weights
 from m2pt.modalities.audio import AudioTokenizer
@@ -19,7 +22,7 @@ from m2pt.modalities.patches import PatchTokenizer
 from m2pt.modalities.settings import NORM_EPS
 from m2pt.modalities.video import VideoTokenizer
 from m2pt.models.classifier import Classifier
-from m2pt.models.exchange import to_exchange
+from m2pt.models.exchange import load_exchange, to_exchange
 
 ROUNDING = 1e-4
 """Largest difference of the logits, relative to the largest of them, between a form and the model."""
@@ -129,7 +132,7 @@ def _timm_model(model: Classifier) -> tuple[nn.Module, dict[str, Any]]:
 def _to_timm(model: Classifier, target: Path) -> str:
     plain, settings = _timm_model(model)
     _compare(model, "timm", plain)
-    save_weights(target, plain.state_dict(), {})
+    save_weights(target, plain.state_dict(), Stated(settings["num_heads"], model.norm_eps).metadata)
     words = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     if model.norm_eps != NORM_EPS:
         words += f", norm_layer=functools.partial(torch.nn.LayerNorm, eps={model.norm_eps!r})"
@@ -246,16 +249,17 @@ def _to_official(model: Classifier, target: Path) -> str:
     elif isinstance(tokenizer, AudioTokenizer):
         code = "AudioMAE's main_finetune_as.py"
     elif isinstance(tokenizer, ImageTokenizer):
-        code = "MAE's main_finetune.py"
+        code = f"MAE's main_finetune.py{' --cls_token' if model.pool == 'token' else ''}"
     else:
         raise InputError("only classifiers of images, sounds and videos have an official evaluation script")
-    if model.pool != "avg":
-        raise InputError(
-            "the official scripts average the tokens: only a classifier with pool avg has this form"
-        )
+    if model.pool != "avg" and not isinstance(tokenizer, ImageTokenizer):
+        raise InputError(f"{code} averages the tokens: only a classifier with pool avg has this form")
     if isinstance(tokenizer, PatchTokenizer):
         _check_tokens(tokenizer, code)
     _check_norms(model, "official")
+    again = copy.deepcopy(model)  # the scripts are not at hand
+    load_exchange(again, convert(state, "the official form").state)
+    _compare(model, "official", again)
     with replacing(target) as temporary:
         torch.save({"model": state}, temporary)
     return f"{code} --eval, with this file as the model to finetune or to resume"

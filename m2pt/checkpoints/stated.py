@@ -1,39 +1,113 @@
-"""What a published checkpoint says of its model beside the weights."""
+"""What a checkpoint says of its model beside the weights, which do not show it."""
 
+import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from m2pt.checkpoints.dialects import TRANSFORMERS
 from m2pt.errors import InputError
-from m2pt.formats.documents import read_json
+from m2pt.formats.documents import LARGEST_RECORD, read_bytes
 
-NORM_EPS = "norm_eps"
-"""Metadata of a converted file, and line of a report: the epsilon of the model's LayerNorms."""
+_ACTIVATION = "gelu"
 
 
-def stated_norm_eps(file: Path, metadata: Mapping[str, str]) -> float | None:
-    """Return the epsilon of the LayerNorms of a checkpoint's model, or None if nothing says so.
+class Stated(NamedTuple):
+    """Settings of a checkpoint's model; None where nothing says so.
+
+    Attributes:
+        num_heads: attention heads of a block.
+        norm_eps: epsilon of the LayerNorms.
+        activation: of the MLPs, by its name in transformers.
+    """
+
+    num_heads: int | None = None
+    norm_eps: float | None = None
+    activation: str | None = None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a converted file keeps of it."""
+        return {name: str(value) for name, value in self._asdict().items() if value is not None}
+
+    def check_fits(self, num_heads: int, modality: str) -> None:
+        """Check that a target that starts from the checkpoint computes what its model computes.
+
+        Args:
+            num_heads: attention heads of the target.
+            modality: of the target.
+
+        Raises:
+            InputError: it has other heads or another activation.
+        """
+        if self.num_heads is not None and self.num_heads != num_heads:
+            raise InputError(
+                f"its model has {self.num_heads} attention heads, those of modality {modality} have "
+                f"{num_heads}: set modalities.{modality}.num_heads: {self.num_heads}"
+            )
+        if self.activation is not None and self.activation != _ACTIVATION:
+            raise InputError(
+                f"the activation of its model is {self.activation}, that of targets is {_ACTIVATION}: use it "
+                "as an auxiliary only"
+            )
+
+    def other_norms(self, norm_eps: float, modality: str) -> dict[str, str]:
+        """Return the line of a report that says how to get the stated epsilon, if the target has another."""
+        if self.norm_eps is None or math.isclose(self.norm_eps, norm_eps, rel_tol=1e-6):
+            return {}
+        return {
+            "norm_eps": f"{self.norm_eps} in its model, {norm_eps} in modality {modality}: for the same "
+            f"features set modalities.{modality}.norm_eps: {self.norm_eps}"
+        }
+
+
+def stated_settings(file: Path, metadata: Mapping[str, str], dialect: str) -> Stated:
+    """Return what is known of a checkpoint's model beside its weights.
+
+    A file of this project, trained, exported or converted, has it in its metadata. transformers writes it to
+    the config.json in the folder of its file.
 
     Args:
-        file: the checkpoint. transformers writes `layer_norm_eps` to the config.json in its folder.
-        metadata: of the checkpoint; a file that `m2pt import` converted has the epsilon there.
+        file: the checkpoint.
+        metadata: of the file.
+        dialect: name of the dialect of its keys; a config.json is only read beside one of transformers.
     """
-    if NORM_EPS in metadata:
-        with suppress(ValueError):
-            return float(metadata[NORM_EPS])
-    with suppress(InputError):  # there is none, or it is something else
-        stated = read_json(file.parent / "config.json")
-        eps = stated.get("layer_norm_eps") if isinstance(stated, dict) else None
-        if isinstance(eps, float) and eps > 0:
-            return eps
-    return None
+    if "spec" in metadata:
+        given = _mapping(metadata["spec"], "architecture", "backbone")
+        return _stated(given, "num_heads", "norm_eps", "activation")
+    if set(metadata) & set(Stated._fields):
+        parsed = {name: _value(metadata[name]) for name in Stated._fields if name in metadata}
+        return _stated(parsed, *Stated._fields)
+    if dialect == TRANSFORMERS:
+        with suppress(InputError):  # there is none
+            content = read_bytes(file.parent / "config.json", limit=LARGEST_RECORD)
+            return _stated(_mapping(content), "num_attention_heads", "layer_norm_eps", "hidden_act")
+    return Stated()
 
 
-def other_norm_eps(stated: float | None, used: float, modality: str) -> dict[str, str]:
-    """Return the line of a report that says how to get the stated epsilon, if it is not the used one."""
-    if stated is None or stated == used:
-        return {}
-    return {
-        NORM_EPS: f"the norms of its model have {stated:g}, those of {modality} {used:g}: for the same "
-        f"features set modalities.{modality}.norm_eps: {stated:g}"
-    }
+def _mapping(content: str | bytes, *path: str) -> Mapping[str, Any]:
+    """Return the object in a JSON text at a path; an empty one if it has none."""
+    found: Any = {}
+    with suppress(ValueError, RecursionError):
+        found = json.loads(content)
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _value(text: str) -> Any:
+    with suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return text
+
+
+def _stated(given: Mapping[str, Any], heads: str, eps: str, activation: str) -> Stated:
+    """Return the settings of these names, those of another type or out of range left out."""
+    count, epsilon, name = given.get(heads), given.get(eps), given.get(activation)
+    return Stated(
+        num_heads=count if type(count) is int and count > 0 else None,
+        norm_eps=epsilon if isinstance(epsilon, float) and 0 < epsilon <= 1 else None,
+        activation=name if isinstance(name, str) else None,
+    )

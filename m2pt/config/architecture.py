@@ -41,11 +41,13 @@ class Backbone(Strict):
         return self
 
 
-class Norms(Strict):
-    """LayerNorms of the encoder and of the decoder of its pretraining."""
+class Modality(Strict):
+    """What the encoder of each modality may have of its own."""
 
+    num_heads: Size | None = None
+    """Attention heads of a block; null: those of `backbone`."""
     norm_eps: Epsilon = NORM_EPS
-    """What they add to the variance; `layer_norm_eps` in a config.json of transformers."""
+    """What the LayerNorms add to the variance; of no effect on a ConvNeXt."""
 
 
 class ImageInput(Strict):
@@ -72,7 +74,7 @@ class ConvNeXt(Strict):
     dims: tuple[Size, Size, Size, Size]
 
 
-class Image(Norms):
+class Image(Modality):
     """How an image becomes tokens."""
 
     input: ImageInput
@@ -104,7 +106,7 @@ class VideoTokenizer(Strict):
     tubelet_size: Size = 2
 
 
-class Video(Norms):
+class Video(Modality):
     """How a clip becomes tokens."""
 
     input: VideoInput
@@ -143,7 +145,7 @@ class AudioTokenizer(Strict):
     """Whether tokens are AST's: a distillation token too, and patches (frequency, time) in that order."""
 
 
-class Audio(Norms):
+class Audio(Modality):
     """How a sound becomes tokens."""
 
     input: AudioInput
@@ -179,7 +181,7 @@ class PointcloudTokenizer(Strict):
     """Never choose a center within |p|² <= 1e-3 of the origin, as Point-MAE's CUDA sampling does."""
 
 
-class Pointcloud(Norms):
+class Pointcloud(Modality):
     """How a point cloud becomes tokens."""
 
     input: PointcloudInput
@@ -204,7 +206,7 @@ class TextTokenizer(Strict):
     """A token is a byte; there are no settings."""
 
 
-class Text(Norms):
+class Text(Modality):
     """How a text becomes tokens."""
 
     input: TextInput

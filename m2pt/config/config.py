@@ -212,6 +212,14 @@ class Config(Strict):
         for misfit in _raised_by(check_places, self.results, self.checkpoints, roots):
             yield misfit._replace(entries=(("results", ""), ("results", ""), ("checkpoints", "")))
         yield from self._unknown_target_encoders()
+        for name, section in self.modalities.items():
+            heads = getattr(section, "num_heads", None)
+            if heads is not None and self.backbone.dim % heads:
+                dim = f"backbone.dim {self.backbone.dim}"
+                yield Misfit(
+                    f"modalities.{name}.num_heads: {dim} is not a multiple of {heads}",
+                    (("modalities", name), ("backbone", "")),
+                )
         for name, encoder in self.encoders.items():
             if name in RESERVED:
                 fault: str | None = "this name has a meaning of its own; choose another"

@@ -43,6 +43,9 @@ _IN_PLACE = {
 }
 """What a file begins with that a download has left in place of weights."""
 
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.")
+"""What transformers appends to the names of the files that it splits a model into."""
+
 _START_BYTES = 200
 """How much of a file is read to see that."""
 
@@ -103,10 +106,11 @@ def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 class Checkpoint(NamedTuple):
-    """Weights of a file, its metadata, and the names of other weights in it, which were not taken."""
+    """Weights of a file, its metadata, the entry that they are in, and entries with others, not taken."""
 
     state: dict[str, Tensor]
     metadata: dict[str, str]
+    taken: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
 
@@ -134,6 +138,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if path.is_dir():
             raise InputError(f"{path} is a folder: give the file of the weights in it")
         raise InputError(f"{path} is not a weights file: its name must end in {', '.join(readers)}")
+    if (shard := _SHARD.search(path.name)) and int(shard[1]) > 1:
+        raise InputError(
+            f"{path} is one of the {int(shard[1])} files of a model: load that with transformers and write "
+            "one file with save_pretrained(FOLDER, max_shard_size='1TB')"
+        )
     with open_binary(path) as file:  # gives a clear error if the file cannot be opened
         _check_start(file.read(_START_BYTES), path)
     return readers[path.suffix](path)
@@ -237,7 +246,7 @@ def _read_pickle(path: Path) -> Checkpoint:
             ) from error
         reason = str(error).partition(". ")[0] or type(error).__name__
         raise DamagedError(f"{path} is damaged or truncated: {reason}; fetch or recreate it") from error
-    state, others = _taken(content)
+    state, taken, others = _taken(content)
     entries = list(state.items()) if isinstance(state, Mapping) else []
     odd = [
         (key, value) for key, value in entries if not isinstance(key, str) or not isinstance(value, Tensor)
@@ -254,15 +263,16 @@ def _read_pickle(path: Path) -> Checkpoint:
             f"{path}: {key!r} among its weights is of the type {type(value).__name__}; remove it: weights "
             "are tensors with names"
         )
-    return Checkpoint(dict(state), {}, others)
+    return Checkpoint(dict(state), {}, taken, others)
 
 
-def _taken(content: object) -> tuple[object, tuple[str, ...]]:
-    """Return what is in the innermost of the containers, and the names of those beside it."""
+def _taken(content: object) -> tuple[object, tuple[str, ...], tuple[str, ...]]:
+    """Return what is in the innermost of the containers, their names, and those of others beside them."""
+    taken: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     while isinstance(content, Mapping):
         found = [key for key in _CONTAINERS if key in content and not isinstance(content[key], Tensor)]
         if not found:
             break
-        content, others = content[found[0]], (*others, *found[1:])
-    return content, others
+        content, taken, others = content[found[0]], (*taken, found[0]), (*others, *found[1:])
+    return content, taken, others

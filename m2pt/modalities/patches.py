@@ -77,7 +77,7 @@ class PatchTokenizer(Tokenizer):
         self.patch_size = patch_size
         self.stride = stride
         self.num_tokens = grid[0] * grid[1]
-        self.target_dim = patch_size * patch_size * channels
+        self.target_dim = self.standardized_dim = patch_size * patch_size * channels
         self.patch_embed = PatchEmbed(nn.Conv2d(channels, dim, patch_size, stride))
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(dim, -1))
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
@@ -103,8 +103,14 @@ class PatchTokenizer(Tokenizer):
         """Return the state, whose prefix must be this one's.
 
         Raises:
-            InputError: it has a distillation token, and this tokenizer has none, or the other way round.
+            InputError: it has no class token; or a distillation token, and this tokenizer has none, or the
+                other way round.
         """
+        if "cls_token" not in state and "patch_embed.proj.weight" in state:
+            raise InputError(
+                "its model has no class token, which targets of its modality have: use it as an auxiliary "
+                "only"
+            )
         if "cls_token" in state and ("dist_token" in state) != (self.dist_token is not None):
             has, value = ("has a", "true") if "dist_token" in state else ("has no", "false")
             raise InputError(

@@ -34,6 +34,8 @@ class Tokenizer(nn.Module, ABC):
     num_prefix_tokens: int = 0
     num_tokens: int
     target_dim: int
+    standardized_dim: int | None = None
+    """Numbers of a target that are standardized together, to mean 0 and unbiased variance 1; None: none."""
     positions_every_block: ClassVar[bool] = False
     """Point-MAE adds the positions before every block; the other methods add them once."""
     norm_eps: ClassVar[float] = NORM_EPS

@@ -30,7 +30,8 @@ class VideoTokenizer(Tokenizer):
         self.grid = (count_patches("frames", frames, tubelet_size, tubelet_size), side, side)
         self.cube = (tubelet_size, patch_size, patch_size)
         self.num_tokens = self.grid[0] * side * side
-        self.target_dim = 3 * tubelet_size * patch_size * patch_size
+        self.standardized_dim = tubelet_size * patch_size * patch_size
+        self.target_dim = 3 * self.standardized_dim
         self.patch_embed = PatchEmbed(nn.Conv3d(3, dim, self.cube, self.cube))
         # fixed, hence not part of the state: a table of another length is computed, never loaded
         self.register_buffer("positions", sinusoid_1d(dim, self.num_tokens).unsqueeze(0), persistent=False)

@@ -48,7 +48,7 @@ class MaskedLanguageModel(nn.Module):
         dense = nn.Linear(encoder.embed_dim, encoder.embed_dim)
         encoder.tokenizer.init_linear(dense.weight)
         nn.init.zeros_(dense.bias)
-        self.head = nn.Sequential(dense, nn.GELU(), LayerNorm(encoder.embed_dim))
+        self.head = nn.Sequential(dense, nn.GELU(), LayerNorm(encoder.embed_dim, eps=encoder.norm_eps))
         self.bias = nn.Parameter(torch.zeros(NUM_BYTES))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from m2pt import catalog
 from m2pt.catalog.loading import place_of
 from m2pt.command_line import CommandModule
+from m2pt.config.config import settings_class
 from m2pt.config.experiment import digest
 from m2pt.errors import InputError, joined, listed, short
 from m2pt.ops.dataset_sizes import windows
@@ -135,7 +137,6 @@ def _check_dataset(plan: Plan, name: str) -> None:
 
 
 def _check_file(plan: Plan, name: str) -> None:
-    from m2pt.checkpoints.stated import NORM_EPS
     from m2pt.ops.import_encoder import read_encoder_file
     from m2pt.plan.dvc import check_checkpoint
 
@@ -144,8 +145,8 @@ def _check_file(plan: Plan, name: str) -> None:
             check_checkpoint(plan, name, seed)
         return
     _, report = read_encoder_file(plan, name)
-    if NORM_EPS in report:
-        print(f"encoder {name}: {report[NORM_EPS]}")
+    if "norm_eps" in report:
+        print(f"encoder {name}: norm_eps {report['norm_eps']}")
 
 
 def _check_imported(plan: Plan, name: str) -> None:
@@ -306,6 +307,7 @@ def _entry_faults(plan: Plan, encoders: Encoders) -> Iterator[str]:
         architectures += run.spec.architectures.values()
     for name in sorted({str(each.modality) for each in architectures if each.has_tokenizer}):
         yield from _lacking(f"modality {name}: tokenizer", Tokenizer, partial(tokenizer_class, name))
+        yield from _other_norms(name)
     datasets = _used_datasets(plan, encoders)
     for name in sorted({dataset.layout for dataset in datasets}):
         yield from _lacking(f"layout {name}: reader", LayoutModule, partial(layout_module, name))
@@ -317,6 +319,19 @@ def _entry_faults(plan: Plan, encoders: Encoders) -> Iterator[str]:
         kind = catalog.task(name).kind
         interface = catalog.load(catalog.kind(kind).interface, f"kind {kind}: interface")
         yield from _lacking(f"task {name}: task", interface, partial(build.target_task, spec))
+
+
+def _other_norms(name: str) -> Iterator[str]:
+    """Yield a sentence if the settings of a modality have another default than its tokenizer."""
+    from m2pt.models.transformer import tokenizer_class
+
+    field = settings_class(name).model_fields.get("norm_eps")
+    with suppress(InputError):  # which is named already
+        if field is not None and field.default != (own := tokenizer_class(name).norm_eps):
+            yield (
+                f"modality {name}: the default of norm_eps is {field.default} in "
+                f"{catalog.modality(name).settings}, but {own} in its tokenizer; make them equal"
+            )
 
 
 def _kind_errors(name: str) -> Iterator[str]:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from m2pt import job_log
-from m2pt.checkpoints.conversion import convert, other_weights
-from m2pt.checkpoints.stated import NORM_EPS, other_norm_eps, stated_norm_eps
+from m2pt.checkpoints.conversion import convert, entries
+from m2pt.checkpoints.stated import stated_settings
 from m2pt.errors import InputError
 from m2pt.formats.weights import load_checkpoint, save_weights
 from m2pt.models.exchange import body_size, part_of
@@ -29,17 +29,17 @@ def convert_checkpoint(source: Path, modality: str, target: Path, *, keep_pathwa
         raise InputError(f"--output {target}: its name must end in .safetensors")
     given = load_checkpoint(source)
     converted = convert(given.state, str(source), keep_pathways=keep_pathways)
-    state, report = converted.state, {**converted.report, **other_weights(given)}
+    state, report = converted.state, {**converted.report, **entries(given)}
     tokenizer = {key: tensor for key, tensor in state.items() if part_of(key) == "tokenizer"}
     is_transformer = "blocks.0.norm1.weight" in state  # a ConvNeXt's stem fits inputs of its channels
     if is_transformer and tokenizer and not tokenizer_class(modality).recognizes(tokenizer):
         state = {key: tensor for key, tensor in state.items() if key not in tokenizer}
         report["not used"] = f"tokenizer: it is not that of {modality}"
     metadata = {"dialect": report["dialect"], "modality": modality}
-    eps = stated_norm_eps(source, given.metadata) if is_transformer else None
-    if eps is not None:
-        report |= other_norm_eps(eps, tokenizer_class(modality).norm_eps, modality)
-        metadata[NORM_EPS] = str(eps)
+    stated = stated_settings(source, given.metadata, report["dialect"]).metadata if is_transformer else {}
+    if stated:
+        report["its model"] = ", ".join(f"{name} {value}" for name, value in stated.items())
+        metadata |= stated
     width, depth = body_size(state)
     if width:
         report["blocks"] = f"{depth} of width {width}"

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from m2pt import job_log, session
 from m2pt.atomic import write_text
-from m2pt.checkpoints.conversion import convert, other_weights
-from m2pt.checkpoints.stated import other_norm_eps, stated_norm_eps
+from m2pt.checkpoints.conversion import convert, entries
+from m2pt.checkpoints.stated import stated_settings
 from m2pt.datasets.base import seed_generators
 from m2pt.errors import InputError, listed
 from m2pt.formats.documents import read_text
@@ -119,10 +119,15 @@ def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
     if not is_auxiliary:
         _check_norm(plan, name, spec.file, has_norm)
     unused = sorted({part_of(key) for key in converted.state} - set(parts))
-    report = {**converted.report, **other_weights(given)}
+    report = {**converted.report, **entries(given)}
     if isinstance(body, Encoder) and not is_auxiliary:
-        stated = stated_norm_eps(Path(spec.file), given.metadata)
-        report |= other_norm_eps(stated, body.norm_eps, str(spec.architecture.modality))
+        stated = stated_settings(Path(spec.file), given.metadata, report["dialect"])
+        modality, own = str(spec.architecture.modality), spec.architecture.stored["backbone"]
+        try:
+            stated.check_fits(own["num_heads"], modality)
+        except InputError as error:
+            raise InputError(f"{spec.file}: {error}") from None
+        report |= stated.other_norms(body.norm_eps, modality)
     if unused:
         why = "an auxiliary lends its blocks" if is_auxiliary else "targets have their own"
         report["not used"] = f"{', '.join(unused)}: {why}"

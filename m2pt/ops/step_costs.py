@@ -65,7 +65,9 @@ def cost_key(spec: Stored) -> str:
         "mode": experiment.get("mode"),
         "layout": spec["dataset"]["layout"],
         "num_classes": spec["dataset"]["num_classes"],
-        "architecture": spec["architecture"] if "architecture" in spec else spec["architectures"],
+        "architecture": _architecture(spec["architecture"])
+        if "architecture" in spec
+        else {name: _architecture(each) for name, each in spec["architectures"].items()},
         "recipe": recipe,
         "training": {key: training.get(key) for key in _COST_SETTINGS},
         "threads": spec["threads"],
@@ -76,12 +78,22 @@ def cost_key(spec: Stored) -> str:
         if training.get(setting):
             work[setting] = True
     if pathway is not None:
-        shapes = [spec["inputs"][name]["architecture"] for name in pathway["auxiliaries"]]
+        shapes = [_architecture(spec["inputs"][name]["architecture"]) for name in pathway["auxiliaries"]]
         work["pathway"] = [
             [shape.get("convnext") or shape["backbone"] for shape in shapes],
             *(pathway[key] for key in ("layers", "depth", "scale_trainable")),
         ]
     return digest(work)
+
+
+def _architecture(stored: Stored) -> Stored:
+    """Return what the cost of an architecture depends on."""
+    if "backbone" not in stored:
+        return stored
+    return {
+        **stored,
+        "backbone": {key: value for key, value in stored["backbone"].items() if key != "norm_eps"},
+    }
 
 
 def kind_key(spec: Stored) -> str:

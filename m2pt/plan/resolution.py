@@ -61,8 +61,11 @@ class Specs:
         eps = settings.get("norm_eps")
         if eps is not None and eps == type(section).model_fields["norm_eps"].default:
             eps = None
+        sizes = self.config.backbone
+        if (heads := settings.get("num_heads")) is not None:
+            sizes = sizes.model_copy(update={"num_heads": heads})
         tokenizer = without_unset(settings["tokenizer"], getattr(section.tokenizer, "ADDED", {}))
-        return Architecture(modality, self._sizes(body), settings["input"], tokenizer, eps)
+        return Architecture(modality, sizes, settings["input"], tokenizer, eps)
 
     def _sizes(self, body: Body) -> Backbone | ConvNeXt:
         sizes = self.config.convnext if body == "convnext" else self.config.backbone

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from m2pt.models.classifier import Classifier
 from m2pt.models.convnext import ConvNeXtClassifier
 from m2pt.models.exchange import part_of, to_exchange
+from m2pt.models.masked_autoencoder import MaskedAutoencoder
 from m2pt.models.masked_language_model import MaskedLanguageModel
 
 
@@ -27,9 +28,16 @@ def initial_losses(model: nn.Module) -> dict[str, float]:
 
     A masked language model's logits are products of normalized features, of length dim^0.5, and embeddings
     whose numbers start with a standard deviation of dim^-0.5: normal with variance 1, which adds half of that
-    to the loss of logits 0. What a masked autoencoder's is depends on the decoder and the inputs.
+    to the loss of logits 0. A masked autoencoder's targets have mean square (n - 1) / n if n numbers are
+    standardized together; its predictions, of normalized tokens by random weights that know nothing of the
+    targets, add ||W||² / target_dim. The loss of point clouds, a distance of sets, has no such form.
     """
-    return {"loss": math.log(len(model.bias)) + 0.5} if isinstance(model, MaskedLanguageModel) else {}
+    if isinstance(model, MaskedLanguageModel):
+        return {"loss": math.log(len(model.bias)) + 0.5}
+    if isinstance(model, MaskedAutoencoder) and (size := model.encoder.tokenizer.standardized_dim):
+        weight = model.decoder.pred.weight.detach()
+        return {"loss": (size - 1) / size + float(weight.square().sum()) / len(weight)}
+    return {}
 
 
 def classifier_encoder(model: Classifier | ConvNeXtClassifier) -> dict[str, Tensor]:

@@ -44,10 +44,10 @@ WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "module._orig_mod.",
 @pytest.mark.parametrize(
     ("make", "dialect"),
     [
-        (mae, "timm's ViT"),
-        (finetuned, "timm's ViT"),
-        (lambda: {**mae(), **mae_decoder()}, "MAE, pretraining"),
-        (lambda: {**mae(), **audiomae_decoder()}, "AudioMAE, pretraining"),
+        (mae, "MAE or timm's ViT"),
+        (finetuned, "MAE or timm's ViT"),
+        (lambda: {**mae(), **mae_decoder()}, "MAE (pretraining)"),
+        (lambda: {**mae(), **audiomae_decoder()}, "AudioMAE (pretraining)"),
     ],
 )
 def test_files_with_timms_keys_keep_them(make: Callable[[], State], dialect: str, prefix: str) -> None:
@@ -127,7 +127,7 @@ def test_a_finetuned_model_of_m2pt_is_merged_or_keeps_its_pathways() -> None:
     attach(model, vit(seed=1), scale_init=0.3)
     given = m2pt(model)
     merged = convert(given, "file")
-    assert merged.report["dialect"] == "M2PT, finetuned with pathways"
+    assert merged.report["dialect"] == "M2PT (with pathways)"
     assert merged.report["made"] == "8 pathways merged"
     expected = effective_weight(model.blocks[1].attn.qkv)
     torch.testing.assert_close(merged.state["blocks.1.attn.qkv.weight"], expected)
@@ -175,7 +175,7 @@ def test_an_auxiliary_needs_its_matrices_and_nothing_else() -> None:
             {**mae(), **renamed(mae(), "ema.")},
             "several prefixes, (none), ema.: it is a model",
         ),
-        ({**mae(), "surprise": torch.zeros(1)}, "looks like timm's ViT, which has no surprise"),
+        ({**mae(), "surprise": torch.zeros(1)}, "looks like MAE or timm's ViT, which has no surprise"),
         (mae_decoder(), "holds a decoder, but no blocks of an encoder"),
         (renamed(blocks(), "decoder."), "holds a decoder, but no blocks of an encoder"),
         (

@@ -212,6 +212,26 @@ def test_a_distillation_token_is_asked_for_by_name() -> None:
         image_encoder(convert(state, "file").state, distillation_token=True)
 
 
+def test_a_model_without_a_class_token_is_an_auxiliary() -> None:
+    sizes = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": DIM,
+        "depth": DEPTH,
+        "num_heads": 2,
+        "num_classes": 3,
+    }
+    for name in (
+        "vit_base_patch16_gap_224",
+        "vit_base_patch16_siglip_gap_224",
+        "vit_base_patch16_siglip_224",
+    ):
+        state = convert(timm.create_model(name, **sizes).state_dict(), "file").state
+        with pytest.raises(InputError, match=r"file: its model has no class token.*as an auxiliary only"):
+            image_encoder(state)
+        image_encoder(state, parts=("blocks",))
+
+
 def test_layer_scale_is_multiplied_into_the_layers_before_it() -> None:
     settings = {
         "img_size": 32,

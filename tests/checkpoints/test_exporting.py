@@ -60,8 +60,10 @@ def test_timm_loads_the_state_strictly(modality: str, pool: str, tmp_path: Path)
     x, expected = logits(model)
     create = usage.partition(", then ")[0]
     plain = eval(create, {"timm": timm}).eval()  # what the user is told to type
-    plain.load_state_dict(load_file(tmp_path / "a.safetensors"), strict=True)
+    weights, metadata = load_weights(tmp_path / "a.safetensors")
+    plain.load_state_dict(weights, strict=True)
     torch.testing.assert_close(plain(x), expected)
+    assert metadata == {"num_heads": "2", "norm_eps": "1e-06"}
 
 
 @pytest.mark.parametrize(("modality", "form"), [("image", "timm"), ("video", "transformers")])
@@ -111,6 +113,13 @@ def test_onnxruntime_computes_the_same_for_any_batch(modality: str, tmp_path: Pa
     for inputs in (x, x[:1], torch.cat([x, x, x])):
         (got,) = session.run(None, {"input": inputs.numpy()})
         torch.testing.assert_close(torch.from_numpy(got), model(inputs).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_official_files_of_a_class_token_are_read_with_an_option(tmp_path: Path) -> None:
+    usage = export_classifier(classifier("image", "token"), "official", tmp_path / "a.pth")
+    assert usage.startswith("MAE's main_finetune.py --cls_token --eval")
+    state = torch.load(tmp_path / "a.pth", weights_only=True)["model"]
+    assert "norm.weight" in state and "fc_norm.weight" not in state
 
 
 @pytest.mark.parametrize("modality", ["image", "audio", "video"])
@@ -170,7 +179,7 @@ def test_a_distillation_token_is_only_exported_to_onnx(
         (("audio", "avg", 4), "timm", "patches without overlap"),
         (("pointcloud",), "onnx", "only classifiers of images, sounds and videos"),
         (("pointcloud",), "official", "only classifiers of images, sounds and videos"),
-        (("image", "token"), "official", "only a classifier with pool avg"),
+        (("audio", "token"), "official", "AudioMAE's main_finetune_as.py averages the tokens"),
     ],
 )
 def test_a_model_without_such_a_form_is_refused(

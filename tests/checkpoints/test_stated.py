@@ -1,40 +1,81 @@
-"""What a published checkpoint says of its model beside the weights."""
+"""What a checkpoint says of its model beside the weights."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
 
-from m2pt.checkpoints.stated import other_norm_eps, stated_norm_eps
+from m2pt.checkpoints.dialects import TRANSFORMERS
+from m2pt.checkpoints.stated import Stated, stated_settings
+from m2pt.errors import InputError
 
 
-@pytest.mark.parametrize("kind", ["ViTConfig", "ViTMAEConfig", "VideoMAEConfig"])
-def test_transformers_states_the_epsilon_beside_its_file(kind: str, tmp_path: Path) -> None:
-    config = getattr(transformers, kind)
+def stated(folder: Path, metadata: dict[str, str] | None = None, dialect: str = TRANSFORMERS) -> Stated:
+    return stated_settings(folder / "model.safetensors", metadata or {}, dialect)
+
+
+@pytest.mark.parametrize("kind", ["ViT", "ViTMAE", "VideoMAE", "AST", "DeiT"])
+def test_transformers_states_it_beside_its_file(kind: str, tmp_path: Path) -> None:
+    config = getattr(transformers, f"{kind}Config")
     config().save_pretrained(tmp_path)
-    assert stated_norm_eps(tmp_path / "model.safetensors", {}) == 1e-12
-    config(layer_norm_eps=1e-6).save_pretrained(tmp_path)
-    assert stated_norm_eps(tmp_path / "pytorch_model.bin", {}) == 1e-6
+    assert stated(tmp_path) == Stated(num_heads=12, norm_eps=1e-12, activation="gelu")
+    config(layer_norm_eps=1e-6, num_attention_heads=6, hidden_act="relu").save_pretrained(tmp_path)
+    assert stated(tmp_path) == Stated(num_heads=6, norm_eps=1e-6, activation="relu")
+    assert stated(tmp_path, dialect="MAE (pretraining)") == Stated(), "the config.json of another model"
 
 
-def test_a_converted_file_states_the_epsilon_itself(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"layer_norm_eps": 1e-5}))
-    assert stated_norm_eps(tmp_path / "a.safetensors", {"norm_eps": "1e-12"}) == 1e-12
-    assert stated_norm_eps(tmp_path / "a.safetensors", {"norm_eps": "small"}) == 1e-5
+def test_a_file_of_this_project_states_it_itself(tmp_path: Path) -> None:
+    transformers.ViTConfig().save_pretrained(tmp_path)
+    backbone = {"dim": 16, "num_heads": 2, "norm_eps": 1e-5}
+    trained = {"spec": json.dumps({"architecture": {"backbone": backbone}}), "seed": "0"}
+    assert stated(tmp_path, trained) == Stated(num_heads=2, norm_eps=1e-5)
+    del backbone["norm_eps"]
+    trained = {"spec": json.dumps({"architecture": {"backbone": backbone}})}
+    assert stated(tmp_path, trained) == Stated(num_heads=2), "the norms are those of the method"
+    converted = {"dialect": TRANSFORMERS, **Stated(6, 9.999999974752427e-07, "gelu_new").metadata}
+    assert stated(tmp_path, converted) == Stated(6, 9.999999974752427e-07, "gelu_new")
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{}", "[1e-6]", '{"layer_norm_eps": "1e-6"}', '{"layer_norm_eps": -1.0}', "{", "NaN", "1e-6"]
-    + [f'{{"layer_norm_eps": {value}}}' for value in ("null", "0.0", "true", "[1e-6]", "NaN")],
+    "text", ["", "[]", "{}", "{", "NaN", "1e-6", "[" * 10**5, "\0", '{"a": 1, "a": Infinity}']
 )
-def test_another_config_says_nothing(text: str, tmp_path: Path) -> None:
-    assert stated_norm_eps(tmp_path / "a.safetensors", {}) is None
+def test_a_config_of_another_kind_says_nothing(text: str, tmp_path: Path) -> None:
+    assert stated(tmp_path) == Stated()
     (tmp_path / "config.json").write_text(text)
-    assert stated_norm_eps(tmp_path / "a.safetensors", {}) is None
+    assert stated(tmp_path) == Stated()
+    assert stated(tmp_path, {"spec": text}) == Stated()
+
+
+@pytest.mark.parametrize(
+    "value", ["1e-6", -1.0, 0.0, 0, 2.0, None, True, [1e-6], float("nan"), float("inf"), {}]
+)
+def test_odd_values_say_nothing(value: Any, tmp_path: Path) -> None:
+    given = {
+        "layer_norm_eps": value,
+        "num_attention_heads": -1 if value == 2.0 else value,
+        "hidden_act": [value],
+    }
+    (tmp_path / "config.json").write_text(json.dumps({**given, "initializer_range": float("inf")}))
+    assert stated(tmp_path) == Stated()
+    assert stated(tmp_path, {"norm_eps": str(value)}).norm_eps in (None, 1e-6)
+    assert stated(tmp_path, {"num_heads": str(value)}).num_heads is None
+
+
+def test_other_heads_and_another_activation_are_refused() -> None:
+    Stated().check_fits(12, "image")
+    Stated(num_heads=12, activation="gelu").check_fits(12, "image")
+    with pytest.raises(InputError, match=r"6 attention heads.*12: set modalities.pointcloud.num_heads: 6"):
+        Stated(num_heads=6).check_fits(12, "pointcloud")
+    with pytest.raises(InputError, match="the activation of its model is relu"):
+        Stated(activation="relu").check_fits(12, "image")
 
 
 def test_only_another_epsilon_is_reported() -> None:
-    assert other_norm_eps(None, 1e-6, "image") == {} == other_norm_eps(1e-6, 1e-6, "image")
-    assert "set modalities.image.norm_eps: 1e-12" in other_norm_eps(1e-12, 1e-6, "image")["norm_eps"]
+    assert Stated().other_norms(1e-6, "image") == {}
+    for same in (1e-6, 9.999999974752427e-07):  # the float32 next to it
+        assert Stated(norm_eps=same).other_norms(1e-6, "image") == {}
+    line = Stated(norm_eps=1.2345678e-7).other_norms(1e-6, "image")["norm_eps"]
+    assert line.startswith("1.2345678e-07 in its model, 1e-06 in modality image")
+    assert line.endswith("set modalities.image.norm_eps: 1.2345678e-07")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 import yaml
 from config_documents import given_points
 from damaged_layouts import LAYOUTS
@@ -265,23 +266,37 @@ def test_a_file_that_has_the_norm_is_not_said_to_lack_it(tmp_path, capsys):
     assert "whole.pth: has the final norm; leave norm: false out of encoders.image" in capsys.readouterr().err
 
 
-def test_another_epsilon_of_the_norms_of_a_start_is_said(tmp_path, capsys):
-    config, plan = read_yaml(TINY), Plan.load(TINY)
+def test_what_a_start_s_file_says_of_its_model_is_compared(tmp_path, capsys):
+    config = read_yaml(TINY)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "intermediate_size": 32}
+    vit = transformers.ViTConfig(**sizes, num_attention_heads=4, image_size=32, patch_size=8)
+    transformers.ViTModel(vit).save_pretrained(tmp_path / "vit")
     for name in ("image", "text"):  # no target starts from a text model
-        state = to_exchange(build_body(plan.encoders[name].architecture.stored).state_dict())
-        torch.save(state, tmp_path / f"{name}.pth")
-        config["encoders"][name] = {"modality": name, "file": str(tmp_path / f"{name}.pth")}
-    (tmp_path / "config.json").write_text('{"layer_norm_eps": 1e-12}')
+        config["encoders"][name] = {"modality": name, "file": str(tmp_path / "vit" / "model.safetensors")}
     config["results"] = str(tmp_path / "results")
     path = tmp_path / "config.yaml"
-    for eps, words in ((1e-6, "encoder image: the norms of its model have 1e-12"), (1e-12, "")):
+    check = ["check", "--config", str(path), "--encoders", "image", "text"]
+    path.write_text(yaml.safe_dump(config))
+    assert main(check) == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "encoder image" in line]
+    assert "its model has 4 attention heads, those of modality image have 2" in said
+    assert said.endswith("set modalities.image.num_heads: 4")
+    config["modalities"]["image"]["num_heads"] = 4
+    for eps, count in ((1e-6, 1), (1e-12, 0)):
         config["modalities"]["image"]["norm_eps"] = eps
         path.write_text(yaml.safe_dump(config))
-        assert main(["check", "--config", str(path), "--encoders", "image", "text"]) == 0
-        said = capsys.readouterr().out
-        assert said.count("norms of its model") == (1 if words else 0) and words in said
+        assert main(check) == 0
+        assert capsys.readouterr().out.count("norm_eps 1e-12 in its model, 1e-06 in modality image") == count
         assert main(["import", "image", "--config", str(path)]) == 0
-        assert ("norm_eps" in capsys.readouterr().out) is bool(words)
+        assert capsys.readouterr().out.count("norm_eps") == 2 * count
+
+
+@pytest.mark.parametrize(("heads", "code"), [(8, 0), (3, 2), (0, 2)])
+def test_a_modality_may_have_its_own_number_of_heads(check, heads, code):
+    found, said = check(lambda config: config["modalities"]["pointcloud"].update(num_heads=heads))
+    assert found == code, said
+    if heads == 3:
+        assert "modalities.pointcloud.num_heads: backbone.dim 16 is not a multiple of 3" in said
 
 
 @pytest.mark.parametrize(("policy", "code"), [("error", 2), ("skip", 0)])

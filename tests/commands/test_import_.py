@@ -1,6 +1,5 @@
 """Weights of other people: what cannot serve as weights is refused with its key, in bounded memory."""
 
-import json
 import subprocess
 import sys
 import warnings
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from timm.models import ConvNeXt
 from torch import Tensor
 
@@ -215,7 +215,7 @@ def test_a_published_file_is_converted_and_accounted_for(
     assert main(command) == 0
     said = capsys.readouterr().out
     for words in (
-        "dialect   MAE, pretraining",
+        "dialect   MAE (pretraining)",
         "prefix    module._orig_mod. (removed)",
         f"mapped    {len(state)} tensors",
         "left out  decoder of the pretraining (2 tensors)",
@@ -224,21 +224,30 @@ def test_a_published_file_is_converted_and_accounted_for(
     ):
         assert words in said
     written, metadata = load_weights(tmp_path / "out.safetensors")
-    assert metadata == {"dialect": "MAE, pretraining", "modality": "image"}
+    assert metadata == {"dialect": "MAE (pretraining)", "modality": "image"}
     assert written.keys() == state.keys() and all(torch.equal(written[key], state[key]) for key in state)
 
 
-def test_the_epsilon_that_transformers_states_is_said_and_kept(
-    tmp_path: Path, capsys, mae: dict[str, Tensor]
-) -> None:
-    torch.save(mae, tmp_path / "mae.pth")
-    for stated, said in ((1e-6, False), (1e-12, True)):
-        (tmp_path / "config.json").write_text(json.dumps({"layer_norm_eps": stated}))
-        target = tmp_path / f"{stated}.safetensors"
-        words = ["import", str(tmp_path / "mae.pth"), "--modality", "image", "-o", str(target)]
-        assert main(words) == 0
-        assert ("set modalities.image.norm_eps: 1e-12" in capsys.readouterr().out) is said
-        assert float(load_weights(target)[1]["norm_eps"]) == stated
+def test_what_transformers_says_of_the_model_is_said_and_kept(tmp_path: Path, capsys) -> None:
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, image_size=16
+    )
+    transformers.ViTModel(config).save_pretrained(tmp_path / "hf")
+    for modality in ("image", "pointcloud"):
+        target = tmp_path / f"{modality}.safetensors"
+        file = str(tmp_path / "hf" / "model.safetensors")
+        assert main(["import", file, "--modality", modality, "-o", str(target)]) == 0
+        metadata = load_weights(target)[1]
+        assert {"num_heads": "4", "norm_eps": "1e-12", "activation": "gelu"}.items() <= metadata.items()
+        assert "its model  num_heads 4, norm_eps 1e-12, activation gelu" in capsys.readouterr().out
+
+
+def test_the_entry_that_was_taken_is_said(tmp_path: Path, capsys, state: dict[str, Tensor]) -> None:
+    for entry in ("state_dict_ema", "module"):
+        torch.save({entry: state}, tmp_path / "a.pth")
+        words = ["import", str(tmp_path / "a.pth"), "--modality", "image", "-o"]
+        assert main([*words, str(tmp_path / "a.safetensors")]) == 0
+        assert f"entry    {entry}\n" in capsys.readouterr().out
 
 
 def test_a_tokenizer_of_another_modality_is_left_out(

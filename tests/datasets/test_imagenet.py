@@ -1,7 +1,6 @@
 """The ImageNet reader against Pillow and NumPy, and its determinism."""
 
 import shutil
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -81,24 +80,3 @@ def test_what_does_not_fit_is_refused(imagenet: Path, tmp_path: Path) -> None:
     shutil.rmtree(root / "val")
     with pytest.raises(InputError, match="val has no image"):
         Reader(root, "val", num_classes=10, image_size=32)
-
-
-def test_ten_times_the_images_take_little_more_memory(tmp_path: Path) -> None:
-    picture = tmp_path / "picture.jpg"
-    Image.new("RGB", (40, 30)).save(picture)
-    taken = {}
-    for images in (30, 300, 3000):  # the first also imports
-        folder = tmp_path / str(images) / "train" / "n01"
-        folder.mkdir(parents=True)
-        for number in range(images):
-            (folder / f"n01_{number:05}.JPEG").hardlink_to(picture)
-        tracemalloc.start()
-        reader = Reader(tmp_path / str(images), "train", num_classes=1, image_size=16)
-        opened, _ = tracemalloc.get_traced_memory()
-        for index in range(0, images, images // 30):
-            reader[0, index]
-        read, _ = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        taken[images] = opened, read - opened
-    assert taken[3000][0] - taken[300][0] < 100 * 2700, "bytes for the name of an image"
-    assert taken[3000][1] < 2**16, "reading keeps nothing"

@@ -17,10 +17,11 @@ from m2pt.formats.documents import read_yaml
 from m2pt.formats.weights import load_weights, save_weights
 from m2pt.models.bodies import build_body_classifier
 from m2pt.models.exchange import load_exchange
+from m2pt.models.masked_autoencoder import build_masked_autoencoder
 from m2pt.models.transformer import build_encoder
 from m2pt.pathway import attach
 from m2pt.plan.specs import Architecture, DatasetSpec, PretrainingSpec
-from m2pt.tasks.pretraining import classifier_encoder
+from m2pt.tasks.pretraining import classifier_encoder, initial_losses
 
 BACKBONE = {"dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
 IMAGE = {
@@ -41,6 +42,49 @@ CONVNEXT = {
     "input": {"frames": 32, "mel_bins": 32},
     "convnext": {"depths": (1, 1, 1, 1), "dims": (4, 4, 4, 4)},
 }
+
+
+@pytest.mark.parametrize(
+    ("architecture", "decoder", "shape"),
+    [
+        ({**IMAGE, "input": {"image_size": 64}}, {"dim": 128}, (3, 64, 64)),
+        (
+            {
+                "modality": "video",
+                "input": {"frames": 4, "stride": 1, "image_size": 64},
+                "tokenizer": {"patch_size": 8, "tubelet_size": 2},
+                "backbone": BACKBONE,
+            },
+            {"dim": 96},
+            (3, 4, 64, 64),
+        ),
+        (
+            {
+                "modality": "audio",
+                "input": {"frames": 128, "mel_bins": 64},
+                "tokenizer": {"patch_size": 16, "stride": 16},
+                "backbone": BACKBONE,
+            },
+            {"dim": 256, "kind": "windowed"},
+            (1, 128, 64),
+        ),
+    ],
+)
+def test_masked_autoencoders_start_where_they_are_expected(architecture, decoder, shape):
+    settings = {"depth": 2, "num_heads": 4, **decoder}
+    losses, expected = [], []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        model = build_masked_autoencoder(**architecture, decoder=settings, mask_ratio=0.75)
+        losses.append(float(model(torch.randn(2, *shape) * 3 + 1)))
+        expected.append(initial_losses(model)["loss"])
+    assert sum(losses) / 20 == pytest.approx(sum(expected) / 20, rel=0.03)
+    assert losses == pytest.approx(expected, rel=0.2)
+
+
+def test_no_loss_is_expected_of_point_clouds():
+    settings = {"dim": 16, "depth": 1, "num_heads": 2}
+    assert initial_losses(build_masked_autoencoder(**POINTS, decoder=settings, mask_ratio=0.5)) == {}
 
 
 def test_the_file_of_a_supervised_encoder_is_an_auxiliary(tmp_path):
