@@ -14,7 +14,12 @@ from m2pt import pathway
 PACKAGE = Path("m2pt")
 LIBRARY = {"errors", "ranges", "run_files", "job_log", "locks", "atomic", "formats"}
 """What every part but `pathway` and `agm` may import."""
-SETTINGS = {"m2pt.models.settings", "m2pt.models.multimodal_settings", "m2pt.training.settings"}
+SETTINGS = {
+    "m2pt.modalities.settings",
+    "m2pt.models.settings",
+    "m2pt.models.multimodal_settings",
+    "m2pt.training.settings",
+}
 """Validated settings, which a config holds too. Every part may import them; they import the library only."""
 IMPORTS = {
     "errors": set(),

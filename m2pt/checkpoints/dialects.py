@@ -195,7 +195,9 @@ DIALECTS = (
         marks=("decoder_blocks.0.attn.tau", "decoder_blocks.0.attn.meta_mlp"),
     ),
     Dialect("MAE (pretraining)", "blocks.0.mlp.fc1.weight", _TIMM, _TIMM_LEFT_OUT, marks=("decoder_blocks",)),
-    Dialect("VideoMAE", "blocks.0.mlp.fc1.weight", _TIMM, _TIMM_LEFT_OUT, marks=("blocks.0.attn.q_bias",)),
+    Dialect(
+        "VideoMAE or BEiT", "blocks.0.mlp.fc1.weight", _TIMM, _TIMM_LEFT_OUT, marks=("blocks.0.attn.q_bias",)
+    ),
     Dialect("MAE or timm's ViT", "blocks.0.mlp.fc1.weight", _TIMM, _TIMM_LEFT_OUT),
     _transformers("encoder.layer.0.intermediate.dense.weight"),
     _transformers("layers.0.mlp.fc1.weight"),
