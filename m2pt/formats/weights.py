@@ -252,10 +252,12 @@ def _read_pickle(path: Path) -> Checkpoint:
         (key, value) for key, value in entries if not isinstance(key, str) or not isinstance(value, Tensor)
     ]
     if not isinstance(state, Mapping) or not entries or len(odd) == len(entries):
+        inner = [key for key, value in entries if isinstance(value, Mapping) and _has_tensor(value)]
+        fix = f"; save {inner[0]!r} by itself with torch.save" if inner else ""
         raise InputError(
             f"{path} holds no weights: it is a {type(state).__name__} with the keys "
             f"{[key for key, _ in entries[:9]]}; "
-            f"tensors must be at its top level or under {', '.join(map(repr, _CONTAINERS))}"
+            f"tensors must be at its top level or under {', '.join(map(repr, _CONTAINERS))}{fix}"
         )
     if odd:
         key, value = odd[0]
@@ -264,6 +266,10 @@ def _read_pickle(path: Path) -> Checkpoint:
             "are tensors with names"
         )
     return Checkpoint(dict(state), {}, taken, others)
+
+
+def _has_tensor(entry: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in entry.values())
 
 
 def _taken(content: object) -> tuple[object, tuple[str, ...], tuple[str, ...]]:

@@ -192,6 +192,20 @@ def test_files_without_weights(tmp_path: Path, content: object) -> None:
         load_weights(tmp_path / "none.pth")
 
 
+def test_an_entry_of_another_name_is_to_be_saved_by_itself(tmp_path: Path) -> None:
+    torch.save({"optimizer": {"lr": 1.0}, "net": STATE}, tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"net\.pth holds no weights: .*; save 'net' by itself"):
+        load_weights(tmp_path / "net.pth")
+
+
+def test_one_of_several_files_of_a_model_is_refused(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "model-00001-of-00001.safetensors")
+    assert load_weights(tmp_path / "model-00001-of-00001.safetensors")[0].keys() == STATE.keys()
+    save_file(STATE, tmp_path / "model-00002-of-00003.safetensors")
+    with pytest.raises(InputError, match="is one of the 3 files of a model: load that with transformers"):
+        load_weights(tmp_path / "model-00002-of-00003.safetensors")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
