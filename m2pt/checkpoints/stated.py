@@ -12,6 +12,11 @@ from m2pt.errors import InputError
 from m2pt.formats.documents import LARGEST_RECORD, read_bytes
 
 _ACTIVATION = "gelu"
+_EXACT = (_ACTIVATION, "gelu_python")
+"""Names of the exact GELU in transformers."""
+
+_INNER = ("encoder", "backbone_config", "vision_config", "audio_config")
+"""Where a config of transformers has that of its encoder, if it is one of several models."""
 
 
 class Stated(NamedTuple):
@@ -47,7 +52,7 @@ class Stated(NamedTuple):
                 f"its model has {self.num_heads} attention heads, those of modality {modality} have "
                 f"{num_heads}: set modalities.{modality}.num_heads: {self.num_heads}"
             )
-        if self.activation is not None and self.activation != _ACTIVATION:
+        if self.activation is not None and self.activation not in _EXACT:
             raise InputError(
                 f"the activation of its model is {self.activation}, that of targets is {_ACTIVATION}: use it "
                 "as an auxiliary only"
@@ -63,27 +68,39 @@ class Stated(NamedTuple):
         }
 
 
-def stated_settings(file: Path, metadata: Mapping[str, str], dialect: str) -> Stated:
+def stated_settings(file: Path, metadata: Mapping[str, str], dialect: str, method_eps: float) -> Stated:
     """Return what is known of a checkpoint's model beside its weights.
 
     A file of this project, trained, exported or converted, has it in its metadata. transformers writes it to
-    the config.json in the folder of its file.
+    the config.json in the folder of its file, also for the models of timm that it wraps.
 
     Args:
         file: the checkpoint.
         metadata: of the file.
-        dialect: name of the dialect of its keys; a config.json is only read beside one of transformers.
+        dialect: name of the dialect of its keys; the config.json beside another than one of transformers may
+            be that of another model.
+        method_eps: epsilon of the modality's method, which files of this project do not state.
     """
     if "spec" in metadata:
         given = _mapping(metadata["spec"], "architecture", "backbone")
-        return _stated(given, "num_heads", "norm_eps", "activation")
+        return _stated({"norm_eps": method_eps, **given}, "num_heads", "norm_eps", "") if given else Stated()
     if set(metadata) & set(Stated._fields):
         parsed = {name: _value(metadata[name]) for name in Stated._fields if name in metadata}
         return _stated(parsed, *Stated._fields)
-    if dialect == TRANSFORMERS:
-        with suppress(InputError):  # there is none
-            content = read_bytes(file.parent / "config.json", limit=LARGEST_RECORD)
-            return _stated(_mapping(content), "num_attention_heads", "layer_norm_eps", "hidden_act")
+    with suppress(InputError):  # there is none
+        config = _mapping(read_bytes(file.parent / "config.json", limit=LARGEST_RECORD))
+        if dialect == TRANSFORMERS:
+            return _of_transformers(config)
+        if "architecture" in config and isinstance(config.get("model_args"), dict):
+            return _stated(config["model_args"], "num_heads", "", "")
+    return Stated()
+
+
+def _of_transformers(config: Mapping[str, Any]) -> Stated:
+    inner = (config[name] for name in _INNER if isinstance(config.get(name), dict))
+    for each in (config, *inner):
+        if "num_attention_heads" in each:
+            return _stated(each, "num_attention_heads", "layer_norm_eps", "hidden_act")
     return Stated()
 
 

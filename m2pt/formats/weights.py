@@ -277,7 +277,7 @@ def _taken(content: object) -> tuple[object, tuple[str, ...], tuple[str, ...]]:
     taken: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     while isinstance(content, Mapping):
-        found = [key for key in _CONTAINERS if key in content and not isinstance(content[key], Tensor)]
+        found = [key for key in _CONTAINERS if isinstance(content.get(key), Mapping)]
         if not found:
             break
         content, taken, others = content[found[0]], (*taken, found[0]), (*others, *found[1:])

@@ -20,7 +20,7 @@ class AudioTokenizer(PatchTokenizer):
     the true grid; the official one is used with the official weights, because `pos_embed` is always loaded.
     """
 
-    decoder_kinds = ("global", "windowed")
+    decoder_kinds: tuple[str, ...] = ("global", "windowed")
     distilled = "ast"
 
     def __init__(
@@ -46,7 +46,9 @@ class AudioTokenizer(PatchTokenizer):
             distillation_token=ast,
         )
         self.frequency_major = ast
-        if not ast:
+        if ast:
+            self.decoder_kinds = ("global",)  # windows are shifted along the first axis, AudioMAE's time
+        else:
             self.fix_positions()
 
     @classmethod

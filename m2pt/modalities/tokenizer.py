@@ -44,7 +44,7 @@ class Tokenizer(nn.Module, ABC):
     """Layer from encoder to decoder. VideoMAE's has no bias; Point-MAE has none and uses one width."""
     decays_mask_token: ClassVar[bool] = True
     """Whether weight decay acts on the decoder's mask token: in MAE and AudioMAE."""
-    decoder_kinds: ClassVar[tuple[str, ...]] = ("global",)
+    decoder_kinds: tuple[str, ...] = ("global",)
     """Kinds of decoder to choose from; "windowed" needs `grid`, the rows and columns of tokens."""
 
     @classmethod

@@ -100,5 +100,10 @@ def build_masked_autoencoder(
     encoder = build_encoder(
         modality, input=input, tokenizer=tokenizer, backbone=backbone, drop_path=drop_path
     )
+    if encoder.tokenizer.standardized_dim == 1:
+        raise InputError(
+            f"modality {modality}: a token has a single number, which cannot be standardized to a target of "
+            "the pretraining: choose a larger patch_size"
+        )
     built_decoder = build_decoder(modality, encoder, DecoderSettings(**decoder), drop_path)
     return MaskedAutoencoder(encoder, built_decoder, mask_ratio=mask_ratio)

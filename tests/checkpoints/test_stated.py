@@ -13,7 +13,7 @@ from m2pt.errors import InputError
 
 
 def stated(folder: Path, metadata: dict[str, str] | None = None, dialect: str = TRANSFORMERS) -> Stated:
-    return stated_settings(folder / "model.safetensors", metadata or {}, dialect)
+    return stated_settings(folder / "model.safetensors", metadata or {}, dialect, method_eps=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["ViT", "ViTMAE", "VideoMAE", "AST", "DeiT"])
@@ -26,6 +26,25 @@ def test_transformers_states_it_beside_its_file(kind: str, tmp_path: Path) -> No
     assert stated(tmp_path, dialect="MAE (pretraining)") == Stated(), "the config.json of another model"
 
 
+def test_the_encoder_s_part_of_a_larger_model_is_read(tmp_path: Path) -> None:
+    vit = transformers.ViTConfig(num_attention_heads=6)
+    decoder = transformers.TrOCRConfig(decoder_attention_heads=3)
+    both = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(vit, decoder)
+    both.save_pretrained(tmp_path)
+    assert stated(tmp_path) == Stated(num_heads=6, norm_eps=1e-12, activation="gelu")
+    backbone = transformers.Dinov2Config(num_attention_heads=4)
+    transformers.DepthAnythingConfig(backbone_config=backbone).save_pretrained(tmp_path)
+    assert stated(tmp_path).num_heads == 4
+
+
+def test_a_wrapped_model_of_timm_states_its_arguments(tmp_path: Path) -> None:
+    config = transformers.TimmWrapperConfig(
+        architecture="vit_base_patch16_224", model_args={"num_heads": 6}, do_pooling=False
+    )
+    config.save_pretrained(tmp_path)
+    assert stated(tmp_path, dialect="MAE or timm's ViT") == Stated(num_heads=6)
+
+
 def test_a_file_of_this_project_states_it_itself(tmp_path: Path) -> None:
     transformers.ViTConfig().save_pretrained(tmp_path)
     backbone = {"dim": 16, "num_heads": 2, "norm_eps": 1e-5}
@@ -33,7 +52,10 @@ def test_a_file_of_this_project_states_it_itself(tmp_path: Path) -> None:
     assert stated(tmp_path, trained) == Stated(num_heads=2, norm_eps=1e-5)
     del backbone["norm_eps"]
     trained = {"spec": json.dumps({"architecture": {"backbone": backbone}})}
-    assert stated(tmp_path, trained) == Stated(num_heads=2), "the norms are those of the method"
+    assert stated(tmp_path, trained) == Stated(num_heads=2, norm_eps=1e-6), (
+        "the norms are those of the method"
+    )
+    assert stated(tmp_path, {"spec": json.dumps({"architecture": {"convnext": {}}})}) == Stated()
     converted = {"dialect": TRANSFORMERS, **Stated(6, 9.999999974752427e-07, "gelu_new").metadata}
     assert stated(tmp_path, converted) == Stated(6, 9.999999974752427e-07, "gelu_new")
 
@@ -66,6 +88,7 @@ def test_odd_values_say_nothing(value: Any, tmp_path: Path) -> None:
 def test_other_heads_and_another_activation_are_refused() -> None:
     Stated().check_fits(12, "image")
     Stated(num_heads=12, activation="gelu").check_fits(12, "image")
+    Stated(activation="gelu_python").check_fits(12, "image")
     with pytest.raises(InputError, match=r"6 attention heads.*12: set modalities.pointcloud.num_heads: 6"):
         Stated(num_heads=6).check_fits(12, "pointcloud")
     with pytest.raises(InputError, match="the activation of its model is relu"):

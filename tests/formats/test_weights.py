@@ -192,6 +192,25 @@ def test_files_without_weights(tmp_path: Path, content: object) -> None:
         load_weights(tmp_path / "none.pth")
 
 
+@pytest.mark.parametrize(
+    ("beside", "taken"),
+    [
+        ({"model": STATE, "ema": 0.9999}, "model"),
+        ({"model": STATE, "model_ema": None}, "model"),
+        ({"model": "vit_base", "state_dict": STATE}, "state_dict"),
+        ({"model": None, "state_dict": STATE}, "state_dict"),
+        ({"model": {"state_dict": STATE}}, "model.state_dict"),
+    ],
+)
+def test_entries_that_hold_no_weights_are_passed_over(
+    tmp_path: Path, beside: dict[str, Any], taken: str
+) -> None:
+    torch.save(beside, tmp_path / "a.pth")
+    loaded = load_checkpoint(tmp_path / "a.pth")
+    assert loaded.state.keys() == STATE.keys()
+    assert (".".join(loaded.taken), loaded.others) == (taken, ())
+
+
 def test_an_entry_of_another_name_is_to_be_saved_by_itself(tmp_path: Path) -> None:
     torch.save({"optimizer": {"lr": 1.0}, "net": STATE}, tmp_path / "net.pth")
     with pytest.raises(InputError, match=r"net\.pth holds no weights: .*; save 'net' by itself"):

@@ -317,3 +317,32 @@ def test_inconsistent_decoders_are_rejected(modality, changed, message):
 def test_decoder_dim_must_be_a_multiple_of_its_heads():
     with pytest.raises(ValueError, match="dim 15 is not a multiple of num_heads"):
         make("audio", kind="windowed", dim=15)
+
+
+def test_a_target_of_a_single_number_is_refused():
+    settings = {"dim": 16, "depth": 1, "num_heads": 2}
+    for modality, values, tokenizer in (
+        ("audio", {"frames": 8, "mel_bins": 8}, {"patch_size": 1, "stride": 1}),
+        ("video", {"frames": 2, "image_size": 4}, {"patch_size": 1, "tubelet_size": 1}),
+    ):
+        with pytest.raises(InputError, match=f"modality {modality}: a token has a single number"):
+            build_masked_autoencoder(
+                modality,
+                input=values,
+                tokenizer=tokenizer,
+                backbone={"dim": 16, "depth": 1, "num_heads": 2},
+                decoder=settings,
+                mask_ratio=0.5,
+            )
+
+
+def test_windows_are_not_for_tokens_of_ast():
+    with pytest.raises(InputError, match="decoder.kind 'windowed' is unknown for audio: choose global"):
+        build_masked_autoencoder(
+            "audio",
+            input={"frames": 128, "mel_bins": 128},
+            tokenizer={"patch_size": 16, "stride": 16, "ast": True},
+            backbone={"dim": 16, "depth": 1, "num_heads": 2},
+            decoder={"dim": 16, "depth": 2, "num_heads": 2, "kind": "windowed"},
+            mask_ratio=0.5,
+        )

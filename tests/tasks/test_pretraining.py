@@ -83,9 +83,12 @@ def test_masked_autoencoders_start_where_they_are_expected(architecture, decoder
     assert losses == pytest.approx(expected, rel=0.2)
 
 
-def test_no_loss_is_expected_of_point_clouds():
+def test_no_loss_is_expected_of_point_clouds_nor_of_small_patches():
     settings = {"dim": 16, "depth": 1, "num_heads": 2}
-    assert initial_losses(build_masked_autoencoder(**POINTS, decoder=settings, mask_ratio=0.5)) == {}
+    for architecture in (POINTS, {**IMAGE, "tokenizer": {"patch_size": 4}}):
+        assert (
+            initial_losses(build_masked_autoencoder(**architecture, decoder=settings, mask_ratio=0.5)) == {}
+        )
 
 
 def test_the_file_of_a_supervised_encoder_is_an_auxiliary(tmp_path):
