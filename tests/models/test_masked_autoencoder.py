@@ -337,7 +337,7 @@ def test_a_target_of_a_single_number_is_refused():
 
 
 def test_windows_are_not_for_tokens_of_ast():
-    with pytest.raises(InputError, match="decoder.kind 'windowed' is unknown for audio: choose global"):
+    with pytest.raises(InputError, match=r"decoder\.kind 'windowed' is unknown for audio: choose global"):
         build_masked_autoencoder(
             "audio",
             input={"frames": 128, "mel_bins": 128},
