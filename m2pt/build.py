@@ -1,6 +1,6 @@
 """Models built from specs: pretrainings, targets, the weights that they start from, their pathways."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from m2pt import catalog
+from m2pt.config.architecture import Backbone, ConvNeXt
 from m2pt.config.experiment import PathwaySpec
 from m2pt.datasets.base import seed_generators
 from m2pt.errors import InputError
@@ -168,8 +169,8 @@ def attach_auxiliaries(model: Any, run: Run, auxiliaries: Mapping[str, Blocks]) 
     chosen = chosen_blocks(pathway, len(model.blocks))
     settings = pathway.model_dump(exclude={"auxiliaries", "depth"})
     sources = [run.spec, *(run.spec.inputs[name] for name in auxiliaries)]
-    if len({getattr(source.architecture.sizes, "num_heads", None) for source in sources}) > 1:
-        settings["unequal"] = "slice"
+    if _differ_in_heads_alone([source.architecture.sizes for source in sources]):
+        settings["unequal"] = "slice"  # of matrices of equal size, the whole
     try:
         attach(
             [model.blocks[index] for index in chosen],
@@ -178,6 +179,14 @@ def attach_auxiliaries(model: Any, run: Run, auxiliaries: Mapping[str, Blocks]) 
         )
     except PathwayError as error:
         raise InputError(f"run {run.name}: {error}") from None
+
+
+def _differ_in_heads_alone(bodies: Sequence[Backbone | ConvNeXt]) -> bool:
+    if not all(isinstance(body, Backbone) for body in bodies):
+        return False
+    sizes = [body.model_dump() for body in bodies]
+    heads = {each.pop("num_heads") for each in sizes}
+    return len(heads) > 1 and all(each == sizes[0] for each in sizes)
 
 
 def chosen_blocks(pathway: PathwaySpec, depth: int) -> range:

@@ -20,7 +20,7 @@ SETTINGS = {
     "m2pt.models.multimodal_settings",
     "m2pt.training.settings",
 }
-"""Validated settings, which a config holds too. Every part may import them; they import the library only."""
+"""Settings and defaults that a config holds too. Every part may import them; they import the library only."""
 IMPORTS = {
     "errors": set(),
     "ranges": set(),

@@ -316,7 +316,7 @@ def _neutral(state: dict[str, Tensor], block: str, source: str) -> Iterable[str]
         for name, value in (("weight", 1.0), ("bias", 0.0)):
             if first is not None and first.ndim == 2 and f"{block}.{norm}.{name}" not in state:
                 state[f"{block}.{norm}.{name}"] = first.new_full((first.shape[1],), value)
-                yield f"{norm}.{name} of {'ones' if value else 'zeros'}, unused,"
+                yield f"unused {norm}.{name} of {'ones' if value else 'zeros'}"
 
 
 def _check_blocks(state: Mapping[str, Tensor], blocks: Sequence[str], source: str) -> None:

@@ -27,6 +27,9 @@ from m2pt.models.exchange import load_exchange, to_exchange
 ROUNDING = 1e-4
 """Largest difference of the logits, relative to the largest of them, between a form and the model."""
 
+OFFICIAL_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}
+"""Heads of the official models (small, base, large, huge) by their width; weights do not show them."""
+
 State = dict[str, Tensor]
 
 
@@ -74,6 +77,10 @@ def example(model: Classifier) -> Tensor:
     )
 
 
+def _num_heads(model: Classifier) -> int:
+    return int(cast(Any, model.blocks[0]).attn.num_heads)
+
+
 def _compare(model: Classifier, form: str, run: Callable[[Tensor], Tensor]) -> None:
     x = example(model)
     with torch.no_grad():
@@ -100,7 +107,7 @@ def _timm_settings(model: Classifier) -> dict[str, Any]:
         "in_chans": tokenizer.patch_embed.proj.in_channels,
         "embed_dim": model.embed_dim,
         "depth": len(model.blocks),
-        "num_heads": model.blocks[0].get_submodule("attn").num_heads,
+        "num_heads": _num_heads(model),
         "mlp_ratio": mlp.out_features / mlp.in_features,
         "global_pool": model.pool,
     }
@@ -175,7 +182,7 @@ def _videomae(model: Classifier, transformers: Any) -> Any:
         tubelet_size=tokenizer.cube[0],
         hidden_size=model.embed_dim,
         num_hidden_layers=len(model.blocks),
-        num_attention_heads=model.blocks[0].get_submodule("attn").num_heads,
+        num_attention_heads=_num_heads(model),
         intermediate_size=mlp.out_features,
         layer_norm_eps=model.norm_eps,
         num_labels=model.num_classes,
@@ -257,6 +264,12 @@ def _to_official(model: Classifier, target: Path) -> str:
     if isinstance(tokenizer, PatchTokenizer):
         _check_tokens(tokenizer, code)
     _check_norms(model, "official")
+    heads, own = OFFICIAL_HEADS.get(model.embed_dim), _num_heads(model)
+    if heads is not None and heads != own:
+        raise InputError(
+            f"{code} builds a model of width {model.embed_dim} with {heads} heads, but this one has {own}: "
+            "give another --to"
+        )
     again = copy.deepcopy(model)  # the scripts are not at hand
     load_exchange(again, convert(state, "the official form").state)
     _compare(model, "official", again)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from m2pt.checkpoints.dialects import TRANSFORMERS
 from m2pt.errors import InputError
 from m2pt.formats.documents import LARGEST_RECORD, read_bytes
+from m2pt.models.transformer import tokenizer_class
 
 _ACTIVATION = "gelu"
 _EXACT = (_ACTIVATION, "gelu_python")
@@ -49,13 +50,13 @@ class Stated(NamedTuple):
         """
         if self.num_heads is not None and self.num_heads != num_heads:
             raise InputError(
-                f"its model has {self.num_heads} attention heads, those of modality {modality} have "
-                f"{num_heads}: set modalities.{modality}.num_heads: {self.num_heads}"
+                f"its model has {self.num_heads} attention heads, but modality {modality} has {num_heads}: "
+                f"set modalities.{modality}.num_heads: {self.num_heads}"
             )
         if self.activation is not None and self.activation not in _EXACT:
             raise InputError(
-                f"the activation of its model is {self.activation}, that of targets is {_ACTIVATION}: use it "
-                "as an auxiliary only"
+                f"its model has the activation {self.activation}, but targets have {_ACTIVATION}: use it as "
+                "an auxiliary only"
             )
 
     def other_norms(self, norm_eps: float, modality: str) -> dict[str, str]:
@@ -68,7 +69,7 @@ class Stated(NamedTuple):
         }
 
 
-def stated_settings(file: Path, metadata: Mapping[str, str], dialect: str, method_eps: float) -> Stated:
+def stated_settings(file: Path, metadata: Mapping[str, str], dialect: str) -> Stated:
     """Return what is known of a checkpoint's model beside its weights.
 
     A file of this project, trained, exported or converted, has it in its metadata. transformers writes it to
@@ -79,11 +80,9 @@ def stated_settings(file: Path, metadata: Mapping[str, str], dialect: str, metho
         metadata: of the file.
         dialect: name of the dialect of its keys; the config.json beside another than one of transformers may
             be that of another model.
-        method_eps: epsilon of the modality's method, which files of this project do not state.
     """
     if "spec" in metadata:
-        given = _mapping(metadata["spec"], "architecture", "backbone")
-        return _stated({"norm_eps": method_eps, **given}, "num_heads", "norm_eps", "") if given else Stated()
+        return _of_spec(_mapping(metadata["spec"], "architecture"))
     if set(metadata) & set(Stated._fields):
         parsed = {name: _value(metadata[name]) for name in Stated._fields if name in metadata}
         return _stated(parsed, *Stated._fields)
@@ -94,6 +93,17 @@ def stated_settings(file: Path, metadata: Mapping[str, str], dialect: str, metho
         if "architecture" in config and isinstance(config.get("model_args"), dict):
             return _stated(config["model_args"], "num_heads", "", "")
     return Stated()
+
+
+def _of_spec(architecture: Mapping[str, Any]) -> Stated:
+    """Return what the stored architecture of a file of this project says."""
+    given = architecture.get("backbone")
+    if not isinstance(given, dict):
+        return Stated()
+    method = {}
+    with suppress(InputError):  # a modality that is not in the catalog
+        method["norm_eps"] = tokenizer_class(str(architecture.get("modality"))).norm_eps
+    return _stated({**method, **given}, "num_heads", "norm_eps", "")
 
 
 def _of_transformers(config: Mapping[str, Any]) -> Stated:

@@ -47,7 +47,7 @@ class Modality(Strict):
     num_heads: Size | None = None
     """Attention heads of a block; null: those of `backbone`."""
     norm_eps: Epsilon = NORM_EPS
-    """What the LayerNorms add to the variance; of no effect on a ConvNeXt."""
+    """What the LayerNorms of encoder and decoder add to the variance; of no effect on a ConvNeXt."""
 
 
 class ImageInput(Strict):
@@ -59,8 +59,8 @@ class ImageInput(Strict):
 class ImageTokenizer(Strict):
     """Side of a square patch in pixels."""
 
-    ADDED: ClassVar = {"distillation_token": False}
-    """Settings that came later, with the value at which a result is the same as without them."""
+    ADDED: ClassVar = ("distillation_token",)
+    """Settings that came later: at their defaults a result is the same as without them."""
 
     patch_size: Size
     distillation_token: bool = False
@@ -137,7 +137,8 @@ class AudioInput(Strict):
 class AudioTokenizer(Strict):
     """Side of a square patch of the spectrogram and the step between two patches (equal: no overlap)."""
 
-    ADDED: ClassVar = {"ast": False}
+    ADDED: ClassVar = ("ast",)
+    """Settings that came later: at their defaults a result is the same as without them."""
 
     patch_size: Size
     stride: Size

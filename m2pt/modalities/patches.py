@@ -93,7 +93,7 @@ class PatchTokenizer(Tokenizer):
         self.pos_embed.requires_grad_(False)
 
     def prefix(self) -> Tensor:
-        """Return the class token, and the distillation token, with their rows of the position table added."""
+        """Return class and distillation token with their rows of the position table added, (1, P, D)."""
         tokens = (
             self.cls_token if self.dist_token is None else torch.cat([self.cls_token, self.dist_token], 1)
         )

@@ -78,7 +78,7 @@ class Tokenizer(nn.Module, ABC):
         """Build a decoder's positions: a module from `Tokens.centers` to (1 or B, L, dim)."""
 
     def prefix(self) -> Tensor | None:
-        """Return the prefix token with its position added, (1, num_prefix_tokens, D), or None."""
+        """Return the prefix tokens with their positions added, (1, num_prefix_tokens, D), or None."""
         return None
 
     def fix_positions(self) -> None:

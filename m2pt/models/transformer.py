@@ -179,8 +179,8 @@ def build_encoder(
     Args:
         modality: a modality of the catalog; see `m2pt.catalog.MODALITIES`.
         input: input settings of the dataset (image_size, frames, mel_bins, points, length, ...).
-        tokenizer: patch_size, and tubelet_size (video) or stride (audio); groups and group_size (pointcloud);
-            nothing (text).
+        tokenizer: patch_size, and distillation_token (image), tubelet_size (video) or stride and ast (audio);
+            groups and group_size (pointcloud); nothing (text).
         backbone: dim, depth, num_heads, mlp_ratio, and norm_eps if it is not that of the modality's method.
         drop_path: stochastic depth rate of the last block.
 

@@ -327,7 +327,8 @@ def _other_norms(name: str) -> Iterator[str]:
 
     field = settings_class(name).model_fields.get("norm_eps")
     with suppress(InputError):  # which is named already
-        if field is not None and field.default != (own := tokenizer_class(name).norm_eps):
+        own = getattr(tokenizer_class(name), "norm_eps", None)  # if it lacks it, that is named already
+        if field is not None and own is not None and field.default != own:
             yield (
                 f"modality {name}: the default of norm_eps is {field.default} in "
                 f"{catalog.modality(name).settings}, but {own} in its tokenizer; make them equal"

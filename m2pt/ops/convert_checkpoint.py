@@ -36,10 +36,7 @@ def convert_checkpoint(source: Path, modality: str, target: Path, *, keep_pathwa
         state = {key: tensor for key, tensor in state.items() if key not in tokenizer}
         report["not used"] = f"tokenizer: it is not that of {modality}"
     metadata = {"dialect": report["dialect"], "modality": modality}
-    stated: dict[str, str] = {}
-    if is_transformer:
-        eps = tokenizer_class(modality).norm_eps
-        stated = stated_settings(source, given.metadata, report["dialect"], eps).metadata
+    stated = stated_settings(source, given.metadata, report["dialect"]).metadata if is_transformer else {}
     if stated:
         report["its model"] = ", ".join(f"{name} {value}" for name, value in stated.items())
         metadata |= stated

@@ -121,8 +121,7 @@ def read_encoder_file(plan: Plan, name: str) -> tuple[State, dict[str, str]]:
     unused = sorted({part_of(key) for key in converted.state} - set(parts))
     report = {**converted.report, **entries(given)}
     if isinstance(body, Encoder) and not is_auxiliary:
-        eps = body.tokenizer.norm_eps
-        stated = stated_settings(Path(spec.file), given.metadata, report["dialect"], eps)
+        stated = stated_settings(Path(spec.file), given.metadata, report["dialect"])
         modality, own = str(spec.architecture.modality), spec.architecture.stored["backbone"]
         try:
             stated.check_fits(own["num_heads"], modality)

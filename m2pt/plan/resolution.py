@@ -64,7 +64,9 @@ class Specs:
         sizes = self.config.backbone
         if (heads := settings.get("num_heads")) is not None:
             sizes = sizes.model_copy(update={"num_heads": heads})
-        tokenizer = without_unset(settings["tokenizer"], getattr(section.tokenizer, "ADDED", {}))
+        fields = type(section.tokenizer).model_fields
+        added = {name: fields[name].default for name in getattr(section.tokenizer, "ADDED", ())}
+        tokenizer = without_unset(settings["tokenizer"], added)
         return Architecture(modality, sizes, settings["input"], tokenizer, eps)
 
     def _sizes(self, body: Body) -> Backbone | ConvNeXt:

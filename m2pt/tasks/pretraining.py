@@ -35,7 +35,7 @@ def initial_losses(model: nn.Module) -> dict[str, float]:
     to the loss of logits 0. A masked autoencoder's targets have mean square (n - 1) / n if n numbers are
     standardized together; its predictions, of normalized tokens by random weights that know nothing of the
     targets, add ||W||² / target_dim, up to chance if the targets are small. The loss of point clouds, a
-    distance of sets, has no such form.
+    Chamfer distance, has no such form.
     """
     if isinstance(model, MaskedLanguageModel):
         return {"loss": math.log(len(model.bias)) + 0.5}

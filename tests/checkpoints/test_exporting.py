@@ -80,6 +80,20 @@ def test_norms_of_another_epsilon_are_exported_with_it(modality: str, form: str,
     assert {eps for name, eps in norms.items() if form == "timm" or name != "fc_norm"} == {1e-4}
 
 
+def test_official_models_have_their_own_heads(tmp_path: Path) -> None:
+    values, settings = INPUTS["image"]
+    for heads in (6, 8):
+        backbone = {"dim": 384, "depth": 1, "num_heads": heads, "mlp_ratio": 1.0}
+        model = build_classifier(
+            "image", input=values, tokenizer=settings, backbone=backbone, num_classes=2, pool="avg"
+        ).eval()
+        if heads == 6:
+            export_classifier(model, "official", tmp_path / "a.pth")
+            continue
+        with pytest.raises(InputError, match="a model of width 384 with 6 heads, but this one has 8"):
+            export_classifier(model, "official", tmp_path / "b.pth")
+
+
 @pytest.mark.parametrize("form", ["transformers", "official"])
 def test_a_form_without_a_setting_for_the_epsilon_is_refused(form: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="an epsilon of 1e-06, but this model's have 1e-12"):

@@ -13,7 +13,7 @@ from m2pt.errors import InputError
 
 
 def stated(folder: Path, metadata: dict[str, str] | None = None, dialect: str = TRANSFORMERS) -> Stated:
-    return stated_settings(folder / "model.safetensors", metadata or {}, dialect, method_eps=1e-6)
+    return stated_settings(folder / "model.safetensors", metadata or {}, dialect)
 
 
 @pytest.mark.parametrize("kind", ["ViT", "ViTMAE", "VideoMAE", "AST", "DeiT"])
@@ -48,13 +48,17 @@ def test_a_wrapped_model_of_timm_states_its_arguments(tmp_path: Path) -> None:
 def test_a_file_of_this_project_states_it_itself(tmp_path: Path) -> None:
     transformers.ViTConfig().save_pretrained(tmp_path)
     backbone = {"dim": 16, "num_heads": 2, "norm_eps": 1e-5}
-    trained = {"spec": json.dumps({"architecture": {"backbone": backbone}}), "seed": "0"}
+    architecture = {"modality": "image", "backbone": backbone}
+    trained = {"spec": json.dumps({"architecture": architecture}), "seed": "0"}
     assert stated(tmp_path, trained) == Stated(num_heads=2, norm_eps=1e-5)
     del backbone["norm_eps"]
-    trained = {"spec": json.dumps({"architecture": {"backbone": backbone}})}
+    trained = {"spec": json.dumps({"architecture": architecture})}
     assert stated(tmp_path, trained) == Stated(num_heads=2, norm_eps=1e-6), (
         "the norms are those of the method"
     )
+    for modality, eps in (("pointcloud", 1e-5), ("unknown", None)):
+        trained = {"spec": json.dumps({"architecture": {**architecture, "modality": modality}})}
+        assert stated(tmp_path, trained) == Stated(num_heads=2, norm_eps=eps)
     assert stated(tmp_path, {"spec": json.dumps({"architecture": {"convnext": {}}})}) == Stated()
     converted = {"dialect": TRANSFORMERS, **Stated(6, 9.999999974752427e-07, "gelu_new").metadata}
     assert stated(tmp_path, converted) == Stated(6, 9.999999974752427e-07, "gelu_new")
@@ -89,9 +93,12 @@ def test_other_heads_and_another_activation_are_refused() -> None:
     Stated().check_fits(12, "image")
     Stated(num_heads=12, activation="gelu").check_fits(12, "image")
     Stated(activation="gelu_python").check_fits(12, "image")
-    with pytest.raises(InputError, match=r"6 attention heads.*12: set modalities.pointcloud.num_heads: 6"):
+    with pytest.raises(
+        InputError,
+        match=r"6 attention heads, but modality pointcloud has 12: set modalities.pointcloud.num_heads: 6",
+    ):
         Stated(num_heads=6).check_fits(12, "pointcloud")
-    with pytest.raises(InputError, match="the activation of its model is relu"):
+    with pytest.raises(InputError, match="its model has the activation relu, but"):
         Stated(activation="relu").check_fits(12, "image")
 
 

@@ -13,6 +13,7 @@ from multimodal_config import write_config
 
 from m2pt.commands import main
 from m2pt.formats.documents import read_yaml
+from m2pt.modalities.image import ImageTokenizer
 from m2pt.models.bodies import build_body
 from m2pt.models.exchange import to_exchange
 from m2pt.plan.plan import Plan
@@ -279,7 +280,7 @@ def test_what_a_start_s_file_says_of_its_model_is_compared(tmp_path, capsys):
     path.write_text(yaml.safe_dump(config))
     assert main(check) == 2
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "encoder image" in line]
-    assert "its model has 4 attention heads, those of modality image have 2" in said
+    assert "its model has 4 attention heads, but modality image has 2" in said
     assert said.endswith("set modalities.image.num_heads: 4")
     config["modalities"]["image"]["num_heads"] = 4
     for eps, count in ((1e-6, 1), (1e-12, 0)):
@@ -289,6 +290,13 @@ def test_what_a_start_s_file_says_of_its_model_is_compared(tmp_path, capsys):
         assert capsys.readouterr().out.count("norm_eps 1e-12 in its model, 1e-06 in modality image") == count
         assert main(["import", "image", "--config", str(path)]) == 0
         assert capsys.readouterr().out.count("norm_eps") == 2 * count
+
+
+def test_another_default_of_the_norms_than_the_tokenizer_s_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(ImageTokenizer, "norm_eps", 1e-5)
+    assert main(["check", "--config", str(TINY)]) == 2
+    words = "the default of norm_eps is 1e-06 in m2pt.config.architecture:Image, but 1e-05 in its tokenizer"
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("heads", "code"), [(8, 0), (3, 2), (0, 2)])
