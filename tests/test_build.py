@@ -39,7 +39,7 @@ def test_other_bodies_of_unequal_sizes_are_refused() -> None:
     transformer = next(each for each in plan.runs.values() if each.experiment.auxiliaries == ("pointcloud",))
     spec = dataclasses.replace(transformer.spec, experiment=experiment, inputs=run.spec.inputs)
     auxiliary = build_body(run.spec.inputs["audio_convnext"].architecture.stored)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"a weight of shape \(32, 16\), .* of shape \(32, 8\)"):
         attach_auxiliaries(
             target_model(transformer.spec),
             dataclasses.replace(transformer, spec=spec, experiment=experiment),

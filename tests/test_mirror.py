@@ -93,7 +93,7 @@ TESTED_IN = {
     "ops/test_plan_report.py": "ops/estimate",
     "ops/test_step_costs.py": "ops/measure",
     "pathway/test_fitting.py": "pathway/layouts",
-    "pathway/test_layers.py": "pathway/forwards pathway/sharing pathway/terms",
+    "pathway/test_layers.py": "pathway/forwards pathway/terms",
     "pathway/test_layers_gradients.py": "pathway/summing",
     "pathway/test_layers_fsdp.py": "pathway/sharding",
     "pathway/test_matching.py": "pathway/roles",

@@ -31,6 +31,14 @@ SIZES = {
     "intermediate_size": 4 * DIM,
 }
 IMAGE = {"image_size": 32, "patch_size": 8}
+TIMM = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": DIM,
+    "depth": DEPTH,
+    "num_heads": 2,
+    "num_classes": 3,
+}
 NORMS = pytest.mark.parametrize(("eps", "std"), [(1e-6, 0.1), (1e-12, 0.1), (1e-12, 0.02), (1e-3, 0.02)])
 """MAE's epsilon, the default of transformers and a large one, at weights of some size and at initial ones."""
 
@@ -155,8 +163,7 @@ def test_a_head_beside_the_encoder_is_found_below_any_prefix(prefix: str) -> Non
 
 def test_features_of_a_deit3_of_timm() -> None:
     torch.manual_seed(0)
-    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": DIM, "depth": DEPTH, "num_heads": 2}
-    model = timm.create_model("deit3_small_patch16_224", num_classes=3, **sizes).eval()
+    model = timm.create_model("deit3_small_patch16_224", **TIMM).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     encoder = image_encoder(convert(model.state_dict(), "file").state)
@@ -166,15 +173,7 @@ def test_features_of_a_deit3_of_timm() -> None:
 
 
 def distilled(**changed: Any) -> Any:
-    sizes = {
-        "img_size": 32,
-        "patch_size": 8,
-        "embed_dim": DIM,
-        "depth": DEPTH,
-        "num_heads": 2,
-        "num_classes": 3,
-    }
-    return randomized(timm.create_model("deit_small_distilled_patch16_224", **sizes | changed))
+    return randomized(timm.create_model("deit_small_distilled_patch16_224", **TIMM | changed))
 
 
 def test_features_of_a_distilled_deit_of_timm() -> None:
@@ -213,36 +212,20 @@ def test_a_distillation_token_is_asked_for_by_name() -> None:
 
 
 def test_a_model_without_a_class_token_is_an_auxiliary() -> None:
-    sizes = {
-        "img_size": 32,
-        "patch_size": 8,
-        "embed_dim": DIM,
-        "depth": DEPTH,
-        "num_heads": 2,
-        "num_classes": 3,
-    }
     for name in (
         "vit_base_patch16_gap_224",
         "vit_base_patch16_siglip_gap_224",
         "vit_base_patch16_siglip_224",
     ):
-        state = convert(timm.create_model(name, **sizes).state_dict(), "file").state
+        state = convert(timm.create_model(name, **TIMM).state_dict(), "file").state
         with pytest.raises(InputError, match=r"file: its model has no class token.*as an auxiliary only"):
             image_encoder(state)
         image_encoder(state, parts=("blocks",))
 
 
 def test_layer_scale_is_multiplied_into_the_layers_before_it() -> None:
-    settings = {
-        "img_size": 32,
-        "patch_size": 8,
-        "embed_dim": DIM,
-        "depth": DEPTH,
-        "num_heads": 2,
-        "num_classes": 5,
-    }
-    scaled = randomized(timm.models.VisionTransformer(**settings, init_values=0.1))
-    plain = timm.models.VisionTransformer(**settings).eval()
+    scaled = randomized(timm.models.VisionTransformer(**TIMM, init_values=0.1))
+    plain = timm.models.VisionTransformer(**TIMM).eval()
     plain.load_state_dict(convert(scaled.state_dict(), "file").state)
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(plain(x), scaled(x))
